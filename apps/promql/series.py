@@ -1,0 +1,191 @@
+"""The shapes in which samples and results travel: ragged samples, matrices with a presence mask, time grids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from apps.promql.arrays import Floats, Index, Mask, Times
+from apps.promql.labels import Labels, group_numbers
+
+STALE_BITS: Final = np.uint64(0x7FF0000000000002)
+STALE: Final = float(np.array([STALE_BITS], dtype=np.uint64).view(np.float64)[0])
+"""The NaN that ends a series. Arithmetic does not keep the payload of a NaN: test bits, before any arithmetic."""
+
+
+def stale_mask(v: Floats) -> Mask:
+    """Which values are staleness markers."""
+    mask: Mask = v.view(np.uint64) == STALE_BITS
+    return mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """Samples of S series, one series after the other.
+
+    ts int64[N] milliseconds, strictly increasing within a series; v float64[N]; series i owns off[i]:off[i + 1]
+    of int64[S + 1]. `clock` int64[S], when the store knows it, is equal for series whose timestamp vectors are
+    equal (and only for them): window bounds are then computed once per clock.
+    """
+
+    labels: Labels
+    ts: Times
+    v: Floats
+    off: Index
+    warnings: tuple[str, ...] = ()
+    clock: Index | None = None
+
+    @classmethod
+    def empty(cls, warnings: tuple[str, ...] = ()) -> "Ragged":
+        return cls(
+            Labels.empty(),
+            np.zeros(0, dtype=np.int64),
+            np.zeros(0, dtype=np.float64),
+            np.zeros(1, dtype=np.int64),
+            warnings,
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """Series of several sources after one another (the caller knows that none is in two of them)."""
+        if not parts:
+            return cls.empty()
+        if len(parts) == 1:
+            return parts[0]
+        sizes = np.concatenate([part.counts for part in parts])
+        return cls(
+            Labels.concat([part.labels for part in parts]),
+            np.concatenate([part.ts for part in parts]),
+            np.concatenate([part.v for part in parts]),
+            offsets(sizes),
+            tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+        )
+
+    @property
+    def size(self) -> int:
+        """How many series."""
+        return len(self.off) - 1
+
+    @property
+    def counts(self) -> Index:
+        """int64[S]: samples of each series."""
+        return np.diff(self.off)
+
+    def take(self, rows: Index) -> "Ragged":
+        """The series at these row numbers, in this order."""
+        index, off = gather(self.off, rows)
+        clock = None if self.clock is None else self.clock[rows]
+        return Ragged(self.labels.take(rows), self.ts[index], self.v[index], off, self.warnings, clock)
+
+    def keep(self, samples: Mask) -> "Ragged":
+        """The marked samples only; a series may end up with none, but stays."""
+        before = np.zeros(len(samples) + 1, dtype=np.int64)
+        np.cumsum(samples, out=before[1:])
+        return Ragged(self.labels, self.ts[samples], self.v[samples], before[self.off], self.warnings)
+
+    def between(self, tmin: int, tmax: int) -> "Ragged":
+        """Samples with tmin < ts <= tmax of the series that have any there."""
+        if len(self.ts) and tmin < int(self.ts.min()) and int(self.ts.max()) <= tmax:
+            kept = self
+        else:
+            kept = self.keep((self.ts > tmin) & (self.ts <= tmax))
+        alive = np.flatnonzero(kept.counts)
+        return kept if len(alive) == kept.size else kept.take(alive)
+
+    def clocks(self) -> Index:
+        """int64[S]: equal for series with equal timestamp vectors (the store's answer, or found by hashing)."""
+        if self.clock is not None:
+            return self.clock
+        counts = self.counts
+        hashes = np.zeros(self.size, dtype=np.uint64)
+        longest = int(counts.max(initial=0))
+        if longest:
+            position = np.arange(len(self.ts), dtype=np.int64) - np.repeat(self.off[:-1], counts)
+            weighted = self.ts.astype(np.uint64) * _weights(longest)[position]
+            some = np.flatnonzero(counts)
+            hashes[some] = np.add.reduceat(weighted, self.off[:-1][some])
+        return group_numbers(hashes + counts.astype(np.uint64))[1]
+
+
+def _weights(count: int) -> np.typing.NDArray[np.uint64]:
+    """Fixed odd numbers: time is not an attacker's input in the way labels are, and equality is checked by count."""
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    odd: np.typing.NDArray[np.uint64] = mixed | np.uint64(1)
+    return odd
+
+
+def offsets(counts: Index) -> Index:
+    """int64[S + 1] from the sizes of S series."""
+    off = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=off[1:])
+    return off
+
+
+def gather(off: Index, rows: Index) -> tuple[Index, Index]:
+    """(sample numbers of these rows one after the other, their new offsets)."""
+    starts = off[rows]
+    new = offsets(off[rows + 1] - starts)
+    index = np.arange(new[-1], dtype=np.int64) + np.repeat(starts - new[:-1], np.diff(new))
+    return index, new
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Evaluation times start, start + step, … (n of them), milliseconds."""
+
+    start: int
+    step: int
+    n: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.step * (self.n - 1)
+
+    def times(self) -> Times:
+        return np.arange(self.n, dtype=np.int64) * self.step + self.start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vec:
+    """An instant vector at every step of a grid.
+
+    v float64[S, n] counts only where ok bool[S, n]: NaN is a legal value, so absence cannot be NaN.
+    drop bool[S] marks series that lose their metric name when the query ends (delayed name removal).
+    Immutable by agreement; v and ok may be broadcast views.
+    """
+
+    labels: Labels
+    v: Floats
+    ok: Mask
+    drop: Mask
+    ordered: bool = field(default=False)
+    """The order of the rows is the answer of sort() or topk()."""
+
+    @classmethod
+    def empty(cls, n: int) -> "Vec":
+        nothing = np.zeros((0, n))
+        return cls(Labels.empty(), nothing, nothing.astype(np.bool_), np.zeros(0, dtype=np.bool_))
+
+    @property
+    def size(self) -> int:
+        return self.labels.size
+
+    def take(self, rows: Index) -> "Vec":
+        return Vec(self.labels.take(rows), self.v[rows], self.ok[rows], self.drop[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scalar:
+    """A number at every step: v float64[n]."""
+
+    v: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string literal."""
+
+    text: str

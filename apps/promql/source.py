@@ -1,0 +1,134 @@
+"""Where samples come from: matchers, the protocol of a store, and a source that lives in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import re2
+
+from apps.promql.arrays import Mask
+from apps.promql.errors import QueryError
+from apps.promql.labels import STRINGS, Labels
+from apps.promql.series import Ragged, offsets
+
+MatchOp: TypeAlias = Literal["=", "!=", "=~", "!~"]
+
+REGEX_LIMIT = 4096
+"""Characters of a pattern; RE2 is linear in the text, but its program grows with the pattern."""
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+_OPTIONS.dot_nl = True
+
+
+@lru_cache(maxsize=4096)
+def compiled(pattern: str) -> "re2._Regexp":
+    """An RE2 program, to be used with fullmatch; QueryError for what is not RE2."""
+    if len(pattern) > REGEX_LIMIT:
+        raise QueryError(f"regular expression of {len(pattern)} characters is longer than the limit of {REGEX_LIMIT}")
+    try:
+        return re2.compile(pattern, _OPTIONS)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "not RE2 syntax"
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise QueryError(f"invalid regular expression {pattern!r}: {text}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """One condition on a label; an absent label counts as the empty string. Regexes match the whole value."""
+
+    name: str
+    op: MatchOp
+    value: str
+
+    def matches(self, text: str) -> bool:
+        if self.op == "=":
+            return text == self.value
+        if self.op == "!=":
+            return text != self.value
+        hit = compiled(self.value).fullmatch(text) is not None
+        return hit if self.op == "=~" else not hit
+
+    def __str__(self) -> str:
+        from apps.promql.text import quote, quote_name
+
+        return f"{quote_name(self.name)}{self.op}{quote(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one selector needs: samples with tmin < ts <= tmax of the series that all matchers accept."""
+
+    matchers: tuple[Matcher, ...]
+    tmin: int
+    tmax: int
+
+
+class Source(Protocol):
+    """A store, as the engine sees it."""
+
+    def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged:
+        """Samples with tmin < ts <= tmax (ms), staleness markers included bit for bit; no series twice."""
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """A store that answers several requests in one go (one snapshot, one round trip), in their order."""
+
+    def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged: ...
+
+    def select_many(self, requests: Sequence[Request]) -> Sequence[Ragged]: ...
+
+
+def matching(labels: Labels, matchers: Sequence[Matcher]) -> Mask:
+    """bool[size]: the sets that all matchers accept; each matcher is asked once per distinct value."""
+    mask = np.ones(labels.size, dtype=np.bool_)
+    for matcher in matchers:
+        column = labels.cols.get(matcher.name)
+        if column is None:
+            if not matcher.matches(""):
+                return np.zeros(labels.size, dtype=np.bool_)
+            continue
+        if matcher.op in ("=", "!="):
+            wanted = STRINGS.find(matcher.value)
+            equal = column == (-1 if wanted is None else wanted)
+            mask &= equal if matcher.op == "=" else ~equal
+            continue
+        values, inverse = np.unique(column, return_inverse=True)
+        mask &= np.array([matcher.matches(text) for text in STRINGS.texts(values)], dtype=np.bool_)[inverse]
+    return mask
+
+
+class MemorySource:
+    """Series held in memory, for tests and for results that are evaluated again."""
+
+    def __init__(self, series: Sequence[tuple[Mapping[str, str], Sequence[int], Sequence[float]]] = ()) -> None:
+        """`series`: (labels, timestamps in ms ascending, values); the same label set twice is merged by time."""
+        merged: dict[frozenset[tuple[str, str]], dict[int, float]] = {}
+        for labels, times, values in series:
+            key = frozenset((name, value) for name, value in labels.items() if value)
+            merged.setdefault(key, {}).update(zip(times, values, strict=True))
+        counts = np.array([len(samples) for samples in merged.values()], dtype=np.int64)
+        total = int(counts.sum()) if len(counts) else 0
+        ordered = [sorted(samples.items()) for samples in merged.values()]
+        self.ragged = Ragged(
+            Labels.from_dicts([dict(key) for key in merged]),
+            np.fromiter((t for samples in ordered for t, _ in samples), dtype=np.int64, count=total),
+            np.fromiter((v for samples in ordered for _, v in samples), dtype=np.float64, count=total),
+            offsets(counts),
+        )
+
+    @classmethod
+    def of(cls, ragged: Ragged) -> "MemorySource":
+        source = cls()
+        source.ragged = ragged
+        return source
+
+    def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged:
+        mask = matching(self.ragged.labels, matchers)
+        if not mask.all():
+            return self.ragged.take(np.flatnonzero(mask)).between(tmin, tmax)
+        return self.ragged.between(tmin, tmax)

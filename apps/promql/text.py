@@ -1,0 +1,55 @@
+"""How PromQL writes strings, names and durations; read back by the lexer without loss."""
+
+import json
+import re
+from typing import Final
+
+IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+METRIC: Final = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*\Z")
+
+_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_UNITS: Final = (("y", 365 * 86_400_000), ("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000))
+_SMALL_UNITS: Final = (("m", 60_000), ("s", 1_000), ("ms", 1))
+
+
+def quote(text: str) -> str:
+    """A double-quoted string literal."""
+    out = []
+    for char in text:
+        if char in _ESCAPES:
+            out.append(_ESCAPES[char])
+        elif char < " " or char == "\x7f":
+            out.append(f"\\x{ord(char):02x}")
+        else:
+            out.append(char)
+    return '"' + "".join(out) + '"'
+
+
+def quote_name(name: str) -> str:
+    """A label name as it stands in braces and lists: quoted where it is not a plain identifier."""
+    return name if IDENTIFIER.match(name) else quote(name)
+
+
+def duration(ms: int) -> str:
+    """Milliseconds as Prometheus prints them: 90000 is 1m30s, 0 is 0s; years and weeks only where exact."""
+    if ms == 0:
+        return "0s"
+    sign, rest = ("-", -ms) if ms < 0 else ("", ms)
+    parts = []
+    for unit, size in _UNITS:
+        if unit in ("y", "w") and rest % size:
+            continue
+        parts.append((rest // size, unit))
+        rest %= size
+    for unit, size in _SMALL_UNITS:
+        parts.append((rest // size, unit))
+        rest %= size
+    return sign + "".join(f"{count}{unit}" for count, unit in parts if count)
+
+
+_JSON_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f]*\Z')
+
+
+def quote_json(text: str) -> str:
+    """A JSON string."""
+    return f'"{text}"' if _JSON_PLAIN.match(text) else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,231 @@
+"""The one door through which the portal speaks HTTP to others.
+
+It resolves the name itself, refuses addresses that must not be reached, and connects to exactly the address it
+checked (no DNS rebinding); each redirect goes through the same check. Metadata services, link-local addresses and
+the portal's own sockets stay shut always; private networks open only where the operator allowed them.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpcore
+import httpx
+import orjson
+from django.conf import settings
+
+Observer = Callable[[str, int, float], None]
+
+
+class OutboundError(Exception):
+    """A request that brought no answer; `permanent` tells whether trying again can help."""
+
+    permanent = False
+
+
+class Refused(OutboundError):
+    """The address or URL is not allowed; trying again cannot help."""
+
+    permanent = True
+
+
+class Unreachable(OutboundError):
+    """No answer: name, connection, time-out or TLS; trying again may help."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back: status code, lower-case header names, body cut at the caller's limit."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        return orjson.loads(self.content)
+
+
+observers: list[Observer] = []
+"""Called with (host, status or 0, seconds) after every request: telemetry hangs here."""
+
+METADATA = {ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd00:ec2::254")}
+
+
+def _is_always_refused(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address in METADATA or address.is_link_local or address.is_multicast or address.is_unspecified
+
+
+def _networks(entries: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    networks = []
+    for entry in entries:
+        with contextlib.suppress(ValueError):
+            networks.append(ipaddress.ip_network(entry, strict=False))
+    return networks
+
+
+def check_address(host: str, port: int, literal: str, *, allow_private: bool) -> None:
+    """Raise `Refused` unless the portal may connect to that address (`literal`) of that host."""
+    address = ipaddress.ip_address(literal.split("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if _is_always_refused(address):
+        raise Refused(f"{host} resolves to {address}, a metadata or link-local address that is never contacted.")
+    if (str(address), port) in settings.OWN_ENDPOINTS or (address.is_loopback and port in settings.OWN_PORTS):
+        raise Refused(f"{host}:{port} is the portal itself; it does not send requests to its own sockets.")
+    if address.is_global:
+        return
+    allowed = settings.OUTBOUND_ALLOW
+    if host in allowed or any(address in network for network in _networks(allowed)):
+        return
+    if allow_private and address.is_private and not address.is_loopback:
+        return
+    raise Refused(
+        f"{host} resolves to {address}, which is not a public address. "
+        f"To allow it, add the host or its network to OUTBOUND_ALLOW (now: {', '.join(allowed) or 'empty'})."
+    )
+
+
+class _PinnedBackend(httpcore.SyncBackend):
+    """Resolves once, checks every address and connects to the first allowed one."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self.allow_private = allow_private
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise httpcore.ConnectError(f"The name {host} does not resolve ({error}).") from error
+        refusal: Refused | None = None
+        failure: Exception | None = None
+        for *_, address in found:
+            literal = str(address[0])
+            try:
+                check_address(host, port, literal, allow_private=self.allow_private)
+                return super().connect_tcp(literal, port, timeout, local_address, socket_options)
+            except Refused as error:
+                refusal = error
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure or refusal or httpcore.ConnectError(f"The name {host} has no address.")
+
+    def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
+        raise Refused("Unix sockets are not reachable from here.")
+
+
+def _transport(*, allow_private: bool) -> httpx.HTTPTransport:
+    transport = httpx.HTTPTransport(retries=0)
+    transport._pool = httpcore.ConnectionPool(
+        ssl_context=ssl.create_default_context(), network_backend=_PinnedBackend(allow_private=allow_private)
+    )
+    return transport
+
+
+def send(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+    content: bytes | None = None,
+    timeout: float = 10.0,
+    allow_private: bool = False,
+    follow: int = 0,
+    max_bytes: int = 1_000_000,
+) -> Response:
+    """Send one request and return its answer, whatever its status.
+
+    `timeout` (seconds) bounds each connect, read and write and, times three, the whole. `follow` redirects are
+    followed, each checked anew. Raises `Refused` or `Unreachable`; messages never contain headers, bodies or the
+    query string, so that no secret lands in a log.
+    """
+    own = {"user-agent": f"MonitoringPortal/{settings.VERSION}", **{k.lower(): v for k, v in (headers or {}).items()}}
+    if json is not None:
+        content = orjson.dumps(json)
+        own.setdefault("content-type", "application/json")
+    host = _host_of(url)
+    started = time.perf_counter()
+    status = 0
+    try:
+        with httpx.Client(
+            transport=_transport(allow_private=allow_private), timeout=timeout, follow_redirects=False, trust_env=False
+        ) as client:
+            for hop in range(follow + 1):
+                answer = _exchange(client, method, url, own, content, started + 3 * timeout, max_bytes)
+                status = answer.status
+                location = answer.headers.get("location")
+                if not (300 <= status < 400 and location) or hop == follow:
+                    return answer
+                url = urljoin(url, location)
+                if _host_of(url) != host:
+                    own = {k: v for k, v in own.items() if k not in {"authorization", "cookie", "x-api-key"}}
+                    host = _host_of(url)
+                if status in {301, 302, 303} and method != "HEAD":
+                    method, content = "GET", None
+            raise AssertionError("unreachable")  # pragma: no cover
+    finally:
+        for observe in observers:
+            observe(host, status, time.perf_counter() - started)
+
+
+def _host_of(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise Refused(f"The URL is malformed: {error}.") from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise Refused("The URL must begin with http:// or https:// and name a host.")
+    return host
+
+
+def _exchange(
+    client: httpx.Client,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    content: bytes | None,
+    deadline: float,
+    max_bytes: int,
+) -> Response:
+    started = time.perf_counter()
+    host = _host_of(url)
+    body = bytearray()
+    try:
+        with client.stream(method, url, headers=dict(headers), content=content) as answer:
+            for chunk in answer.iter_bytes():
+                body += chunk[: max_bytes - len(body)]
+                if len(body) >= max_bytes:
+                    break
+                if time.perf_counter() > deadline:
+                    raise Unreachable(f"{host} answered too slowly: nothing complete within the time-out.")
+            return Response(
+                status=answer.status_code,
+                headers={k.lower(): v for k, v in answer.headers.items()},
+                content=bytes(body),
+                seconds=time.perf_counter() - started,
+            )
+    except (httpx.TimeoutException, httpcore.TimeoutException):
+        raise Unreachable(f"{host} did not answer in time.") from None
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise Refused(f"The URL of {host} is malformed: {error}.") from None
+    except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        raise Unreachable(f"{host} could not be reached: {error or type(error).__name__}.") from None

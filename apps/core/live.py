@@ -1,0 +1,72 @@
+"""Push to the browsers: after a commit, ids and versions (never content) go to one Redis channel per topic.
+
+What is published is only "something of this topic changed"; the consumer reads through its own permissions.
+A lost message costs a refresh, never an alert, so failures are counted and swallowed.
+"""
+
+import logging
+import time
+from typing import Any
+
+import orjson
+import redis
+from django.conf import settings
+from django.db import transaction
+
+log = logging.getLogger(__name__)
+
+PREFIX = "live:"
+_client: redis.Redis | None = None
+
+
+def client() -> redis.Redis:
+    """Return this process's publisher: one lazily opened connection pool (survives a restarted server)."""
+    global _client
+    if _client is None:
+        _client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2.0, socket_connect_timeout=1.0)
+    return _client
+
+
+class _Pending:
+    """What one transaction wants to push, each (topic, id) once."""
+
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, str | None], int | None] = {}
+
+    def __call__(self) -> None:
+        if getattr(transaction.get_connection(), "_live_pending", None) is self:
+            transaction.get_connection()._live_pending = None  # type: ignore[attr-defined]
+        send(self.items)
+
+
+def send(items: dict[tuple[str, str | None], int | None]) -> None:
+    """Publish now; errors are logged, never raised: a browser catches up by itself."""
+    try:
+        with client().pipeline(transaction=False) as pipe:
+            for (topic, ident), version in items.items():
+                message: dict[str, Any] = {
+                    "topic": topic,
+                    "id": ident,
+                    "version": version,
+                    "at": int(time.time() * 1000),
+                }
+                pipe.publish(PREFIX + topic, orjson.dumps(message))
+            pipe.execute()
+    except redis.RedisError as error:
+        log.warning("Live push failed (%s); open pages show it after their next catch-up.", error)
+
+
+def publish(topic: str, id: str | int | None = None, version: int | None = None) -> None:  # noqa: A002
+    """Push to `topic` once the current transaction has committed; once per transaction, topic and id."""
+    connection = transaction.get_connection()
+    pending: _Pending | None = getattr(connection, "_live_pending", None)
+    key = (topic, None if id is None else str(id))
+    if not connection.in_atomic_block:
+        send({key: version})
+        return
+    if pending is None or not any(entry[1] is pending for entry in connection.run_on_commit):
+        # A rolled-back transaction drops its on-commit list; a stale pending object must not swallow the next one.
+        pending = _Pending()
+        connection._live_pending = pending  # type: ignore[attr-defined]
+        transaction.on_commit(pending)
+    pending.items[key] = version

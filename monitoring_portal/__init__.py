@@ -1,0 +1,1 @@
+"""The wiring: settings, URLs, ASGI, Celery and the processes. It decides nothing."""

@@ -1,0 +1,22 @@
+"""Collects the rooms' API routers under /api/v1/portal/, the seed's endpoints and the OpenAPI document."""
+
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.routers import DefaultRouter
+
+from apps.accounts import api as accounts
+from apps.alerting import api as alerting
+from apps.dashboards import facade
+from apps.notifications import api as notifications
+from apps.oncall import api as oncall
+
+router = DefaultRouter(use_regex_path=False)
+router.include_root_view = False
+for room in (accounts, alerting, notifications, oncall):
+    room.register(router)
+
+urlpatterns = [
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("v1/portal/", include(router.urls)),
+    path("monitoring/", include(facade.urlpatterns)),
+]

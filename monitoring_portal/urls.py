@@ -1,0 +1,17 @@
+"""Every address of the portal that Django serves; the bare-ASGI ones stand in `fastlane.ROUTES`."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from monitoring_portal import api
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/monitoring/", permanent=False), name="home"),
+    path("admin/", admin.site.urls),
+    path("api/", include(api.urlpatterns)),
+    path("", include("apps.dashboards.urls")),
+]
+handler403 = "apps.dashboards.views.forbidden"
+handler404 = "apps.dashboards.views.not_found"
+handler500 = "apps.dashboards.views.broken"

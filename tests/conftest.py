@@ -1,0 +1,44 @@
+"""What every test shares: a flush that respects append-only tables, and browser tests at the end."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from django.db.backends.postgresql.operations import DatabaseOperations
+
+
+def _flush_by_delete(
+    self: DatabaseOperations,
+    style: object,
+    tables: list[str],
+    *,
+    reset_sequences: bool = False,
+    allow_cascade: bool = False,
+) -> list[str]:
+    """Empty the tables by DELETE (27 ms where TRUNCATE takes 130), with triggers and foreign keys off."""
+    return [
+        "SET session_replication_role = replica;",
+        *(f"DELETE FROM {self.quote_name(table)};" for table in tables),
+        "SET session_replication_role = origin;",
+    ]
+
+
+DatabaseOperations.sql_flush = _flush_by_delete  # type: ignore[method-assign,assignment]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests run last, in one worker: an event loop of Playwright would disturb asynchronous tests after it."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.fixture
+def another_connection(transactional_db: None) -> Iterator[object]:
+    """Return a second, independent connection to the test database, for tests of what others see."""
+    other = connection.copy()
+    other.connect()
+    yield other
+    other.close()

@@ -1,0 +1,492 @@
+"""What is watched and what was found: rules with levels, alerts, incidents and every transition between states."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import MD5, Coalesce
+
+from apps.alerting import lifecycle
+from apps.alerting.lifecycle import Reason, Severity, State
+
+if TYPE_CHECKING:
+    from apps.accounts.permissions import Scope
+
+Choices = list[tuple[str, str]]
+
+METRIC_NAME = RegexValidator(
+    r"^[a-zA-Z_:][a-zA-Z0-9_:]*\Z",
+    "A recorded series' name has letters, digits, underscores and colons, and does not start with a digit.",
+)
+
+
+# Choices are functions: a migration then names the function and never changes when a value is added.
+def severities() -> Choices:
+    """How bad a level or an alert is, mildest first."""
+    return [(severity.value, severity.name.capitalize()) for severity in Severity]
+
+
+def categories() -> Choices:
+    """The seed's four types of rules, and what comes from outside without one."""
+    return [
+        ("performance", "Performance"),
+        ("system", "System"),
+        ("business", "Business"),
+        ("security", "Security"),
+        ("custom", "Custom"),
+    ]
+
+
+def comparisons() -> Choices:
+    """PromQL's comparison operators; empty means that any result of the expression is a breach."""
+    return [("", "any result"), *((sign, sign) for sign in (">", ">=", "<", "<=", "==", "!="))]
+
+
+def no_data_policies() -> Choices:
+    """What an absent series means."""
+    return [
+        ("ok", "Resolve, with the reason"),
+        ("keep", "Keep the last state"),
+        ("alert", "A no-data alert"),
+        ("fire", "Fire"),
+    ]
+
+
+def error_policies() -> Choices:
+    """What an expression that fails means."""
+    return [("keep", "Keep the last state"), ("ok", "Resolve"), ("alert", "An error alert"), ("fire", "Fire")]
+
+
+def states() -> Choices:
+    """The states of lifecycle.State."""
+    return [(state.value, state.name.capitalize()) for state in State]
+
+
+def reasons() -> Choices:
+    """The reasons of lifecycle.Reason."""
+    return [(reason.value, reason.name.capitalize().replace("_", " ")) for reason in Reason]
+
+
+def sources() -> Choices:
+    """Where an alert came from."""
+    return [("rule", "Rule"), ("posted", "Posted through the API")]
+
+
+def transition_kinds() -> Choices:
+    """What a transition row tells."""
+    return [
+        ("state", "State"),
+        ("severity", "Severity"),
+        ("acknowledged", "Acknowledged"),
+        ("unacknowledged", "Acknowledgement withdrawn"),
+        ("reminder", "Reminder"),
+    ]
+
+
+def alert_key() -> str:
+    """Return a new public id of an alert."""
+    return f"alert_{secrets.token_hex(10)}"
+
+
+class RuleGroup(models.Model):
+    """Rules that are evaluated together, at the same instants."""
+
+    name = models.CharField(max_length=200, unique=True)
+    interval = models.DurationField(
+        default=timedelta(seconds=30), help_text="How often its rules are evaluated; ticks are multiples of it."
+    )
+    enabled = models.BooleanField(default=True, help_text="Switched off, none of its rules is evaluated.")
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(interval__gte=timedelta(seconds=1)), name="rulegroup_interval_is_a_second"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AlertRule(models.Model):
+    """A question to the store with levels of bad answers. Its alerts are told apart by the labels of the expression."""
+
+    slug = models.SlugField(
+        max_length=100,
+        unique=True,
+        help_text="Short id of the rule, for example slow-response. Alerts carry it as their type.",
+    )
+    name = models.CharField(max_length=200, help_text="For people; becomes the label alertname.")
+    group = models.ForeignKey(RuleGroup, on_delete=models.PROTECT, related_name="rules")
+    type = models.CharField(max_length=20, choices=categories, default="system")
+    expression = models.TextField(help_text="PromQL without the comparison; the levels compare its value.")
+    pending_period = models.DurationField(
+        "for", default=timedelta(0), help_text="How long a level must be breached without a break before it fires."
+    )
+    keep_firing_for = models.DurationField(
+        default=timedelta(0), help_text="How long a level goes on firing after its last breach."
+    )
+    labels = models.JSONField(default=dict, blank=True, help_text="Labels added to its alerts; Go templates allowed.")
+    annotations = models.JSONField(
+        default=dict, blank=True, help_text="Texts of its alerts (summary, description, …); Go templates allowed."
+    )
+    cooldown = models.DurationField(
+        default=timedelta(minutes=5),
+        help_text="Least time between two firing notices of one alert to one contact, and before an alert that a "
+        "person resolved may fire again.",
+    )
+    no_data_policy = models.CharField(max_length=20, choices=no_data_policies, default="ok")
+    error_policy = models.CharField(max_length=20, choices=error_policies, default="keep")
+    missing_evaluations = models.PositiveSmallIntegerField(
+        default=1, help_text="Evaluations without the series before it counts as missing."
+    )
+    new_series_delay = models.DurationField(
+        default=timedelta(0), help_text="How long a series must exist before the rule looks at it."
+    )
+    service = models.CharField(
+        max_length=100, blank=True, default="", help_text="The service it watches; becomes a label."
+    )
+    runbook = models.TextField(blank=True, default="", help_text="What to do when it fires: steps, or a link.")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("slug",)
+        constraints = (
+            models.CheckConstraint(condition=Q(pending_period__gte=timedelta(0)), name="alertrule_for_is_no_debt"),
+            models.CheckConstraint(condition=Q(keep_firing_for__gte=timedelta(0)), name="alertrule_keep_is_no_debt"),
+            models.CheckConstraint(condition=Q(cooldown__gte=timedelta(0)), name="alertrule_cooldown_is_no_debt"),
+            models.CheckConstraint(condition=~Q(expression=""), name="alertrule_has_an_expression"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RuleLevel(models.Model):
+    """One severity of a rule: which values are that bad. Without a threshold every result of the expression is."""
+
+    rule = models.ForeignKey(AlertRule, on_delete=models.CASCADE, related_name="levels")
+    severity = models.CharField(max_length=10, choices=severities)
+    comparison = models.CharField(max_length=2, choices=comparisons, blank=True, default="")
+    threshold = models.FloatField(null=True, blank=True)
+    recovery_threshold = models.FloatField(null=True, blank=True)
+    recovery_expression = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ("rule", "id")
+        constraints = (
+            models.UniqueConstraint(fields=["rule", "severity"], name="rulelevel_severity_once_a_rule"),
+            models.CheckConstraint(
+                condition=Q(comparison="", threshold__isnull=True) | (~Q(comparison="") & Q(threshold__isnull=False)),
+                name="rulelevel_comparison_has_threshold",
+            ),
+            models.CheckConstraint(
+                condition=Q(recovery_threshold__isnull=True) | Q(threshold__isnull=False),
+                name="rulelevel_recovery_has_threshold",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.severity} {self.comparison} {self.threshold:g}" if self.threshold is not None else self.severity
+
+
+class RecordingRule(models.Model):
+    """An expression whose result is kept as a series of its own."""
+
+    group = models.ForeignKey(RuleGroup, on_delete=models.PROTECT, related_name="recording_rules")
+    name = models.CharField(max_length=200, validators=[METRIC_NAME], help_text="Name of the series it writes.")
+    expression = models.TextField()
+    labels = models.JSONField(default=dict, blank=True, help_text="Labels added to the series it writes.")
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name", "id")
+        constraints = (
+            models.UniqueConstraint(
+                F("group"), F("name"), F("labels"), MD5("expression"), name="recordingrule_once_a_group"
+            ),
+            models.CheckConstraint(condition=~Q(expression=""), name="recordingrule_has_an_expression"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class GroupRun(models.Model):
+    """The clock of a group and what its last evaluation found: one row, so that a tick writes nothing per rule.
+
+    `results`: {"rules": {id: {"value", "series", "breached", "error"}}, "recording": {id: {"series", "error"}},
+    "alerts": {alert id: value}, "names": [recorded series' names]}; absent keys are their zero.
+    """
+
+    group = models.OneToOneField(RuleGroup, on_delete=models.CASCADE, related_name="run")
+    due_at = models.DateTimeField()
+    evaluated_at = models.DateTimeField(null=True, help_text="The tick it was evaluated for.")
+    resumed_at = models.DateTimeField(null=True, help_text="The first tick after the last gap in evaluations.")
+    duration = models.DurationField(default=timedelta(0))
+    missed = models.BigIntegerField(default=0, help_text="Ticks that were skipped, since the group exists.")
+    results = models.JSONField(default=dict)
+
+    class Meta:
+        indexes = (models.Index(fields=["due_at"], name="grouprun_due"),)
+
+    def __str__(self) -> str:
+        return f"{self.group_id}: {self.evaluated_at}"
+
+
+class IncidentQuerySet(models.QuerySet["Incident"]):
+    """Questions about incidents."""
+
+    def open(self) -> IncidentQuerySet:
+        """Return those with an alert that is still wrong."""
+        return self.filter(state="open")
+
+    def visible_to(self, scope: Scope) -> IncidentQuerySet:
+        """Return those of which the scope may see an alert."""
+        if not scope.matchers:
+            return self
+        return self.filter(pk__in=Alert.objects.visible_to(scope).values("incident"))
+
+
+def incident_states() -> Choices:
+    """An incident is open as long as one of its alerts is active."""
+    return [("open", "Open"), ("resolved", "Resolved")]
+
+
+class Incident(models.Model):
+    """Alerts that belong together: what a person works on. An alert that belongs to nothing else has its own."""
+
+    title = models.CharField(max_length=300)
+    state = models.CharField(max_length=10, choices=incident_states, default="open")
+    severity = models.CharField(max_length=10, choices=severities, help_text="The worst that any of its alerts had.")
+    opened_at = models.DateTimeField()
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    acknowledged_at = models.DateTimeField(null=True, blank=True)
+    acknowledged_by = models.CharField(max_length=200, blank=True, default="")
+
+    objects = IncidentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-opened_at", "-id")
+        indexes = (
+            models.Index(fields=["-opened_at"], name="incident_newest"),
+            models.Index(fields=["id"], condition=Q(state="open"), name="incident_open"),
+        )
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(state="open", resolved_at__isnull=True) | Q(state="resolved", resolved_at__isnull=False),
+                name="incident_resolved_has_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(acknowledged_at__isnull=True, acknowledged_by="")
+                | (Q(acknowledged_at__isnull=False) & ~Q(acknowledged_by="")),
+                name="incident_acknowledged_by_someone",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class AlertQuerySet(models.QuerySet["Alert"]):
+    """Questions about alerts."""
+
+    def active(self) -> AlertQuerySet:
+        """Return what is wrong now: firing or recovering, acknowledged or not."""
+        return self.filter(state__in=("firing", "recovering"))
+
+    def open(self) -> AlertQuerySet:
+        """Return what is being watched: active ones and those that are pending."""
+        return self.filter(state__in=("pending", "firing", "recovering"))
+
+    def history(self) -> AlertQuerySet:
+        """Return everything that ever fired, newest first."""
+        return self.filter(fired_at__isnull=False).order_by("-fired_at", "-id")
+
+    def visible_to(self, scope: Scope) -> AlertQuerySet:
+        """Return those whose labels all matchers of the scope accept; an absent label counts as the empty string."""
+        found = self
+        for number, (name, op, value) in enumerate(scope.matchers):
+            alias = f"scope_{number}"
+            text = Coalesce(KeyTextTransform(name, "labels"), models.Value(""), output_field=models.TextField())
+            found = found.alias(**{alias: text})
+            lookup = {alias: value} if op in ("=", "!=") else {f"{alias}__regex": f"^(?:{value})$"}
+            found = found.exclude(**lookup) if op.startswith("!") else found.filter(**lookup)
+        return found
+
+
+_OPEN = Q(state__in=("pending", "firing", "recovering"))
+
+
+class Alert(models.Model):
+    """One finding from its first breach to its end; a later breach of the same series is a new alert.
+
+    `fingerprint` is the identity: 16 bytes of blake2b over the labels of the expression (without the severity, so that
+    one that gets worse stays the same alert), or over what was posted. `version` is what compare-and-swap compares.
+    """
+
+    key = models.CharField(max_length=60, unique=True, default=alert_key, editable=False)
+    rule = models.ForeignKey(AlertRule, on_delete=models.SET_NULL, null=True, blank=True, related_name="alerts")
+    source = models.CharField(max_length=20, choices=sources, default="rule")
+    type = models.CharField(max_length=100, help_text="Slug of its rule, or what was posted.")
+    category = models.CharField(max_length=20, choices=categories)
+    fingerprint = models.BinaryField(max_length=16)
+    labels = models.JSONField(default=dict)
+    annotations = models.JSONField(default=dict)
+    state = models.CharField(max_length=12, choices=states)
+    severity = models.CharField(max_length=10, choices=severities)
+    levels = models.JSONField(
+        default=dict, help_text="Where each level of its rule stands: {severity: [state, since]}."
+    )
+    value = models.FloatField(null=True, blank=True, help_text="The value at its last transition.")
+    threshold = models.FloatField(null=True, blank=True, help_text="The threshold of its severity.")
+    message = models.TextField(blank=True, default="")
+    service = models.CharField(max_length=100, blank=True, default="")
+    metadata = models.JSONField(default=dict, blank=True)
+    count = models.PositiveIntegerField(default=1, help_text="How often it was posted.")
+    pending_at = models.DateTimeField(null=True, blank=True)
+    fired_at = models.DateTimeField(null=True, blank=True)
+    recovering_at = models.DateTimeField(null=True, blank=True)
+    resolved_at = models.DateTimeField(null=True, blank=True, help_text="When it ended, fired or not.")
+    resolve_reason = models.CharField(max_length=20, choices=reasons, blank=True, default="")
+    resolved_by = models.CharField(max_length=200, blank=True, default="")
+    acknowledged_at = models.DateTimeField(null=True, blank=True)
+    acknowledged_by = models.CharField(max_length=200, blank=True, default="")
+    ends_at = models.DateTimeField(null=True, blank=True, help_text="When one from outside ends by itself.")
+    seen_at = models.DateTimeField(help_text="When it was last posted or last changed.")
+    held_until = models.DateTimeField(
+        null=True, blank=True, help_text="Resolved by a person while still wrong: nothing fires anew before this time."
+    )
+    incident = models.ForeignKey(Incident, on_delete=models.PROTECT, null=True, blank=True, related_name="alerts")
+    version = models.PositiveBigIntegerField(default=1, editable=False)
+
+    objects = AlertQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (
+            models.Index(fields=["rule"], condition=_OPEN, name="alert_open_by_rule"),
+            models.Index(fields=["-fired_at", "-id"], condition=Q(fired_at__isnull=False), name="alert_history"),
+            models.Index(fields=["ends_at"], condition=_OPEN & Q(ends_at__isnull=False), name="alert_ends"),
+            models.Index(fields=["rule", "held_until"], condition=Q(held_until__isnull=False), name="alert_held"),
+            models.Index(fields=["resolved_at"], condition=Q(state="inactive"), name="alert_inactive"),
+        )
+        constraints = (
+            models.UniqueConstraint(
+                fields=["rule", "fingerprint"], condition=_OPEN & Q(source="rule"), name="alert_open_once_a_rule"
+            ),
+            models.UniqueConstraint(
+                fields=["source", "fingerprint"], condition=_OPEN & ~Q(source="rule"), name="alert_open_once_a_source"
+            ),
+            models.CheckConstraint(
+                condition=~(_OPEN & Q(source="rule")) | Q(rule__isnull=False), name="alert_open_has_its_rule"
+            ),
+            models.CheckConstraint(
+                condition=(_OPEN & Q(resolved_at__isnull=True, resolve_reason="", resolved_by=""))
+                | (~_OPEN & Q(resolved_at__isnull=False) & ~Q(resolve_reason="")),
+                name="alert_ended_has_time_and_reason",
+            ),
+            models.CheckConstraint(
+                condition=(
+                    Q(state__in=("pending", "inactive"), fired_at__isnull=True, incident__isnull=True)
+                    | Q(state__in=("firing", "recovering", "resolved"), fired_at__isnull=False, incident__isnull=False)
+                ),
+                name="alert_fired_has_time_and_incident",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="recovering") | Q(recovering_at__isnull=False), name="alert_recovering_has_time"
+            ),
+            models.CheckConstraint(
+                condition=Q(acknowledged_at__isnull=True, acknowledged_by="")
+                | (Q(acknowledged_at__isnull=False, fired_at__isnull=False) & ~Q(acknowledged_by="")),
+                name="alert_acknowledged_by_someone",
+            ),
+            models.CheckConstraint(
+                condition=Q(held_until__isnull=True) | Q(resolve_reason="manual"), name="alert_held_by_a_person"
+            ),
+            models.CheckConstraint(condition=Q(count__gte=1), name="alert_was_seen"),
+        )
+
+    def __str__(self) -> str:
+        return self.message or f"{self.type} {self.key}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is wrong now."""
+        return self.state in lifecycle.ACTIVE
+
+    @property
+    def routing_labels(self) -> dict[str, str]:
+        """What routes match: its own labels, and type, category, severity and service where it has none."""
+        extra = {"type": self.type, "category": self.category, "severity": self.severity, "service": self.service}
+        return {name: value for name, value in extra.items() if value} | dict(self.labels)
+
+
+class TransitionQuerySet(models.QuerySet["Transition"]):
+    """Questions about transitions."""
+
+    def untold(self) -> TransitionQuerySet:
+        """Return those that nobody has been told of yet."""
+        return self.filter(told_at__isnull=True)
+
+    def visible_to(self, scope: Scope) -> TransitionQuerySet:
+        """Return those of alerts that the scope may see."""
+        if not scope.matchers:
+            return self
+        return self.filter(alert__in=Alert.objects.visible_to(scope).values("pk"))
+
+
+class Transition(models.Model):
+    """One change of one alert, written in the transaction of the change: history, outbox and API answer in one row.
+
+    `told_at` is empty for what somebody upstairs has to look at; what concerns nobody (pending and back) is born told.
+    `before` and `after` are states for kind state, severities for kind severity.
+    """
+
+    alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="transitions")
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, null=True, related_name="transitions")
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=20, choices=transition_kinds, default="state")
+    before = models.CharField(max_length=12, blank=True, default="")
+    after = models.CharField(max_length=12, blank=True, default="")
+    reason = models.CharField(max_length=20, choices=reasons)
+    severity = models.CharField(max_length=10, choices=severities)
+    value = models.FloatField(null=True)
+    by = models.CharField(max_length=200, help_text="The person, token or loop that did it.")
+    detail = models.TextField(blank=True, default="", help_text="What the reason leaves unsaid.")
+    told_at = models.DateTimeField(null=True)
+    claim = models.UUIDField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+
+    objects = TransitionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-at", "-id")
+        indexes = (
+            models.Index(fields=["alert", "id"], name="transition_of_alert"),
+            models.Index(fields=["id"], condition=Q(told_at__isnull=True), name="transition_untold"),
+            models.Index(fields=["-at", "-id"], name="transition_newest"),
+        )
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(claim__isnull=True, claimed_until__isnull=True)
+                | Q(claim__isnull=False, claimed_until__isnull=False),
+                name="transition_claim_has_end",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.before or 'new'} → {self.after}"

@@ -7,15 +7,14 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "monitoring_portal.settings")
 django.setup(set_prefix=False)
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402
-from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+from django.urls import path
 
-from django.core.asgi import get_asgi_application  # noqa: E402
-from django.urls import path  # noqa: E402
-
-from apps.dashboards.consumers import LiveConsumer  # noqa: E402
-from monitoring_portal import celery  # noqa: E402
-from monitoring_portal.fastlane import FastLane  # noqa: E402
+from apps.dashboards.consumers import LiveConsumer
+from monitoring_portal import celery
+from monitoring_portal.fastlane import FastLane
 
 celery.configure()
 

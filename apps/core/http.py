@@ -76,7 +76,7 @@ def _networks(entries: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.
 
 def check_address(host: str, port: int, literal: str, *, allow_private: bool) -> None:
     """Raise `Refused` unless the portal may connect to that address (`literal`) of that host."""
-    address = ipaddress.ip_address(literal.split("%")[0])
+    address = ipaddress.ip_address(literal.split("%", maxsplit=1)[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     if _is_always_refused(address):
@@ -133,7 +133,8 @@ class _PinnedBackend(httpcore.SyncBackend):
 
 def _transport(*, allow_private: bool) -> httpx.HTTPTransport:
     transport = httpx.HTTPTransport(retries=0)
-    transport._pool = httpcore.ConnectionPool(
+    # httpx has no public way to give its transport a network backend.
+    transport._pool = httpcore.ConnectionPool(  # noqa: SLF001
         ssl_context=ssl.create_default_context(), network_backend=_PinnedBackend(allow_private=allow_private)
     )
     return transport

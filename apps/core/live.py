@@ -6,6 +6,7 @@ A lost message costs a refresh, never an alert, so failures are counted and swal
 
 import logging
 import time
+import weakref
 from typing import Any
 
 import orjson
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 PREFIX = "live:"
 _client: redis.Redis | None = None
+_pending: "weakref.WeakKeyDictionary[Any, _Pending]" = weakref.WeakKeyDictionary()
+"""What each connection's open transaction wants to push."""
 
 
 def client() -> redis.Redis:
@@ -34,8 +37,6 @@ class _Pending:
         self.items: dict[tuple[str, str | None], int | None] = {}
 
     def __call__(self) -> None:
-        if getattr(transaction.get_connection(), "_live_pending", None) is self:
-            transaction.get_connection()._live_pending = None  # type: ignore[attr-defined]
         send(self.items)
 
 
@@ -59,14 +60,13 @@ def send(items: dict[tuple[str, str | None], int | None]) -> None:
 def publish(topic: str, id: str | int | None = None, version: int | None = None) -> None:  # noqa: A002
     """Push to `topic` once the current transaction has committed; once per transaction, topic and id."""
     connection = transaction.get_connection()
-    pending: _Pending | None = getattr(connection, "_live_pending", None)
     key = (topic, None if id is None else str(id))
     if not connection.in_atomic_block:
         send({key: version})
         return
+    pending = _pending.get(connection)
     if pending is None or not any(entry[1] is pending for entry in connection.run_on_commit):
-        # A rolled-back transaction drops its on-commit list; a stale pending object must not swallow the next one.
-        pending = _Pending()
-        connection._live_pending = pending  # type: ignore[attr-defined]
+        # It was sent with a former commit, or dropped with a rolled-back transaction's list.
+        pending = _pending[connection] = _Pending()
         transaction.on_commit(pending)
     pending.items[key] = version

@@ -81,7 +81,7 @@ _extensions: dict[tuple[type, str], list[Any]] = defaultdict(list)
 
 
 def extend(model: type, part: str, thing: Any) -> None:
-    """Add `thing` (say an admin inline) to the `part` of a lower room's model: the upper room calls, nobody imports up."""
+    """Add `thing` (say an admin inline) to the `part` of a lower room's model, so that nobody imports upwards."""
     if thing not in _extensions[model, part]:
         _extensions[model, part].append(thing)
 

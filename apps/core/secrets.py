@@ -50,7 +50,7 @@ def mask(values: dict[str, Any]) -> dict[str, Any]:
     return {key: MASK if value else "" for key, value in values.items()}
 
 
-class EncryptedJSONField(models.TextField):
+class EncryptedJSONField(models.TextField[Any, Any]):
     """A JSON value that is stored encrypted. Write-only by convention: forms and answers show `mask()`."""
 
     def get_prep_value(self, value: Any) -> str | None:

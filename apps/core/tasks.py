@@ -9,7 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol
 
 from celery import current_app, shared_task
@@ -72,21 +72,22 @@ def task(name: str, *, queue: str) -> Callable[[Callable[..., None]], Any]:
 def claim(spec: LoopSpec) -> uuid.UUID | None:
     """Take the loop's lease by the database's clock; None when somebody else holds it."""
     mine = uuid.uuid4()
-    lease = timedelta(seconds=spec.lease or spec.every)
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO core_loop (name, every, claimed_until, claim, started_at, runs, failures, error)
-            VALUES (%(name)s, %(every)s, clock_timestamp() + %(lease)s, %(claim)s, clock_timestamp(), 0, 0, '')
+            INSERT INTO core_loop AS held
+                   (name, every, claimed_until, claim, started_at, runs, failures, error)
+            SELECT %(name)s, make_interval(secs => %(every)s), clock_timestamp() + make_interval(secs => %(lease)s),
+                   %(claim)s, clock_timestamp(), 0, 0, ''
             ON CONFLICT (name) DO UPDATE
-               SET every = %(every)s, claimed_until = clock_timestamp() + %(lease)s, claim = %(claim)s,
-                   started_at = clock_timestamp()
-             WHERE %(shared)s OR core_loop.claimed_until IS NULL OR core_loop.claimed_until < clock_timestamp()
+               SET every = excluded.every, claimed_until = excluded.claimed_until, claim = excluded.claim,
+                   started_at = excluded.started_at
+             WHERE %(shared)s OR held.claimed_until IS NULL OR held.claimed_until < clock_timestamp()
             """,
             {
                 "name": spec.name,
-                "every": timedelta(seconds=spec.every),
-                "lease": lease,
+                "every": spec.every,
+                "lease": spec.lease or spec.every,
                 "claim": mine,
                 "shared": spec.lease is None,
             },
@@ -152,3 +153,21 @@ def _send(name: str) -> None:
         current_app.send_task(name, **options)
     except Exception as error:  # kombu's many errors; the tick will do it
         log.warning("Could not wake %s (%s); its next tick does the work.", name, error)
+
+
+def run_stale(*, now: datetime) -> list[str]:
+    """Run here every fallback loop that stood still for three periods; return their names.
+
+    Called by the beat process each second: so evaluation, escalation and delivery go on while Redis or the workers
+    are away. The functions are the same and the lease makes it safe beside a worker that comes back.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT name FROM core_loop
+             WHERE coalesce(finished_at, started_at) > clock_timestamp() - greatest(3 * every, interval '3 seconds')
+            """
+        )
+        alive = {name for (name,) in cursor.fetchall()}
+    stale = [spec.name for spec in LOOPS.values() if spec.fallback and spec.name not in alive]
+    return [name for name in stale if run(name, now=now)]

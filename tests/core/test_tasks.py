@@ -1,0 +1,105 @@
+"""The clock: leases keep runs apart, failures are recorded, pushes go out once per transaction."""
+
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import transaction
+
+from apps.core import live, tasks
+from apps.core.models import Loop
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def spec(monkeypatch):
+    ran = []
+
+    def make(*, lease=30.0, error=None):
+        def body(*, now):
+            ran.append(now)
+            if error:
+                raise error
+
+        made = tasks.LoopSpec("test.loop", body, 1.0, "fast", lease, fallback=True)
+        monkeypatch.setitem(tasks.LOOPS, "test.loop", made)
+        return made, ran
+
+    return make
+
+
+@pytest.mark.django_db
+def test_a_run_is_written_down_in_its_row(spec):
+    spec()
+    assert tasks.run("test.loop", now=NOW)
+    row = Loop.objects.get(name="test.loop")
+    assert (row.runs, row.failures, row.error, row.claimed_until) == (1, 0, "", None)
+    assert row.finished_at >= row.started_at
+
+
+@pytest.mark.django_db
+def test_a_held_lease_makes_the_tick_do_nothing(spec):
+    held, ran = spec()
+    assert tasks.claim(held)
+    assert not tasks.run("test.loop", now=NOW)
+    assert ran == []
+
+
+@pytest.mark.django_db
+def test_a_dead_holders_lease_ends(spec):
+    held, ran = spec()
+    tasks.claim(held)
+    Loop.objects.update(claimed_until=NOW.replace(year=2020))
+    assert tasks.run("test.loop", now=NOW)
+    assert ran == [NOW]
+
+
+@pytest.mark.django_db
+def test_a_loop_without_lease_may_run_twice_at_once(spec):
+    shared, _ = spec(lease=None)
+    assert tasks.claim(shared)
+    assert tasks.claim(shared)
+
+
+@pytest.mark.django_db
+def test_a_failing_body_is_recorded_and_the_lease_is_given_back(spec):
+    spec(error=RuntimeError("the disk is on fire"))
+    assert tasks.run("test.loop", now=NOW)
+    row = Loop.objects.get(name="test.loop")
+    assert row.failures == 1
+    assert "the disk is on fire" in row.error
+    assert row.claimed_until is None
+
+
+@pytest.mark.django_db
+def test_only_loops_that_stood_still_are_run_by_the_fallback(spec):
+    _, ran = spec()
+    tasks.run("test.loop", now=NOW)
+    assert "test.loop" not in tasks.run_stale(now=NOW)
+    Loop.objects.update(finished_at=NOW.replace(year=2020), started_at=NOW.replace(year=2020))
+    assert "test.loop" in tasks.run_stale(now=NOW)
+    assert len(ran) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_pushes_each_topic_and_id_once_and_a_rolled_back_one_nothing():
+    listener = redis.Redis.from_url(settings.REDIS_URL).pubsub()
+    listener.psubscribe("live:*")
+    assert listener.get_message(timeout=5)["type"] == "psubscribe"
+    try:
+        with transaction.atomic():
+            live.publish("alerts", 1)
+            raise LookupError
+    except LookupError:
+        pass
+    with transaction.atomic():
+        live.publish("alerts", 2)
+        live.publish("alerts", 2)
+        live.publish("series", "host")
+    messages = [listener.get_message(timeout=5) for _ in range(2)]
+    assert [message["channel"] for message in messages] == [b"live:alerts", b"live:series"]
+    assert b'"id":"2"' in messages[0]["data"]
+    assert listener.get_message(timeout=0.2) is None
+    listener.close()

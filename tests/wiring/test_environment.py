@@ -1,0 +1,58 @@
+"""The environment: typed, from variables or files, and a wrong value is a sentence that names it."""
+
+import pytest
+
+from monitoring_portal import environment as env
+
+
+@pytest.fixture(autouse=True)
+def problems(monkeypatch):
+    kept: list[tuple[str, str]] = []
+    monkeypatch.setattr(env, "PROBLEMS", kept)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("true", True), ("1", True), ("Yes", True), ("off", False), ("", False), ("0", False)]
+)
+def test_booleans_by_table(monkeypatch, value, read):
+    monkeypatch.setenv("X", value)
+    assert env.boolean("X", not read) is read
+
+
+def test_a_wrong_value_falls_back_and_names_the_variable(monkeypatch, problems):
+    monkeypatch.setenv("SMTP_PORT", "twenty-five")
+    assert env.integer("SMTP_PORT", 25) == 25
+    [(name, sentence)] = problems
+    assert name == "SMTP_PORT"
+    assert "'twenty-five', but must be a whole number" in sentence
+
+
+def test_a_wrong_url_is_named(monkeypatch, problems):
+    monkeypatch.setenv("REDIS_URL", "localhost:6379")
+    assert env.url("REDIS_URL", "redis://x", "redis", "unix") == "redis://x"
+    assert "redis://… or unix://…" in problems[0][1]
+
+
+def test_a_value_can_stand_in_a_file(monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("s3cret\n")
+    monkeypatch.setenv("WEBHOOK_TOKEN_FILE", str(tmp_path / "token"))
+    assert env.text("WEBHOOK_TOKEN") == "s3cret"
+
+
+def test_an_unreadable_file_is_named(monkeypatch, tmp_path, problems):
+    monkeypatch.setenv("WEBHOOK_TOKEN_FILE", str(tmp_path / "absent"))
+    assert env.text("WEBHOOK_TOKEN") == ""
+    assert problems[0][0] == "WEBHOOK_TOKEN_FILE"
+
+
+def test_the_secret_key_is_made_once_and_only_its_owner_reads_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+    made = env.secret_key(tmp_path / "var")
+    assert env.secret_key(tmp_path / "var") == made
+    assert (tmp_path / "var" / "secret-key").stat().st_mode & 0o077 == 0
+
+
+def test_the_version_is_the_changelogs_newest(tmp_path):
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 1.2.3 (2026-01-01)\n\n## 1.2.2\n")
+    assert env.version(tmp_path / "CHANGELOG.md") == "1.2.3"

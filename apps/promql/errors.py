@@ -35,7 +35,7 @@ class LimitError(PromQLError):
     """The query asks for more than the operator allows; the message names the number and the limit."""
 
 
-class DeadlineExceeded(PromQLError):  # noqa: N818 - the name other engines use
+class DeadlineExceeded(PromQLError):
     """The query ran longer than it was given."""
 
     kind = "timeout"

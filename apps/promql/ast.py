@@ -1,0 +1,161 @@
+"""The syntax tree: frozen nodes that know their type and where in the text they stand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from apps.promql.functions import SCALAR, STRING, VECTOR, Function, ValueType
+from apps.promql.source import Matcher
+
+At: TypeAlias = int | Literal["start", "end"]
+"""The @ modifier: milliseconds, or the query's own start or end."""
+
+COMPARISONS = frozenset(("==", "!=", ">", "<", ">=", "<="))
+SET_OPERATORS = frozenset(("and", "or", "unless"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """`start` and `end` are character offsets and take no part in equality; depth counts levels below."""
+
+    start: int = field(default=0, compare=False)
+    end: int = field(default=0, compare=False)
+    depth: int = field(default=1, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Node):
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class String(Node):
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selector(Node):
+    """An instant vector selector. `matchers` hold the name too; offset in ms."""
+
+    name: str | None
+    matchers: tuple[Matcher, ...]
+    offset: int = 0
+    at: At | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Node):
+    """A range vector selector; `window` in ms."""
+
+    selector: Selector
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subquery(Node):
+    """`step` None is the default step."""
+
+    expr: "Expr"
+    window: int
+    step: int | None
+    offset: int = 0
+    at: At | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paren(Node):
+    expr: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Negation(Node):
+    expr: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How two vectors are matched; `include` are the labels that group_left or group_right take from the one side."""
+
+    on: bool = False
+    labels: tuple[str, ...] = ()
+    group: Literal["", "left", "right"] = ""
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Node):
+    op: str
+    left: "Expr"
+    right: "Expr"
+    matching: Matching = Matching()
+    explicit: bool = False
+    """on() or ignoring() stands in the text, if only with an empty list."""
+    bool_modifier: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate(Node):
+    op: str
+    expr: "Expr"
+    param: "Expr | None" = None
+    grouping: tuple[str, ...] = ()
+    without: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Node):
+    func: Function
+    args: tuple["Expr", ...]
+
+
+Expr: TypeAlias = Number | String | Selector | Range | Subquery | Paren | Negation | Binary | Aggregate | Call
+
+
+def value_type(node: Expr) -> ValueType:
+    match node:
+        case Number():
+            return SCALAR
+        case String():
+            return STRING
+        case Range() | Subquery():
+            return "range vector"
+        case Paren() | Negation():
+            return value_type(node.expr)
+        case Binary():
+            return SCALAR if value_type(node.left) == value_type(node.right) == SCALAR else VECTOR
+        case Call():
+            return node.func.returns
+        case _:
+            return VECTOR
+
+
+def children(node: Expr) -> tuple[Expr, ...]:
+    match node:
+        case Range():
+            return (node.selector,)
+        case Subquery() | Paren() | Negation():
+            return (node.expr,)
+        case Binary():
+            return (node.left, node.right)
+        case Aggregate():
+            return (node.expr,) if node.param is None else (node.param, node.expr)
+        case Call():
+            return node.args
+        case _:
+            return ()
+
+
+def walk(node: Expr) -> Iterator[Expr]:
+    """The node and all below it, parents first."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack.extend(reversed(children(current)))
+
+
+def unwrap(node: Expr) -> Expr:
+    """Without the parentheses around it."""
+    while isinstance(node, Paren):
+        node = node.expr
+    return node

@@ -1,0 +1,250 @@
+"""The tables of the store and of the collectors; they hold columns of samples and must not know how those are coded.
+
+`Batch` is the append log (one immutable row per ingest), `Block` what compaction makes of it (one immutable row
+per window and run of metrics). Their payloads are written and read by binary cursor, never through the ORM.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+
+class XidField(models.Field[int, int]):
+    """The id of the transaction that inserted the row (`xid8`), by which caches ask for what is new.
+
+    Identity order is not commit order: whoever remembers "the last id" misses rows that commit late.
+    """
+
+    description = "Inserting transaction"
+
+    def __init__(self, **options: Any) -> None:
+        options |= {"editable": False, "db_default": CurrentXid()}
+        super().__init__(**options)
+
+    def deconstruct(self) -> Any:
+        name, path, args, options = super().deconstruct()
+        return name, path, args, {key: options[key] for key in options.keys() - {"editable", "db_default"}}
+
+    def db_type(self, connection: Any) -> str:
+        return "xid8"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> int | None:
+        return None if value is None else int(value)
+
+
+class CurrentXid(models.Func):
+    """`pg_current_xact_id()` as a column default."""
+
+    function = "pg_current_xact_id"
+    arity = 0
+
+    @property
+    def output_field(self) -> models.Field[Any, Any]:
+        return models.TextField()
+
+
+class Kind(models.TextChoices):
+    """Prometheus' types of metrics."""
+
+    UNKNOWN = "unknown"
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+class RetentionPolicy(models.Model):
+    """How long the samples of one category of metrics are kept."""
+
+    DEFAULT = "default"
+
+    category = models.SlugField(max_length=60, unique=True, help_text="What metrics refer to, such as “requests”.")
+    description = models.CharField(max_length=200, blank=True, default="")
+    raw = models.DurationField(help_text="Samples as they came are kept for this long (days hh:mm:ss).")
+    prefixes = models.JSONField(
+        default=list,
+        blank=True,
+        help_text='A new metric whose name starts with one of these joins this policy, such as ["http_"]; the longest wins.',
+    )
+
+    class Meta:
+        verbose_name_plural = "retention policies"
+        ordering = ("category",)
+        constraints = (
+            models.CheckConstraint(condition=Q(raw__gte=timedelta(hours=2)), name="retention_keeps_a_window"),
+            models.CheckConstraint(condition=~Q(category=""), name="retention_has_a_category"),
+        )
+
+    def __str__(self) -> str:
+        return self.category
+
+    def clean(self) -> None:
+        if not isinstance(self.prefixes, list) or not all(isinstance(text, str) and text for text in self.prefixes):
+            raise ValidationError({"prefixes": 'A list of texts, such as ["http_", "rpc_"].'})
+
+
+class Metric(models.Model):
+    """A metric name with its type, unit and help text."""
+
+    id = models.AutoField(primary_key=True)
+    name = models.CharField(max_length=200, unique=True)
+    type = models.CharField(max_length=20, choices=Kind.choices, default=Kind.UNKNOWN)
+    unit = models.CharField(max_length=40, blank=True, default="")
+    help = models.TextField(blank=True, default="")
+    retention = models.ForeignKey(RetentionPolicy, on_delete=models.PROTECT, related_name="metrics")
+    series_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="The most series this metric may have; empty means no limit of its own."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.CheckConstraint(condition=~Q(name=""), name="metric_has_a_name"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Series(models.Model):
+    """One set of labels of one metric. Ids are never used again; only compaction writes `first_at` and `last_at`."""
+
+    id = models.BigAutoField(primary_key=True)
+    metric = models.ForeignKey(Metric, on_delete=models.PROTECT, related_name="series", db_index=False)
+    fingerprint = models.BinaryField(unique=True, help_text="128 bits of blake2b over the sorted labels.")
+    labels = models.JSONField(help_text="All labels but the name.")
+    first_at = models.DateTimeField(null=True, editable=False)
+    last_at = models.DateTimeField(null=True, editable=False)
+    gone_at = models.DateTimeField(null=True, editable=False, help_text="Since when no sample of it is left.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    xid = XidField()
+
+    class Meta:
+        verbose_name_plural = "series"
+        indexes = (
+            models.Index(fields=("metric", "id"), name="series_metric_id"),
+            models.Index(fields=("xid",), name="series_xid"),
+            models.Index(fields=("gone_at",), condition=Q(gone_at__isnull=False), name="series_gone"),
+        )
+
+    def __str__(self) -> str:
+        labels = ", ".join(f'{name}="{value}"' for name, value in sorted(self.labels.items()))
+        return f"{self.metric}{{{labels}}}"
+
+
+class Batch(models.Model):
+    """One ingest: the append log. Inserted once, read by compaction, deleted by it; times are milliseconds since 1970."""
+
+    id = models.BigAutoField(primary_key=True)
+    received_at = models.DateTimeField(editable=False)
+    samples = models.IntegerField(editable=False)
+    t_min = models.BigIntegerField(editable=False)
+    t_max = models.BigIntegerField(editable=False)
+    series_min = models.BigIntegerField(editable=False)
+    series_max = models.BigIntegerField(editable=False)
+    bad_at = models.DateTimeField(null=True, editable=False, help_text="When its checksum was first found wrong.")
+    payload = models.BinaryField(editable=False)
+
+    class Meta:
+        verbose_name_plural = "batches"
+
+    def __str__(self) -> str:
+        return f"batch {self.pk} ({self.samples} samples)"
+
+
+class Block(models.Model):
+    """About 64k samples of a run of metrics in one window: immutable; `round` orders blocks that hold the same instant."""
+
+    id = models.BigAutoField(primary_key=True)
+    level = models.SmallIntegerField(editable=False)
+    resolution = models.IntegerField(default=0, editable=False, help_text="Seconds of a roll-up; 0 is raw.")
+    retention = models.ForeignKey(RetentionPolicy, on_delete=models.PROTECT, db_index=False, editable=False)
+    shard = models.SmallIntegerField(default=0, editable=False)
+    window = models.BigIntegerField(editable=False, help_text="Its start, in milliseconds since 1970.")
+    round = models.BigIntegerField(editable=False, help_text="The later round wins where two blocks hold one instant.")
+    t_min = models.BigIntegerField(editable=False)
+    t_max = models.BigIntegerField(editable=False)
+    metric_min = models.IntegerField(editable=False)
+    metric_max = models.IntegerField(editable=False)
+    series_min = models.BigIntegerField(editable=False)
+    series_max = models.BigIntegerField(editable=False)
+    samples = models.IntegerField(editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    crc = models.BigIntegerField(editable=False, help_text="crc32 of directory and payload.")
+    bad_at = models.DateTimeField(null=True, editable=False, help_text="When its checksum was first found wrong.")
+    directory = models.BinaryField(editable=False)
+    payload = models.BinaryField(editable=False)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("window", "resolution", "metric_min", "metric_max"), name="block_window"),
+            models.Index(fields=("bad_at",), condition=Q(bad_at__isnull=False), name="block_bad"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(level__in=(0, 1)), name="block_level"),
+            models.CheckConstraint(condition=Q(resolution__in=(0, 300, 3600)), name="block_resolution"),
+            models.CheckConstraint(condition=Q(t_min__gte=F("window"), t_max__gte=F("t_min")), name="block_times"),
+        )
+
+    def __str__(self) -> str:
+        return f"block {self.pk} (level {self.level}, {self.samples} samples)"
+
+
+class Tombstone(models.Model):
+    """Samples that must go: hidden from reads at once, left out when compaction next rewrites their window."""
+
+    series = models.JSONField(editable=False, help_text="Ids of the series.")
+    t_min = models.BigIntegerField(editable=False)
+    t_max = models.BigIntegerField(editable=False)
+    by = models.CharField(max_length=200, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    applied_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        constraints = (models.CheckConstraint(condition=Q(t_max__gte=F("t_min")), name="tombstone_times"),)
+
+    def __str__(self) -> str:
+        return f"tombstone {self.pk} ({len(self.series)} series)"
+
+
+class CollectionSwitch(models.Model):
+    """Whether the collectors run: one row."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1, editable=False)
+    on = models.BooleanField(default=True)
+    changed_at = models.DateTimeField(null=True, editable=False)
+    changed_by = models.CharField(max_length=200, blank=True, default="", editable=False)
+
+    class Meta:
+        verbose_name = "collection switch"
+        verbose_name_plural = "collection switch"
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="collection_switch_is_one_row"),)
+
+    def __str__(self) -> str:
+        return "on" if self.on else "off"
+
+
+class CollectorSetting(models.Model):
+    """One collector: whether and how often it runs, and how its last run went."""
+
+    kind = models.CharField(max_length=60, unique=True)
+    enabled = models.BooleanField(default=True)
+    every = models.DurationField()
+    config = models.JSONField(default=dict, blank=True)
+    due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_at = models.DateTimeField(null=True, blank=True, editable=False)
+    duration = models.DurationField(null=True, blank=True, editable=False)
+    error = models.TextField(blank=True, default="", editable=False)
+    claimed_until = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ("kind",)
+        constraints = (
+            models.CheckConstraint(condition=Q(every__gte=timedelta(seconds=1)), name="collector_every_a_second"),
+        )
+
+    def __str__(self) -> str:
+        return self.kind

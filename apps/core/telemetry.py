@@ -15,6 +15,7 @@ Kind = Literal["counter", "gauge", "histogram", "unknown"]
 LIMIT: Final = 500
 """Label sets a metric may have in one process; what comes after is counted under `OVERFLOW`, so totals stay right."""
 OVERFLOW: Final = "overflow"
+OVERFLOWN: Final = "Observations counted under another label set because the metric had too many."
 SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 """Buckets for durations: edges at 5 s and 10 s, where the default rules look, and some beyond them."""
 
@@ -238,17 +239,11 @@ def snapshot(*, close: bool = False) -> list[Reading]:
         metrics = list(_metrics.values())
         callbacks = list(_callbacks)
     readings = [reading for metric in metrics for reading in metric.readings(close=close)]
-    for metric in metrics:
-        if metric.overflows:
-            readings.append(
-                Reading(
-                    "portal_telemetry_overflow_total",
-                    float(metric.overflows),
-                    {"metric": metric.name},
-                    "counter",
-                    "Observations counted under another label set because the metric had too many.",
-                )
-            )
+    readings.extend(
+        Reading("portal_telemetry_overflow_total", float(metric.overflows), {"metric": metric.name}, "counter", OVERFLOWN)
+        for metric in metrics
+        if metric.overflows
+    )
     for callback in callbacks:
         readings.extend(callback())
     return readings

@@ -239,8 +239,9 @@ def snapshot(*, close: bool = False) -> list[Reading]:
         metrics = list(_metrics.values())
         callbacks = list(_callbacks)
     readings = [reading for metric in metrics for reading in metric.readings(close=close)]
+    name = "portal_telemetry_overflow_total"
     readings.extend(
-        Reading("portal_telemetry_overflow_total", float(metric.overflows), {"metric": metric.name}, "counter", OVERFLOWN)
+        Reading(name, float(metric.overflows), {"metric": metric.name}, "counter", OVERFLOWN)
         for metric in metrics
         if metric.overflows
     )

@@ -1,0 +1,102 @@
+"""Channels: the ways a message can leave, one file each. Here stands what every one of them promises.
+
+A channel is a class with a `kind`, a `label`, a `Config` form and `send`. From the form come the admin's fields, the
+API's validation, and what is a secret: every field with a `PasswordInput` is stored encrypted and never shown again.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+
+from apps.core.http import Response
+from apps.core.registry import Plugin, Registry
+from apps.notifications.message import Message
+
+RETRY_STATUSES = frozenset({408, 425, 429})
+"""Answers below 500 that ask for another try."""
+
+
+class DeliveryFailed(Exception):
+    """A message that did not leave. `permanent`: trying again cannot help. `retry_after`: when the receiver wants it.
+
+    The reason is shown to operators and kept: it must never hold a secret.
+    """
+
+    def __init__(self, reason: str, *, permanent: bool, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What a channel may know of the house: the contact's name, the portal's address, the administrators' e-mails."""
+
+    contact: str = ""
+    portal_url: str = ""
+    administrators: tuple[str, ...] = ()
+
+
+class Channel(Plugin):
+    """One way out. `settings` holds the cleaned values of `Config`, secrets included.
+
+    `send` returns the provider's id of the message ("" when it gives none) or raises `DeliveryFailed`, `core.http`'s
+    `Refused` (permanent) or `Unreachable` (tried again). It runs in a thread without a database. `key` is the
+    idempotency key: the same one on every try of one delivery, to be handed to receivers that take one.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender | None = None) -> None:
+        self.settings = settings
+        self.sender = sender or Sender()
+
+    def send(self, message: Message, key: uuid.UUID) -> str:
+        """Hand the message to the receiver."""
+        raise NotImplementedError
+
+    @classmethod
+    def secrets(cls) -> frozenset[str]:
+        """Return the names of the fields that are write-only."""
+        fields: Mapping[str, forms.Field] = cls.Config.base_fields
+        return frozenset(name for name, field in fields.items() if isinstance(field.widget, forms.PasswordInput))
+
+    @classmethod
+    def address(cls, config: Mapping[str, Any]) -> str:  # noqa: ARG003 - a channel overrides it
+        """Return where messages go in a word, for lists; `config` holds no secrets."""
+        return ""
+
+
+channels: Registry[Channel] = Registry("apps.notifications.channels", Channel)
+
+
+def kinds() -> list[tuple[str, str]]:
+    """Return (kind, label) of every channel: the choices of `Contact.kind`; a new channel writes no migration."""
+    return channels.kinds()
+
+
+def raise_for(response: Response, receiver: str) -> None:
+    """Raise unless the receiver took the message: 4xx is permanent, 408, 425, 429 and 5xx are tried again.
+
+    Only the status is quoted: an answer's body may repeat a secret of the request.
+    """
+    status = response.status
+    if 200 <= status < 300:
+        return
+    wait = _seconds(response.headers.get("retry-after", ""))
+    if status in RETRY_STATUSES or status >= 500:
+        reason = f"{receiver} answered {status}; the message is tried again."
+        raise DeliveryFailed(reason, permanent=False, retry_after=wait)
+    if 300 <= status < 400:
+        reason = f"{receiver} answered {status}, a redirect, which is not followed: enter the address it leads to."
+        raise DeliveryFailed(reason, permanent=True)
+    hint = " Check its secret." if status in {401, 403} else " Check its address." if status in {404, 410} else ""
+    raise DeliveryFailed(f"{receiver} answered {status} and does not take the message.{hint}", permanent=True)
+
+
+def _seconds(text: str) -> timedelta | None:
+    """Read a Retry-After header in seconds (RFC 9110 §10.2.3); its date form is left to the ordinary back-off."""
+    return timedelta(seconds=min(int(text), 86_400)) if text.isascii() and text.isdigit() else None

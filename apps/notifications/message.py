@@ -1,0 +1,70 @@
+"""What is told, without a word about how or to whom: a message and the findings it lists. Pure values."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+SEVERITIES: Final = ("info", "warning", "error", "critical")
+STATUSES: Final = ("firing", "resolved", "test")
+Fact = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One finding in a message. Times are RFC 3339 texts in UTC; `ended_at` is empty while it lasts."""
+
+    title: str
+    status: str
+    severity: str
+    text: str = ""
+    url: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    started_at: str = ""
+    ended_at: str = ""
+    fingerprint: str = ""
+    facts: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved."""
+
+    title: str
+    body: str
+    severity: str = "info"
+    status: str = "firing"
+    url: str = ""
+    facts: tuple[Fact, ...] = ()
+    alerts: tuple[Item, ...] = ()
+    group_key: str = ""
+    group_labels: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"{self.severity!r} is no severity; there are {', '.join(SEVERITIES)}.")
+        if self.status not in STATUSES:
+            raise ValueError(f"{self.status!r} is no status; there are {', '.join(STATUSES)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the outbox keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Message":
+        """Return the message that `to_json` wrote; fields of a later release are ignored."""
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        known["facts"] = _facts(known.get("facts", ()))
+        known["alerts"] = tuple(_item(item) for item in known.get("alerts", ()))
+        return cls(**known)
+
+
+def _facts(pairs: Any) -> tuple[Fact, ...]:
+    return tuple((str(name), str(value)) for name, value in pairs)
+
+
+def _item(data: Mapping[str, Any]) -> Item:
+    known = {name: data[name] for name in Item.__dataclass_fields__ if name in data}
+    known["facts"] = _facts(known.get("facts", ()))
+    return Item(**known)

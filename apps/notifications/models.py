@@ -1,0 +1,156 @@
+"""Contacts (configured channels) and deliveries (the outbox and the log of what left, in one table)."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.core.secrets import EncryptedJSONField
+from apps.notifications.channels import Channel, Sender, channels, kinds
+
+Choices = list[tuple[str, str]]
+
+
+def purposes() -> Choices:
+    """Why a message is sent."""
+    return [("firing", "Firing"), ("resolved", "Resolved"), ("test", "Test")]
+
+
+def delivery_states() -> Choices:
+    """How far a delivery has come."""
+    return [("queued", "Queued"), ("sent", "Sent"), ("failed", "Failed"), ("cancelled", "Cancelled")]
+
+
+def origins() -> Choices:
+    """Who wrote a contact."""
+    return [("", "A person"), ("environment", "Environment variables"), ("shipped", "Shipped default")]
+
+
+class ContactQuerySet(models.QuerySet["Contact"]):
+    """Questions about contacts."""
+
+    def enabled(self) -> ContactQuerySet:
+        """Return those that messages may go to."""
+        return self.filter(enabled=True)
+
+    def working(self) -> ContactQuerySet:
+        """Return enabled ones whose last message did not meet a lasting problem."""
+        return self.filter(enabled=True, problem="")
+
+
+class Contact(models.Model):
+    """Somewhere a message can go: a channel with its settings. `config` is shown, `secrets` never again."""
+
+    name = models.CharField(max_length=100, unique=True)
+    kind = models.CharField("channel", max_length=40, choices=kinds)
+    config = models.JSONField(default=dict, blank=True, editable=False)
+    secrets = EncryptedJSONField(default=dict, blank=True, editable=False)
+    enabled = models.BooleanField(default=True, help_text="Switched off, it is told nothing and what waits is dropped.")
+    is_fallback = models.BooleanField(
+        "fall-back contact",
+        default=False,
+        help_text="Told what no other contact could be told. There is one at most.",
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="contacts",
+        help_text="The person whose contact it is; empty for a team's.",
+    )
+    origin = models.CharField(max_length=20, choices=origins, blank=True, default="", editable=False)
+    problem = models.TextField(blank=True, default="", editable=False, help_text="Why messages do not arrive.")
+    problem_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_ok_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="When a message last left.")
+
+    objects = ContactQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (
+            models.UniqueConstraint(fields=["is_fallback"], condition=Q(is_fallback=True), name="contact_one_fallback"),
+            models.CheckConstraint(
+                condition=Q(problem="", problem_at__isnull=True) | (~Q(problem="") & Q(problem_at__isnull=False)),
+                name="contact_problem_has_time",
+            ),
+            models.CheckConstraint(condition=~Q(name=""), name="contact_has_a_name"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def channel(self) -> type[Channel]:
+        """The plug-in that carries its messages; `UnknownKind` when its file is gone."""
+        return channels.get(self.kind)
+
+    def open_channel(self, sender: Sender) -> Channel:
+        """Return the channel with this contact's settings, secrets included."""
+        values: dict[str, Any] = {**self.config, **(self.secrets or {})}
+        return self.channel(values, sender)
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    """Questions about deliveries."""
+
+    def queued(self) -> DeliveryQuerySet:
+        """Return those that have not left yet."""
+        return self.filter(state="queued")
+
+
+class Delivery(models.Model):
+    """One message to one contact: outbox row until it has left, then the record of it.
+
+    `key` goes to the receiver as idempotency key. `claim` is the sender that works on it until `claimed_until` by the
+    database's clock; a dead sender's row simply comes back. `contact_name` outlives the contact.
+    """
+
+    key = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    contact = models.ForeignKey(Contact, on_delete=models.SET_NULL, null=True, related_name="deliveries")
+    contact_name = models.CharField(max_length=100)
+    kind = models.CharField("channel", max_length=40)
+    message = models.JSONField()
+    purpose = models.CharField(max_length=20, choices=purposes)
+    group_key = models.TextField(blank=True, default="", help_text="What the message is about; its order is kept.")
+    state = models.CharField(max_length=10, choices=delivery_states, default="queued")
+    created_at = models.DateTimeField()
+    due_at = models.DateTimeField(help_text="Not before this time.")
+    attempts = models.PositiveIntegerField(default=0)
+    claim = models.UUIDField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True, help_text="When it was sent, failed for good or was cancelled.")
+    error = models.TextField(blank=True, default="", help_text="Why the last try failed.")
+    provider_id = models.CharField(max_length=300, blank=True, default="")
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name_plural = "deliveries"
+        indexes = (
+            models.Index(fields=["contact", "id"], condition=Q(state="queued"), name="delivery_queue"),
+            models.Index(fields=["due_at"], condition=Q(state="queued"), name="delivery_due"),
+            models.Index(fields=["contact", "-id"], name="delivery_of_contact"),
+        )
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(state="queued", finished_at__isnull=True)
+                | (~Q(state="queued") & Q(finished_at__isnull=False, claim__isnull=True)),
+                name="delivery_finished_has_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(claim__isnull=True, claimed_until__isnull=True)
+                | Q(claim__isnull=False, claimed_until__isnull=False),
+                name="delivery_claim_has_end",
+            ),
+            models.CheckConstraint(condition=~Q(state="sent") | Q(attempts__gte=1), name="delivery_sent_was_tried"),
+            models.CheckConstraint(condition=~Q(state="failed") | ~Q(error=""), name="delivery_failed_has_reason"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.purpose} to {self.contact_name}"

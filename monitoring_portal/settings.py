@@ -13,7 +13,7 @@ from monitoring_portal import environment as env
 
 django_stubs_ext.monkeypatch()
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_file(ROOT / ".env")
 VERSION = env.version(ROOT / "CHANGELOG.md")
 DATA = Path(env.text("PORTAL_DATA") or ROOT / "var")

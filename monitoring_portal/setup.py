@@ -1,0 +1,94 @@
+"""Prepares the database for this release: migrations, roles, shipped defaults, contacts from the environment, admin.
+
+Runs at every start in one short-lived process; each step is idempotent, and an edited or deleted row stays as it is.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
+
+from apps.accounts import services as accounts
+from apps.accounts.permissions import Principal
+from apps.alerting import services as alerting
+from apps.core.defaults import write_once
+from apps.metrics import services as metrics
+from apps.notifications import services as notifications
+from apps.oncall import services as oncall
+
+log = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+BY = Principal.system("setup")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the first start has to tell: the generated password (None on every later start) and the warnings."""
+
+    admin_password: str | None
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(progress: Progress) -> Prepared:
+    """Bring the database to this release; `progress` is told each step in a few words."""
+    now = timezone.now()
+    migrate(progress)
+    progress("Writing roles and shipped defaults")
+    accounts.create_roles()
+    load_defaults(now=now)
+    accounts.bootstrap_token(value=settings.MONITORING_AUTH_TOKEN, by=BY, now=now)
+    notifications.contacts_from_environment(by=BY, now=now)
+    password = accounts.create_admin(now=now)
+    connection.close()
+    return Prepared(password, tuple(notifications.environment_warnings()))
+
+
+def migrate(progress: Progress) -> None:
+    """Apply what is not applied; nearly free when nothing is."""
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        progress(f"Applying {len(plan)} migrations")
+        call_command("migrate", interactive=False, verbosity=0)
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """Return the rows of one file in fixtures/."""
+    loaded = yaml.safe_load((Path(settings.BASE_DIR) / "fixtures" / f"{name}.yaml").read_text())
+    if not isinstance(loaded, list):
+        raise TypeError(f"fixtures/{name}.yaml must hold a list of rows.")
+    return loaded
+
+
+def load_defaults(*, now: datetime) -> None:
+    """Write each shipped row whose natural key was never shipped before."""
+
+    def by(field: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda row: str(row[field])
+
+    write_once(
+        "metrics.RetentionPolicy", read("retention"), key=by("category"), now=now,
+        write=lambda row: metrics.ship_retention(row, by=BY, now=now),
+    )  # fmt: skip
+    write_once(
+        "metrics.CollectorSetting", read("collectors"), key=by("kind"), now=now,
+        write=lambda row: metrics.ship_collector(row, by=BY, now=now),
+    )  # fmt: skip
+    write_once(
+        "alerting.RecordingRule", read("recording_rules"), key=by("name"), now=now,
+        write=lambda row: alerting.ship_recording_rule(row, by=BY, now=now),
+    )  # fmt: skip
+    write_once(
+        "alerting.AlertRule", read("alert_rules"), key=by("slug"), now=now,
+        write=lambda row: alerting.ship_rule(row, by=BY, now=now),
+    )  # fmt: skip
+    oncall.ship_defaults(read("oncall"), by=BY, now=now)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Django's command line. It finds the environment by itself, and the servers of the portal that runs over this checkout."""
+"""Django's command line. It finds the environment by itself, and the servers of the portal that runs here."""
 
 import os
 import sys
@@ -27,12 +27,12 @@ NEED_ANY_SERVER = {"docs", "makemigrations", "spectacular", "sqlmigrate", "squas
 def main() -> int:
     """Run one command inside the environment, with the right servers."""
     try:
-        import django  # noqa: F401, PLC0415 - is it here?
+        import django  # noqa: F401 - is it here?
     except ImportError:
         enter_environment()
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "monitoring_portal.settings")
-    from monitoring_portal import embedded, throwaway  # noqa: PLC0415
+    from monitoring_portal import embedded, throwaway
 
     servers = None
     if not (embedded.given(ROOT, "DATABASE_URL") and embedded.given(ROOT, "REDIS_URL")):
@@ -54,7 +54,7 @@ def main() -> int:
     try:
         if servers is not None:
             servers.start()
-        from django.core.management import execute_from_command_line  # noqa: PLC0415
+        from django.core.management import execute_from_command_line
 
         execute_from_command_line(sys.argv)
     except embedded.Refused as refusal:
@@ -86,8 +86,8 @@ def enter_environment() -> None:
         )
     os.environ["PORTAL_ENTERED"] = "1"
     if python.exists():
-        os.execv(python, [str(python), str(ROOT / "manage.py"), *sys.argv[1:]])
-    os.execv(sys.executable, [sys.executable, str(ROOT / "portal"), "manage", *sys.argv[1:]])
+        os.execv(python, [str(python), str(ROOT / "manage.py"), *sys.argv[1:]])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, str(ROOT / "portal"), "manage", *sys.argv[1:]])  # noqa: S606
 
 
 if __name__ == "__main__":

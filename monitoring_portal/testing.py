@@ -1,4 +1,4 @@
-"""The pytest plugin that gives every test run a real PostgreSQL and a real Valkey, and a whole second portal where a test asks for one.
+"""The pytest plugin that gives a test run a real PostgreSQL and Valkey, and a whole portal to a test that asks.
 
 Load it with `-p monitoring_portal.testing`: the servers must be up before Django reads its settings.
 """
@@ -18,8 +18,8 @@ _servers: Servers | None = None
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(args: list[str]) -> Generator[None, object, object]:
-    """Start the servers before any other plugin's turn: wrappers run first, and pytest-django reads the settings in its own."""
-    global _servers  # noqa: PLW0603 - one run, one pair of servers
+    """Start the servers before any plugin's turn: wrappers run first; pytest-django reads the settings in its."""
+    global _servers
     wanted = not {"--help", "-h", "--version", "-V"} & set(args)
     if wanted and "PYTEST_XDIST_WORKER" not in os.environ and _servers is None:
         _servers = Servers()
@@ -33,7 +33,7 @@ def pytest_load_initial_conftests(args: list[str]) -> Generator[None, object, ob
 
 def pytest_unconfigure() -> None:
     """Stop what this process started; xdist's workers started nothing."""
-    global _servers  # noqa: PLW0603
+    global _servers
     if _servers is not None:
         _servers.stop()
         _servers = None

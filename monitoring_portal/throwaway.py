@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Valkey that live as long as one command: for test runs and for commands that only look at the models.
+"""A PostgreSQL and a Valkey that live as long as one command: a test run, or one that only looks at models.
 
 Standard library only. Nothing in them is meant to survive, so nothing is flushed to disk.
 """

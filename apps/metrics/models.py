@@ -68,7 +68,7 @@ class RetentionPolicy(models.Model):
     prefixes = models.JSONField(
         default=list,
         blank=True,
-        help_text='A new metric whose name starts with one of these joins this policy, such as ["http_"]; the longest wins.',
+        help_text='A new metric whose name begins with one of these joins this policy (longest wins): ["http_"].',
     )
 
     class Meta:
@@ -136,7 +136,7 @@ class Series(models.Model):
 
 
 class Batch(models.Model):
-    """One ingest: the append log. Inserted once, read by compaction, deleted by it; times are milliseconds since 1970."""
+    """One ingest: the append log. Inserted once, read and deleted by compaction; times are milliseconds since 1970."""
 
     id = models.BigAutoField(primary_key=True)
     received_at = models.DateTimeField(editable=False)
@@ -156,7 +156,7 @@ class Batch(models.Model):
 
 
 class Block(models.Model):
-    """About 64k samples of a run of metrics in one window: immutable; `round` orders blocks that hold the same instant."""
+    """Immutable: about 64k samples of a run of metrics in one window. Where two hold one instant the later `round` wins."""
 
     id = models.BigAutoField(primary_key=True)
     level = models.SmallIntegerField(editable=False)

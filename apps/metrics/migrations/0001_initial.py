@@ -94,7 +94,7 @@ class Migration(migrations.Migration):
                     models.JSONField(
                         blank=True,
                         default=list,
-                        help_text='A new metric whose name starts with one of these joins this policy, such as ["http_"]; the longest wins.',
+                        help_text='A new metric whose name begins with one of these joins this policy (longest wins): ["http_"].',
                     ),
                 ),
             ],

@@ -1,0 +1,169 @@
+"""People, tokens and the audit trail."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import models
+from django.db.models import Func, Q
+from django.db.models.functions import Now
+
+from apps.accounts.rights import ALL_RIGHTS, Right, Scope, rights_of_roles, rights_of_scopes
+
+COARSE = timedelta(minutes=1)
+"""How exact `Token.last_used_at` is: a write per request would cost more than the request."""
+
+
+class People(UserManager["User"]):
+    """Makes people who may open the admin, where their roles decide what they see."""
+
+    use_in_migrations = False
+
+    def create_user(self, username: str, email: str | None = None, password: str | None = None, **extra: Any) -> User:
+        return super().create_user(username, email, password, **{"is_staff": True, **extra})
+
+
+class User(AbstractUser):
+    """A person who logs in; what they may do follows from the groups named after roles."""
+
+    is_staff = models.BooleanField(
+        "may open the admin", default=True, help_text="The admin shows a person what their roles allow, no more."
+    )
+
+    objects = People()
+
+    _rights: frozenset[Right] | None = None
+
+    @property
+    def rights(self) -> frozenset[Right]:
+        """What this person may do, remembered on the instance: one query a request."""
+        if not self.is_active:
+            return frozenset()
+        if self.is_superuser:
+            return ALL_RIGHTS
+        if self._rights is None:
+            self._rights = rights_of_roles(list(self.groups.values_list("name", flat=True)))
+        return self._rights
+
+    def can(self, right: Right) -> bool:
+        """Tell whether this person has the right (for templates and tests; edges ask the principal)."""
+        return right in self.rights
+
+
+class TokenQuerySet(models.QuerySet["Token"]):
+    """Questions about tokens."""
+
+    def usable(self, now: datetime) -> TokenQuerySet:
+        """Return those that are neither revoked nor expired and whose owner, if any, is still active."""
+        return self.filter(
+            Q(owner__isnull=True) | Q(owner__is_active=True),
+            Q(expires_at__isnull=True) | Q(expires_at__gt=now),
+            revoked_at__isnull=True,
+        )
+
+    def note_use(self, now: datetime) -> int:
+        """Write down that they were used, at most once a minute each; return how many were written."""
+        stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - COARSE)
+        return self.filter(stale).update(last_used_at=now)
+
+
+def token_origins() -> list[tuple[str, str]]:
+    """Where a token comes from."""
+    return [("", "Issued here"), ("environment", "MONITORING_AUTH_TOKEN")]
+
+
+class Token(models.Model):
+    """Access for a program. The secret is shown once; only its SHA-256 is kept (SPEC K2)."""
+
+    name = models.CharField(max_length=100, help_text="What uses it, for example: agent on web-1.")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="tokens",
+        help_text="With an owner it can never do more than the owner, and ends with the owner's account.",
+    )
+    prefix = models.CharField(max_length=16, editable=False, help_text="The first letters of the secret.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = models.JSONField(default=list)
+    matchers = models.JSONField(default=list, blank=True, help_text='What it sees, as [["team", "=", "web"], …].')
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    origin = models.CharField(max_length=20, choices=token_origins, blank=True, default="", editable=False)
+
+    objects = TokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name", "id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=["origin"],
+                condition=Q(origin="environment", revoked_at__isnull=True),
+                name="token_one_from_environment",
+            ),
+            models.CheckConstraint(condition=~Q(scopes=[]), name="token_has_a_scope"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)" if self.prefix else self.name
+
+    @property
+    def rights(self) -> frozenset[Right]:
+        """What it may do: its scopes, and never more than its owner."""
+        allowed = rights_of_scopes(list(self.scopes))
+        return allowed & self.owner.rights if self.owner is not None else allowed
+
+    @property
+    def scope(self) -> Scope:
+        """What it sees."""
+        return Scope(tuple((str(name), str(op), str(value)) for name, op, value in self.matchers))
+
+
+class Xid8(models.Field[Any, int]):
+    """PostgreSQL's 64-bit transaction id: orders entries by commit where identity order cannot (DESIGN §1)."""
+
+    def db_type(self, connection: Any) -> str:
+        return "xid8"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> int | None:
+        return None if value is None else int(value)
+
+
+class AuditEntry(models.Model):
+    """Who did what to what, before and after, from where. Rows are only ever added: a trigger refuses the rest.
+
+    No foreign keys: an entry outlives everything that it names. The id is the sequence.
+    """
+
+    at = models.DateTimeField(db_default=Now(), editable=False)
+    actor_kind = models.CharField(max_length=10)
+    actor_id = models.CharField(max_length=40, blank=True, default="")
+    actor_name = models.CharField(max_length=200)
+    verb = models.CharField(max_length=100)
+    target_type = models.CharField(max_length=100)
+    target_id = models.CharField(max_length=100, blank=True, default="")
+    target_label = models.CharField(max_length=300, blank=True, default="")
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    address = models.CharField(max_length=64, blank=True, default="")
+    via = models.CharField(max_length=20, blank=True, default="")
+    xid = Xid8(db_default=Func(function="pg_current_xact_id", output_field=Xid8()), editable=False)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name_plural = "audit entries"
+        indexes = (
+            models.Index(fields=["target_type", "target_id", "-id"], name="audit_of_target"),
+            models.Index(fields=["actor_kind", "actor_id", "-id"], name="audit_of_actor"),
+            models.Index(fields=["verb", "-id"], name="audit_of_verb"),
+            models.Index(fields=["-at"], name="audit_newest"),
+        )
+
+    def __str__(self) -> str:
+        return f"#{self.pk} {self.actor_name} {self.verb} {self.target_label}".strip()

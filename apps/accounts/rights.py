@@ -1,0 +1,123 @@
+"""Rights, roles, token scopes and the principal that carries them: plain values, without clock or database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Literal
+
+from django.core.exceptions import PermissionDenied
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser
+
+    from apps.accounts.models import User
+
+Via = Literal["page", "admin", "api", "command", "task", "environment"]
+ActorKind = Literal["user", "token", "system", "anonymous"]
+Matcher = tuple[str, str, str]
+"""(label name, one of = != =~ !~, value)"""
+
+
+class Right(StrEnum):
+    """One thing that somebody may do; routes, verbs and admin pages name the one they need."""
+
+    READ = "read"  # see pages, alerts, rules, contacts without their secrets
+    QUERY = "query"  # evaluate expressions over the store
+    INGEST = "ingest"  # write samples and events
+    BACKFILL = "backfill"  # write samples of the past
+    OPERATE = "operate"  # acknowledge, resolve, post alerts, send tests
+    EDIT = "edit"  # rules, routes, policies, dashboards
+    ADMINISTER = "administer"  # users, roles, tokens, secrets of contacts, retention, deletion
+    AUDIT = "audit"  # read and export the audit trail
+
+
+_READ: Final = frozenset({Right.READ, Right.QUERY})
+ALL_RIGHTS: Final = frozenset(Right)
+
+ROLES: Final[dict[str, frozenset[Right]]] = {
+    "viewer": _READ,
+    "operator": _READ | {Right.OPERATE},
+    "editor": _READ | {Right.OPERATE, Right.EDIT},
+    "administrator": ALL_RIGHTS,
+    "auditor": _READ | {Right.AUDIT},
+}
+"""The roles of SPEC K1; each is a group of that name, and a person with several has the union."""
+
+SCOPES: Final[dict[str, frozenset[Right]]] = {
+    "ingest": frozenset({Right.INGEST}),
+    "read": frozenset({Right.READ}),
+    "query": frozenset({Right.QUERY}),
+    "alerts": frozenset({Right.OPERATE}),
+    "backfill": frozenset({Right.BACKFILL}),
+    "admin": _READ | {Right.EDIT, Right.ADMINISTER, Right.AUDIT},
+}
+"""What each scope of a token allows (SPEC K2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which series, alerts and rows may be seen: those whose labels all matchers accept. Empty: everything."""
+
+    matchers: tuple[Matcher, ...] = ()
+
+
+EVERYTHING: Final = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous."""
+
+    kind: ActorKind
+    id: str
+    name: str
+    rights: frozenset[Right] = field(default_factory=frozenset)
+    scope: Scope = EVERYTHING
+    address: str = ""
+    via: Via = "page"
+
+    def can(self, right: Right) -> bool:
+        """Tell whether this principal has the right."""
+        return right in self.rights
+
+    def at(self, *, address: str, via: Via) -> Principal:
+        """Return the same principal acting from that address through that door."""
+        return replace(self, address=address, via=via)
+
+    @staticmethod
+    def system(name: str, via: Via = "task") -> Principal:
+        """Return the portal itself acting in the part of that name (`alerting.evaluate`), with every right."""
+        return Principal("system", "", name, ALL_RIGHTS, via=via)
+
+    @staticmethod
+    def anonymous(*, address: str = "", via: Via = "page") -> Principal:
+        """Return somebody who did not say who they are: no rights."""
+        return Principal("anonymous", "", "anonymous", address=address, via=via)
+
+    @staticmethod
+    def of_user(user: User | AnonymousUser, address: str = "", via: Via = "page") -> Principal:
+        """Return the person as a principal; their rights are read once per instance (one query a request)."""
+        if not user.is_authenticated:
+            return Principal.anonymous(address=address, via=via)
+        return Principal("user", str(user.pk), user.get_username(), user.rights, address=address, via=via)
+
+
+class Forbidden(PermissionDenied):
+    """Somebody asked for what they may not do; pages answer 403 with the error page, the API with JSON."""
+
+
+def require(principal: Principal, right: Right) -> None:
+    """Raise `Forbidden`, naming the right, unless the principal has it."""
+    if right not in principal.rights:
+        raise Forbidden(f"{principal.name} may not do this: it needs the right to {right.value}.")
+
+
+def rights_of_roles(names: set[str] | list[str]) -> frozenset[Right]:
+    """Return the union of the rights of these groups; groups that are no roles bring none."""
+    return frozenset().union(*(ROLES.get(name, frozenset()) for name in names))
+
+
+def rights_of_scopes(names: set[str] | list[str]) -> frozenset[Right]:
+    """Return the union of the rights of these token scopes; unknown ones bring none."""
+    return frozenset().union(*(SCOPES.get(name, frozenset()) for name in names))

@@ -36,7 +36,7 @@ class Reading:
 
 
 _lock = threading.Lock()
-_metrics: "dict[str, _Metric[Any]]" = {}
+_metrics: "dict[tuple[str, bool], _Metric[Any]]" = {}
 _callbacks: list[Callable[[], Iterable[Reading]]] = []
 
 C = TypeVar("C")
@@ -55,10 +55,11 @@ class _Metric(Generic[C]):
         self.lock = threading.Lock()
         self.cells: dict[tuple[str, ...], C] = {}
         self.overflows = 0
+        key = (name, isinstance(self, Extent))  # an extent's own names end in _min and _max
         with _lock:
-            if name in _metrics:
+            if key in _metrics:
                 raise ValueError(f"The metric {name} is defined twice; import the one that exists.")
-            _metrics[name] = self
+            _metrics[key] = self
         if not labels:
             self.cells[()] = self._new()
 

@@ -38,6 +38,7 @@ VALKEY_SOCKET: Final = "redis.sock"
 LONGEST_SOCKET_PATH: Final = 103  # sun_path holds 104 bytes on macOS and 108 on Linux, with a closing zero.
 LEAST_FREE_BYTES: Final = 200_000_000
 
+LINUX: Final[bool] = platform.system() == "Linux"
 CLONE_NEWUSER: Final = 0x10000000
 PR_SET_PDEATHSIG: Final = 1
 
@@ -166,7 +167,7 @@ def _libc() -> ctypes.CDLL:
 
 def die_with_parent(signum: int) -> None:
     """Ask Linux to signal this process when the thread that made it ends; elsewhere the watchdog does it."""
-    if sys.platform == "linux":
+    if LINUX:
         _libc().prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
 
 
@@ -191,7 +192,7 @@ def _enter_namespace(uid: int, gid: int) -> None:
 @functools.cache
 def namespaces_allowed() -> bool:
     """Whether a child may enter a user namespace here; `NOUSERNS=1` says no for tests."""
-    if sys.platform != "linux" or os.environ.get("NOUSERNS", "") not in {"", "0"}:
+    if not LINUX or os.environ.get("NOUSERNS", "") not in {"", "0"}:
         return False
     nobody = _nobody()
     _libc()
@@ -292,7 +293,7 @@ def started_at(pid: int) -> str | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        if sys.platform == "linux":
+        if LINUX:
             return None
         found = subprocess.run(
             ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False

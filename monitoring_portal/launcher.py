@@ -268,7 +268,7 @@ def prepare(launcher: Launcher) -> None:
             event="failed", text=f"Setting up the database failed ({reason}); more in {launcher.logs / 'launcher.log'}"
         )
         return
-    launcher.tell(event="prepared", admin_password=result.admin_password)
+    launcher.tell(event="prepared", admin_password=result.admin_password, warnings=result.warnings)
 
 
 def collect_static(launcher: Launcher) -> None:
@@ -305,7 +305,7 @@ def static_state(installed: list[str]) -> str:
 
 def rename(name: str) -> None:
     """Show the role in lists of processes: `portal: web` in place of the launcher's command line (Linux)."""
-    if sys.platform != "linux":
+    if not embedded.LINUX:
         return
     title = f"portal: {name}".encode()
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -319,7 +319,7 @@ def rename(name: str) -> None:
 
 def _threads() -> int:
     """How many threads this process has; a forking process must have one."""
-    if sys.platform != "linux":
+    if not embedded.LINUX:
         return 1
     return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names only
 

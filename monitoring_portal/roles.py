@@ -66,7 +66,7 @@ def beat() -> None:
 
     enter("beat")
     app.finalize()
-    service = Service(app, scheduler_cls=app.conf.beat_scheduler, remote_control=False)
+    service = Service(app, scheduler_cls=app.conf.beat_scheduler)
     # Celery's own command raises SystemExit in the handler, which is at times swallowed on its way up (seen).
     signal.signal(signal.SIGTERM, lambda *_: service.stop())
     service.start()

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -182,9 +183,7 @@ class Supervisor:
         for server in servers:
             self._add_server(server)
         for server in servers:
-            self._until(
-                lambda name=server.name: self.children[name].settled, READY_PATIENCE, f"{server.name} does not answer"
-            )
+            self._until(partial(self._settled, server.name), READY_PATIENCE, f"{server.name} does not answer")
             version = f"PostgreSQL {server.version}" if isinstance(server, embedded.Postgres) else "Valkey"
             self.say(f"{version} is ready")
         self._until(lambda: "ready" in self.events, READY_PATIENCE, "The portal's code takes too long to load")
@@ -193,12 +192,17 @@ class Supervisor:
         self._order("start")
         self._until(self._web_ready, READY_PATIENCE, f"The web process does not answer; see {self.logs / 'web.log'}")
         self.say(f"Web, worker, slow worker and beat are running (logs: {self.logs})")
+        for warning in self.events["prepared"].get("warnings", ()):
+            self.say(f"Warning: {warning}")
         password = self.events["prepared"].get("admin_password")
         if password:
             self._show_password(password)
         self.say(f"The portal runs at {self.url}/monitoring/ (Ctrl-C stops it)")
         self.state["ready_at"] = time.time()
         self._write_state()
+
+    def _settled(self, name: str) -> bool:
+        return self.children[name].settled
 
     def _await_the_last_run(self) -> None:
         """What a killed supervisor left ends by itself within seconds; wait for it before touching its files."""
@@ -211,9 +215,9 @@ class Supervisor:
 
     def _subreap(self) -> None:
         """Inherit what our children leave behind, so that stopping can end it; raise the limit on open files."""
-        if sys.platform == "linux":
+        if embedded.LINUX:
             embedded._libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # noqa: SLF001
-        if sys.platform != "linux" or os.environ.get("PORTAL_WATCHDOG"):
+        if not embedded.LINUX or os.environ.get("PORTAL_WATCHDOG"):
             self.watchdog = subprocess.Popen(
                 [sys.executable, "-S", "-c", WATCHDOG],
                 stdin=subprocess.PIPE,
@@ -495,8 +499,8 @@ class Supervisor:
         while child.process is not None:
             self.turn(0.02)
             if self.signals > asked or time.monotonic() > deadline:
-                return False
-        return True
+                break
+        return child.process is None
 
     def _kill(self, child: Child) -> None:
         """PostgreSQL's "immediate" end takes its children along; everything else is simply killed."""

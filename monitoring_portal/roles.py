@@ -62,9 +62,11 @@ def beat() -> None:
     """Tick. While the workers are away it also runs the loops a page depends on, by itself."""
     from celery.beat import Service
 
+    from monitoring_portal import fallback
     from monitoring_portal.celery import app
 
     enter("beat")
+    fallback.start()
     app.finalize()
     service = Service(app, scheduler_cls=app.conf.beat_scheduler)
     # Celery's own command raises SystemExit in the handler, which is at times swallowed on its way up (seen).

@@ -1,0 +1,33 @@
+"""The beat process' second duty: it runs the loops that page people when the workers or Redis are away."""
+
+import logging
+import threading
+
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from apps.core import tasks
+
+log = logging.getLogger(__name__)
+EVERY = 1.0
+
+
+def start() -> threading.Event:
+    """Watch the loops from a daemon thread until the returned event is set."""
+    stop = threading.Event()
+    threading.Thread(target=_watch, args=(stop,), name="fallback", daemon=True).start()
+    return stop
+
+
+def _watch(stop: threading.Event) -> None:
+    # The workers of a fresh start get the time to come up, else beat would race them for their first ticks.
+    if stop.wait(10 * EVERY):
+        return
+    while not stop.wait(EVERY):
+        try:
+            if ran := tasks.run_stale(now=timezone.now()):
+                log.warning("Workers are away: the beat process ran %s itself.", ", ".join(ran))
+        except DatabaseError as error:
+            log.warning("The fall-back could not reach the database: %s", str(error).strip().splitlines()[:1])
+        finally:
+            connection.close()

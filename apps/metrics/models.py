@@ -156,7 +156,7 @@ class Batch(models.Model):
 
 
 class Block(models.Model):
-    """Immutable: about 64k samples of a run of metrics in one window. Where two hold one instant the later `round` wins."""
+    """About 64k samples of a run of metrics in one window; immutable. The later `round` wins where two overlap."""
 
     id = models.BigAutoField(primary_key=True)
     level = models.SmallIntegerField(editable=False)

@@ -1,0 +1,278 @@
+"""From stored pieces to flat arrays: which samples of which series, in time order, each instant once.
+
+Pure; the reader and compaction share it, so that what is rewritten is what would have been read. Pieces come with a
+rank: where two hold a value for one (series, instant), the higher rank wins.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from apps.metrics.codec import Columns, Corrupt, Float64, Int64, UInt64, View, offsets, vector_hashes
+from apps.promql.arrays import Mask
+
+SALT: Final = int.from_bytes(os.urandom(8), "little")
+"""Timestamps come from outside: clock hashes of this process are not to be foreseen."""
+COUNT_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+SPARSE: Final = 64
+"""Up to this many series, a batch is searched by series instead of being matched sample by sample."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """The series to read, ids int64[S] without repetition; their order is the order of the result."""
+
+    ids: Int64
+    sorted: Int64
+    row: Int64
+
+    @classmethod
+    def of(cls, ids: Int64) -> "Wanted":
+        order = np.argsort(ids, kind="stable")
+        return cls(ids, ids[order], order)
+
+    def find(self, series: Int64) -> tuple[Mask, Int64]:
+        """(which of these are wanted, the result rows of those that are)."""
+        at = np.searchsorted(self.sorted, series)
+        at[at == len(self.sorted)] = 0
+        hit: Mask = self.sorted[at] == series
+        return hit, self.row[at[hit]]
+
+
+class Part(Protocol):
+    """What one piece contributes: rows int64[k] (each once), counts int64[k] of samples, clock uint64[k]."""
+
+    rows: Int64
+    counts: Int64
+    clock: UInt64
+
+    def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
+        """Write the samples of the k-th row at starts[k]… of the result."""
+
+
+class BlockPart:
+    """The samples with tmin < ts <= tmax of the wanted series of one block."""
+
+    __slots__ = ("chosen", "clock", "counts", "lo", "rows", "view")
+
+    def __init__(self, view: View, wanted: Wanted, tmin: int, tmax: int) -> None:
+        hit, rows = wanted.find(view.series)
+        chosen = np.flatnonzero(hit)
+        vec = view.vec[chosen]
+        ends = view.times_off[1:]
+        lo = view.times_off[:-1]
+        if len(view.times) and not (tmin < int(view.times.min()) and int(view.times.max()) <= tmax):
+            early = offsets((view.times <= tmin).astype(np.int64))
+            late = offsets((view.times > tmax).astype(np.int64))
+            ends = ends - (late[ends] - late[lo])
+            lo = lo + (early[view.times_off[1:]] - early[lo])
+        sums = np.zeros(len(view.times) + 1, dtype=np.uint64)
+        np.cumsum(_mix(view.times), out=sums[1:])
+        counts = np.maximum(ends - lo, 0)[vec]
+        some = np.flatnonzero(counts)
+        self.view = view
+        self.chosen = chosen[some]
+        self.rows = rows[some]
+        self.counts = counts[some]
+        self.lo = lo[vec[some]]
+        self.clock = (sums[np.maximum(ends, lo)] - sums[lo])[vec[some]]
+
+    def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
+        view, counts = self.view, self.counts
+        if not len(counts):
+            return
+        local = offsets(counts)
+        whole = len(counts) == len(view.series) and int(local[-1]) == int(view.off[-1])
+        if whole and np.array_equal(starts - starts[0], local[:-1]):
+            # One run of the result is this block as it stands: decode in place.
+            begin = int(starts[0])
+            at = np.arange(local[-1], dtype=np.int64) + np.repeat(self.lo - local[:-1], counts)
+            np.take(view.times, at, out=ts[begin : begin + int(local[-1])])
+            edges = (begin + view.off[view.chunk_off]).tolist()
+            for number in range(len(edges) - 1):
+                view.values(number, v[edges[number] : edges[number + 1]])
+            return
+        steps = np.arange(local[-1], dtype=np.int64) - np.repeat(local[:-1], counts)
+        target = steps + np.repeat(starts, counts)
+        ts[target] = view.times[steps + np.repeat(self.lo, counts)]
+        chunk = view.chunk[self.chosen]
+        needed = np.unique(chunk)
+        first, last = view.off[view.chunk_off[needed]], view.off[view.chunk_off[needed + 1]]
+        places = offsets(last - first)
+        values = np.empty(int(places[-1]), dtype=np.float64)
+        for number, begin, end in zip(needed.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
+            view.values(number, values[begin:end])
+        at_chunk = np.searchsorted(needed, chunk)
+        skipped = self.lo - view.times_off[view.vec[self.chosen]]
+        source = places[at_chunk] + view.off[self.chosen] - first[at_chunk] + skipped
+        v[target] = values[steps + np.repeat(source, counts)]
+
+
+class BatchPart:
+    """The samples with tmin < ts <= tmax of the wanted series of one batch, equal instants still in it."""
+
+    __slots__ = ("clock", "columns", "counts", "index", "rows")
+
+    def __init__(self, columns: Columns, wanted: Wanted, tmin: int, tmax: int) -> None:
+        self.columns = columns
+        index = _sparse(columns, wanted) if len(wanted.ids) <= SPARSE else None
+        ts = columns.ts if index is None else columns.ts[index]
+        if len(ts) and not (tmin < int(ts.min()) and int(ts.max()) <= tmax):
+            inside = np.flatnonzero((ts > tmin) & (ts <= tmax))
+            index = inside if index is None else index[inside]
+        series = columns.series if index is None else columns.series[index]
+        runs = np.flatnonzero(np.append(True, series[1:] != series[:-1])) if len(series) else np.zeros(0, np.int64)
+        counts = np.diff(np.append(runs, len(series)))
+        hit, rows = wanted.find(series[runs])
+        if not hit.all():
+            kept = np.flatnonzero(np.repeat(hit, counts))
+            index = kept if index is None else index[kept]
+            counts = counts[hit]
+        self.index = index
+        self.rows = rows
+        self.counts = counts
+        self.clock = vector_hashes(self._picked(columns.ts), offsets(counts), SALT)
+
+    def _picked(self, column: Int64) -> Int64:
+        return column if self.index is None else column[self.index]
+
+    def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
+        local = offsets(self.counts)
+        target = np.arange(local[-1], dtype=np.int64) + np.repeat(starts - local[:-1], self.counts)
+        ts[target] = self._picked(self.columns.ts)
+        v[target] = self.columns.v if self.index is None else self.columns.v[self.index]
+
+
+def _mix(ts: Int64) -> UInt64:
+    return vector_hashes(ts, np.arange(len(ts) + 1, dtype=np.int64), SALT)
+
+
+def _sparse(columns: Columns, wanted: Wanted) -> Int64:
+    """Sample numbers of a few series, found by bisection."""
+    left = np.searchsorted(columns.series, wanted.sorted, "left")
+    right = np.searchsorted(columns.series, wanted.sorted, "right")
+    counts = right - left
+    local = offsets(counts)
+    index: Int64 = np.arange(local[-1], dtype=np.int64) + np.repeat(left - local[:-1], counts)
+    return index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Something stored: a block's View or a batch's Columns, with its rank and earliest instant (ms)."""
+
+    rank: int
+    t_min: int
+    body: View | Columns
+    name: str
+
+
+class Damaged(Exception):
+    """A piece that passed its checksum and still could not be decoded."""
+
+    def __init__(self, piece: Piece, reason: str) -> None:
+        super().__init__(f"{piece.name}: {reason}")
+        self.piece = piece
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled:
+    """Samples of S series in the order wanted: off int64[S + 1], ts int64[N] increasing within each, v float64[N].
+
+    clock int64[S]: equal for equal timestamp vectors (of this process).
+    """
+
+    off: Int64
+    ts: Int64
+    v: Float64
+    clock: Int64
+
+
+def assemble(wanted: Wanted, pieces: Sequence[Piece], tmin: int, tmax: int) -> Assembled:
+    """Samples with tmin < ts <= tmax (ms) of the wanted series from all pieces; raises Damaged."""
+    size = len(wanted.ids)
+    ordered = sorted(pieces, key=lambda piece: (piece.t_min, piece.rank))
+    parts: list[Part] = [
+        BlockPart(piece.body, wanted, tmin, tmax)
+        if isinstance(piece.body, View)
+        else BatchPart(piece.body, wanted, tmin, tmax)
+        for piece in ordered
+    ]
+    totals = np.zeros(size, dtype=np.int64)
+    clock = np.zeros(size, dtype=np.uint64)
+    starts = []
+    for part in parts:
+        starts.append(totals[part.rows])
+        totals[part.rows] += part.counts
+        clock[part.rows] += part.clock
+    off = offsets(totals)
+    ts = np.empty(off[-1], dtype=np.int64)
+    v = np.empty(off[-1], dtype=np.float64)
+    for piece, part, before in zip(ordered, parts, starts, strict=True):
+        try:
+            part.fill(off[part.rows] + before, ts, v)
+        except Corrupt as error:
+            raise Damaged(piece, str(error)) from error
+    disorder = _disordered(off, ts)
+    if len(disorder):
+        sources = list(zip([piece.rank for piece in ordered], parts, starts, strict=True))
+        return _mended(off, ts, v, clock, disorder, sources)
+    return Assembled(off, ts, v, _clock(clock, totals))
+
+
+def _clock(hashes: UInt64, counts: Int64) -> Int64:
+    return (hashes + counts.astype(np.uint64) * COUNT_FACTOR).view(np.int64)
+
+
+def _disordered(off: Int64, ts: Int64) -> Int64:
+    """Rows whose timestamps do not increase strictly."""
+    back = np.flatnonzero(ts[1:] <= ts[:-1]) + 1
+    if not len(back):
+        return back
+    row = np.searchsorted(off, back, "right") - 1
+    return np.unique(row[off[row] != back])
+
+
+def _mended(
+    off: Int64,
+    ts: Int64,
+    v: Float64,
+    clock: UInt64,
+    rows: Int64,
+    sources: Sequence[tuple[int, Part, Int64]],
+) -> Assembled:
+    """The same samples with these rows sorted by time, the highest rank kept of equal instants."""
+    position = np.full(len(off) - 1, -1, dtype=np.int64)
+    position[rows] = np.arange(len(rows))
+    counts = np.diff(off)[rows]
+    local = offsets(counts)
+    index = np.arange(local[-1], dtype=np.int64) + np.repeat(off[rows] - local[:-1], counts)
+    rank = np.empty(local[-1], dtype=np.int64)
+    for number, part, before in sources:
+        mine = np.flatnonzero(position[part.rows] >= 0)
+        length = part.counts[mine]
+        begin = local[position[part.rows[mine]]] + before[mine]
+        place = offsets(length)
+        rank[np.arange(place[-1], dtype=np.int64) + np.repeat(begin - place[:-1], length)] = number
+    owner = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+    order = np.lexsort((rank, ts[index], owner))
+    sorted_ts = ts[index][order]
+    last = np.append((sorted_ts[1:] != sorted_ts[:-1]) | (owner[1:] != owner[:-1]), True)
+    ts[index] = sorted_ts
+    v[index] = v[index][order]
+    keep = np.ones(len(ts), dtype=np.bool_)
+    keep[index] = last
+    before_kept = offsets(keep.astype(np.int64))
+    off = before_kept[off]
+    ts = ts[keep]
+    v = v[keep]
+    new_counts = np.diff(off)
+    mended = offsets(new_counts[rows])
+    samples = np.arange(mended[-1], dtype=np.int64) + np.repeat(off[rows] - mended[:-1], new_counts[rows])
+    clock = clock.copy()
+    clock[rows] = vector_hashes(ts[samples], mended, SALT)
+    return Assembled(off, ts, v, _clock(clock, new_counts))

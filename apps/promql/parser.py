@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final
 
 from apps.promql.ast import (
     COMPARISONS,
@@ -51,10 +51,12 @@ from apps.promql.lexer import NAME as IDENTIFIER
 from apps.promql.lexer import STRING as QUOTED
 from apps.promql.source import Matcher, compiled
 from apps.promql.text import IDENTIFIER as PLAIN
+from apps.promql.text import valid_name
 
 TEXT_LIMIT: Final = 65_536
 DEPTH_LIMIT: Final = 100
 NODE_LIMIT: Final = 2_000
+EXPERIMENTAL: Final = "is experimental in Prometheus and not supported"
 
 _PRECEDENCE: Final = {
     "or": 1,
@@ -74,8 +76,6 @@ _KEYWORD_OPERATORS: Final = frozenset(("and", "or", "unless", "atan2"))
 _EXPERIMENTAL_MODIFIERS: Final = frozenset(("anchored", "smoothed"))
 _FILLS: Final = frozenset(("fill", "fill_left", "fill_right"))
 _MAX_TIME: Final = 2**62
-
-Modified = TypeVar("Modified", Selector, Subquery)
 
 
 @lru_cache(maxsize=4096)
@@ -211,9 +211,7 @@ class _Parser:
     def matching(self, op: str) -> tuple[Matching, bool]:
         if self.token.kind != IDENTIFIER or self.token.word not in ("on", "ignoring"):
             if self.token.word in _FILLS and self.peek().text == "(":
-                raise self.error(
-                    f"{self.token.word}() is experimental in Prometheus and not supported", self.token.start
-                )
+                raise self.error(f"{self.token.word}() {EXPERIMENTAL}", self.token.start)
             return Matching(), False
         on = self.advance().word == "on"
         labels = self.label_list("grouping opts")
@@ -230,7 +228,7 @@ class _Parser:
                 if on and label in labels:
                     raise self.error(f'label "{label}" must not occur in ON and GROUP clause at once', token.start)
         if self.token.kind == IDENTIFIER and self.token.word in _FILLS and self.peek().text == "(":
-            raise self.error(f"{self.token.word}() is experimental in Prometheus and not supported", self.token.start)
+            raise self.error(f"{self.token.word}() {EXPERIMENTAL}", self.token.start)
         return Matching(on, labels, "left" if group == "left" else "right" if group else "", include), True
 
     def check_binary(self, node: Binary, token: Token) -> None:
@@ -280,9 +278,7 @@ class _Parser:
             elif token.kind == IDENTIFIER and token.word == "offset":
                 node = self.offset(node)
             elif token.kind == IDENTIFIER and token.word in _EXPERIMENTAL_MODIFIERS:
-                raise self.error(
-                    f"the {token.word} modifier is experimental in Prometheus and not supported", token.start
-                )
+                raise self.error(f"the {token.word} modifier {EXPERIMENTAL}", token.start)
             else:
                 return node
 
@@ -322,14 +318,12 @@ class _Parser:
             sign = -1 if self.advance().text == "-" else 1
         token = self.token
         if token.kind == OPERATOR and token.text == "(":
-            raise self.error("arithmetic in durations is experimental in Prometheus and not supported", token.start)
+            raise self.error(f"arithmetic in durations {EXPERIMENTAL}", token.start)
         if token.kind not in (NUMBER, DURATION):
             raise self.unexpected(what, "a duration or a number of seconds")
         self.advance()
         if self.token.kind == OPERATOR and self.token.text in "+-*/%^" and what != "offset":
-            raise self.error(
-                "arithmetic in durations is experimental in Prometheus and not supported", self.token.start
-            )
+            raise self.error(f"arithmetic in durations {EXPERIMENTAL}", self.token.start)
         return sign * self.milliseconds(token)
 
     def milliseconds(self, token: Token) -> int:
@@ -338,7 +332,7 @@ class _Parser:
                 return parse_duration(token.text)
             seconds = parse_number(token.text)
         except ValueError as error:
-            raise self.error(str(error), token.start)
+            raise self.error(str(error), token.start) from None
         if seconds * 1000 >= _MAX_TIME:
             raise self.error("duration out of range", token.start)
         return round(seconds * 1000)
@@ -349,9 +343,9 @@ class _Parser:
         end = self.last_end()
         match node:
             case Selector() | Subquery() if not node.offset:
-                return _with(node, offset=value, at=node.at, end=end)
+                return replace(node, offset=value, end=end)
             case Range() if not node.selector.offset:
-                selector = _with(node.selector, offset=value, at=node.selector.at, end=node.selector.end)
+                selector = replace(node.selector, offset=value)
                 return Range(selector, node.window, start=node.start, end=end, depth=node.depth)
             case Selector() | Subquery() | Range():
                 raise self.error("offset may not be set multiple times", token.start)
@@ -366,9 +360,9 @@ class _Parser:
         end = self.last_end()
         match node:
             case Selector() | Subquery() if node.at is None:
-                return _with(node, offset=node.offset, at=at, end=end)
+                return replace(node, at=at, end=end)
             case Range() if node.selector.at is None:
-                selector = _with(node.selector, offset=node.selector.offset, at=at, end=node.selector.end)
+                selector = replace(node.selector, at=at)
                 return Range(selector, node.window, start=node.start, end=end, depth=node.depth)
             case Selector() | Subquery() | Range():
                 raise self.error("@ <timestamp> may not be set multiple times", token.start)
@@ -425,13 +419,13 @@ class _Parser:
         try:
             return parse_duration(token.text) / 1000 if token.kind == DURATION else parse_number(token.text)
         except ValueError as error:
-            raise self.error(str(error), token.start)
+            raise self.error(str(error), token.start) from None
 
     def string(self, token: Token) -> str:
         try:
             return unquote(token.text)
         except ValueError as error:
-            raise self.error(str(error), token.start)
+            raise self.error(str(error), token.start) from None
 
     def named(self) -> Expr:
         token = self.token
@@ -493,7 +487,7 @@ class _Parser:
             try:
                 compiled(matcher.value)
             except PromQLError as error:
-                raise self.error(error.message, value.start)
+                raise self.error(error.message, value.start) from None
         matchers.append(matcher)
         return metric
 
@@ -504,7 +498,7 @@ class _Parser:
             token = self.token
             if token.kind == QUOTED:
                 label = self.string(token)
-                if not label or not _valid(label):
+                if not label or not valid_name(label):
                     raise self.error(f"invalid label name {token.text} in {where}", token.start)
             elif token.kind == IDENTIFIER and PLAIN.match(token.text):
                 label = token.text
@@ -520,7 +514,7 @@ class _Parser:
         token = self.advance()
         op = token.word
         if op in UNSUPPORTED_AGGREGATIONS:
-            raise self.error(f"the {op} aggregation is experimental in Prometheus and not supported", token.start)
+            raise self.error(f"the {op} aggregation {EXPERIMENTAL}", token.start)
         grouping, without = self.modifier()
         args = self.arguments("aggregation")
         if grouping is None:
@@ -596,20 +590,11 @@ class _Parser:
         texts = [unwrap(arg) for arg in args[1:]]
         names = texts[:1] if function.name == "label_replace" else [*texts[:1], *texts[2:]]
         for node in names:
-            if isinstance(node, String) and not _valid(node.value):
+            if isinstance(node, String) and not valid_name(node.value):
                 what = "destination label name" if node is texts[0] else "source label name"
                 raise self.error(f"invalid {what} in {function.name}(): {node.value!r}", node.start)
         if function.name == "label_replace" and isinstance(texts[3], String):
             try:
                 compiled(texts[3].value)
             except PromQLError as error:
-                raise self.error(f"{error.message} in label_replace()", texts[3].start)
-
-
-def _with(node: Modified, *, offset: int, at: At | None, end: int) -> Modified:
-    return replace(node, offset=offset, at=at, end=end)
-
-
-def _valid(name: str) -> bool:
-    """Prometheus 3 takes any non-empty UTF-8 as a label name (bytes that are none came in as surrogates)."""
-    return bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
+                raise self.error(f"{error.message} in label_replace()", texts[3].start) from None

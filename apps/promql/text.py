@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Final
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -20,9 +21,16 @@ def quote(text: str) -> str:
             out.append(_ESCAPES[char])
         elif char < " " or char == "\x7f":
             out.append(f"\\x{ord(char):02x}")
+        elif "\udc80" <= char <= "\udcff":  # a byte that is no UTF-8, see lexer.unquote
+            out.append(f"\\x{ord(char) - 0xDC00:02x}")
         else:
             out.append(char)
     return '"' + "".join(out) + '"'
+
+
+def valid_name(name: str) -> bool:
+    """Prometheus 3 takes any non-empty UTF-8 as a label name (bytes that are none came in as surrogates)."""
+    return bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def quote_name(name: str) -> str:
@@ -53,3 +61,8 @@ _JSON_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f]*\Z')
 def quote_json(text: str) -> str:
     """A JSON string."""
     return f'"{text}"' if _JSON_PLAIN.match(text) else json.dumps(text, ensure_ascii=False)
+
+
+def label_set(labels: Mapping[str, str]) -> str:
+    """A label set as error messages show it: {a="1", b="2"}, sorted by name."""
+    return "{" + ", ".join(f"{quote_name(name)}={quote(value)}" for name, value in sorted(labels.items())) + "}"

@@ -1,0 +1,223 @@
+"""Aggregations over series: pure functions on matrices whose rows are sorted into groups."""
+
+from collections.abc import Iterator
+from math import fsum
+from typing import Final
+
+import numpy as np
+
+from apps.promql.arrays import Floats, Index, Mask
+from apps.promql.labels import METADATA, STRINGS, Labels, group_numbers
+from apps.promql.result import number
+from apps.promql.series import Vec
+from apps.promql.windows import CANCELLATION, outside
+
+_CANONICAL_NAN: Final = np.array([np.nan]).view(np.uint64)[0]
+
+
+class Groups:
+    """Which rows of a vector belong together: `labels` of each group, rows in group order, where groups start."""
+
+    __slots__ = ("drop", "labels", "order", "size", "starts", "stops", "vec")
+
+    def __init__(self, vec: Vec, labels: tuple[str, ...], without: bool) -> None:
+        kept = vec.labels.drop((*labels, *METADATA)) if without else vec.labels.keep(labels)
+        self.vec = vec
+        if vec.size == 1 or not kept.cols:
+            first = np.zeros(min(vec.size, 1), dtype=np.int64)
+            group = np.zeros(vec.size, dtype=np.int64)
+        else:
+            first, group = group_numbers(kept.hashes())
+        self.size = len(first)
+        self.labels = kept.take(first)
+        self.order: Index | None = None
+        if self.size == 1:
+            counts = np.array([vec.size])
+        else:
+            counts = np.bincount(group, minlength=self.size)
+            if (group[1:] < group[:-1]).any():
+                self.order = np.argsort(group, kind="stable")
+        self.stops = np.cumsum(counts)
+        self.starts = self.stops - counts
+        drop = vec.drop if self.order is None else vec.drop[self.order]
+        self.drop: Mask = np.logical_or.reduceat(drop, self.starts) if self.size else np.zeros(0, dtype=np.bool_)
+
+    @property
+    def v(self) -> Floats:
+        """The vector's values with rows in group order."""
+        return self.vec.v if self.order is None else self.vec.v[self.order]
+
+    @property
+    def ok(self) -> Mask:
+        """The vector's mask with rows in group order."""
+        return self.vec.ok if self.order is None else self.vec.ok[self.order]
+
+    def numbers(self) -> Index:
+        """int64[S]: the row numbers of the vector in group order."""
+        return np.arange(self.vec.size, dtype=np.int64) if self.order is None else self.order
+
+    def each(self) -> Index:
+        """int64[S]: the group of each row, in group order."""
+        return np.repeat(np.arange(self.size, dtype=np.int64), self.stops - self.starts)
+
+    def sums(self, matrix: Floats | Mask) -> Floats:
+        total: Floats = np.add.reduceat(matrix, self.starts, axis=0, dtype=np.float64)
+        return total
+
+    def alike(self) -> Iterator[tuple[Index, Index]]:
+        """Groups of the same number of rows: (groups int64[g], positions int64[g, rows] in group order)."""
+        counts = self.stops - self.starts
+        for count in np.unique(counts).tolist():
+            groups = np.flatnonzero(counts == count)
+            yield groups, self.starts[groups][:, None] + np.arange(count)
+
+
+def simple(op: str, groups: Groups) -> Vec:
+    """sum, avg, min, max, count, group, stddev, stdvar."""
+    ok = groups.ok
+    full = bool(ok.all())
+    present: Floats = groups.sums(ok)
+    some = present > 0
+    if op == "count":
+        return Vec(groups.labels, present, some, groups.drop)
+    if op == "group":
+        return Vec(groups.labels, np.ones(present.shape), some, groups.drop)
+    v = groups.v
+    with np.errstate(all="ignore"):
+        if op in ("min", "max"):
+            v = v if full else np.where(ok, v, np.nan)
+            ufunc = np.fmin if op == "min" else np.fmax
+            return Vec(groups.labels, _reduced(ufunc, v, groups), some, groups.drop)
+        v = v if full else np.where(ok, v, 0.0)
+        if op == "sum":
+            return Vec(groups.labels, _sum(groups, v), some, groups.drop)
+        if op == "avg":
+            return Vec(groups.labels, _average(groups, v, present), some, groups.drop)
+        answer = _variance(groups, v, ok, present)
+        return Vec(groups.labels, np.sqrt(answer) if op == "stddev" else answer, some, groups.drop)
+
+
+def _reduced(ufunc: np.ufunc, v: Floats, groups: Groups) -> Floats:
+    reduced: Floats = ufunc.reduceat(v, groups.starts, axis=0)
+    return reduced
+
+
+def _sum(groups: Groups, v: Floats) -> Floats:
+    """Sums per group; where the terms all but cancel out, once more and exactly."""
+    if len(v) == groups.size:
+        return v
+    total = groups.sums(v)
+    if float(np.fmin.reduce(v, axis=None)) < 0:
+        size = groups.sums(np.abs(v))
+        wrong = (np.abs(total) < CANCELLATION * size) & np.isfinite(size)
+        for group, step in zip(*(part.tolist() for part in np.nonzero(wrong)), strict=True):
+            total[group, step] = fsum(v[groups.starts[group] : groups.stops[group], step].tolist())
+    return total
+
+
+def _average(groups: Groups, v: Floats, present: Floats) -> Floats:
+    mean: Floats = _sum(groups, v) / present
+    overflown = np.isinf(mean) & (present > 0)
+    for group, step in zip(*(part.tolist() for part in np.nonzero(overflown)), strict=True):
+        terms = v[groups.starts[group] : groups.stops[group], step]
+        if np.isfinite(terms).all():
+            mean[group, step] = float((terms * 2.0**-64).sum() / present[group, step]) * 2.0**64
+    return mean
+
+
+def _variance(groups: Groups, v: Floats, ok: Mask, present: Floats) -> Floats:
+    """Around each group's first present value, so that equal values give exactly 0."""
+    each = groups.each()
+    at = np.where(ok, np.arange(len(v))[:, None], len(v))
+    origin_row = np.minimum.reduceat(at, groups.starts, axis=0)
+    origin = np.take_along_axis(v, np.minimum(origin_row, len(v) - 1), axis=0)
+    moved = np.where(ok, v - origin[each], 0.0)
+    mean = groups.sums(moved) / present
+    moved = np.where(ok, moved - mean[each], 0.0)
+    variance: Floats = groups.sums(np.square(moved)) / present
+    return variance
+
+
+def quantile(groups: Groups, q: Floats) -> Vec:
+    """quantile(q, …), q float64[n]; NaN is the smallest value."""
+    v, ok = groups.v, groups.ok
+    n = v.shape[1]
+    out = np.zeros((groups.size, n))
+    with np.errstate(all="ignore"):
+        for some, positions in groups.alike():
+            values, here = v[positions], ok[positions]
+            nans = (np.isnan(values) & here).sum(axis=1)
+            # Absent cells become NaN and sort last; NaN that is there becomes -Inf and sorts first.
+            keys = np.where(here, np.where(np.isnan(values), -np.inf, values), np.nan)
+            keys.sort(axis=1)
+            size = here.sum(axis=1)
+            rank = np.clip(np.nan_to_num(q), 0.0, 1.0) * (size - 1)
+            lower = np.maximum(np.floor(rank), 0).astype(np.int64)
+            upper = np.maximum(np.minimum(lower + 1, size - 1), 0)
+            low = np.take_along_axis(keys, lower[:, None], axis=1)[:, 0]
+            high = np.take_along_axis(keys, upper[:, None], axis=1)[:, 0]
+            low = np.where(lower < nans, np.nan, low)
+            high = np.where(upper < nans, np.nan, high)
+            weight = rank - lower
+            out[some] = outside(low * (1 - weight) + high * weight, q)
+    return Vec(groups.labels, out, groups.sums(ok) > 0, groups.drop)
+
+
+def ranked(groups: Groups, k: Floats, *, largest: bool) -> Vec:
+    """topk and bottomk: the same series with fewer cells present; k float64[n].
+
+    With one step, rows come group by group in rank order, else in their own order. NaN ranks last; of equal
+    values the earlier series wins.
+    """
+    vec = groups.vec
+    v, ok = groups.v, groups.ok
+    kept = np.zeros(v.shape, dtype=np.bool_)
+    numbers = groups.numbers()
+    ordered: list[tuple[int, list[int]]] = []
+    for some, positions in groups.alike():
+        values, here = v[positions], ok[positions]
+        order = rank_order(values, here, largest=largest)
+        place = np.empty_like(order)
+        np.put_along_axis(place, order, np.broadcast_to(np.arange(order.shape[1])[None, :, None], order.shape), axis=1)
+        keep = here & (place < k)
+        kept[positions] = keep
+        if v.shape[1] == 1:
+            for group, row_order, row_keep, row_positions in zip(some, order, keep, positions, strict=True):
+                chosen = [int(i) for i in row_order[:, 0] if row_keep[i, 0]]
+                ordered.append((int(group), numbers[row_positions[chosen]].tolist()))
+    if v.shape[1] == 1:
+        rows = np.array([row for _, rows in sorted(ordered) for row in rows], dtype=np.int64)
+        part = vec.take(rows)
+        return Vec(part.labels, part.v, part.ok, part.drop, ordered=True)
+    mask = np.empty_like(kept)
+    mask[numbers] = kept
+    alive = np.flatnonzero(mask.any(axis=1))
+    return Vec(vec.labels.take(alive), vec.v[alive], mask[alive], vec.drop[alive])
+
+
+def rank_order(values: Floats, here: Mask, *, largest: bool) -> Index:
+    """Row numbers along axis 1 by value, NaN after all numbers, absent after NaN; stable."""
+    keys = -values if largest else values
+    keys = np.where(np.isnan(keys), np.inf, keys)
+    last = np.where(here, np.isnan(values).astype(np.int8), np.int8(2))
+    return np.lexsort((keys, last), axis=1)
+
+
+def count_values(groups: Groups, label: str) -> Vec:
+    """One series for each distinct value, named by it in `label`, counting the series that have it."""
+    v, ok = groups.v, groups.ok
+    n = v.shape[1]
+    row, step = np.nonzero(ok)
+    if not len(row):
+        return Vec.empty(n)
+    cells = v[row, step]
+    bits = np.where(np.isnan(cells), _CANONICAL_NAN, cells.view(np.uint64))
+    distinct, value = np.unique(bits, return_inverse=True)
+    pair = groups.each()[row] * len(distinct) + value
+    pairs, series = np.unique(pair, return_inverse=True)
+    counts = np.zeros((len(pairs), n))
+    np.add.at(counts, (series, step), 1.0)
+    group = pairs // len(distinct)
+    texts = STRINGS.intern_many([number(x) for x in distinct.view(np.float64).tolist()])
+    labels: Labels = groups.labels.take(group).replace(label, texts[pairs % len(distinct)])
+    return Vec(labels, counts, counts > 0, groups.drop[group])

@@ -1,0 +1,508 @@
+"""Evaluates one expression on one grid, node by node, every node for all steps at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import isnan
+from time import monotonic
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from apps.promql import aggregate, binary, elementwise, histogram, relabel, windows
+from apps.promql.arrays import Floats, Index, Mask
+from apps.promql.ast import (
+    SET_OPERATORS,
+    Aggregate,
+    Binary,
+    Call,
+    Expr,
+    Negation,
+    Number,
+    Paren,
+    Range,
+    Selector,
+    String,
+    Subquery,
+    unwrap,
+)
+from apps.promql.errors import DeadlineExceeded, LimitError, QueryError
+from apps.promql.labels import NAME, STRINGS, Labels
+from apps.promql.lexer import position
+from apps.promql.plan import Clock, Prepared, needs
+from apps.promql.result import number
+from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets, stale_mask
+from apps.promql.source import Matcher
+from apps.promql.text import quote, valid_name
+from apps.promql.windows import Function
+
+Value: TypeAlias = Vec | Scalar | Text
+
+_LARGEST_COUNT: Final = 2.0**63
+
+_WINDOW: Final[dict[str, Function]] = {
+    "rate": partial(windows.extrapolated, counter=True, per_second=True),
+    "increase": partial(windows.extrapolated, counter=True, per_second=False),
+    "delta": partial(windows.extrapolated, counter=False, per_second=False),
+    "irate": partial(windows.instant_rate, counter=True),
+    "idelta": partial(windows.instant_rate, counter=False),
+    "deriv": windows.derivatives,
+    "changes": windows.changes,
+    "resets": windows.resets,
+    "avg_over_time": windows.averages,
+    "sum_over_time": windows.sums,
+    "count_over_time": windows.counts,
+    "min_over_time": windows.minima,
+    "max_over_time": windows.maxima,
+    "stddev_over_time": partial(windows.by_window, function=windows.deviation),
+    "stdvar_over_time": partial(windows.by_window, function=windows.variance),
+    "present_over_time": windows.presence,
+    "last_over_time": windows.last,
+    "first_over_time": windows.first,
+    "mad_over_time": partial(windows.by_window, function=windows.absolute_deviation),
+    "ts_of_first_over_time": windows.first_time,
+    "ts_of_last_over_time": windows.last_time,
+    "ts_of_min_over_time": partial(windows.extreme_times, largest=False),
+    "ts_of_max_over_time": partial(windows.extreme_times, largest=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one query may cost: steps of a grid, samples read, cells (series x steps) of one matrix, seconds."""
+
+    steps: int = 11_000
+    samples: int = 50_000_000
+    cells: int = 20_000_000
+    seconds: float | None = None
+
+
+class Fetched:
+    """What one request brought, with and without staleness markers."""
+
+    __slots__ = ("_live", "ragged")
+
+    def __init__(self, ragged: Ragged) -> None:
+        self.ragged = ragged
+        self._live: Ragged | None = None
+
+    def live(self) -> Ragged:
+        """Without staleness markers, as range functions see it."""
+        if self._live is None:
+            stale = stale_mask(self.ragged.v)
+            self._live = self.ragged.keep(~stale) if stale.any() else self.ragged
+        return self._live
+
+
+class RangeVector(NamedTuple):
+    """Samples and the windows over them: `ends` the windows' last times, `width` in ms; drop bool[S] as in Vec."""
+
+    ragged: Ragged
+    drop: Mask
+    ends: Grid
+    width: int
+
+
+class Evaluator:
+    """One query: its plan, its data (put in by the engine's fetch phase), its warnings and its deadline."""
+
+    def __init__(
+        self, prepared: Prepared, grid: Grid, lookback: int, limits: Limits, *, is_range: bool = False
+    ) -> None:
+        self.expr = prepared.expr
+        self.text = prepared.text
+        self.fixed = prepared.fixed
+        self.grid = grid
+        self.limits = limits
+        self.is_range = is_range
+        self.clock = Clock(grid.start, grid.end, lookback)
+        self.deadline = None if limits.seconds is None else monotonic() + limits.seconds
+        self.needs = list(needs(self.expr, grid, self.clock, limits.steps))
+        self.data: dict[int, Fetched] = {}
+        self.warnings: dict[str, None] = {}
+        self.infos: dict[str, None] = {}
+
+    def value(self) -> Value:
+        """The whole expression. QueryError, LimitError, DeadlineExceeded."""
+        read = {id(fetched): len(fetched.ragged.ts) for fetched in self.data.values()}
+        samples = sum(read.values())
+        if samples > self.limits.samples:
+            raise LimitError(f"the query reads {samples} samples, more than the limit of {self.limits.samples}")
+        return self.eval(self.expr, self.grid)
+
+    # -- bounds and notes --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        if self.deadline is not None and monotonic() > self.deadline:
+            raise DeadlineExceeded(f"query timed out: it ran longer than {self.limits.seconds} seconds")
+
+    def check_cells(self, series: int, steps: int) -> None:
+        if series * steps > self.limits.cells:
+            raise LimitError(
+                f"{series} series at {steps} steps are {series * steps} values, more than the limit of "
+                f"{self.limits.cells}: select fewer series or a longer step"
+            )
+
+    def warn(self, text: str, node: Expr) -> None:
+        line, column = position(self.text, node.start)
+        self.warnings[f"PromQL warning: {text} ({line}:{column})"] = None
+
+    def inform(self, text: str, node: Expr) -> None:
+        line, column = position(self.text, node.start)
+        self.infos[f"PromQL info: {text} ({line}:{column})"] = None
+
+    # -- nodes -------------------------------------------------------------------------------------------------
+
+    def eval(self, node: Expr, grid: Grid) -> Value:
+        self.check()
+        if grid.n > 1 and id(node) in self.fixed:
+            return self._repeated(_NODE[type(node)](self, node, Grid(grid.start, grid.step, 1)), grid.n)
+        return _NODE[type(node)](self, node, grid)
+
+    def _repeated(self, value: Value, n: int) -> Value:
+        if isinstance(value, Scalar):
+            return Scalar(np.broadcast_to(value.v, (n,)))
+        if isinstance(value, Vec):
+            self.check_cells(value.size, n)
+            shape = (value.size, n)
+            return Vec(value.labels, np.broadcast_to(value.v, shape), np.broadcast_to(value.ok, shape), value.drop)
+        return value
+
+    def vector(self, node: Expr, grid: Grid) -> Vec:
+        value = self.eval(node, grid)
+        if not isinstance(value, Vec):
+            raise QueryError(f"an instant vector was expected, not {type(value).__name__}")
+        return value
+
+    def scalar(self, node: Expr, grid: Grid) -> Floats:
+        """float64[n]"""
+        value = self.eval(node, grid)
+        if not isinstance(value, Scalar):
+            raise QueryError(f"a scalar was expected, not {type(value).__name__}")
+        return value.v
+
+    def string(self, node: Expr, grid: Grid) -> str:
+        value = self.eval(node, grid)
+        if not isinstance(value, Text):
+            raise QueryError(f"a string was expected, not {type(value).__name__}")
+        return value.text
+
+    def number(self, node: Number, grid: Grid) -> Scalar:
+        return Scalar(np.full(grid.n, node.value))
+
+    def literal(self, node: String, grid: Grid) -> Text:
+        return Text(node.value)
+
+    def paren(self, node: Paren, grid: Grid) -> Value:
+        return self.eval(node.expr, grid)
+
+    def selector(self, node: Selector, grid: Grid, function: Function = windows.newest) -> Vec:
+        ragged = self.data[id(node)].ragged
+        ends = self.clock.ends(grid, node.offset, node.at)
+        self.check_cells(ragged.size, grid.n)
+        v, ok = windows.evaluate(ragged, ends, grid, self.clock.lookback, function, self.check)
+        return Vec(ragged.labels, v, ok, np.zeros(ragged.size, dtype=np.bool_))
+
+    def negation(self, node: Negation, grid: Grid) -> Value:
+        value = self.eval(node.expr, grid)
+        if isinstance(value, Scalar):
+            return Scalar(-value.v)
+        if isinstance(value, Vec):
+            return Vec(value.labels, -value.v, value.ok, np.ones(value.size, dtype=np.bool_))
+        return value
+
+    def range_vector(self, node: Expr, grid: Grid) -> RangeVector:
+        """The samples below a range vector node, with the grid of its windows."""
+        node = unwrap(node)
+        if isinstance(node, Subquery):
+            return self._subquery(node, grid)
+        if not isinstance(node, Range):
+            raise QueryError("a range vector was expected")
+        selector = node.selector
+        ragged = self.data[id(selector)].live()
+        ends = self.clock.ends(grid, selector.offset, selector.at)
+        return RangeVector(ragged, np.zeros(ragged.size, dtype=np.bool_), ends, node.window)
+
+    def _subquery(self, node: Subquery, grid: Grid) -> RangeVector:
+        inner = self.clock.inner(node, grid)
+        ends = self.clock.ends(grid, node.offset, node.at)
+        if not inner.n:
+            return RangeVector(Ragged.empty(), np.zeros(0, dtype=np.bool_), ends, node.window)
+        vec = binary.merged(self.vector(node.expr, inner))
+        return RangeVector(_as_ragged(vec, inner), vec.drop, ends, node.window)
+
+    def binary(self, node: Binary, grid: Grid) -> Value:
+        left, right = self.eval(node.left, grid), self.eval(node.right, grid)
+        if isinstance(left, Scalar) and isinstance(right, Scalar):
+            return Scalar(binary.scalars(node.op, left.v, right.v))
+        if isinstance(left, Vec) and isinstance(right, Vec):
+            if node.op in SET_OPERATORS:
+                return binary.sets(node.op, node.matching, left, right)
+            return binary.vectors(node, left, right)
+        if isinstance(left, Vec) and isinstance(right, Scalar):
+            return binary.with_scalar(node, left, right.v, scalar_left=False)
+        if isinstance(left, Scalar) and isinstance(right, Vec):
+            return binary.with_scalar(node, right, left.v, scalar_left=True)
+        raise QueryError("binary expression must contain only scalar and instant vector types")
+
+    def aggregate(self, node: Aggregate, grid: Grid) -> Value:
+        op, param = node.op, node.param
+        numbers: Floats = np.zeros(0)
+        text = ""
+        if op == "count_values" and param is not None:
+            text = self.string(param, grid)
+            if not valid_name(text):
+                raise QueryError(f"invalid label name {quote(text)}")
+        elif param is not None:
+            numbers = self.scalar(param, grid)
+            if op in ("topk", "bottomk"):
+                _check_count(numbers)
+            else:
+                self.check_quantile(numbers, param)
+        vec = self.vector(node.expr, grid)
+        if not vec.size:
+            return Vec.empty(grid.n)
+        groups = aggregate.Groups(vec, node.grouping, node.without)
+        if op in ("topk", "bottomk"):
+            return aggregate.ranked(groups, np.floor(numbers), largest=op == "topk")
+        if op == "quantile":
+            return aggregate.quantile(groups, numbers)
+        if op == "count_values":
+            return aggregate.count_values(groups, text)
+        return aggregate.simple(op, groups)
+
+    def check_quantile(self, q: Floats, node: Expr) -> None:
+        if ((q >= 0) & (q <= 1)).all():
+            return
+        for value in dict.fromkeys(number(value) for value in q.tolist() if isnan(value) or not 0 <= value <= 1):
+            self.warn(f"quantile value should be between 0 and 1, got {value}", node)
+
+    # -- functions ---------------------------------------------------------------------------------------------
+
+    def call(self, node: Call, grid: Grid) -> Value:
+        name, kind = node.func.name, node.func.kind
+        if kind == "window":
+            return self.window_call(node, grid)
+        if kind == "elementwise":
+            return self.elementwise_call(node, grid)
+        if kind == "date":
+            return self.date_call(node, grid)
+        return _SPECIAL[name](self, node, grid)
+
+    def window_call(self, node: Call, grid: Grid) -> Vec:
+        name, args = node.func.name, node.args
+        function = _WINDOW.get(name)
+        where = 0
+        if function is None:
+            where = 1 if name == "quantile_over_time" else 0
+            numbers = [self.scalar(arg, grid) for i, arg in enumerate(args) if i != where]
+            if name == "quantile_over_time":
+                self.check_quantile(numbers[0], args[0])
+                function = partial(windows.quantiles, q=numbers[0])
+            elif name == "predict_linear":
+                function = partial(windows.predictions, ahead=numbers[0])
+            else:
+                _check_smoothing(numbers[0], numbers[1])
+                function = partial(windows.smoothed, factor=numbers[0], trend=numbers[1])
+        found = self.range_vector(args[where], grid)
+        self.check_cells(found.ragged.size, grid.n)
+        v, ok = windows.evaluate(found.ragged, found.ends, grid, found.width, function, self.check)
+        drop = found.drop if node.func.keeps_name else np.ones(found.ragged.size, dtype=np.bool_)
+        return Vec(found.ragged.labels, v, ok, drop)
+
+    def elementwise_call(self, node: Call, grid: Grid) -> Vec:
+        name = node.func.name
+        vec = self.vector(node.args[0], grid)
+        numbers = [self.scalar(arg, grid) for arg in node.args[1:]]
+        ok = vec.ok
+        with np.errstate(all="ignore"):
+            if name == "round":
+                v = elementwise.rounded(vec.v, numbers[0] if numbers else np.ones(1))
+            elif name == "clamp":
+                v = elementwise.clamped(vec.v, numbers[0], numbers[1])
+                ok = ok & ~(numbers[1] < numbers[0])
+            elif name == "clamp_min":
+                v = np.maximum(vec.v, numbers[0])
+            elif name == "clamp_max":
+                v = np.minimum(vec.v, numbers[0])
+            else:
+                v = elementwise.MATHEMATICS[name](vec.v)
+        return Vec(vec.labels, v, ok, np.ones(vec.size, dtype=np.bool_))
+
+    def date_call(self, node: Call, grid: Grid) -> Vec:
+        if node.args:
+            vec = self.vector(node.args[0], grid)
+        else:
+            vec = _lone(grid.times() / 1000)
+        with np.errstate(all="ignore"):
+            v = elementwise.CALENDAR[node.func.name](vec.v)
+        return Vec(vec.labels, v, vec.ok, np.ones(vec.size, dtype=np.bool_))
+
+    def timestamp(self, node: Call, grid: Grid) -> Vec:
+        arg = unwrap(node.args[0])
+        if isinstance(arg, Selector):
+            vec = self.selector(arg, grid, windows.newest_time)
+        else:
+            vec = self.vector(arg, grid)
+            times = np.broadcast_to(grid.times() / 1000, vec.v.shape)
+            vec = Vec(vec.labels, times, vec.ok, vec.drop)
+        return Vec(vec.labels, vec.v, vec.ok, np.ones(vec.size, dtype=np.bool_))
+
+    def time(self, node: Call, grid: Grid) -> Scalar:
+        return Scalar(grid.times() / 1000)
+
+    def pi(self, node: Call, grid: Grid) -> Scalar:
+        return Scalar(np.full(grid.n, np.pi))
+
+    def scalar_call(self, node: Call, grid: Grid) -> Scalar:
+        vec = self.vector(node.args[0], grid)
+        present = vec.ok.sum(axis=0)
+        with np.errstate(all="ignore"):
+            return Scalar(np.where(present == 1, np.where(vec.ok, vec.v, 0.0).sum(axis=0), np.nan))
+
+    def vector_call(self, node: Call, grid: Grid) -> Vec:
+        return _lone(self.scalar(node.args[0], grid))
+
+    def absent(self, node: Call, grid: Grid) -> Vec:
+        arg = unwrap(node.args[0])
+        vec = self.vector(arg, grid)
+        return _absence(arg, ~vec.ok.any(axis=0))
+
+    def absent_over_time(self, node: Call, grid: Grid) -> Vec:
+        arg = unwrap(node.args[0])
+        found = self.range_vector(arg, grid)
+        _, ok = windows.evaluate(found.ragged, found.ends, grid, found.width, windows.presence, self.check)
+        return _absence(arg.selector if isinstance(arg, Range) else arg, ~ok.any(axis=0))
+
+    def sort(self, node: Call, grid: Grid) -> Vec:
+        vec = self.vector(node.args[0], grid)
+        if self.is_range:
+            self.warn("sort is ineffective for range queries since results are always ordered by labels", node)
+            return vec
+        rows: Index
+        if node.func.name.startswith("sort_by_label"):
+            names = [self.string(arg, grid) for arg in node.args[1:]]
+            rows = relabel.sort_rows(vec.labels, names, descending=node.func.name.endswith("_desc"))
+        else:
+            largest = node.func.name == "sort_desc"
+            rows = aggregate.rank_order(vec.v[None], vec.ok[None], largest=largest)[0, :, 0]
+        part = vec.take(rows)
+        return Vec(part.labels, part.v, part.ok, part.drop, ordered=True)
+
+    def label_replace(self, node: Call, grid: Grid) -> Vec:
+        vec = self.vector(node.args[0], grid)
+        target, template, source, pattern = (self.string(arg, grid) for arg in node.args[1:])
+        return relabel.replace(vec, target, template, source, pattern)
+
+    def label_join(self, node: Call, grid: Grid) -> Vec:
+        vec = self.vector(node.args[0], grid)
+        target, separator, *sources = (self.string(arg, grid) for arg in node.args[1:])
+        return relabel.join(vec, target, separator, sources)
+
+    def histogram_quantile(self, node: Call, grid: Grid) -> Vec:
+        q = self.scalar(node.args[0], grid)
+        self.check_quantile(q, node.args[0])
+        found = self._buckets(node.args[1], grid)
+        vec, repaired = histogram.quantiles(found, q)
+        for name in repaired:
+            self.inform(
+                f"input to histogram_quantile needed to be fixed for monotonicity for metric name {quote(name)}",
+                node.args[1],
+            )
+        return vec
+
+    def histogram_fraction(self, node: Call, grid: Grid) -> Vec:
+        lower, upper = self.scalar(node.args[0], grid), self.scalar(node.args[1], grid)
+        return histogram.fractions(self._buckets(node.args[2], grid), lower, upper)
+
+    def _buckets(self, node: Expr, grid: Grid) -> histogram.Buckets:
+        found = histogram.buckets(self.vector(node, grid))
+        for name, text in found.malformed:
+            self.warn(
+                f'bucket label "le" is missing or has a malformed value of {quote(text)} for metric name {quote(name)}',
+                node,
+            )
+        return found
+
+
+def _lone(v: Floats) -> Vec:
+    """One series without labels."""
+    return Vec(Labels.empty(1), v[None, :], np.ones((1, len(v)), dtype=np.bool_), np.zeros(1, dtype=np.bool_))
+
+
+def _absence(node: Expr, missing: Mask) -> Vec:
+    """1 where nothing is there, with the labels that the selector fixes by a single equality."""
+    labels: dict[str, str] = {}
+    if isinstance(node, Selector):
+        labels = fixed_labels(node.matchers)
+    one = Labels.from_columns(1, {name: STRINGS.intern_many([value]) for name, value in labels.items()})
+    return Vec(one, np.ones((1, len(missing))), missing[None, :], np.zeros(1, dtype=np.bool_))
+
+
+def fixed_labels(matchers: tuple[Matcher, ...]) -> dict[str, str]:
+    """Labels that every series of a selector must have, apart from the name."""
+    labels: dict[str, str] = {}
+    seen: set[str] = set()
+    for matcher in matchers:
+        if matcher.name == NAME:
+            continue
+        if matcher.op == "=" and matcher.name not in seen:
+            labels[matcher.name] = matcher.value
+        else:
+            labels.pop(matcher.name, None)
+        seen.add(matcher.name)
+    return labels
+
+
+def _as_ragged(vec: Vec, grid: Grid) -> Ragged:
+    """The values of a subquery as samples."""
+    times = grid.times()
+    if vec.ok.all():
+        ts = np.tile(times, vec.size)
+        off = np.arange(vec.size + 1, dtype=np.int64) * grid.n
+        return Ragged(vec.labels, ts, vec.v.ravel(), off, clock=np.zeros(vec.size, dtype=np.int64))
+    ts = np.broadcast_to(times, vec.ok.shape)[vec.ok]
+    return Ragged(vec.labels, ts, vec.v[vec.ok], offsets(vec.ok.sum(axis=1)))
+
+
+def _check_count(k: Floats) -> None:
+    if np.isnan(k).any():
+        raise QueryError("Parameter value is NaN")
+    if (np.abs(k) >= _LARGEST_COUNT).any():
+        raise QueryError(f"Scalar value {number(float(np.abs(k).max()))} overflows int64")
+
+
+def _check_smoothing(factor: Floats, trend: Floats) -> None:
+    for name, value in (("smoothing", factor), ("trend", trend)):
+        if not ((value > 0) & (value < 1)).all():
+            raise QueryError(f"invalid {name} factor. Expected: 0 < factor < 1, got: {number(float(value[0]))}")
+
+
+_NODE: Final[dict[type, Callable[..., Value]]] = {
+    Number: Evaluator.number,
+    String: Evaluator.literal,
+    Paren: Evaluator.paren,
+    Selector: Evaluator.selector,
+    Negation: Evaluator.negation,
+    Binary: Evaluator.binary,
+    Aggregate: Evaluator.aggregate,
+    Call: Evaluator.call,
+}
+
+_SPECIAL: Final[dict[str, Callable[[Evaluator, Call, Grid], Value]]] = {
+    "timestamp": Evaluator.timestamp,
+    "time": Evaluator.time,
+    "pi": Evaluator.pi,
+    "scalar": Evaluator.scalar_call,
+    "vector": Evaluator.vector_call,
+    "absent": Evaluator.absent,
+    "absent_over_time": Evaluator.absent_over_time,
+    "sort": Evaluator.sort,
+    "sort_desc": Evaluator.sort,
+    "sort_by_label": Evaluator.sort,
+    "sort_by_label_desc": Evaluator.sort,
+    "label_replace": Evaluator.label_replace,
+    "label_join": Evaluator.label_join,
+    "histogram_quantile": Evaluator.histogram_quantile,
+    "histogram_fraction": Evaluator.histogram_fraction,
+}

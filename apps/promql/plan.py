@@ -1,0 +1,146 @@
+"""What a query will read, before it reads anything: absolute time ranges of its selectors and parts that do not move."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from apps.promql.ast import At, Call, Expr, Number, Range, Selector, String, Subquery, children
+from apps.promql.errors import LimitError
+from apps.promql.parser import parse
+from apps.promql.series import Grid
+from apps.promql.source import Matcher, Request
+
+DEFAULT_SUBQUERY_STEP: Final = 60_000
+UNPINNED: Final = frozenset(("time", "timestamp", "predict_linear"))
+"""Look at the evaluation time itself, whatever their argument is pinned to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An expression ready to run: its text (for positions) and the nodes whose value is the same at every step."""
+
+    text: str
+    expr: Expr
+    fixed: frozenset[int]
+    """id() of nodes that hold a selector and are pinned by @."""
+
+
+@lru_cache(maxsize=4096)
+def _prepared_text(text: str) -> Prepared:
+    return prepare_tree(parse(text), text)
+
+
+def prepare(expr: str | Expr) -> Prepared:
+    """Parses and studies an expression; texts are cached. ParseError."""
+    return _prepared_text(expr) if isinstance(expr, str) else prepare_tree(expr, "")
+
+
+def prepare_tree(expr: Expr, text: str) -> Prepared:
+    fixed: set[int] = set()
+    _find_fixed(expr, fixed)
+    return Prepared(text, expr, frozenset(fixed))
+
+
+def _find_fixed(node: Expr, fixed: set[int]) -> bool:
+    """Is the node the same at every step? Collects those that are worth evaluating once."""
+    below = [_find_fixed(child, fixed) for child in children(node)]
+    match node:
+        case Number() | String():
+            return True
+        case Selector() | Subquery():
+            still = node.at is not None
+        case Call():
+            still = all(below) and node.func.name not in UNPINNED and not (node.func.kind == "date" and not node.args)
+        case _:
+            still = all(below)
+    if still and not isinstance(node, Range | Subquery):
+        fixed.add(id(node))
+    return still
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The times of a whole query, which start() and end() mean at any depth."""
+
+    start: int
+    end: int
+    lookback: int
+
+    def pinned(self, at: At) -> int:
+        if isinstance(at, int):
+            return at
+        return self.start if at == "start" else self.end
+
+    def ends(self, grid: Grid, offset: int, at: At | None) -> Grid:
+        """The ends of a selector's windows: the grid moved by offset, or one time."""
+        if at is not None:
+            return Grid(self.pinned(at) - offset, grid.step, 1)
+        return grid if not offset else Grid(grid.start - offset, grid.step, grid.n)
+
+    def inner(self, node: Subquery, grid: Grid) -> Grid:
+        """The steps of a subquery: multiples of its step in (start - window, end]; n may be 0."""
+        ends = self.ends(grid, node.offset, node.at)
+        step = node.step or DEFAULT_SUBQUERY_STEP
+        first = ((ends.start - node.window) // step + 1) * step
+        return Grid(first, step, max(0, (ends.end - first) // step + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One selector's request; `node` is the id() of the selector."""
+
+    node: int
+    request: Request
+
+
+def needs(node: Expr, grid: Grid, clock: Clock, steps: int) -> Iterator[Need]:
+    """The requests of all selectors below a node, evaluated on a grid. LimitError where a subquery has more than
+    `steps` steps."""
+    match node:
+        case Selector():
+            yield _need(node, grid, clock, clock.lookback)
+        case Range():
+            yield _need(node.selector, grid, clock, node.window)
+        case Subquery():
+            inner = clock.inner(node, grid)
+            if inner.n > steps:
+                raise LimitError(f"subquery has {inner.n} steps, more than the limit of {steps}")
+            if inner.n:
+                yield from needs(node.expr, inner, clock, steps)
+        case _:
+            for child in children(node):
+                yield from needs(child, grid, clock, steps)
+
+
+def _need(node: Selector, grid: Grid, clock: Clock, width: int) -> Need:
+    ends = clock.ends(grid, node.offset, node.at)
+    return Need(id(node), Request(node.matchers, ends.start - width, ends.end))
+
+
+def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
+    """Fewer requests that cover all: (requests, for each of the given ones the number of the one that covers it).
+
+    Ranges of the same matchers are read as one when that reads at most twice what they ask for.
+    """
+    if len(requests) == 1:
+        return list(requests), [0]
+    by_matchers: dict[tuple[Matcher, ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        by_matchers.setdefault(request.matchers, []).append(index)
+    out: list[Request] = []
+    where = [0] * len(requests)
+    for matchers, members in by_matchers.items():
+        members.sort(key=lambda index: requests[index].tmin)
+        low = high = asked = 0
+        for position, index in enumerate(members):
+            request = requests[index]
+            fresh = max(0, request.tmax - max(request.tmin, high)) if position else request.tmax - request.tmin
+            if position and max(high, request.tmax) - low <= 2 * (asked + fresh):
+                high, asked = max(high, request.tmax), asked + fresh
+                out[-1] = Request(matchers, low, high)
+            else:
+                low, high, asked = request.tmin, request.tmax, request.tmax - request.tmin
+                out.append(request)
+            where[index] = len(out) - 1
+    return out, where

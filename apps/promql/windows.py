@@ -1,0 +1,601 @@
+"""Functions over range vectors: finds each window's samples without searching, computes all steps of a block at once.
+
+Series that share their timestamps (one scrape of one target) are one matrix with one set of window bounds; the rest
+is worked on as flat arrays, in blocks of rows that fit the processor's cache. The functions do not see the
+difference: bounds are int64[1, n] in the first case and int64[rows, n] in the second, and everything broadcasts.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import fsum
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from apps.promql.arrays import Floats, Index, Mask, Times
+from apps.promql.series import Grid, Ragged, stale_mask
+
+CELLS_PER_BLOCK: Final = 131_072
+"""Rows x steps worked on at once: 1 MB a matrix."""
+DENSE_CELLS: Final = 1_048_576
+"""Samples of windows laid out side by side at once."""
+SHARED_ROWS: Final = 8
+"""From so many series on, a group with equal timestamps is worth its own pass."""
+CANCELLATION: Final = 1e-5
+"""A sum this much smaller than what went into it is computed again exactly (stands for Kahan's summation)."""
+
+Check: TypeAlias = Callable[[], None]
+"""Raises when the query's time is up; called between blocks."""
+Answer: TypeAlias = tuple[Floats, Mask]
+"""v float64 and ok bool, both broadcastable to [rows, n]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """The windows of some series at n steps.
+
+    shared: v float64[rows, M] over ts int64[M]; else v and ts are flat and lo, hi count in them.
+    Window (row, step) holds samples lo..hi - 1. `ends` int64[n] are the windows' ends, `at` int64[n] the evaluation
+    times (they differ under offset and @), `width` the range in ms. Staleness markers are gone.
+    """
+
+    v: Floats
+    ts: Times
+    lo: Index
+    hi: Index
+    rows: int
+    shared: bool
+    ends: Times
+    at: Times
+    width: int
+
+    def value(self, index: Index) -> Floats:
+        """v of sample numbers shaped like lo: float64[rows, n]. Out of bounds is clipped: mask it."""
+        taken: Floats = self.v.take(index[0], axis=1, mode="clip") if self.shared else self.v.take(index, mode="clip")
+        return taken
+
+    def time(self, index: Index) -> Times:
+        """ts of sample numbers, int64[1 or rows, n]."""
+        return self.ts.take(index, mode="clip")
+
+    @property
+    def count(self) -> Index:
+        return self.hi - self.lo
+
+    def reduce(self, ufunc: np.ufunc, v: Floats | None = None) -> Floats:
+        """ufunc.reduce over each window, float64[rows, n]; garbage where the window is empty."""
+        data = self.v if v is None else v
+        if self.shared:
+            return self._reduce_shared(ufunc, data)
+        lo, hi = self.lo.ravel(), self.hi.ravel()
+        bounds = np.empty(2 * len(lo), dtype=np.int64)
+        bounds[::2], bounds[1::2] = lo, hi
+        if len(hi) and int(hi.max()) >= len(data):
+            data = np.append(data, 0.0)
+        reduced: Floats = ufunc.reduceat(data, bounds)[::2].reshape(self.lo.shape)
+        return reduced
+
+    def _reduce_shared(self, ufunc: np.ufunc, data: Floats) -> Floats:
+        lo, hi = self.lo[0], self.hi[0]
+        bounds = np.empty(2 * len(lo), dtype=np.int64)
+        bounds[::2], bounds[1::2] = lo, hi
+        # Down the columns of the transposed matrix: one step of the reduction works on all rows at once.
+        turned = np.zeros((data.shape[1] + 1, data.shape[0]))
+        turned[:-1] = data.T
+        reduced: Floats = ufunc.reduceat(turned, bounds, axis=0)[::2].T
+        return reduced
+
+    def dense(self, rows: Mask | None = None) -> Iterator[tuple[tuple[Index | slice, Index], Floats, Times, Index]]:
+        """Windows of equal length laid out side by side, in blocks.
+
+        Gives (cell index into [rows, n], values float64[..., c], times int64[..., c], steps int64[...]), c >= 1.
+        """
+        count = self.count
+        if self.shared:
+            for length in np.unique(count[0]).tolist():
+                if length < 1:
+                    continue
+                steps = np.flatnonzero(count[0] == length)
+                most = max(1, DENSE_CELLS // (length * max(1, self.rows)))
+                for low in range(0, len(steps), most):
+                    some = steps[low : low + most]
+                    index = self.lo[0][some][:, None] + np.arange(length)
+                    yield (slice(None), some), self.v[:, index], self.ts[index], some
+            return
+        flat = count.ravel()
+        for length in np.unique(flat).tolist():
+            if length < 1:
+                continue
+            cells = np.flatnonzero(flat == length)
+            most = max(1, DENSE_CELLS // length)
+            n = self.lo.shape[1]
+            for low in range(0, len(cells), most):
+                some = cells[low : low + most]
+                index = self.lo.ravel()[some][:, None] + np.arange(length)
+                yield (some // n, some % n), self.v[index], self.ts[index], some % n
+
+
+Function: TypeAlias = Callable[[Windows], Answer]
+
+
+def evaluate(ragged: Ragged, ends: Grid, at: Grid, width: int, function: Function, check: Check) -> tuple[Floats, Mask]:
+    """A window function over all series: (v float64[S, n], ok bool[S, n]) with n = ends.n.
+
+    `ends` is the grid of the windows' ends, `at` that of the evaluation times (as long, or longer where @ pins
+    the windows to one time; the answer then has the length of `at` only if the function looks at it).
+    """
+    size = ragged.size
+    n = max(ends.n, at.n)
+    if not size:
+        return np.zeros((0, n)), np.zeros((0, n), dtype=np.bool_)
+    if not len(ragged.ts):
+        return np.zeros((size, n)), np.zeros((size, n), dtype=np.bool_)
+    if size == 1:
+        v, ok = function(_shared(ragged.v[None, :], ragged.ts, ends, at, width))
+        return np.broadcast_to(v, (1, n)), np.broadcast_to(ok, (1, n))
+    out = np.empty((size, n))
+    present = np.empty((size, n), dtype=np.bool_)
+    rest = np.arange(size, dtype=np.int64)
+    if ends.n > 1:
+        rest = _grouped(ragged, ends, at, width, function, check, out, present)
+    if len(rest):
+        _flat(ragged, rest, ends, at, width, function, check, out, present)
+    return out, present
+
+
+def _grouped(
+    ragged: Ragged,
+    ends: Grid,
+    at: Grid,
+    width: int,
+    function: Function,
+    check: Check,
+    out: Floats,
+    present: Mask,
+) -> Index:
+    """Series with shared timestamps, group by group; gives the rows that are left for the flat way."""
+    clocks = ragged.clocks()
+    order = np.argsort(clocks, kind="stable")
+    ordered = clocks[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    stops = np.append(starts[1:], len(order))
+    left = [order[low:high] for low, high in zip(starts, stops, strict=True) if high - low < SHARED_ROWS]
+    most = max(SHARED_ROWS, CELLS_PER_BLOCK // ends.n)
+    for low, high in zip(starts.tolist(), stops.tolist(), strict=True):
+        if high - low < SHARED_ROWS:
+            continue
+        first = int(order[low])
+        ts = ragged.ts[ragged.off[first] : ragged.off[first + 1]]
+        if not len(ts):
+            present[order[low:high]] = False
+            continue
+        for begin in range(low, high, most):
+            rows = order[begin : min(begin + most, high)]
+            check()
+            v, ok = function(_shared(_matrix(ragged, rows, len(ts)), ts, ends, at, width))
+            if rows[-1] - rows[0] == len(rows) - 1:
+                out[rows[0] : rows[-1] + 1] = v
+                present[rows[0] : rows[-1] + 1] = ok
+            else:
+                out[rows] = v
+                present[rows] = ok
+    return np.sort(np.concatenate(left)) if left else np.zeros(0, dtype=np.int64)
+
+
+def _matrix(ragged: Ragged, rows: Index, length: int) -> Floats:
+    """float64[rows, length] of series with the same number of samples; a view where they lie side by side."""
+    starts = ragged.off[rows]
+    if int(starts[-1] - starts[0]) == (len(rows) - 1) * length and int(rows[-1] - rows[0]) == len(rows) - 1:
+        return ragged.v[starts[0] : starts[0] + len(rows) * length].reshape(len(rows), length)
+    gathered: Floats = ragged.v[starts[:, None] + np.arange(length)]
+    return gathered
+
+
+def _shared(v: Floats, ts: Times, ends: Grid, at: Grid, width: int) -> Windows:
+    times = ends.times()
+    hi = ts.searchsorted(times, side="right")[None, :]
+    lo = ts.searchsorted(times - width, side="right")[None, :]
+    return Windows(v, ts, lo, hi, len(v), True, times, at.times() if at is not ends else times, width)
+
+
+def _flat(
+    ragged: Ragged,
+    rows: Index,
+    ends: Grid,
+    at: Grid,
+    width: int,
+    function: Function,
+    check: Check,
+    out: Floats,
+    present: Mask,
+) -> None:
+    most = max(1, CELLS_PER_BLOCK // ends.n)
+    times, evaluated = ends.times(), at.times()
+    whole = len(rows) == ragged.size
+    for begin in range(0, len(rows), most):
+        check()
+        some = rows[begin : begin + most]
+        if whole:
+            low, high = int(ragged.off[begin]), int(ragged.off[begin + len(some)])
+            ts, v = ragged.ts[low:high], ragged.v[low:high]
+            off = ragged.off[begin : begin + len(some) + 1] - low
+        else:
+            part = ragged.take(some)
+            ts, v, off = part.ts, part.v, part.off
+        if not len(ts):
+            present[some] = False
+            continue
+        lo, hi = bounds(ts, off, ends, width)
+        block_v, block_ok = function(Windows(v, ts, lo, hi, len(some), False, times, evaluated, width))
+        out[some], present[some] = block_v, block_ok
+
+
+def bounds(ts: Times, off: Index, ends: Grid, width: int) -> tuple[Index, Index]:
+    """(lo, hi) int64[S, n] of the windows (end - width, end]: sample numbers in ts, hi exclusive."""
+    if ends.n == 1:
+        return _upto(ts, off, ends.start - width), _upto(ts, off, ends.start)
+    if width % ends.step == 0 and width // ends.step <= 2 * ends.n:
+        # The lower bounds are the upper bounds of `width / step` steps earlier: one pass for both.
+        back = width // ends.step
+        upto = _scatter(ts, off, Grid(ends.start - width, ends.step, ends.n + back))
+        return upto[:, : ends.n], upto[:, back:]
+    lower = Grid(ends.start - width, ends.step, ends.n)
+    return _scatter(ts, off, lower), _scatter(ts, off, ends)
+
+
+def _upto(ts: Times, off: Index, time: int) -> Index:
+    """int64[S, 1]: one past each series' last sample at or before a time."""
+    if not len(ts):
+        return off[:-1, None].copy()
+    if int(ts.min()) > time:
+        return off[:-1, None]
+    if int(ts.max()) <= time:
+        return off[1:, None]
+    before = np.zeros(len(ts) + 1, dtype=np.int64)
+    np.cumsum(ts <= time, out=before[1:])
+    return (off[:-1] + before[off[1:]] - before[off[:-1]])[:, None]
+
+
+def _scatter(ts: Times, off: Index, grid: Grid) -> Index:
+    """The same for each step of a grid, int64[S, n]: every sample writes its number where its step begins."""
+    rows = len(off) - 1
+    width = grid.n + 1
+    step = (ts - grid.start + (grid.step - 1)) // grid.step
+    np.clip(step, 0, grid.n, out=step)
+    step += np.repeat(np.arange(rows, dtype=np.int64) * width, np.diff(off))
+    out = np.zeros(rows * width, dtype=np.int64)
+    out[::width] = off[:-1]
+    out[step] = np.arange(1, len(ts) + 1, dtype=np.int64)  # the last write wins: samples ascend in time
+    table = out.reshape(rows, width)
+    np.maximum.accumulate(table, axis=1, out=table)
+    return table[:, : grid.n]
+
+
+# -- instant selectors -----------------------------------------------------------------------------------------------
+
+
+def newest(windows: Windows) -> Answer:
+    """The last sample of the lookback window; a staleness marker there ends the series."""
+    last = windows.hi - 1
+    v = windows.value(last)
+    return v, (windows.count > 0) & ~stale_mask(v)
+
+
+def newest_time(windows: Windows) -> Answer:
+    """The timestamp of that sample in seconds."""
+    last = windows.hi - 1
+    seconds = windows.time(last) / 1000
+    return seconds, (windows.count > 0) & ~stale_mask(windows.value(last))
+
+
+# -- counters and gauges ---------------------------------------------------------------------------------------------
+
+
+def extrapolated(windows: Windows, *, counter: bool, per_second: bool) -> Answer:
+    """rate, increase and delta, with Prometheus' extrapolation to the window's edges."""
+    count = windows.count
+    ok = count >= 2
+    last = windows.hi - 1
+    with np.errstate(all="ignore"):
+        start, stop = windows.time(windows.lo), windows.time(last)
+        spanned = (stop - start) / 1000
+        spacing = spanned / (count - 1)
+        to_start = (start - (windows.ends - windows.width)) / 1000
+        to_end = (windows.ends - stop) / 1000
+        to_start = np.where(to_start >= spacing * 1.1, spacing / 2, to_start)
+        to_end = np.where(to_end >= spacing * 1.1, spacing / 2, to_end)
+        divisor = windows.width / 1000 if per_second else 1.0
+        first = windows.value(windows.lo)
+        increase = windows.value(last)
+        increase -= first
+        if not counter:
+            increase *= (spanned + to_start + to_end) / spanned / divisor
+            return increase, ok
+        _add_resets(windows, increase)
+        # A counter is not extrapolated below zero: the part before the first sample is at most its value.
+        before = increase * (to_start / spanned)
+        clamped = np.minimum(before, first)
+        if (first < 0).any():
+            clamped = np.where(first < 0, before, clamped)
+        increase *= (spanned + to_end) / spanned
+        increase += clamped
+        if divisor != 1.0:
+            increase /= divisor
+    return increase, ok
+
+
+def _add_resets(windows: Windows, increase: Floats) -> None:
+    """Adds what counters lost in resets inside each window; only rows that have any are looked at."""
+    v = windows.v
+    if windows.shared:
+        falls = v[:, 1:] < v[:, :-1]
+        rows = np.flatnonzero(falls.any(axis=1))
+        if not len(rows):
+            return
+        lost: Floats = np.zeros((len(rows), v.shape[1]))
+        lost[:, 1:] = np.where(falls[rows], v[rows, :-1], 0.0)
+        increase[rows] += _after_first(windows, lost)
+        return
+    falls = v[1:] < v[:-1]
+    if not falls.any():
+        return
+    lost = np.zeros(len(v))
+    lost[1:] = np.where(falls, v[:-1], 0.0)
+    # A fall across the border of two series is never inside a window, for windows start after their first sample.
+    falling = np.zeros(len(v) + 1, dtype=np.int64)
+    np.cumsum(lost != 0, out=falling[1:])
+    low = np.minimum(windows.lo + 1, windows.hi)
+    cells = np.flatnonzero((falling[windows.hi] > falling[low]).ravel())
+    if len(cells):
+        pairs = np.empty(2 * len(cells), dtype=np.int64)
+        pairs[::2], pairs[1::2] = low.ravel()[cells], windows.hi.ravel()[cells]
+        increase.ravel()[cells] += np.add.reduceat(np.append(lost, 0.0), pairs)[::2]
+
+
+def _after_first(windows: Windows, lost: Floats) -> Floats:
+    """Sums over lo + 1..hi of a shared block's rows."""
+    low = np.minimum(windows.lo + 1, windows.hi)
+    part = Windows(lost, windows.ts, low, windows.hi, len(lost), True, windows.ends, windows.at, windows.width)
+    return np.where(windows.hi > low, part.reduce(np.add), 0.0)
+
+
+def instant_rate(windows: Windows, *, counter: bool) -> Answer:
+    """irate and idelta: the last two samples of the window."""
+    last = windows.hi - 1
+    newer, older = windows.value(last), windows.value(last - 1)
+    ok = windows.count >= 2
+    with np.errstate(all="ignore"):
+        if not counter:
+            return newer - older, ok
+        seconds = (windows.time(last) - windows.time(last - 1)) / 1000
+        return np.where(newer < older, newer, newer - older) / seconds, ok & (seconds != 0)
+
+
+def _transitions(windows: Windows, happened: Mask) -> Answer:
+    """How often `happened` (about a sample and the one before it, first column meaningless) inside each window."""
+    before: Index = np.zeros((*happened.shape[:-1], happened.shape[-1] + 1), dtype=np.int64)
+    np.cumsum(happened, axis=-1, out=before[..., 1:])
+    low = np.minimum(windows.lo + 1, windows.hi)
+    counts = before[:, windows.hi[0]] - before[:, low[0]] if windows.shared else before[windows.hi] - before[low]
+    return counts.astype(np.float64), windows.count >= 1
+
+
+def changes(windows: Windows) -> Answer:
+    v = windows.v
+    happened = np.zeros(v.shape, dtype=np.bool_)
+    newer, older = v[..., 1:], v[..., :-1]
+    happened[..., 1:] = (newer != older) & ~(np.isnan(newer) & np.isnan(older))
+    return _transitions(windows, happened)
+
+
+def resets(windows: Windows) -> Answer:
+    v = windows.v
+    happened = np.zeros(v.shape, dtype=np.bool_)
+    happened[..., 1:] = v[..., 1:] < v[..., :-1]
+    return _transitions(windows, happened)
+
+
+# -- over time -------------------------------------------------------------------------------------------------------
+
+
+def sums(windows: Windows) -> Answer:
+    ok = windows.count >= 1
+    with np.errstate(all="ignore"):
+        total = windows.reduce(np.add)
+        if windows.v.size and float(np.fmin.reduce(windows.v, axis=None)) < 0:
+            size = windows.reduce(np.add, np.abs(windows.v))
+            wrong = ok & (np.abs(total) < CANCELLATION * size) & np.isfinite(size)
+            if wrong.any():
+                total = total.copy()
+                for row, step in zip(*(part.tolist() for part in np.nonzero(wrong)), strict=True):
+                    total[row, step] = fsum(_window(windows, row, step).tolist())
+    return total, ok
+
+
+def _window(windows: Windows, row: int, step: int) -> Floats:
+    """The samples of one window."""
+    at = 0 if windows.shared else row
+    low, high = int(windows.lo[at, step]), int(windows.hi[at, step])
+    return windows.v[row, low:high] if windows.shared else windows.v[low:high]
+
+
+def averages(windows: Windows) -> Answer:
+    total, ok = sums(windows)
+    with np.errstate(all="ignore"):
+        mean = total / windows.count
+        overflown = ok & np.isinf(mean)
+        if overflown.any():
+            mean = mean.copy()
+            for row, step in zip(*(part.tolist() for part in np.nonzero(overflown)), strict=True):
+                samples = _window(windows, row, step)
+                if np.isfinite(samples).all():
+                    mean[row, step] = float((samples * 2.0**-64).mean()) * 2.0**64
+    return mean, ok
+
+
+def minima(windows: Windows) -> Answer:
+    with np.errstate(all="ignore"):
+        return windows.reduce(np.fmin), windows.count >= 1
+
+
+def maxima(windows: Windows) -> Answer:
+    with np.errstate(all="ignore"):
+        return windows.reduce(np.fmax), windows.count >= 1
+
+
+def counts(windows: Windows) -> Answer:
+    return windows.count.astype(np.float64), windows.count >= 1
+
+
+def presence(windows: Windows) -> Answer:
+    return np.ones(windows.lo.shape), windows.count >= 1
+
+
+def last(windows: Windows) -> Answer:
+    return windows.value(windows.hi - 1), windows.count >= 1
+
+
+def first(windows: Windows) -> Answer:
+    return windows.value(windows.lo), windows.count >= 1
+
+
+def first_time(windows: Windows) -> Answer:
+    return windows.time(windows.lo) / 1000, windows.count >= 1
+
+
+def last_time(windows: Windows) -> Answer:
+    return windows.time(windows.hi - 1) / 1000, windows.count >= 1
+
+
+Dense: TypeAlias = Callable[[Floats, Times, Index], Floats]
+"""(values [..., c], times [..., c], steps [...]) -> one number a window."""
+
+
+def by_window(windows: Windows, function: Dense, least: int = 1) -> Answer:
+    """A function that needs all samples of a window side by side."""
+    n = windows.lo.shape[1]
+    out = np.zeros((windows.rows, n))
+    with np.errstate(all="ignore"):
+        for cell, values, times, steps in windows.dense():
+            if values.shape[-1] >= least:
+                out[cell] = function(values, times, steps)
+    return out, windows.count >= least
+
+
+def variance(values: Floats, _times: Times, _steps: Index) -> Floats:
+    """Around the first sample, so that equal samples give exactly 0."""
+    moved = values - values[..., :1]
+    moved -= moved.mean(axis=-1, keepdims=True)
+    squares: Floats = np.square(moved, out=moved).mean(axis=-1)
+    return squares
+
+
+def deviation(values: Floats, times: Times, steps: Index) -> Floats:
+    return np.sqrt(variance(values, times, steps))
+
+
+def sorted_quantile(values: Floats, q: Floats) -> Floats:
+    """The q-quantile along the last axis; NaN counts as the smallest value, as in Prometheus.
+
+    q is as wide as values[..., 0].
+    """
+    size = values.shape[-1]
+    ordered = np.sort(values, axis=-1)
+    nans = np.isnan(values).sum(axis=-1)
+    rank = np.clip(np.nan_to_num(q), 0.0, 1.0) * (size - 1)
+    lower = np.floor(rank)
+    weight = rank - lower
+    low = np.broadcast_to(lower.astype(np.int64), nans.shape)
+    high = np.minimum(low + 1, size - 1)
+    # np.sort puts NaN last: turn the ring so that they come first.
+    below = np.take_along_axis(ordered, ((low - nans) % size)[..., None], axis=-1)[..., 0]
+    above = np.take_along_axis(ordered, ((high - nans) % size)[..., None], axis=-1)[..., 0]
+    mixed = below * (1 - weight) + above * weight
+    return outside(mixed, q)
+
+
+def outside(v: Floats, q: Floats) -> Floats:
+    """v where q is a quantile; -Inf, +Inf or NaN where it lies below 0, above 1 or is none."""
+    return np.where(np.isnan(q), np.nan, np.where(q < 0, -np.inf, np.where(q > 1, np.inf, v)))
+
+
+def quantiles(windows: Windows, q: Floats) -> Answer:
+    """quantile_over_time; q float64[n]."""
+
+    def at_steps(values: Floats, _times: Times, steps: Index) -> Floats:
+        return sorted_quantile(values, q[steps] if len(q) == windows.lo.shape[1] else q)
+
+    return by_window(windows, at_steps)
+
+
+def absolute_deviation(values: Floats, _times: Times, _steps: Index) -> Floats:
+    """The median of the distances from the median."""
+    median = np.median(values, axis=-1, keepdims=True)
+    result: Floats = np.median(np.abs(values - median), axis=-1)
+    return result
+
+
+def extreme_times(windows: Windows, *, largest: bool) -> Answer:
+    """ts_of_max_over_time and ts_of_min_over_time."""
+    return by_window(windows, lambda v, ts, _steps: _extreme_time(v, ts, largest=largest))
+
+
+def _extreme_time(values: Floats, times: Times, *, largest: bool) -> Floats:
+    """When the last of the largest (smallest) samples was taken, in seconds; NaN only wins where all are NaN."""
+    ranked = np.where(np.isnan(values), -np.inf, values if largest else -values)
+    # All-NaN windows and windows of -Inf agree on the last sample.
+    reversed_at = np.argmax(ranked[..., ::-1], axis=-1)
+    at = values.shape[-1] - 1 - reversed_at
+    picked = np.take_along_axis(np.broadcast_to(times, values.shape), at[..., None], axis=-1)[..., 0]
+    return np.asarray(picked / 1000, dtype=np.float64)
+
+
+def regression(values: Floats, times: Times, origin: Times | Floats) -> tuple[Floats, Floats]:
+    """(slope per second, value at `origin` ms) of the least-squares line; a constant window is exactly flat.
+
+    Any infinity makes both NaN, as in Prometheus.
+    """
+    x = (times - times[..., :1]) / 1000
+    mean_x = x.mean(axis=-1, keepdims=True)
+    x = x - mean_x
+    moved = values - values[..., :1]
+    mean_y = moved.mean(axis=-1)
+    slope = (x * moved).sum(axis=-1) / np.square(x).sum(axis=-1)
+    slope = np.where(np.isfinite(slope), slope, np.nan)
+    distance = (origin - times[..., 0]) / 1000 - mean_x[..., 0]
+    return slope, values[..., 0] + mean_y + slope * distance
+
+
+def derivatives(windows: Windows) -> Answer:
+    return by_window(windows, lambda v, ts, _steps: regression(v, ts, ts[..., 0])[0], least=2)
+
+
+def predictions(windows: Windows, ahead: Floats) -> Answer:
+    """predict_linear: counts from the evaluation time, also where @ or offset moved the window."""
+    n = max(windows.lo.shape[1], len(windows.at))
+    targets = np.broadcast_to(windows.at + ahead * 1000, (n,))
+    if n == windows.lo.shape[1]:
+        return by_window(windows, lambda v, ts, steps: regression(v, ts, targets[steps])[1], least=2)
+    # One pinned window seen from n evaluation times.
+    slope, ok = by_window(windows, lambda v, ts, _steps: regression(v, ts, ts[..., 0])[0], least=2)
+    start, _ = by_window(windows, lambda v, ts, _steps: regression(v, ts, ts[..., 0])[1], least=2)
+    return start + slope * (targets - windows.time(windows.lo)) / 1000, ok
+
+
+def smoothed(windows: Windows, factor: Floats, trend: Floats) -> Answer:
+    """double_exponential_smoothing; both factors float64[n]."""
+    n = windows.lo.shape[1]
+    factors, trends = (x if len(x) == n else x[:1].repeat(n) for x in (factor, trend))
+    return by_window(windows, lambda v, _ts, steps: _smoothing(v, factors[steps], trends[steps]), least=2)
+
+
+def _smoothing(values: Floats, factor: Floats, trend: Floats) -> Floats:
+    """Holt's double exponential smoothing along the last axis; factor and trend as wide as values[..., 0]."""
+    level = values[..., 0]
+    before = level
+    slope = values[..., 1] - values[..., 0]
+    for i in range(1, values.shape[-1]):
+        if i > 1:
+            slope = trend * (level - before) + (1 - trend) * slope
+        before, level = level, factor * values[..., i] + (1 - factor) * (level + slope)
+    return level

@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "apps.notifications",
     "apps.oncall",
     "apps.dashboards",
+    "monitoring_portal",
 ]
 INSTALLED_APPS = [  # scaffolding while the rooms are built; goes with the last of them
     app for app in INSTALLED_APPS if not app.startswith("apps.") or (ROOT / app.replace(".", "/") / "apps.py").exists()

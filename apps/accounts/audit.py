@@ -59,7 +59,7 @@ def verb(name: str, *, right: Right | None = None) -> Callable[[Callable[P, R]],
 
         @functools.wraps(function)
         def act(*args: P.args, **kwargs: P.kwargs) -> R:
-            by = kwargs["by"]
+            by = kwargs.get("by", parameters["by"].default)
             if not isinstance(by, Principal):
                 raise TypeError(f"The verb {name} wants a Principal as `by`, not {type(by).__name__}.")
             if right is not None:

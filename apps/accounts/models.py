@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -33,7 +33,7 @@ class User(AbstractUser):
         "may open the admin", default=True, help_text="The admin shows a person what their roles allow, no more."
     )
 
-    objects = People()
+    objects: ClassVar[People] = People()
 
     _rights: frozenset[Right] | None = None
 
@@ -47,6 +47,10 @@ class User(AbstractUser):
         if self._rights is None:
             self._rights = rights_of_roles(list(self.groups.values_list("name", flat=True)))
         return self._rights
+
+    def forget_rights(self) -> None:
+        """Read the roles again on next use."""
+        self._rights = None
 
     def can(self, right: Right) -> bool:
         """Tell whether this person has the right (for templates and tests; edges ask the principal)."""

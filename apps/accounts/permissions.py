@@ -3,6 +3,8 @@
 The values themselves (Right, Scope, Principal, …) live in `rights` and are handed on from here.
 """
 
+import base64
+import binascii
 import functools
 import hashlib
 import hmac
@@ -54,6 +56,7 @@ __all__ = [
     "page",
     "principal_of",
     "require",
+    "secret_in",
 ]
 
 REFUSALS = Counter(
@@ -89,6 +92,27 @@ class _Known:
 _lock = threading.Lock()
 _known: "OrderedDict[str, _Known]" = OrderedDict()
 _failures: "OrderedDict[str, tuple[float, int]]" = OrderedDict()
+
+
+WHO_ARE_YOU: Final = "Authentication is needed: send a token as `Authorization: Bearer …` or `X-API-Key`, or log in."
+UNKNOWN: Final = "The token is unknown, expired or revoked; an administrator can issue another."
+
+
+def secret_in(authorization: str, api_key: str) -> str | None:
+    """Return the token's secret in the headers `Authorization` (Bearer, Token, Basic) and `X-API-Key`, or None.
+
+    Basic carries the secret as password, any user name: for tools that know nothing else.
+    """
+    kind, _, rest = authorization.strip().partition(" ")
+    match kind.lower():
+        case "bearer" | "token":
+            return rest.strip()
+        case "basic":
+            try:
+                return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
+            except (binascii.Error, UnicodeDecodeError):
+                return ""
+    return api_key.strip() or None
 
 
 def digest_of(secret: str) -> str:

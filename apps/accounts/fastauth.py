@@ -1,0 +1,128 @@
+"""Authentication for what runs outside Django's handler: the bare-ASGI fast lane and WebSockets.
+
+Works on the ASGI scope alone; tokens, cache, throttle and refusal texts are those of the API. Call from a thread
+(it may ask the database).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import orjson
+from django.conf import settings
+from django.contrib import auth
+from django.db import close_old_connections
+from django.http import HttpRequest
+from django.http.request import split_domain_port, validate_host
+
+from apps.accounts import permissions
+from apps.accounts.permissions import Principal, Right, Throttled
+
+ASGIScope = Mapping[str, Any]
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not served: HTTP status, JSON body, and seconds to wait (429 only)."""
+
+    status: int
+    body: bytes
+    retry_after: int = 0
+
+
+def _refuse(status: int, sentence: str, retry_after: float = 0) -> Refusal:
+    return Refusal(status, orjson.dumps({"error": sentence}), int(retry_after + 0.999))
+
+
+def header(scope: ASGIScope, name: bytes) -> str:
+    """Return the first header of that (lower-case) name, or an empty string."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def address_of(scope: ASGIScope) -> str:
+    """Return the caller's address as the server saw it (behind a trusted proxy: as the proxy told)."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def anonymous(scope: ASGIScope) -> Principal:
+    """Return the caller of a lane that is open to all, without asking who it is."""
+    return Principal.anonymous(address=address_of(scope), via="api")
+
+
+def identify(scope: ASGIScope, right: Right) -> tuple[Principal, Refusal | None]:
+    """Return who calls, and a refusal unless they have the right.
+
+    A token counts for every method, a log-in session only for safe ones: there is no CSRF check out here.
+    """
+    nobody = anonymous(scope)
+    try:
+        secret = permissions.secret_in(header(scope, b"authorization"), header(scope, b"x-api-key"))
+        if secret is not None:
+            found = permissions.authenticate(secret, address=nobody.address)
+            if found is None:
+                return nobody, _refuse(401, permissions.UNKNOWN)
+        else:
+            found = _of_session(scope) if scope.get("method", "GET") in SAFE else None
+    except Throttled as wait:
+        return nobody, _refuse(429, str(wait), wait.retry_after)
+    finally:
+        close_old_connections()  # out here no signal of Django's handler does it
+    if found is None or found.kind == "anonymous":
+        permissions.REFUSALS.inc(reason="anonymous")
+        return nobody, _refuse(401, permissions.WHO_ARE_YOU)
+    if not found.can(right):
+        permissions.REFUSALS.inc(reason="right")
+        return found, _refuse(403, f"{found.name} may not do this: it needs the right to {right.value}.")
+    return found, None
+
+
+def _of_session(scope: ASGIScope) -> Principal | None:
+    """Return the logged-in person of the session cookie, if there is one."""
+    try:
+        cookies = SimpleCookie(header(scope, b"cookie"))
+    except CookieError:
+        return None
+    if (morsel := cookies.get(settings.SESSION_COOKIE_NAME)) is None:
+        return None
+    store = import_module(settings.SESSION_ENGINE).SessionStore(morsel.value)
+    # get_user reads request.session and nothing else of a request.
+    user = auth.get_user(cast(HttpRequest, SimpleNamespace(session=store)))
+    return Principal.of_user(cast(Any, user), address_of(scope), "api")
+
+
+def socket_principal(scope: ASGIScope) -> Principal:
+    """Return who opened a WebSocket: a token in its headers, else the session's person (channels' `scope["user"]`).
+
+    Somebody with a wrong token, too many wrong tokens, or a page of a foreign origin is anonymous.
+    """
+    nobody = Principal.anonymous(address=address_of(scope))
+    if not origin_allowed(scope):
+        return nobody
+    if (secret := permissions.secret_in(header(scope, b"authorization"), header(scope, b"x-api-key"))) is not None:
+        try:
+            return permissions.authenticate(secret, address=nobody.address, via="page") or nobody
+        except Throttled:
+            return nobody
+    user = scope.get("user")
+    return nobody if user is None else Principal.of_user(user, nobody.address)
+
+
+def origin_allowed(scope: ASGIScope) -> bool:
+    """Tell whether a WebSocket was opened by one of the portal's own pages: cookies alone would let any site in.
+
+    The origin must be the host that was asked for, and that one of ALLOWED_HOSTS (else a re-bound name would do).
+    Programs send no Origin; they bring a token or get nothing.
+    """
+    origin, host = header(scope, b"origin"), header(scope, b"host")
+    if not origin:
+        return True
+    if origin == settings.PORTAL_URL:
+        return True
+    domain, _ = split_domain_port(host.lower())
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS) and urlsplit(origin).netloc == host

@@ -1,0 +1,174 @@
+"""E-mail, by SMTP or any provider that Anymail knows: plain text and HTML, one thread per group of alerts."""
+
+import hashlib
+import smtplib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from anymail.exceptions import AnymailAPIError, AnymailConfigurationError, AnymailError
+from django import forms
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.mail import EmailMultiAlternatives
+from django.core.validators import validate_email
+from django.template.loader import render_to_string
+
+from apps.notifications.channels import Channel, DeliveryFailed
+from apps.notifications.message import Message
+
+
+class Addresses(forms.CharField):
+    """E-mail addresses separated by commas or lines; the value is a list."""
+
+    widget = forms.Textarea
+
+    def to_python(self, value: Any) -> Any:
+        """Split what was typed, keep what is a list already."""
+        parts = value if isinstance(value, (list, tuple)) else str(value or "").replace("\n", ",").split(",")
+        return list(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
+
+    def validate(self, value: Any) -> None:
+        """Name the address that is wrong."""
+        super().validate(value or "")
+        for address in value:
+            try:
+                validate_email(address)
+            except ValidationError:
+                raise ValidationError(f"{address!r} is no e-mail address.") from None
+
+    def run_validators(self, value: Any) -> None:
+        """Each address has been looked at; the text's own validators do not apply to a list."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show a list as text."""
+        return ", ".join(value) if isinstance(value, (list, tuple)) else value
+
+
+class Email(Channel):
+    """Sends through Django's mail backend, which `SMTP_*` or an Anymail provider configures."""
+
+    kind = "email"
+    label = "E-mail"
+
+    class Config(forms.Form):
+        """From whom and to whom."""
+
+        to = Addresses(
+            required=False, help_text="Separated by commas. Empty: every active administrator who has an address."
+        )
+        from_address = forms.EmailField(
+            required=False, label="From", help_text="Empty: ALERT_EMAIL_FROM, or the portal's default."
+        )
+
+    def send(self, message: Message, key: uuid.UUID) -> str:
+        """Send one e-mail to all addresses; the Message-ID is the delivery's key, the same on every try."""
+        to = list(self.settings.get("to") or self.sender.administrators)
+        if not to:
+            raise DeliveryFailed(
+                f"{self.sender.contact} has no address: enter one, or give an administrator an e-mail address.",
+                permanent=True,
+            )
+        host = urlsplit(self.sender.portal_url).hostname or "monitoring-portal"
+        mail = compose(
+            message,
+            sender=self.settings.get("from_address") or settings.DEFAULT_FROM_EMAIL,
+            to=to,
+            message_id=f"<{key}@{host}>",
+            thread=f"<{thread_of(message, key)}@{host}>",
+        )
+        try:
+            mail.send()
+        except Exception as error:
+            raise failure(error) from error
+        status = getattr(mail, "anymail_status", None)
+        return str(getattr(status, "message_id", None) or f"{key}@{host}")
+
+    @classmethod
+    def address(cls, config: Mapping[str, Any]) -> str:
+        """Return the recipients."""
+        return ", ".join(config.get("to") or ()) or "the administrators"
+
+
+def thread_of(message: Message, key: uuid.UUID) -> str:
+    """Return the name of the thread: all messages of one group hang from the same (virtual) first message."""
+    if not message.group_key:
+        return f"thread-{key}"
+    return "thread-" + hashlib.sha256(message.group_key.encode()).hexdigest()[:32]
+
+
+def compose(message: Message, *, sender: str, to: list[str], message_id: str, thread: str) -> EmailMultiAlternatives:
+    """Return the e-mail: text, HTML, and the headers by which mail programs keep one group in one thread."""
+    context = {"message": message}
+    mail = EmailMultiAlternatives(
+        subject=" ".join(message.title.split())[:200],
+        body=render_to_string("notifications/email.txt", context),
+        from_email=sender,
+        to=to,
+        headers={
+            "Message-ID": message_id,
+            "In-Reply-To": thread,
+            "References": thread,
+            "Auto-Submitted": "auto-generated",
+            "X-Portal-Severity": message.severity,
+            "X-Portal-Status": message.status,
+        },
+    )
+    if message.severity == "critical" and message.status == "firing":
+        mail.extra_headers["X-Priority"] = "1"
+    mail.attach_alternative(render_to_string("notifications/email.html", context), "text/html")
+    return mail
+
+
+def failure(error: Exception) -> DeliveryFailed:
+    """Tell what went wrong and whether it lasts: SMTP 4xx and networks pass, 5xx, wrong settings and addresses stay.
+
+    SMTP codes are those of RFC 5321 §4.2; the server's own words are quoted, never the login.
+    """
+    match error:
+        case smtplib.SMTPAuthenticationError():
+            return DeliveryFailed(
+                f"The mail server refuses the login ({error.smtp_code}): check SMTP_USER and SMTP_PASSWORD.",
+                permanent=True,
+            )
+        case smtplib.SMTPRecipientsRefused():
+            refused = dict(error.recipients)
+            words = "; ".join(f"{address}: {code} {_words(text)}" for address, (code, text) in refused.items())
+            permanent = all(500 <= code < 600 for code, _ in refused.values())
+            return DeliveryFailed(f"The mail server refuses every address ({words}).", permanent=permanent)
+        case smtplib.SMTPResponseException():
+            return DeliveryFailed(
+                f"The mail server answered {error.smtp_code} {_words(error.smtp_error)}.",
+                permanent=500 <= error.smtp_code < 600,
+            )
+        case smtplib.SMTPNotSupportedError():
+            return DeliveryFailed(
+                f"The mail server does not offer what SMTP_TLS or SMTP_USER ask for ({error}).", permanent=True
+            )
+        case smtplib.SMTPException():
+            return DeliveryFailed(f"The mail server broke off ({type(error).__name__}).", permanent=False)
+        case AnymailConfigurationError() | ImproperlyConfigured():
+            return DeliveryFailed("The mail provider is not configured: check EMAIL_BACKEND.", permanent=True)
+        case AnymailAPIError():
+            code = getattr(error, "status_code", None)
+            passing = code is None or code in {408, 425, 429} or code >= 500
+            return DeliveryFailed(f"The mail provider answered {code or 'nothing'}.", permanent=not passing)
+        case AnymailError():
+            return DeliveryFailed(f"The mail provider refuses the message ({type(error).__name__}).", permanent=True)
+        case OSError():
+            where = f"{settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
+            return DeliveryFailed(
+                f"The mail server {where} cannot be reached ({error.strerror or type(error).__name__}): "
+                "check SMTP_HOST and SMTP_PORT.",
+                permanent=False,
+            )
+        case ValueError():
+            return DeliveryFailed(f"The e-mail cannot be written: {error}", permanent=True)
+        case _:
+            return DeliveryFailed(f"The e-mail could not be sent ({type(error).__name__}).", permanent=False)
+
+
+def _words(text: bytes | str) -> str:
+    plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return " ".join(plain.split())[:200]

@@ -305,6 +305,8 @@ class Evaluator:
                 _check_smoothing(numbers[0], numbers[1])
                 function = partial(windows.smoothed, factor=numbers[0], trend=numbers[1])
         found = self.range_vector(args[where], grid)
+        if len(args) > 1 and found.ends.n < grid.n:
+            found = found._replace(ends=Grid(found.ends.start, 0, grid.n))
         self.check_cells(found.ragged.size, grid.n)
         v, ok = windows.evaluate(found.ragged, found.ends, grid, found.width, function, self.check)
         drop = found.drop if node.func.keeps_name else np.ones(found.ragged.size, dtype=np.bool_)
@@ -330,10 +332,7 @@ class Evaluator:
         return Vec(vec.labels, v, ok, np.ones(vec.size, dtype=np.bool_))
 
     def date_call(self, node: Call, grid: Grid) -> Vec:
-        if node.args:
-            vec = self.vector(node.args[0], grid)
-        else:
-            vec = _lone(grid.times() / 1000)
+        vec = self.vector(node.args[0], grid) if node.args else _lone(grid.times() / 1000)
         with np.errstate(all="ignore"):
             v = elementwise.CALENDAR[node.func.name](vec.v)
         return Vec(vec.labels, v, vec.ok, np.ones(vec.size, dtype=np.bool_))
@@ -354,6 +353,17 @@ class Evaluator:
     def pi(self, node: Call, grid: Grid) -> Scalar:
         return Scalar(np.full(grid.n, np.pi))
 
+    def extreme(self, node: Call, grid: Grid) -> Scalar:
+        left, right = (self.scalar(arg, grid) for arg in node.args)
+        return Scalar(np.minimum(left, right) if node.func.name == "min_of" else np.maximum(left, right))
+
+    def query_time(self, node: Call, grid: Grid) -> Scalar:
+        """start(), end(), range() and step() of the whole query, in seconds."""
+        whole = self.grid
+        span = {"start": whole.start, "end": whole.end, "range": whole.end - whole.start}
+        step = whole.step if self.is_range else 0
+        return Scalar(np.full(grid.n, span.get(node.func.name, step) / 1000))
+
     def scalar_call(self, node: Call, grid: Grid) -> Scalar:
         vec = self.vector(node.args[0], grid)
         present = vec.ok.sum(axis=0)
@@ -366,13 +376,13 @@ class Evaluator:
     def absent(self, node: Call, grid: Grid) -> Vec:
         arg = unwrap(node.args[0])
         vec = self.vector(arg, grid)
-        return _absence(arg, ~vec.ok.any(axis=0))
+        return _absence(arg, vec.ok)
 
     def absent_over_time(self, node: Call, grid: Grid) -> Vec:
         arg = unwrap(node.args[0])
         found = self.range_vector(arg, grid)
         _, ok = windows.evaluate(found.ragged, found.ends, grid, found.width, windows.presence, self.check)
-        return _absence(arg.selector if isinstance(arg, Range) else arg, ~ok.any(axis=0))
+        return _absence(arg.selector if isinstance(arg, Range) else arg, ok)
 
     def sort(self, node: Call, grid: Grid) -> Vec:
         vec = self.vector(node.args[0], grid)
@@ -430,8 +440,9 @@ def _lone(v: Floats) -> Vec:
     return Vec(Labels.empty(1), v[None, :], np.ones((1, len(v)), dtype=np.bool_), np.zeros(1, dtype=np.bool_))
 
 
-def _absence(node: Expr, missing: Mask) -> Vec:
-    """1 where nothing is there, with the labels that the selector fixes by a single equality."""
+def _absence(node: Expr, ok: Mask) -> Vec:
+    """1 where none of the rows of ok bool[S, n] is there, with the labels that a selector fixes by an equality."""
+    missing: Mask = ~np.any(ok, axis=0)
     labels: dict[str, str] = {}
     if isinstance(node, Selector):
         labels = fixed_labels(node.matchers)
@@ -493,6 +504,8 @@ _SPECIAL: Final[dict[str, Callable[[Evaluator, Call, Grid], Value]]] = {
     "timestamp": Evaluator.timestamp,
     "time": Evaluator.time,
     "pi": Evaluator.pi,
+    **dict.fromkeys(("min_of", "max_of"), Evaluator.extreme),
+    **dict.fromkeys(("start", "end", "range", "step"), Evaluator.query_time),
     "scalar": Evaluator.scalar_call,
     "vector": Evaluator.vector_call,
     "absent": Evaluator.absent,

@@ -64,6 +64,8 @@ _TABLE: Final = (
     Function("timestamp", (VECTOR,)),
     Function("time", (), returns=SCALAR),
     Function("pi", (), returns=SCALAR),
+    *(Function(name, (), returns=SCALAR, experimental=True) for name in ("start", "end", "range", "step")),
+    *(Function(name, (SCALAR, SCALAR), returns=SCALAR, experimental=True) for name in ("min_of", "max_of")),
     Function("scalar", (VECTOR,), returns=SCALAR),
     Function("vector", (SCALAR,)),
     Function("sort", (VECTOR,), keeps_name=True),
@@ -86,7 +88,6 @@ UNSUPPORTED: Final[dict[str, str]] = {
     "histogram_quantiles": "is experimental in Prometheus; use one histogram_quantile() for each quantile",
     "info": "is experimental in Prometheus; use group_left() to join the labels of an info metric",
     "holt_winters": "was removed in Prometheus 3; it is called double_exponential_smoothing() there",
-    **dict.fromkeys(("start", "end", "range", "step", "min_of", "max_of"), "is experimental in Prometheus"),
     "start_timestamp": "needs start timestamps, which this store does not keep",
 }
 

@@ -79,8 +79,8 @@ def quantiles(found: Buckets, q: Floats) -> tuple[Vec, tuple[str, ...]]:
     forced = np.zeros(out.shape, dtype=np.bool_)
     for family in found.families:
         here = family.here.any(axis=1)
-        distinct_bounds: Mask = np.all(np.diff(family.bounds, axis=1) > 0, axis=1, keepdims=True)
-        simple = family.here.all(axis=1) & distinct_bounds
+        rising: Mask = np.all(family.bounds[:, 1:] > family.bounds[:, :-1], axis=1, keepdims=True)
+        simple = family.here.all(axis=1) & rising
         value, fixed = _quantiles(family.bounds, family.counts, q)
         for g, step in zip(*(part.tolist() for part in np.nonzero(here & ~simple)), strict=True):
             some = family.here[g, :, step]
@@ -195,13 +195,11 @@ def fraction(lower: float, upper: float, bounds: Sequence[float], counts: Sequen
         return nan
     if lower >= upper:
         return 0.0
-    below = _rank(lower, bound, count, count_partial=True)
-    above = _rank(upper, bound, count, count_partial=False)
-    return max(0.0, (above - below) / count[-1])
+    return max(0.0, (_rank(upper, bound, count) - _rank(lower, bound, count)) / count[-1])
 
 
-def _rank(value: float, bound: list[float], count: list[float], *, count_partial: bool) -> float:
-    """Observations up to a value; of an infinitely wide bucket all (count_partial) or none."""
+def _rank(value: float, bound: list[float], count: list[float]) -> float:
+    """Observations up to a value, as if those of infinitely wide buckets lay at infinity."""
     if value == -inf:
         return 0.0
     below, start = 0.0, 0.0 if bound[0] > 0 else -inf
@@ -210,7 +208,7 @@ def _rank(value: float, bound: list[float], count: list[float], *, count_partial
             return reached
         if value < upper:
             if isinf(start) or isinf(upper):
-                return reached if count_partial else below
+                return reached if isinf(start) else below
             return below + (reached - below) * max(0.0, (value - start) / (upper - start))
         below, start = reached, upper
     return count[-1]

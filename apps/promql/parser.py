@@ -1,5 +1,8 @@
 """PromQL text to a checked syntax tree: precedence climbing, type checks, positions in every error, and limits."""
 
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -76,6 +79,15 @@ _KEYWORD_OPERATORS: Final = frozenset(("and", "or", "unless", "atan2"))
 _EXPERIMENTAL_MODIFIERS: Final = frozenset(("anchored", "smoothed"))
 _FILLS: Final = frozenset(("fill", "fill_left", "fill_right"))
 _MAX_TIME: Final = 2**62
+_DURATION_FUNCTIONS: Final = frozenset(("step", "range", "min_of", "max_of", "start", "end"))
+_DURATION_ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "%": math.fmod,
+    "^": operator.pow,
+}
 
 
 @lru_cache(maxsize=4096)
@@ -312,19 +324,50 @@ class _Parser:
         return value
 
     def duration(self, what: str) -> int:
-        """Milliseconds of `5m`, `300` or `300.5` at the current token."""
-        sign = 1
-        if self.token.kind == OPERATOR and self.token.text in "+-":
-            sign = -1 if self.advance().text == "-" else 1
+        """Milliseconds of `5m`, `300`, or arithmetic on such (in brackets after offset)."""
         token = self.token
+        seconds = self.duration_primary(what) if what == "offset" else self.duration_expression(what, 0)
+        if not abs(seconds) * 1000 < _MAX_TIME:
+            raise self.error("duration out of range", token.start)
+        return round(seconds * 1000)
+
+    def duration_expression(self, what: str, floor: int) -> float:
+        left = self.duration_primary(what)
+        while self.token.kind == OPERATOR and _PRECEDENCE.get(self.token.text, 0) > max(floor, _PRECEDENCE["+"] - 1):
+            token = self.advance()
+            precedence = _PRECEDENCE[token.text]
+            right = self.duration_expression(what, precedence - 1 if token.text == "^" else precedence)
+            self.count(token.start)
+            try:
+                left = _DURATION_ARITHMETIC[token.text](left, right)
+            except ArithmeticError:
+                raise self.error("division by zero or overflow in duration", token.start) from None
+            if isinstance(left, complex):
+                raise self.error("duration is no real number", token.start)
+        return left
+
+    def duration_primary(self, what: str) -> float:
+        token = self.token
+        if token.kind == OPERATOR and token.text in "+-":
+            self.advance()
+            value = self.duration_primary(what) if what == "offset" else self.duration_expression(what, _UNARY)
+            return -value if token.text == "-" else value
         if token.kind == OPERATOR and token.text == "(":
-            raise self.error(f"arithmetic in durations {EXPERIMENTAL}", token.start)
+            self.advance()
+            self.depth += 1
+            self.count(token.start)
+            if self.depth > DEPTH_LIMIT:
+                raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", token.start)
+            value = self.duration_expression("duration expression", 0)
+            self.depth -= 1
+            self.expect(")", "duration expression")
+            return value
+        if token.kind == IDENTIFIER and token.word in _DURATION_FUNCTIONS:
+            raise self.error(f"{token.word}() in durations {EXPERIMENTAL}", token.start)
         if token.kind not in (NUMBER, DURATION):
             raise self.unexpected(what, "a duration or a number of seconds")
         self.advance()
-        if self.token.kind == OPERATOR and self.token.text in "+-*/%^" and what != "offset":
-            raise self.error(f"arithmetic in durations {EXPERIMENTAL}", self.token.start)
-        return sign * self.milliseconds(token)
+        return self.milliseconds(token) / 1000
 
     def milliseconds(self, token: Token) -> int:
         try:

@@ -1,4 +1,4 @@
-"""What a query will read, before it reads anything: absolute time ranges of its selectors and parts that do not move."""
+"""What a query will read, known before it reads: absolute time ranges of selectors, and parts that stay the same."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -75,7 +75,9 @@ def sort_rows(labels: Labels, names: Sequence[str], *, descending: bool) -> Inde
     """Rows in natural order (2 before 10) of these labels, then of the whole label sets."""
     order = labels.order().tolist()
     texts = [labels.texts(name) for name in names]
-    order.sort(key=lambda row: [natural(column[row]) for column in texts], reverse=descending)
+    order.sort(key=lambda row: [natural(column[row]) for column in texts])
+    if descending:
+        order.reverse()
     return np.array(order, dtype=np.int64)
 
 

@@ -121,8 +121,9 @@ Function: TypeAlias = Callable[[Windows], Answer]
 def evaluate(ragged: Ragged, ends: Grid, at: Grid, width: int, function: Function, check: Check) -> tuple[Floats, Mask]:
     """A window function over all series: (v float64[S, n], ok bool[S, n]) with n = ends.n.
 
-    `ends` is the grid of the windows' ends, `at` that of the evaluation times (as long, or longer where @ pins
-    the windows to one time; the answer then has the length of `at` only if the function looks at it).
+    `ends` is the grid of the windows' ends, `at` that of the evaluation times. Where @ pins the windows to one time,
+    `ends` has one step and the answer is repeated; for a function that looks at the evaluation time or has a
+    parameter of its own at each step, `ends` is as long as `at`, with a step of 0.
     """
     size = ragged.size
     n = max(ends.n, at.n)
@@ -234,6 +235,9 @@ def bounds(ts: Times, off: Index, ends: Grid, width: int) -> tuple[Index, Index]
     """(lo, hi) int64[S, n] of the windows (end - width, end]: sample numbers in ts, hi exclusive."""
     if ends.n == 1:
         return _upto(ts, off, ends.start - width), _upto(ts, off, ends.start)
+    if not ends.step:
+        lo, hi = bounds(ts, off, Grid(ends.start, 0, 1), width)
+        return lo.repeat(ends.n, axis=1), hi.repeat(ends.n, axis=1)
     if width % ends.step == 0 and width // ends.step <= 2 * ends.n:
         # The lower bounds are the upper bounds of `width / step` steps earlier: one pass for both.
         back = width // ends.step
@@ -523,7 +527,7 @@ def quantiles(windows: Windows, q: Floats) -> Answer:
     """quantile_over_time; q float64[n]."""
 
     def at_steps(values: Floats, _times: Times, steps: Index) -> Floats:
-        return sorted_quantile(values, q[steps] if len(q) == windows.lo.shape[1] else q)
+        return sorted_quantile(values, q[steps])
 
     return by_window(windows, at_steps)
 
@@ -572,21 +576,13 @@ def derivatives(windows: Windows) -> Answer:
 
 def predictions(windows: Windows, ahead: Floats) -> Answer:
     """predict_linear: counts from the evaluation time, also where @ or offset moved the window."""
-    n = max(windows.lo.shape[1], len(windows.at))
-    targets = np.broadcast_to(windows.at + ahead * 1000, (n,))
-    if n == windows.lo.shape[1]:
-        return by_window(windows, lambda v, ts, steps: regression(v, ts, targets[steps])[1], least=2)
-    # One pinned window seen from n evaluation times.
-    slope, ok = by_window(windows, lambda v, ts, _steps: regression(v, ts, ts[..., 0])[0], least=2)
-    start, _ = by_window(windows, lambda v, ts, _steps: regression(v, ts, ts[..., 0])[1], least=2)
-    return start + slope * (targets - windows.time(windows.lo)) / 1000, ok
+    targets = windows.at + ahead * 1000
+    return by_window(windows, lambda v, ts, steps: regression(v, ts, targets[steps])[1], least=2)
 
 
 def smoothed(windows: Windows, factor: Floats, trend: Floats) -> Answer:
     """double_exponential_smoothing; both factors float64[n]."""
-    n = windows.lo.shape[1]
-    factors, trends = (x if len(x) == n else x[:1].repeat(n) for x in (factor, trend))
-    return by_window(windows, lambda v, _ts, steps: _smoothing(v, factors[steps], trends[steps]), least=2)
+    return by_window(windows, lambda v, _ts, steps: _smoothing(v, factor[steps], trend[steps]), least=2)
 
 
 def _smoothing(values: Floats, factor: Floats, trend: Floats) -> Floats:

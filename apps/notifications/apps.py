@@ -8,3 +8,7 @@ class NotificationsConfig(AppConfig):
 
     name = "apps.notifications"
     verbose_name = "Notifications"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from apps.notifications import checks  # noqa: F401

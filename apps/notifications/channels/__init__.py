@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 
@@ -49,6 +49,9 @@ class Channel(Plugin):
     `Refused` (permanent) or `Unreachable` (tried again). It runs in a thread without a database. `key` is the
     idempotency key: the same one on every try of one delivery, to be handed to receivers that take one.
     """
+
+    timeout: ClassVar[float] = 10.0
+    """Seconds for which a receiver may be silent."""
 
     def __init__(self, settings: Mapping[str, Any], sender: Sender | None = None) -> None:
         self.settings = settings

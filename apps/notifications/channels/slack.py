@@ -47,7 +47,7 @@ class Slack(Channel):
         body = payload(message)
         if self.settings.get("channel"):
             body["channel"] = self.settings["channel"]
-        raise_for(http.send("POST", self.settings["webhook_url"], json=body), "Slack")
+        raise_for(http.send("POST", self.settings["webhook_url"], json=body, timeout=self.timeout), "Slack")
         return ""
 
     @classmethod

@@ -67,7 +67,8 @@ class Webhook(Channel):
         if secret := self.settings.get("signing_secret"):
             headers[SIGNATURE] = sign(content, secret, int(time.time()))
         url = self.settings["url"]
-        raise_for(http.send("POST", url, headers=headers, content=content), urlsplit(url).hostname or "The receiver")
+        response = http.send("POST", url, headers=headers, content=content, timeout=self.timeout)
+        raise_for(response, urlsplit(url).hostname or "The receiver")
         return ""
 
     @classmethod

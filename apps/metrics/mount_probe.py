@@ -70,8 +70,10 @@ class MountProbe:
         return Usage(*answer)
 
     def _exchange(self, path: str) -> list[float] | str:
+        if self.child is not None and self.child.poll() is not None:
+            self._end()
         child = self.child
-        if child is None or child.poll() is not None:
+        if child is None:
             child = self.child = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__],
                 stdin=subprocess.PIPE,

@@ -74,4 +74,14 @@ def as_number(text: str) -> float | None:
         return None
 
 
+def cleaned(kind: type[Collector], config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings as the collector's form cleans them; what is missing has the form's initial value."""
+    fields = kind.Config.base_fields
+    form = kind.Config({name: config.get(name, field.initial) for name, field in fields.items()})
+    if not form.is_valid():
+        wrong = "; ".join(f"{name}: {' '.join(map(str, errors))}" for name, errors in form.errors.items())
+        raise ValueError(f"The settings do not fit ({wrong}).")
+    return form.cleaned_data
+
+
 COLLECTORS: Final = Registry("apps.metrics.collectors", Collector)  # type: ignore[type-abstract]

@@ -1,0 +1,257 @@
+// One time-series chart: uPlot with our colours, units, threshold lines, shared crosshair, legend and table of numbers.
+import { all, find, h } from "./dom.js";
+import { clock, day, measure, quantity } from "./format.js";
+import { zoom } from "./range.js";
+
+const PALETTE = 8;
+const probe = document.createElement("span");
+
+/** The colour behind a custom property in the theme that is on; canvas does not know light-dark(). */
+function colour(name) {
+  if (!probe.isConnected) { probe.hidden = true; document.body.append(probe); }
+  probe.style.color = `var(--${name})`;
+  return getComputedStyle(probe).color;
+}
+
+const faded = (rgb, alpha) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
+const crosshair = window.uPlot?.sync("page");
+const BYTE_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
+
+function ticks(splits, increment) {
+  let last = "";
+  return splits.map((seconds) => {
+    const d = new Date(seconds * 1000);
+    const date = day(d);
+    if (increment >= 86400) return date;
+    const text = clock(d, increment < 60);
+    const shown = last && last !== date ? `${text}\n${date}` : text;
+    last = date;
+    return shown;
+  });
+}
+
+export class Chart {
+  constructor(root, title) {
+    this.root = root;
+    this.title = title;
+    this.plotBox = find("[data-plot]", root);
+    this.legendBox = find("[data-legend]", root);
+    this.numbersBox = find("[data-numbers-table]", root);
+    this.hidden = new Set();
+    new ResizeObserver(() => this.resize()).observe(this.plotBox);
+    const button = find("[data-numbers]", root);
+    button.addEventListener("click", () => {
+      this.numbersBox.hidden = !this.numbersBox.hidden;
+      button.setAttribute("aria-pressed", String(!this.numbersBox.hidden));
+      this.writeNumbers();
+    });
+  }
+
+  /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], levels: [{severity, value, comparison}]}; bounds: [from, to] in s. */
+  draw(data, bounds) {
+    const shape = JSON.stringify([data.unit, data.stacked, data.series.map((s) => s.name), data.levels]);
+    this.data = data;
+    this.bounds = bounds;
+    this.setState(null);
+    if (!this.plot || shape !== this.shape) {
+      this.shape = shape;
+      this.build();
+    } else {
+      this.plot.setData(this.columns());
+    }
+    this.writeLegend();
+    this.writeNumbers();
+  }
+
+  /** Instead of a chart: {title, text, action?: [label, handler]}; null takes it away. */
+  setState(state) {
+    find("[data-panel-state]", this.plotBox)?.remove();
+    if (!state) return;
+    this.plot?.destroy();
+    this.plot = null;
+    this.legendBox.replaceChildren();
+    this.plotBox.append(h("div", { class: "panel-state", "data-panel-state": "" },
+      h("strong", {}, state.title), state.text ? h("span", {}, state.text) : null,
+      state.action ? h("button", { class: "button button-small", type: "button", on: { click: state.action[1] } }, state.action[0]) : null));
+  }
+
+  note(text, tone = "quiet") {
+    const badge = find("[data-panel-note]", this.root);
+    badge.hidden = !text;
+    badge.textContent = text || "";
+    badge.className = `badge is-${tone}`;
+  }
+
+  columns() {
+    const { times, series, stacked } = this.data;
+    if (!stacked) return [times, ...series.map((s) => s.values)];
+    // Stacked from the bottom up; the first series lies on top, so it is drawn last-summed first.
+    const sums = new Array(times.length).fill(0);
+    const rows = series.map((s) => s);
+    const columns = [];
+    for (let i = rows.length - 1; i >= 0; i -= 1) {
+      const isOff = this.hidden.has(rows[i].name);
+      columns.unshift(rows[i].values.map((v, at) => {
+        if (v === null) return null;
+        if (!isOff) sums[at] += v;
+        return sums[at];
+      }));
+    }
+    return [times, ...columns];
+  }
+
+  build() {
+    this.plot?.destroy();
+    const { unit, series, stacked, levels } = this.data;
+    const text = colour("text-2");
+    const axis = { stroke: text, font: "11px system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, gap: 6 };
+    const few = series.length <= 2;
+    const lines = series.map((s, index) => {
+      const stroke = colour(`series-${(index % PALETTE) + 1}`);
+      const fill = stacked ? faded(stroke, 0.35) : few ? faded(stroke, 0.08) : undefined;
+      return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false }, show: !this.hidden.has(s.name), spanGaps: false };
+    });
+    const options = {
+      width: Math.max(120, this.plotBox.clientWidth),
+      height: this.plotBox.clientHeight || 208,
+      padding: [10, 10, 0, 0],
+      legend: { show: false },
+      cursor: { sync: { key: crosshair?.key, setSeries: false }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
+      scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },
+      axes: [
+        { ...axis, size: 30, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
+        { ...axis, size: 62, space: 34, incrs: unit.startsWith("bytes") ? BYTE_STEPS : undefined, values: (_, splits) => splits.map((v) => quantity(v, unit)) },
+      ],
+      series: [{}, ...lines],
+      // In a stack each area ends where the one below it begins.
+      bands: stacked ? lines.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
+      hooks: {
+        draw: [(plot) => this.drawLevels(plot, levels)],
+        setCursor: [(plot) => this.point(plot.cursor.idx)],
+        setSelect: [(plot) => this.select(plot)],
+      },
+    };
+    this.plot = new window.uPlot(options, this.columns(), this.plotBox);
+    this.plot.over.addEventListener("dblclick", () => history.length > 1 && new URLSearchParams(location.search).has("from") && history.back());
+    find("canvas", this.plotBox).setAttribute("role", "img");
+    this.describe();
+  }
+
+  vertical(low, high) {
+    const { min, max, levels } = this.data;
+    const bottom = min ?? (low === null ? 0 : low - (high - low) * 0.1);
+    if (max !== null && max !== undefined) return [bottom, max];
+    let top = high === null ? 1 : high;
+    // A limit is part of the picture as soon as the values come near it.
+    for (const level of levels) if (level.value <= top * 2.2 && level.value > top) top = level.value;
+    top = top <= bottom ? bottom + 1 : bottom + (top - bottom) * 1.12;
+    return [bottom, top];
+  }
+
+  drawLevels(plot, levels) {
+    const { ctx, bbox } = plot;
+    const ratio = devicePixelRatio || 1;
+    ctx.save();
+    ctx.font = `${600} ${11 * ratio}px system-ui, sans-serif`;
+    for (const level of levels) {
+      const y = Math.round(plot.valToPos(level.value, "y", true));
+      if (y < bbox.top || y > bbox.top + bbox.height) continue;
+      const tone = colour(level.severity);
+      ctx.strokeStyle = tone;
+      ctx.fillStyle = tone;
+      ctx.lineWidth = ratio;
+      ctx.setLineDash([5 * ratio, 4 * ratio]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y + 0.5);
+      ctx.lineTo(bbox.left + bbox.width, y + 0.5);
+      ctx.stroke();
+      ctx.textAlign = "right";
+      ctx.textBaseline = y - bbox.top < 16 * ratio ? "top" : "bottom";
+      ctx.fillText(level.severity, bbox.left + bbox.width - 4 * ratio, y + (ctx.textBaseline === "top" ? 3 : -2) * ratio);
+    }
+    ctx.restore();
+  }
+
+  select(plot) {
+    const { left, width } = plot.select;
+    if (width < 6) return;
+    const from = plot.posToVal(left, "x");
+    const to = plot.posToVal(left + width, "x");
+    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    if (to - from >= 10) zoom(from, to);
+  }
+
+  resize() {
+    const width = this.plotBox.clientWidth;
+    if (this.plot && width > 0 && width !== this.plot.width) this.plot.setSize({ width, height: this.plotBox.clientHeight });
+  }
+
+  restyle() { if (this.plot) this.build(); }
+
+  writeLegend() {
+    const { series, unit, levels } = this.data;
+    const rows = series.map((s, index) => {
+      const seen = s.values.filter((v) => v !== null);
+      return { name: s.name, index, last: seen.at(-1) ?? null, low: seen.length ? Math.min(...seen) : null, high: seen.length ? Math.max(...seen) : null };
+    });
+    rows.sort((a, b) => (b.last ?? -Infinity) - (a.last ?? -Infinity));
+    const focused = this.legendBox.contains(document.activeElement) ? document.activeElement.dataset?.name : null;
+    this.cells = new Map();
+    this.valueHead = h("th", { class: "numeric", scope: "col" }, "Last");
+    const body = rows.map((row) => {
+      const cell = h("td", { class: "numeric" }, quantity(row.last, unit));
+      this.cells.set(row.index, [cell, row.last]);
+      return h("tr", {},
+        h("th", { scope: "row" }, h("button", { type: "button", class: "legend-key", "data-name": row.name, title: row.name, "aria-pressed": String(!this.hidden.has(row.name)), on: { click: (event) => this.toggle(row, event) } },
+          h("span", { class: `swatch s${(row.index % PALETTE) + 1}` }), h("span", {}, row.name))),
+        cell, h("td", { class: "numeric" }, quantity(row.low, unit)), h("td", { class: "numeric" }, quantity(row.high, unit)));
+    });
+    const limits = levels.map((l) => `${l.severity} ${l.comparison} ${quantity(l.value, unit)}`).join(", ");
+    const legend = h("div", { class: "legend-scroll", tabindex: rows.length > 5 ? "0" : null, role: rows.length > 5 ? "region" : null, "aria-label": rows.length > 5 ? `Series of ${this.title}` : null },
+      h("table", {},
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Series")), this.valueHead, h("th", { class: "numeric", scope: "col" }, "Min"), h("th", { class: "numeric", scope: "col" }, "Max"))),
+        h("tbody", {}, body)));
+    this.legendBox.replaceChildren(...(limits ? [h("p", { class: "limits" }, `Limits: ${limits}`)] : []), legend);
+    if (focused) all(".legend-key", this.legendBox).find((key) => key.dataset.name === focused)?.focus();
+    this.describe(rows);
+  }
+
+  /** The canvas says in words what it shows. */
+  describe(rows) {
+    const canvas = find("canvas", this.plotBox);
+    if (canvas && rows) canvas.setAttribute("aria-label", `${this.title}: ${rows.slice(0, 4).map((r) => `${r.name} ${quantity(r.last, this.data.unit)}`).join(", ")}`);
+  }
+
+  /** Click shows or hides a series; with Ctrl or Shift it alone stays. */
+  toggle(row, event) {
+    const names = this.data.series.map((s) => s.name);
+    if (event.ctrlKey || event.metaKey || event.shiftKey) {
+      const alone = names.filter((n) => n !== row.name).every((n) => this.hidden.has(n));
+      this.hidden = new Set(alone ? [] : names.filter((n) => n !== row.name));
+    } else if (!this.hidden.delete(row.name)) this.hidden.add(row.name);
+    this.build();
+    this.writeLegend();
+  }
+
+  /** The crosshair's values stand in the legend while it is over any chart of the page. */
+  point(index) {
+    if (!this.cells) return;
+    const { unit, times, series } = this.data;
+    const at = index === null || index === undefined ? null : times[index];
+    this.valueHead.textContent = at === null || at === undefined ? "Last" : clock(new Date(at * 1000), true);
+    for (const [number, [cell, last]] of this.cells) cell.textContent = quantity(at === null || at === undefined ? last : series[number]?.values[index], unit);
+  }
+
+  writeNumbers() {
+    if (this.numbersBox.hidden || !this.data) return;
+    const { times, series, unit } = this.data;
+    const order = times.map((_, index) => index).reverse();
+    this.numbersBox.replaceChildren(h("table", {},
+      h("caption", { class: "visually-hidden" }, `${this.title}, newest first`),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Time"), series.map((s) => h("th", { scope: "col", class: "numeric" }, s.name)))),
+      h("tbody", {}, order.map((i) => {
+        const d = new Date(times[i] * 1000);
+        return h("tr", {}, h("th", { scope: "row" }, `${day(d)} ${clock(d, true)}`), series.map((s) => h("td", { class: "numeric" }, measure(s.values[i], unit).join(" "))));
+      }))));
+  }
+}

@@ -1,0 +1,83 @@
+// The WebSocket to /ws/live: subscribes to what the page shows, reconnects with back-off, tells how live it is.
+import { find } from "./dom.js";
+
+const WORDS = {
+  connecting: ["is-quiet", "connecting"],
+  live: ["is-ok", "live"],
+  reconnecting: ["is-warning", "reconnecting"],
+  stale: ["is-critical", "not live"],
+};
+
+/** Events: "frame" (detail: the message), "up" (again connected), "down". */
+export class Live extends EventTarget {
+  constructor(view) {
+    super();
+    this.view = view;
+    this.attempt = 0;
+    this.heard = 0;
+    this.ended = false;
+    addEventListener("pagehide", () => { this.ended = true; this.socket?.close(); });
+    addEventListener("pageshow", (event) => { if (event.persisted) { this.ended = false; this.open(); } });
+    addEventListener("online", () => this.now());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.now(); });
+    setInterval(() => this.watch(), 5000);
+    this.open();
+  }
+
+  open() {
+    this.show(this.attempt ? "reconnecting" : "connecting");
+    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/live`);
+    this.socket = socket;
+    socket.addEventListener("open", () => socket.send(JSON.stringify({ view: this.view })));
+    socket.addEventListener("message", (event) => {
+      if (socket !== this.socket) return;
+      const frame = JSON.parse(event.data);
+      this.heard = Date.now();
+      if (this.attempt !== 0 || !this.isUp) this.dispatchEvent(new Event("up"));
+      this.isUp = true;
+      this.attempt = 0;
+      this.show("live");
+      this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
+    });
+    socket.addEventListener("close", (event) => { if (socket === this.socket) this.closed(event.code); });
+  }
+
+  closed(code) {
+    this.isUp = false;
+    if (this.ended) return;
+    this.dispatchEvent(new Event("down"));
+    if (code === 4401 || code === 4403) {
+      // Logged out, or the role lost the right: the server decides what the person sees next.
+      this.ended = true;
+      location.reload();
+      return;
+    }
+    this.attempt += 1;
+    this.show(this.attempt > 3 ? "stale" : "reconnecting");
+    const wait = Math.min(15000, 300 * 2 ** Math.min(this.attempt, 6)) * (0.6 + 0.8 * Math.random());
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => { if (!this.ended) this.open(); }, wait);
+  }
+
+  /** Do not sit out the back-off when there is a reason to hope. */
+  now() {
+    if (this.ended || this.isUp || this.socket?.readyState === WebSocket.CONNECTING) return;
+    clearTimeout(this.timer);
+    this.open();
+  }
+
+  /** The server speaks at least every 20 s; silence means a dead connection that TCP has not noticed. */
+  watch() {
+    if (this.isUp && Date.now() - this.heard > 45000) this.socket.close();
+  }
+
+  show(name) {
+    const [tone, text] = WORDS[name];
+    const sign = find("[data-live-sign]");
+    if (!sign || sign.dataset.state === name) return;
+    sign.dataset.state = name;
+    sign.className = `live ${tone}`;
+    find("[data-live-text]", sign).textContent = text;
+    document.documentElement.dataset.live = name;
+  }
+}

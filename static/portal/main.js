@@ -1,0 +1,43 @@
+// Starts a page: draws the state that came with it, then follows the live connection.
+import { drawAlert } from "./alert.js";
+import { drawAlerts } from "./alerts.js";
+import { find, state } from "./dom.js";
+import { Live } from "./live.js";
+import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
+import { Board } from "./panels.js";
+import * as range from "./range.js";
+import { startClock, startShortcuts, startTheme } from "./shell.js";
+
+const initial = state();
+range.start();
+const board = new Board(initial.data_url, initial.data_query || {});
+const nextTheme = startTheme(() => board.restyle());
+startShortcuts({ nextTheme, reload: () => board.reload() });
+
+function draw(part) {
+  if (part.warnings) drawWarnings(part.warnings);
+  if (part.health) drawVerdict(part.health);
+  if (part.alerts) drawAlerts(part.alerts);
+  if (part.activity) drawTimeline(find("[data-activity]"), part.activity, "Nothing has happened yet.");
+  if (part.alert) drawAlert(part.alert);
+  if (part.series) board.arrived(part.series);
+  // Tables that the server draws (history, rules, contacts) are fetched again as they are.
+  if (part.stale && find("[data-redraw]")) redraw();
+}
+
+async function redraw() {
+  const answer = await fetch(location.href, { credentials: "same-origin" }).catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const [place, next] = [find("[data-redraw]"), find("[data-redraw]", fresh)];
+  if (place && next && !place.contains(document.activeElement)) { place.replaceWith(document.adoptNode(next)); startTimes(); }
+}
+
+const startTimes = () => import("./format.js").then(({ writeTimes }) => writeTimes());
+
+draw(initial);
+startClock();
+
+const live = new Live(initial.view);
+live.addEventListener("frame", ({ detail }) => draw(detail));
+live.addEventListener("up", () => board.arrived(["*"]));

@@ -1,0 +1,254 @@
+// Loads the panels and tiles of a page in one request, then only what is new, and only for what is on the screen.
+import { Chart } from "./chart.js";
+import { all, find, h, icon } from "./dom.js";
+import { measure, moment, quantity } from "./format.js";
+import { bounds, changes, chosen, every, isLive } from "./range.js";
+
+const STALE_AFTER = 120;
+
+/** Whole series of one panel, grown by increments: {times, series: [{name, values}]} on a grid of `step` seconds. */
+export function grown(old, fresh, from) {
+  const start = Math.min(old.start, fresh.start);
+  const end = Math.max(old.start + old.step * (old.count - 1), fresh.start + fresh.step * (fresh.count - 1));
+  const keepFrom = Math.max(start, Math.ceil((from - old.step) / old.step) * old.step);
+  const count = Math.max(0, Math.round((end - keepFrom) / old.step) + 1);
+  const names = [...new Set([...old.series.map((s) => s.name), ...fresh.series.map((s) => s.name)])];
+  const series = names.map((name) => {
+    const values = new Array(count).fill(null);
+    for (const [part, wins] of [[old, false], [fresh, true]]) {
+      const found = part.series.find((s) => s.name === name);
+      for (let i = 0; i < part.count; i += 1) {
+        const at = Math.round((part.start + i * part.step - keepFrom) / old.step);
+        if (at < 0 || at >= count) continue;
+        if (wins || (found && found.values[i] !== null)) values[at] = found ? found.values[i] : null;
+      }
+    }
+    return { name, values };
+  }).filter((s) => s.values.some((v) => v !== null));
+  return { ...old, ...fresh, start: keepFrom, count, series };
+}
+
+const times = (data) => Array.from({ length: data.count }, (_, i) => data.start + i * data.step);
+
+class Tile {
+  constructor(root) { this.root = root; this.key = root.dataset.tile; }
+
+  draw(data) {
+    const series = data.series[0];
+    const seen = series ? series.values.filter((v) => v !== null) : [];
+    const last = seen.at(-1) ?? null;
+    const [text, unit] = measure(last, data.unit);
+    find("[data-value]", this.root).replaceChildren(text, unit ? h("small", {}, unit) : "");
+    const broken = data.levels.filter((l) => last !== null && ({ ">": last > l.value, ">=": last >= l.value, "<": last < l.value, "<=": last <= l.value })[l.comparison]);
+    const tone = broken.at(-1)?.severity || (last === null ? "quiet" : "ok");
+    this.root.className = `card tile is-${tone}`;
+    find(".tile-title .icon", this.root)?.remove();
+    if (broken.length) find(".tile-title", this.root).append(icon(tone));
+    const first = data.levels[0];
+    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken.length ? `${tone}: limit ${quantity(broken.at(-1).value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
+    this.spark(series, data);
+  }
+
+  spark(series, data) {
+    const line = find("path.line", this.root);
+    const area = find("path.area", this.root);
+    const seen = series ? series.values.filter((v) => v !== null) : [];
+    if (seen.length < 2) { line.setAttribute("d", ""); area.setAttribute("d", ""); return; }
+    const low = Math.min(...seen, data.max === null ? Infinity : 0);
+    const high = Math.max(...seen, low + (data.max ? data.max * 0.1 : Math.abs(low) * 0.05 + 1e-9));
+    const [from, to] = bounds();
+    let path = "";
+    let isOpen = false;
+    let begin = 0;
+    let filled = "";
+    series.values.forEach((v, i) => {
+      const x = (100 * (data.start + i * data.step - from)) / (to - from);
+      if (v === null) { if (isOpen) filled += `L${(x - 1).toFixed(1)},34L${begin},34Z`; isOpen = false; return; }
+      const point = `${x.toFixed(1)},${(31 - (27 * (v - low)) / (high - low)).toFixed(1)}`;
+      if (!isOpen) begin = x.toFixed(1);
+      path += `${isOpen ? "L" : "M"}${point}`;
+      filled += `${isOpen ? "L" : "M"}${point}`;
+      isOpen = true;
+      if (i === series.values.length - 1) filled += `L${x.toFixed(1)},34L${begin},34Z`;
+    });
+    line.setAttribute("d", path);
+    area.setAttribute("d", filled.endsWith("Z") ? filled : "");
+  }
+
+  fail() { find("[data-note]", this.root).textContent = "could not be loaded"; }
+  restyle() {}
+}
+
+class PanelCard {
+  constructor(root) {
+    this.root = root;
+    this.key = root.dataset.panel;
+    this.chart = new Chart(root, find("h2", root).firstChild.textContent.trim());
+  }
+
+  draw(data) {
+    if (data.error) { this.fail(data.error); return; }
+    if (!data.series.length) {
+      this.chart.note("");
+      this.chart.setState({ title: "No data in this range", text: data.empty || "Nothing was measured in this time." });
+      return;
+    }
+    const isOld = chosen().range !== null && data.newest !== null && Date.now() / 1000 - data.newest > Math.max(STALE_AFTER, 3 * data.step);
+    this.chart.note(isOld ? `no new data since ${moment(data.newest * 1000)}` : data.more ? `${data.series.length} of ${data.series.length + data.more} series` : "", isOld ? "warning" : "quiet");
+    const range = bounds();
+    this.chart.draw({ ...data, times: times(data) }, range);
+  }
+
+  fail(text) {
+    this.chart.note("");
+    this.chart.setState({ title: "This could not be loaded", text, action: ["Try again", () => this.board.load([this])] });
+  }
+
+  restyle() { this.chart.restyle(); }
+}
+
+export class Board {
+  constructor(url, fixed = {}) {
+    this.url = url;
+    this.fixed = fixed;
+    this.parts = [...all("[data-panel]").map((root) => new PanelCard(root)), ...all("[data-tile]").map((root) => new Tile(root))];
+    this.tables = all("[data-table]");
+    this.seen = new Set();
+    this.due = new Set();
+    for (const part of this.parts) part.board = this;
+    const observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        const part = this.parts.find((p) => p.root === entry.target);
+        if (!entry.isIntersecting) { this.seen.delete(part); continue; }
+        this.seen.add(part);
+        if (!part.data) this.soon([part]);
+        else if (part.isBehind) this.grow([part]);
+      }
+    }, { rootMargin: "240px" });
+    for (const part of this.parts) observer.observe(part.root);
+    changes.addEventListener("change", () => this.reload());
+    setInterval(() => this.tick(), 1000);
+    this.polled = Date.now();
+    this.loadTables();
+  }
+
+  /** Gathers what becomes visible in the same moment into one request. */
+  soon(parts) {
+    for (const part of parts) this.due.add(part);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => { const due = [...this.due]; this.due.clear(); this.load(due); }, 15);
+  }
+
+  reload() {
+    this.stop?.abort();
+    this.stop = new AbortController();
+    for (const part of this.parts) part.data = null;
+    this.load([...this.seen]);
+    this.loadTables();
+  }
+
+  query(keys, extra = {}) {
+    const { range, from, to } = chosen();
+    const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...this.fixed, ...extra });
+    for (const key of keys) query.append("panel", key);
+    return `${this.url}?${query}`;
+  }
+
+  async load(parts) {
+    if (!parts.length) return;
+    const signal = (this.stop ??= new AbortController()).signal;
+    try {
+      const answer = await ask(this.query(parts.map((p) => p.key)), signal);
+      for (const part of parts) {
+        const data = answer.panels[part.key];
+        if (!data) continue;
+        part.data = data.error ? null : data;
+        part.at = Date.now();
+        part.isBehind = false;
+        if (data.error && part.fail) part.fail(data.error);
+        else part.draw(data);
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") for (const part of parts) part.fail(error.message);
+    }
+  }
+
+  /** Fetch the new points of these parts; those off screen catch up when they come into view. */
+  async grow(parts) {
+    const visible = parts.filter((p) => p.data && this.seen.has(p));
+    for (const part of parts) if (!this.seen.has(part)) part.isBehind = true;
+    const due = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step, 60) * 0.5);
+    if (!due.length || this.isGrowing) { this.again ||= due.length > 0; return; }
+    this.isGrowing = true;
+    const signal = (this.stop ??= new AbortController()).signal;
+    const since = Math.min(...due.map((p) => p.data.start + p.data.step * (p.data.count - 1) - 2 * p.data.step));
+    try {
+      const answer = await ask(this.query(due.map((p) => p.key), { since: Math.round(since * 1000) }), signal);
+      for (const part of due) {
+        const fresh = answer.panels[part.key];
+        if (!fresh || fresh.error || !part.data) continue;
+        part.data = fresh.step === part.data.step ? grown(part.data, fresh, bounds()[0]) : part.data;
+        part.data.newest = Math.max(part.data.newest ?? 0, fresh.newest ?? 0) || null;
+        part.at = Date.now();
+        part.isBehind = false;
+        part.draw(part.data);
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") for (const part of due) part.isBehind = true;
+    } finally {
+      this.isGrowing = false;
+      if (this.again) { this.again = false; setTimeout(() => this.grow(this.parts), 250); }
+    }
+  }
+
+  /** New samples of these sources are in the store. */
+  arrived(sources) {
+    if (!isLive()) return;
+    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => sources.includes(s))));
+  }
+
+  tick() {
+    const seconds = every();
+    if (seconds === null || document.hidden) return;
+    // Without a live connection the page polls; with one this is only the slide of the window.
+    const wait = seconds || (document.documentElement.dataset.live === "live" ? 60 : 15);
+    if (Date.now() - this.polled < wait * 1000) return;
+    this.polled = Date.now();
+    this.grow(this.parts);
+    this.loadTables();
+  }
+
+  restyle() { for (const part of this.parts) part.restyle(); }
+
+  async loadTables() {
+    for (const root of this.tables) {
+      const body = find("[data-table-body]", root);
+      try {
+        const answer = await ask(this.query([], { table: root.dataset.table }), this.stop?.signal);
+        body.replaceChildren(answer.rows.length ? tableOf(answer) : h("p", { class: "card-note" }, "No requests in this range."));
+      } catch (error) {
+        if (error.name !== "AbortError") body.replaceChildren(h("p", { class: "card-note" }, `This could not be loaded: ${error.message}`));
+      }
+    }
+  }
+}
+
+function tableOf({ columns, rows }) {
+  return h("table", {},
+    h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "" }, c.title)))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono" }, value)))))));
+}
+
+export async function ask(url, signal) {
+  let answer;
+  try {
+    answer = await fetch(url, { signal, headers: { accept: "application/json" }, credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The portal does not answer.");
+  }
+  if (answer.status === 401) { location.reload(); throw new Error("You are logged out."); }
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(body.error || `The portal answered ${answer.status}.`);
+  return body;
+}

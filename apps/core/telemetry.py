@@ -103,7 +103,7 @@ class _Number(_Metric[list[float]]):
     def _new(self) -> list[float]:
         return [0.0]
 
-    def inc(self, amount: float = 1.0, **labels: str) -> None:
+    def inc(self, amount: float = 1.0, /, **labels: str) -> None:
         """Add `amount` to the series with these labels."""
         with self.lock:
             self._cell(labels)[0] += amount
@@ -126,7 +126,7 @@ class Counter(_Number):
 
     type = "counter"
 
-    def inc(self, amount: float = 1.0, **labels: str) -> None:
+    def inc(self, amount: float = 1.0, /, **labels: str) -> None:
         """Add `amount`, which is not negative."""
         if amount < 0:
             raise ValueError(f"{self.name} is a counter and cannot go down by {-amount}.")
@@ -143,12 +143,12 @@ class Gauge(_Number):
 
     type = "gauge"
 
-    def set(self, value: float, **labels: str) -> None:
+    def set(self, value: float, /, **labels: str) -> None:
         """Set the series with these labels to `value`."""
         with self.lock:
             self._cell(labels)[0] = value
 
-    def dec(self, amount: float = 1.0, **labels: str) -> None:
+    def dec(self, amount: float = 1.0, /, **labels: str) -> None:
         """Take `amount` off."""
         self.inc(-amount, **labels)
 
@@ -161,7 +161,7 @@ class Extent(_Metric[list[float]]):
     def _new(self) -> list[float]:
         return [float("inf"), float("-inf")]
 
-    def observe(self, value: float, **labels: str) -> None:
+    def observe(self, value: float, /, **labels: str) -> None:
         """Take `value` into the interval."""
         with self.lock:
             cell = self._cell(labels)
@@ -204,7 +204,7 @@ class Histogram(_Metric[list[float]]):
     def _new(self) -> list[float]:
         return [0.0] * (len(self.buckets) + 2)
 
-    def observe(self, value: float, **labels: str) -> None:
+    def observe(self, value: float, /, **labels: str) -> None:
         """Count `value` in its bucket."""
         place = bisect_left(self.buckets, value)
         with self.lock:

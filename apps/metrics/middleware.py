@@ -108,7 +108,7 @@ class RequestMetrics:
         started = time.perf_counter()
         code = 500
         try:
-            response = await self.get_response(request)  # type: ignore[misc]
+            response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
             code = response.status_code
             return response
         except asyncio.CancelledError:

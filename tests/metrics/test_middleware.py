@@ -1,7 +1,10 @@
 """Web requests counted by pattern, in both of Django's modes; exceptions by class; the fast lane's function."""
 
 import asyncio
+import inspect
 import itertools
+import time
+from types import SimpleNamespace
 
 import pytest
 from django.core.exceptions import PermissionDenied
@@ -143,7 +146,8 @@ def test_nothing_is_in_flight_afterwards():
 
 def test_exceptions_count_by_class_and_pattern_with_first_and_last_sight(monkeypatch):
     times = itertools.count(1000.0)
-    monkeypatch.setattr(middleware.time, "time", lambda: next(times))
+    clock = SimpleNamespace(time=lambda: next(times), perf_counter=time.perf_counter)
+    monkeypatch.setattr("apps.metrics.middleware.time", clock)
     client = Client(raise_request_exception=False)
     client.get("/breaks")
     client.get("/breaks")
@@ -166,7 +170,9 @@ def test_a_client_that_leaves_counts_as_499(rf):
     async def leave() -> None:
         request = rf.get("/async")
         request.resolver_match = None
-        task = asyncio.ensure_future(middleware.RequestMetrics(never)(request))
+        answer = middleware.RequestMetrics(never)(request)
+        assert inspect.iscoroutine(answer)
+        task = asyncio.create_task(answer)
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,6 +1,7 @@
 """The child process that asks mounts: kept while it answers, given up when it hangs."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_mount_that_hangs_is_given_up_and_the_next_one_answered(tmp_path, monk
 
 def test_a_mount_whose_child_cannot_be_killed_is_not_asked_again(tmp_path, monkeypatch):
     hanging_child(tmp_path, monkeypatch)
-    monkeypatch.setattr(mount_probe.subprocess.Popen, "kill", lambda self: None)  # as in an uninterruptible wait
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda self: None)  # as in an uninterruptible wait
     probe = MountProbe(seconds=0.5)
     with pytest.raises(Unanswered):
         probe.ask("/dead")

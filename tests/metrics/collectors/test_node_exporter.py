@@ -82,7 +82,7 @@ def pair() -> Iterator[tuple[Seen, Seen, Seen]]:
     port = free_port()
     exporter = subprocess.Popen(
         [
-            BINARY,
+            str(BINARY),
             f"--web.listen-address=127.0.0.1:{port}",
             "--collector.disable-defaults",
             *(f"--collector.{kind}" for kind in KINDS),

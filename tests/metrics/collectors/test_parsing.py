@@ -4,6 +4,7 @@ import doctest
 import errno
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_as_many_disk_columns_as_the_kernel_writes(columns, count):
     [("sda", True), ("sda1", False), ("nvme0n1", True), ("nvme0n1p2", False), ("loop3", False), ("dm-0", True)],
 )
 def test_partitions_and_loops_are_left_out(device, shown):
-    assert (diskstats.re.search(diskstats.EXCLUDE, device) is None) is shown
+    assert (re.search(diskstats.EXCLUDE, device) is None) is shown
 
 
 def test_udev_tells_what_a_disk_is():
@@ -119,7 +120,7 @@ def test_processor_pressure_of_every_task_means_nothing_and_is_left_out():
     [("/", True), ("/home", True), ("/device", True), ("/dev/shm", False), ("/sys/fs/cgroup", False), ("/proc", False)],
 )
 def test_mounts_of_the_system_itself_are_left_out(mountpoint, shown):
-    assert (filesystem.re.search(filesystem.MOUNTS, mountpoint) is None) is shown
+    assert (re.search(filesystem.MOUNTS, mountpoint) is None) is shown
 
 
 def test_a_mount_that_gives_an_error_shows_that_and_nothing_else():

@@ -1,0 +1,161 @@
+"""Which series there are, as a reader knows them: per metric the label sets in interned columns, refreshed by xid.
+
+Nobody here remembers "the last id": a series with a lower id may commit later. What is remembered is the oldest
+transaction that was still running; rows inserted by it or later are asked for again, and adding one twice is harmless.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import psycopg
+from django.db import connection
+
+from apps.metrics.codec import Int64
+from apps.promql.labels import NAME, Labels
+from apps.promql.source import Matcher, matching
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricSeries:
+    """The series of one metric: ids int64[S] and their labels with `__name__`, in the same order."""
+
+    ids: Int64
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The answer to matchers: series ids int64[S] with labels, and the bounds of their metrics' ids."""
+
+    ids: Int64
+    labels: Labels
+    metric_min: int
+    metric_max: int
+
+
+class Catalog:
+    """The series of one database as this process has read them; metrics are loaded when first asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._xmin: int | None = None
+        self._names: dict[str, int] = {}
+        self._by_id: dict[int, str] = {}
+        self._loaded: dict[int, MetricSeries] = {}
+        self._pending: dict[int, dict[int, dict[str, str]]] = {}
+        self._seen: dict[int, set[int]] = {}
+
+    def find(self, cur: "psycopg.Cursor[Any]", matchers: Sequence[Matcher]) -> Found:
+        """All series whose labels every matcher accepts, series committed before this call included."""
+        with self._lock:
+            self._refresh(cur)
+            metrics = self._candidates(matchers)
+            self._load(cur, metrics)
+            known = [(ident, self._merged(ident)) for ident in metrics]
+        rest = [matcher for matcher in matchers if matcher.name != NAME]
+        hits = []
+        for ident, series in known:
+            if not rest:
+                hits.append((ident, series.ids, series.labels))
+                continue
+            rows = np.flatnonzero(matching(series.labels, rest))
+            if len(rows):
+                hits.append((ident, series.ids[rows], series.labels.take(rows)))
+        hits = [hit for hit in hits if len(hit[1])]
+        if not hits:
+            return Found(np.zeros(0, dtype=np.int64), Labels.empty(), 0, 0)
+        idents = [ident for ident, _, _ in hits]
+        ids = np.concatenate([ids for _, ids, _ in hits])
+        return Found(ids, Labels.concat([labels for _, _, labels in hits]), min(idents), max(idents))
+
+    def names(self, cur: "psycopg.Cursor[Any]") -> list[str]:
+        """Every metric name that has had a series, sorted."""
+        with self._lock:
+            self._refresh(cur)
+            return sorted(self._names)
+
+    def _candidates(self, matchers: Sequence[Matcher]) -> list[int]:
+        """Metrics whose name the matchers on `__name__` accept; exact names cost a look-up."""
+        on_name = [matcher for matcher in matchers if matcher.name == NAME]
+        exact = next((matcher.value for matcher in on_name if matcher.op == "="), None)
+        if exact is not None:
+            ident = self._names.get(exact)
+            names = [] if ident is None else [exact]
+        else:
+            names = list(self._names)
+        return [self._names[name] for name in names if all(matcher.matches(name) for matcher in on_name)]
+
+    def _refresh(self, cur: "psycopg.Cursor[Any]") -> None:
+        """Add what was committed since the last time."""
+        if self._xmin is None:
+            cur.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+            self._xmin = int((cur.fetchone() or (0,))[0])
+            cur.execute("SELECT DISTINCT metric_id FROM metrics_series")
+            self._name(cur, (row[0] for row in cur.fetchall()))
+            return
+        cur.execute(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, n.id, n.metric_id, n.labels::text"
+            " FROM (VALUES (1)) AS one LEFT JOIN metrics_series n ON n.xid >= %s::text::xid8",
+            [str(self._xmin)],
+        )
+        rows = cur.fetchall()
+        new = [row for row in rows if row[1] is not None]
+        self._name(cur, (row[2] for row in new))
+        for _, ident, metric, labels in new:
+            if metric in self._loaded and ident not in self._seen[metric]:
+                self._pending.setdefault(metric, {})[ident] = orjson.loads(labels)
+        self._xmin = int(rows[0][0])
+
+    def _name(self, cur: "psycopg.Cursor[Any]", metrics: Iterable[int]) -> None:
+        unknown = [ident for ident in set(metrics) if ident not in self._by_id]
+        if unknown:
+            cur.execute("SELECT id, name FROM metrics_metric WHERE id = ANY(%s)", [unknown])
+            for ident, name in cur.fetchall():
+                self._by_id[ident] = name
+                self._names[name] = ident
+
+    def _load(self, cur: "psycopg.Cursor[Any]", metrics: Sequence[int]) -> None:
+        """Read whole metrics that were not asked for before."""
+        missing = [ident for ident in metrics if ident not in self._loaded]
+        if not missing:
+            return
+        cur.execute("SELECT metric_id, id, labels::text FROM metrics_series WHERE metric_id = ANY(%s)", [missing])
+        rows: dict[int, dict[int, dict[str, str]]] = {ident: {} for ident in missing}
+        for metric, ident, labels in cur.fetchall():
+            rows[metric][ident] = orjson.loads(labels)
+        for metric in missing:
+            self._loaded[metric] = MetricSeries(np.zeros(0, dtype=np.int64), Labels.empty())
+            self._seen[metric] = set()
+            if rows[metric]:
+                self._pending[metric] = rows[metric]
+
+    def _merged(self, metric: int) -> MetricSeries:
+        """The metric's series with what has arrived since they were last asked for."""
+        known = self._loaded[metric]
+        new = self._pending.pop(metric, None)
+        if not new:
+            return known
+        labels = Labels.from_dicts(list(new.values())).set(NAME, self._by_id[metric])
+        ids = np.array(list(new), dtype=np.int64)
+        self._seen[metric].update(new)
+        merged = MetricSeries(np.concatenate([known.ids, ids]), Labels.concat([known.labels, labels]))
+        self._loaded[metric] = merged
+        return merged
+
+
+_catalogs: dict[str, Catalog] = {}
+
+
+def current() -> Catalog:
+    """The catalog of this process for the database in use."""
+    name = str(connection.settings_dict["NAME"])
+    return _catalogs.get(name) or _catalogs.setdefault(name, Catalog())
+
+
+def forget() -> None:
+    """Start without knowledge (see `registry.forget`)."""
+    _catalogs.clear()

@@ -1,0 +1,220 @@
+"""The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any, Final
+
+import numpy as np
+from django.conf import settings
+from django.db import connection, transaction
+
+from apps.accounts import audit
+from apps.accounts.permissions import Principal, Right, require
+from apps.core import live as live_push
+from apps.core.telemetry import Counter
+from apps.metrics import registry, storage
+from apps.metrics.codec import Columns, Int64, encode_batch
+from apps.metrics.models import CollectionSwitch, RetentionPolicy
+from apps.metrics.samples import REASONS, Samples
+
+ACCEPTED: Final = Counter("portal_samples_accepted_total", "Samples that were stored.")
+REFUSED: Final = Counter("portal_samples_refused_total", "Samples that were refused, by reason.", ("reason",))
+
+LATE: Final = timedelta(minutes=10)
+AHEAD: Final = timedelta(minutes=10)
+ROW_SAMPLES: Final = 50_000
+"""A larger ingest becomes several rows of the log, so that no row is too large to read or to compact."""
+FREE_SHARE: Final = 0.05
+FREE_BYTES: Final = 1_000_000_000
+FREE_CHECK: Final = 5.0
+
+
+class StoreFull(Exception):
+    """The disk is nearly full: nothing was written, and the sender should try again later (HTTP 503)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The sample at `index` was refused for `reason`, a key of `samples.REASONS`."""
+
+    index: int
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return REASONS[self.reason]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of N samples: how many were stored, which were not and why, and how many series were new here."""
+
+    accepted: int
+    rejected: tuple[Rejection, ...]
+    new_series: int
+
+
+def ingest(
+    *,
+    samples: Samples,
+    by: Principal,
+    now: datetime,
+    window: timedelta | None = LATE,
+    live: str | None = None,
+) -> Written:
+    """Store samples; what cannot be stored is refused one by one, never the whole.
+
+    Samples more than `window` behind the newest one of their own series are refused (None: any age), and those more
+    than 10 minutes ahead of `now`. Stored means: in the transaction of the caller, or committed on return where there
+    is none. `live` names what pages are told once it is committed. Raises StoreFull before the disk is.
+    """
+    require(by, Right.INGEST)
+    return _write(samples, now, window, live)
+
+
+def _write(samples: Samples, now: datetime, window: timedelta | None, live: str | None) -> Written:
+    ensure_space()
+    known = registry.current()
+    before = len(known)
+    slots, refused = known.slots(samples.keys, samples.labels_of)
+    rejected = [Rejection(index, reason) for index, reason in refused]
+    ts = samples.ts
+    good = slots >= 0
+    good &= _mark(good & (ts > _ms(now + AHEAD)), "too_far_ahead", rejected)
+    good &= _mark(good & (ts < 0), "before_1970", rejected)
+    known.resolve(slots[good])
+    known.describe(samples.meta)
+    if window is not None:
+        behind = ts < known.newest[slots] - int(window.total_seconds() * 1000)
+        good &= _mark(good & behind, "too_old", rejected)
+    ids = known.ids[slots]
+    good &= _mark(good & (ids == 0), "series_limit", rejected)
+    if not good.all():
+        kept = np.flatnonzero(good)
+        slots, ids, ts, v = slots[kept], ids[kept], ts[kept], samples.v[kept]
+    else:
+        v = samples.v
+    if len(ids):
+        _insert(Columns(ids, ts, v), now)
+    transaction.on_commit(lambda: _committed(known, slots, ts, rejected), robust=connection.in_atomic_block)
+    if live is not None and len(ids):
+        live_push.publish("series", live)
+    rejected.sort(key=lambda rejection: rejection.index)
+    return Written(len(ids), tuple(rejected), len(known) - before)
+
+
+def _mark(bad: Any, reason: str, rejected: list[Rejection]) -> Any:
+    """Add the marked samples to the rejected ones; return which samples are left."""
+    if bad.any():
+        rejected.extend(Rejection(index, reason) for index in np.flatnonzero(bad).tolist())
+    return ~bad
+
+
+def _insert(columns: Columns, now: datetime) -> None:
+    if len(columns) <= ROW_SAMPLES:
+        storage.insert_batch(columns, encode_batch(columns), now)
+        return
+    with transaction.atomic():
+        for begin in range(0, len(columns), ROW_SAMPLES):
+            part = slice(begin, begin + ROW_SAMPLES)
+            some = Columns(columns.series[part], columns.ts[part], columns.v[part])
+            storage.insert_batch(some, encode_batch(some), now)
+
+
+def _committed(known: registry.Registry, slots: Int64, ts: Int64, rejected: list[Rejection]) -> None:
+    known.note(slots, ts)
+    ACCEPTED.inc(len(slots))
+    for reason in {rejection.reason for rejection in rejected}:
+        REFUSED.inc(sum(rejection.reason == reason for rejection in rejected), reason=reason)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+@audit.verb("metrics.backfill", right=Right.BACKFILL)
+def backfill(*, samples: Samples, by: Principal, now: datetime, source: str = "") -> Written:
+    """Store samples of any age. Doing it twice changes nothing; no rule looks back, so none is triggered."""
+    written = _write(samples, now, None, None)
+    span = (int(samples.ts.min()), int(samples.ts.max())) if len(samples) else None
+    audit.record(
+        by=by,
+        verb="metrics.backfill",
+        target=("metrics.series", "", source or "samples"),
+        after={
+            "samples": written.accepted,
+            "refused": len(written.rejected),
+            "series": len(set(samples.keys)),
+            "from_ms": span and span[0],
+            "to_ms": span and span[1],
+        },
+    )
+    return written
+
+
+@audit.verb("metrics.switch_collection", right=Right.EDIT)
+def switch_collection(*, by: Principal, on: bool, now: datetime) -> CollectionSwitch:
+    """Turn the collectors on or off; what is pushed and what rules compute is not affected."""
+    CollectionSwitch.objects.get_or_create(pk=1)
+    switch = CollectionSwitch.objects.select_for_update().get(pk=1)
+    before = switch.on
+    switch.on = on
+    switch.changed_at = now
+    switch.changed_by = by.name[:200]
+    switch.save()
+    audit.record(by=by, verb="metrics.switch_collection", target=switch, before={"on": before}, after={"on": on})
+    live_push.publish("collection")
+    return switch
+
+
+SHIPPED_POLICIES: Final[tuple[Mapping[str, Any], ...]] = (
+    {"category": "default", "raw": timedelta(days=30), "description": "Everything that no other policy takes."},
+    {
+        "category": "requests",
+        "raw": timedelta(hours=24),
+        "description": "Detail of single requests; metrics named request_detail_….",
+        "prefixes": ["request_detail_"],
+    },
+)
+"""Retention policies as shipped; `write_policy` writes one (for core.defaults.write_once)."""
+
+
+def write_policy(row: Mapping[str, Any]) -> RetentionPolicy:
+    """Write a shipped retention policy, unless one of its category exists."""
+    values = {key: value for key, value in row.items() if key != "category"}
+    return RetentionPolicy.objects.get_or_create(category=row["category"], defaults=values)[0]
+
+
+_space: tuple[float, str | None] = (-FREE_CHECK, None)
+
+
+def ensure_space() -> None:
+    """Raise StoreFull when the embedded database's disk is nearly full; looked up every 5 s."""
+    global _space
+    at, problem = _space
+    if monotonic() - at >= FREE_CHECK:
+        problem = _disk_problem()
+        _space = (monotonic(), problem)
+    if problem is not None:
+        raise StoreFull(problem)
+
+
+def _disk_problem() -> str | None:
+    """What is wrong with the disk of the portal's own database; None for one that runs elsewhere."""
+    host = str(connection.settings_dict.get("HOST") or "")
+    if host and not host.startswith("/"):
+        return None
+    try:
+        usage = shutil.disk_usage(settings.DATA)
+    except OSError:
+        return None
+    if usage.free >= FREE_BYTES and usage.free >= FREE_SHARE * usage.total:
+        return None
+    return (
+        f"Only {usage.free / 1e9:.1f} GB ({usage.free / usage.total:.0%}) are free on the disk of {settings.DATA}: "
+        f"samples are refused below {FREE_BYTES / 1e9:.0f} GB or {FREE_SHARE:.0%}. Free some space or shorten a "
+        "retention policy."
+    )

@@ -1,0 +1,303 @@
+"""The store's SQL: batches and blocks in and out by binary cursor, past the ORM (which sends bytes as hex text).
+
+Reading takes one snapshot without needing a transaction of its own: the ids of all batches and blocks come from one
+statement, which sees one snapshot; rows never change, so a payload that is fetched later by its id is the right one
+or gone. If compaction has taken one away meanwhile, the reader starts again (`query`). Two statements that each list
+what is there would lose acknowledged samples between them: measured, a third of the queries did.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+from django.db import connection
+from numpy.typing import NDArray
+
+from apps.metrics.codec import Columns, Encoded, Int64, View
+
+WINDOW_MS: Final = 2 * 3600 * 1000
+"""Raw samples are stored by windows of two hours."""
+YOUNG: Final = 1 << 62
+"""Ranks of batches begin here: what is not compacted yet is newer than what is."""
+CACHE_BYTES: Final = 64 << 20
+
+
+@contextmanager
+def cursor() -> "Iterator[psycopg.Cursor[Any]]":
+    """A server-binding cursor on Django's connection; its errors are Django's."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        yield psycopg.Cursor(connection.connection)
+
+
+# --- Batches --------------------------------------------------------------------------------------------------------
+
+_INSERT_BATCH: Final = """
+INSERT INTO metrics_batch (received_at, samples, t_min, t_max, series_min, series_max, payload)
+VALUES (%s, %s, %s, %s, %s, %s, %b)
+"""
+
+
+def insert_batch(columns: Columns, payload: bytes, received_at: datetime) -> None:
+    """Append one row to the log; acknowledged once the transaction around it has committed."""
+    with cursor() as cur:
+        cur.execute(
+            _INSERT_BATCH,
+            (
+                received_at,
+                len(columns),
+                int(columns.ts.min()),
+                int(columns.ts.max()),
+                int(columns.series.min()),
+                int(columns.series.max()),
+                payload,
+            ),
+        )
+
+
+# --- Blocks ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewBlock:
+    """A block row to be written; times in ms, `window` its start."""
+
+    level: int
+    retention: int
+    window: int
+    round: int
+    t_min: int
+    t_max: int
+    metric_min: int
+    metric_max: int
+    series_min: int
+    series_max: int
+    samples: int
+    encoded: Encoded
+
+
+_INSERT_BLOCK: Final = """
+INSERT INTO metrics_block (level, resolution, retention_id, shard, "window", round, t_min, t_max,
+    metric_min, metric_max, series_min, series_max, samples, crc, directory, payload)
+VALUES (%s, 0, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
+"""
+
+
+def insert_block(cur: "psycopg.Cursor[Any]", block: NewBlock) -> None:
+    """Write one block row in the caller's transaction."""
+    cur.execute(
+        _INSERT_BLOCK,
+        (
+            block.level,
+            block.retention,
+            block.window,
+            block.round,
+            block.t_min,
+            block.t_max,
+            block.metric_min,
+            block.metric_max,
+            block.series_min,
+            block.series_max,
+            block.samples,
+            block.encoded.crc,
+            block.encoded.directory,
+            block.encoded.payload,
+        ),
+    )
+
+
+# --- Reading --------------------------------------------------------------------------------------------------------
+
+_META_FIELDS: Final = (
+    *("kind", "id", "rank", "t_min", "t_max", "bad"),
+    *("metric_min", "metric_max", "series_min", "series_max", "samples"),
+)
+_META: Final = np.dtype([(name, ">i8") for name in _META_FIELDS])
+
+# Rows travel as one value of big-endian int8s: thousands of rows would cost more as Python tuples than to read.
+_SNAPSHOT: Final = """
+SELECT
+ (SELECT string_agg(int8send(0) || int8send(id) || int8send(id) || int8send(t_min) || int8send(t_max)
+                    || int8send((bad_at IS NOT NULL)::int::bigint) || int8send(0) || int8send(2147483647)
+                    || int8send(series_min) || int8send(series_max) || int8send(samples), ''::bytea)
+    FROM metrics_batch
+   WHERE t_max > %(tmin)s AND t_min <= %(tmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
+ (SELECT string_agg(int8send(1) || int8send(id) || int8send(round) || int8send(t_min) || int8send(t_max)
+                    || int8send((bad_at IS NOT NULL)::int::bigint) || int8send(metric_min) || int8send(metric_max)
+                    || int8send(series_min) || int8send(series_max) || int8send(samples), ''::bytea)
+    FROM metrics_block
+   WHERE "window" > %(tmin)s - %(length)s AND "window" <= %(tmax)s AND resolution = 0
+     AND t_max > %(tmin)s AND t_min <= %(tmax)s
+     AND metric_max >= %(mmin)s AND metric_min <= %(mmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
+ (SELECT json_agg(json_build_array(series, t_min, t_max)) FROM metrics_tombstone
+   WHERE applied_at IS NULL AND t_max > %(tmin)s AND t_min <= %(tmax)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a read needs: tmin < ts <= tmax (ms), and the bounds of metric and series ids."""
+
+    tmin: int
+    tmax: int
+    metric_min: int
+    metric_max: int
+    series_min: int
+    series_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of the snapshot: a batch (kind 0) or a block (kind 1)."""
+
+    kind: int
+    id: int
+    rank: int
+    t_min: int
+    t_max: int
+    bad: int
+    metric_min: int
+    metric_max: int
+    series_min: int
+    series_max: int
+    samples: int
+
+    def may_hold(self, bounds: "Range") -> bool:
+        """Whether samples of that range may be in here."""
+        return (
+            self.t_max > bounds.tmin
+            and self.t_min <= bounds.tmax
+            and self.metric_max >= bounds.metric_min
+            and self.metric_min <= bounds.metric_max
+            and self.series_max >= bounds.series_min
+            and self.series_min <= bounds.series_max
+        )
+
+    @property
+    def order(self) -> int:
+        """Its rank among everything stored: what is not compacted yet is newer than what is."""
+        return self.rank if self.kind else YOUNG + self.rank
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.kind, self.id
+
+    @property
+    def name(self) -> str:
+        return f"{'block' if self.kind else 'batch'} {self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All rows that may hold samples of a range, and the tombstones over it, as one statement saw them."""
+
+    rows: tuple[Stored, ...]
+    tombstones: tuple[tuple[Int64, int, int], ...]
+
+
+def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range) -> Snapshot:
+    """List what is there, in one statement."""
+    cur.execute(
+        _SNAPSHOT,
+        {
+            "tmin": bounds.tmin,
+            "tmax": bounds.tmax,
+            "mmin": bounds.metric_min,
+            "mmax": bounds.metric_max,
+            "smin": bounds.series_min,
+            "smax": bounds.series_max,
+            "length": WINDOW_MS,
+        },
+        binary=True,
+    )
+    batches, blocks, tombstones = cur.fetchone() or (None, None, None)
+    rows = []
+    for data in (batches, blocks):
+        if data:
+            listed: NDArray[Any] = np.frombuffer(data, dtype=_META)
+            rows += [Stored(*row) for row in listed.tolist()]
+    buried = tuple((np.array(ids, dtype=np.int64), int(begin), int(end)) for ids, begin, end in tombstones or ())
+    return Snapshot(tuple(rows), buried)
+
+
+_FETCH: Final = (
+    "SELECT id, payload FROM metrics_batch WHERE id = ANY(%s)",
+    "SELECT id, directory, payload, crc FROM metrics_block WHERE id = ANY(%s)",
+)
+
+
+def fetch(cur: "psycopg.Cursor[Any]", kind: int, ids: Sequence[int]) -> list[tuple[Any, ...]]:
+    """The stored bytes of those rows that still exist: (id, payload) or (id, directory, payload, crc)."""
+    if not ids:
+        return []
+    cur.execute(_FETCH[kind], [list(ids)], binary=True)
+    return cur.fetchall()
+
+
+def mark_bad(kind: int, ids: Sequence[int], now: datetime) -> None:
+    """Note on damaged rows when they were first found, once; without waiting for whoever works on them."""
+    table = "metrics_block" if kind else "metrics_batch"
+    with cursor() as cur:
+        cur.execute(
+            f"UPDATE {table} SET bad_at = %s WHERE id IN"
+            f" (SELECT id FROM {table} WHERE id = ANY(%s) AND bad_at IS NULL FOR UPDATE SKIP LOCKED)",
+            [now, list(ids)],
+        )
+
+
+class Cache:
+    """Decoded rows by (kind, id), least recently used out first, bounded in bytes. Rows never change."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[int, int], View | Columns] = OrderedDict()
+        self.limit = limit
+        self.size = 0
+
+    def get(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], View | Columns]:
+        """Those that are held."""
+        found = {}
+        with self._lock:
+            for key in keys:
+                body = self._held.get(key)
+                if body is not None:
+                    self._held.move_to_end(key)
+                    found[key] = body
+        return found
+
+    def put(self, new: dict[tuple[int, int], View | Columns]) -> None:
+        """Keep these, unless they alone would push out half of everything (a long scan)."""
+        if sum(body.nbytes for body in new.values()) > self.limit // 2:
+            return
+        with self._lock:
+            for key, body in new.items():
+                if key not in self._held:
+                    self._held[key] = body
+                    self.size += body.nbytes
+            while self.size > self.limit:
+                self.size -= self._held.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._held.clear()
+            self.size = 0
+
+
+_caches: dict[str, Cache] = {}
+
+
+def cache() -> Cache:
+    """This process's cache for the database in use."""
+    name = str(connection.settings_dict["NAME"])
+    return _caches.get(name) or _caches.setdefault(name, Cache())
+
+
+def forget() -> None:
+    """Drop everything held: after the tables were emptied under this process."""
+    _caches.clear()

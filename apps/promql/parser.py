@@ -96,6 +96,8 @@ def _cached(text: str) -> Expr | ParseError:
         return _Parser(text).whole()
     except ParseError as error:
         return error.with_traceback(None)
+    except RecursionError:  # the caller's own stack was all but full; not cached
+        raise ParseError("expression is nested too deep to be read from here") from None
 
 
 def parse(text: str) -> Expr:
@@ -170,6 +172,12 @@ class _Parser:
             raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", offset)
         return depth
 
+    def deeper(self) -> None:
+        """Called on the way down, before the tree is there to be measured; the caller decreases depth again."""
+        self.depth += 1
+        if self.depth > DEPTH_LIMIT:
+            raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", self.token.start)
+
     # -- expressions -------------------------------------------------------------------------------------------
 
     def whole(self) -> Expr:
@@ -182,9 +190,7 @@ class _Parser:
 
     def expression(self, floor: int) -> Expr:
         """An expression of operators that bind tighter than `floor`."""
-        self.depth += 1
-        if self.depth > DEPTH_LIMIT:
-            raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", self.token.start)
+        self.deeper()
         left = self.unary()
         while True:
             operator = self.operator()
@@ -332,6 +338,7 @@ class _Parser:
         return round(seconds * 1000)
 
     def duration_expression(self, what: str, floor: int) -> float:
+        self.deeper()
         left = self.duration_primary(what)
         while self.token.kind == OPERATOR and _PRECEDENCE.get(self.token.text, 0) > max(floor, _PRECEDENCE["+"] - 1):
             token = self.advance()
@@ -344,22 +351,20 @@ class _Parser:
                 raise self.error("division by zero or overflow in duration", token.start) from None
             if isinstance(left, complex):
                 raise self.error("duration is no real number", token.start)
+        self.depth -= 1
         return left
 
     def duration_primary(self, what: str) -> float:
         token = self.token
         if token.kind == OPERATOR and token.text in "+-":
             self.advance()
+            self.deeper()
             value = self.duration_primary(what) if what == "offset" else self.duration_expression(what, _UNARY)
+            self.depth -= 1
             return -value if token.text == "-" else value
         if token.kind == OPERATOR and token.text == "(":
             self.advance()
-            self.depth += 1
-            self.count(token.start)
-            if self.depth > DEPTH_LIMIT:
-                raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", token.start)
             value = self.duration_expression("duration expression", 0)
-            self.depth -= 1
             self.expect(")", "duration expression")
             return value
         if token.kind == IDENTIFIER and token.word in _DURATION_FUNCTIONS:

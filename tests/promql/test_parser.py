@@ -1,0 +1,193 @@
+"""The parser: what it reads, how it prints it again, and what it says where it cannot."""
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.promql.errors import ParseError, PromQLError
+from apps.promql.parser import parse, parse_matchers
+from apps.promql.printer import render
+from apps.promql.source import Matcher
+
+CANONICAL = [
+    ("1", "1"),
+    ("-1", "-1"),
+    ("0x1F", "31"),
+    ("1_000", "1000"),
+    ("5m", "300"),
+    (".5e3", "500"),
+    ("Inf", "+Inf"),
+    ("'it'", '"it"'),
+    ("`a\\n`", '"a\\\\n"'),
+    ("up", "up"),
+    ("up{}", "up"),
+    ('up{job="a",}', 'up{job="a"}'),
+    ('{__name__="up"}', "up"),
+    ('{"up"}', "up"),
+    ('{"odd name", "odd label"="x"}', '{__name__="odd name", "odd label"="x"}'),
+    ('up{job=~"a|b", x!~"c", y!=""}', 'up{job=~"a|b", x!~"c", y!=""}'),
+    ("job:rate5m:sum[5m]", "job:rate5m:sum[5m]"),
+    ("rate(x[90])", "rate(x[1m30s])"),
+    ("x offset 5m @ 1.5", "x @ 1.500 offset 5m"),
+    ("x @ start() offset -1h", "x @ start() offset -1h"),
+    ("max_over_time(rate(x[5m])[1h:])", "max_over_time(rate(x[5m])[1h:])"),
+    ("max_over_time(x[1h:1m] offset 1d @ end())", "max_over_time(x[1h:1m] @ end() offset 1d)"),
+    ("a+b*c", "a + b * c"),
+    ("-a ^ 2", "-a ^ 2"),
+    ("2 ^ 3 ^ 2", "2 ^ 3 ^ 2"),
+    ("(a)", "(a)"),
+    ("a AND b Or c unless d", "a and b or c unless d"),
+    ("a == bool 1", "a == bool 1"),
+    ("a / on(x) group_left(y) b", "a / on (x) group_left (y) b"),
+    ("a * ignoring(x, y) group_right b", "a * ignoring (x, y) group_right () b"),
+    ("sum(x) by (a, b)", "sum by (a, b) (x)"),
+    ("SUM without () (x)", "sum without () (x)"),
+    ("topk(3, x)", "topk(3, x)"),
+    ('count_values("v", x)', 'count_values("v", x)'),
+    ('label_replace(x, "a", "$1", "b", "(.*)")', 'label_replace(x, "a", "$1", "b", "(.*)")'),
+    ("sum", "sum"),
+    ("offset", "{__name__=\"offset\"}"),
+    ("rate(x[26m+4m])", "rate(x[30m])"),
+    ("x offset (2 * 2)", "x offset 4s"),
+    ("x # a comment\n + 1", "x + 1"),
+    ("day_of_week()", "day_of_week()"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "printed"), CANONICAL)
+def test_expressions_have_one_canonical_text(text: str, printed: str) -> None:
+    assert render(parse(text)) == printed
+    assert parse(render(parse(text))) == parse(text)
+
+
+ERRORS = [
+    ("", 1, 1, "no expression"),
+    ("   ", 1, 1, "no expression"),
+    ("1 +", 1, 4, "unexpected end of input"),
+    ("(1", 1, 3, 'expected ")"'),
+    ("a\n  + +", 2, 6, "unexpected end of input"),
+    ("'open", 1, 1, "unterminated"),
+    ("'it''", 1, 5, "unterminated"),
+    ("5x", 1, 1, "bad number or duration"),
+    ("1m1h", 1, 1, "not a valid duration"),
+    ("x[5m", 1, 5, 'expected "]"'),
+    ("x[0s]", 1, 3, "greater than 0"),
+    ("x[-5m]", 1, 3, "greater than 0"),
+    ("x[5m:0]", 1, 6, "greater than 0"),
+    ("x[5m] offset 1m offset 2m", 1, 17, "multiple times"),
+    ("x @ 1 @ 2", 1, 7, "multiple times"),
+    ("(x) offset 5m", 1, 5, "must be preceded by"),
+    ("x offset 5m [5m]", 1, 13, "no offset modifiers allowed before range"),
+    ("(x)[5m]", 1, 4, "ranges only allowed for vector selectors"),
+    ("1[5m:]", 1, 1, "subquery is only allowed on instant vector"),
+    ("rate(x)", 1, 6, "expected type range vector"),
+    ("rate(x[5m], 1)", 1, 1, "expected 1 argument(s)"),
+    ("rates(x[5m])", 1, 1, "unknown function"),
+    ("sum(x, y)", 1, 1, "wrong number of arguments"),
+    ("sum()", 1, 1, "no arguments"),
+    ("topk(x, y)", 1, 6, "expected type scalar"),
+    ('{job=""}', 1, 1, "at least one non-empty matcher"),
+    ("{}", 1, 1, "at least one non-empty matcher"),
+    ('x{__name__="y"}', 1, 3, "must not be set twice"),
+    ('x{a=~"("}', 1, 6, "invalid regular expression"),
+    ("x{a=b}", 1, 5, "expected string"),
+    ("1 > 2", 1, 3, "must use BOOL"),
+    ("x + bool y", 1, 3, "only be used on comparison"),
+    ("1 and x", 1, 3, "not allowed in binary scalar"),
+    ("x + on(a) 1", 1, 3, "only allowed between instant vectors"),
+    ("x and on(a) group_left b", 1, 13, "no grouping allowed"),
+    ("x + on(a) group_left(a) y", 1, 11, "must not occur in ON and GROUP"),
+    ("x[5m] + 1", 1, 1, "only scalar and instant vector"),
+    ("-x[5m]", 1, 1, "unary expression only allowed"),
+    ('-"a"', 1, 1, "unary expression only allowed"),
+    ("x @ inf", 1, 5, "out of bounds"),
+    ("x offset 99999999999y", 1, 10, "out of range"),
+    ("x y", 1, 3, 'unexpected identifier "y"'),
+    ("x;", 1, 2, "unexpected character"),
+    ("rate(x[5m] anchored)", 1, 12, "anchored modifier is experimental"),
+    ("limitk(1, x)", 1, 1, "limitk aggregation is experimental"),
+    ("histogram_count(x)", 1, 1, "native histograms"),
+    ("x[1/0]", 1, 4, "division by zero"),
+    ("x[step()]", 1, 3, "experimental"),
+    ('label_replace(x, "", "", "", "")', 1, 18, "invalid destination label name"),
+    ('label_replace(x, "a", "", "", "(")', 1, 31, "invalid regular expression"),
+    ('"\\q"', 1, 1, "unknown escape"),
+    ("1e999", 1, 1, "out of range"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "column", "says"), ERRORS)
+def test_errors_point_at_the_place(text: str, line: int, column: int, says: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse(text)
+    assert says in caught.value.message
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert caught.value.kind == "bad_data"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 20_000,
+        "(" * 10_000 + "1" + ")" * 10_000,
+        "-" * 20_000 + "1",
+        "1" + "+1" * 10_000,
+        "2" + "^2" * 10_000,
+        "x[" + "(" * 20_000,
+        "x[" + "-" * 20_000 + "1]",
+        "x[1" + "^1" * 20_000 + "]",
+        "x offset " + "-" * 20_000 + "1",
+        "x" + "[1m:]" * 10_000,
+        "abs(" * 5_000 + "x" + ")" * 5_000,
+        "{" * 20_000,
+        "x" * 70_000,
+    ],
+    ids=lambda text: text[:8],
+)
+def test_what_is_too_deep_or_too_long_is_an_error_and_never_a_crash(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse(text)
+
+
+def test_chains_and_nests_within_the_limits_are_read() -> None:
+    parse("(" * 90 + "1" + ")" * 90)
+    parse("1" + " + 1" * 90)
+    matchers = ", ".join(f"l{i}!='v'" for i in range(3000))
+    parse(f"x{{{matchers}}}")
+
+
+WORDS = (
+    "x up sum rate ( ) [ ] { } , : @ + - * / % ^ == != > < = =~ and or unless by without on ignoring group_left bool "
+    "offset 5m 1h 1 0.5 'a' `c` start() end() topk avg_over_time inf nan # é 0x step label_replace atan2 \\ ' \""
+)
+PIECES = st.sampled_from([*WORDS.split(), "\n"])
+
+
+@given(st.lists(PIECES, max_size=25).map(" ".join) | st.text(max_size=30))
+@settings(max_examples=400, deadline=None)
+def test_any_text_gives_a_tree_or_a_parse_error(text: str) -> None:
+    with contextlib.suppress(ParseError):
+        tree = parse(text)
+        again = parse(render(tree))
+        assert render(again) == render(tree)
+
+
+def test_errors_are_new_each_time_though_parsing_is_cached() -> None:
+    def fail() -> PromQLError:
+        with pytest.raises(ParseError) as caught:
+            parse("sum(")
+        return caught.value
+
+    assert fail() is not fail()
+
+
+def test_a_plain_selector_gives_its_matchers() -> None:
+    assert parse_matchers('up{job!="a"}') == (Matcher("__name__", "=", "up"), Matcher("job", "!=", "a"))
+    with pytest.raises(ParseError, match="not a plain series selector"):
+        parse_matchers("rate(up[5m])")
+
+
+def test_bytes_that_are_no_utf8_are_kept_in_strings() -> None:
+    assert render(parse('"a\\xc5z"')) == '"a\\xc5z"'

@@ -196,25 +196,25 @@ ALERT_EXPIRE_AFTER = timedelta(hours=env.integer("ALERT_EXPIRE_HOURS", 24))
 # --- API --------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "apps.accounts.api.TokenAuthentication",
-        "apps.accounts.api.SessionAuthentication",
+        "apps.accounts.doors.TokenAuthentication",
+        "apps.accounts.doors.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["apps.accounts.api.Nobody"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.accounts.doors.Nobody"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.api.PrincipalThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.doors.PrincipalThrottle"],
     "DEFAULT_THROTTLE_RATES": {"principal": "1200/min"},
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
     "PAGE_SIZE": 100,
-    "EXCEPTION_HANDLER": "apps.accounts.api.explain",
+    "EXCEPTION_HANDLER": "apps.accounts.doors.explain",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Monitoring Portal",
     "DESCRIPTION": "Rules, alerts, contacts, policies, routes, tokens and the seed's monitoring API.",
     "VERSION": VERSION,
-    "SERVE_PERMISSIONS": ["apps.accounts.api.Readers"],
+    "SERVE_PERMISSIONS": ["apps.accounts.doors.Readers"],
     "SERVE_INCLUDE_SCHEMA": False,
 }
 

@@ -75,10 +75,11 @@ export class Chart {
       state.action ? h("button", { class: "button button-small", type: "button", on: { click: state.action[1] } }, state.action[0]) : null));
   }
 
-  note(text, tone = "quiet") {
+  note(text, tone = "quiet", title = "") {
     const badge = find("[data-panel-note]", this.root);
     badge.hidden = !text;
     badge.textContent = text || "";
+    badge.title = title;
     badge.className = `badge is-${tone}`;
   }
 

@@ -95,8 +95,8 @@ class PanelCard {
     }
     const isOld = chosen().range !== null && data.newest !== null && Date.now() / 1000 - data.newest > Math.max(STALE_AFTER, 3 * data.step);
     this.chart.note(isOld ? `no new data since ${moment(data.newest * 1000)}` : data.more ? `${data.series.length} of ${data.series.length + data.more} series` : "", isOld ? "warning" : "quiet");
-    const range = bounds();
-    this.chart.draw({ ...data, times: times(data) }, range);
+    if (data.warnings?.length) this.chart.note("some data is missing", "warning", data.warnings.join(" "));
+    this.chart.draw({ ...data, times: times(data) }, bounds());
   }
 
   fail(text) {

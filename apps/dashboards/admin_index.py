@@ -1,0 +1,142 @@
+"""The first page of the admin: is it fine, what is wrong, what is left to do. And its side bar, by room."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.accounts.permissions import Right, principal_of
+from apps.alerting.models import AlertRule
+from apps.dashboards import snapshots
+from apps.dashboards.health import health
+from apps.metrics.models import CollectorSetting
+from apps.notifications.models import Contact, Delivery
+
+Row = dict[str, Any]
+
+ROOMS = {
+    "alerting": "Alerting",
+    "oncall": "On-call",
+    "notifications": "Notifications",
+    "metrics": "Metrics",
+    "accounts": "People and tokens",
+    "dashboards": "Dashboards",
+    "auth": "Roles",
+    "core": "Machinery",
+}
+ICONS = {
+    "alertrule": "rule",
+    "rulegroup": "schedule",
+    "recordingrule": "edit_note",
+    "alert": "notifications_active",
+    "incident": "emergency",
+    "transition": "timeline",
+    "policy": "escalator",
+    "route": "alt_route",
+    "escalation": "trending_up",
+    "notice": "campaign",
+    "notificationgroup": "workspaces",
+    "contact": "contact_mail",
+    "delivery": "outgoing_mail",
+    "metric": "straighten",
+    "series": "show_chart",
+    "retentionpolicy": "auto_delete",
+    "collectorsetting": "sensors",
+    "collectionswitch": "power_settings_new",
+    "user": "person",
+    "token": "key",
+    "auditentry": "history",
+    "group": "groups",
+    "loop": "autorenew",
+}
+
+
+def navigation(request: HttpRequest) -> list[Row]:
+    """Return the side bar: the pages, then each room's models that this person may open."""
+    rooms = {app["app_label"]: app for app in admin.site.get_app_list(request)}
+    groups: list[Row] = [
+        {
+            "title": "",
+            "items": [
+                {"title": "Overview", "icon": "monitoring", "link": reverse("overview")},
+                {"title": "Administration", "icon": "space_dashboard", "link": reverse("admin:index")},
+            ],
+        }
+    ]
+    order = [*ROOMS, *sorted(rooms.keys() - ROOMS.keys())]
+    for label in order:
+        if label not in rooms:
+            continue
+        items = [
+            {
+                "title": str(model["name"]),
+                "icon": ICONS.get(model["object_name"].lower(), "table_rows"),
+                "link": model["admin_url"],
+            }
+            for model in rooms[label]["models"]
+            if model.get("admin_url")
+        ]
+        if items:
+            title = ROOMS.get(label, rooms[label]["name"])
+            groups.append({"title": title, "separator": True, "collapsible": label == "core", "items": items})
+    return groups
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add what the index shows; nothing of it for somebody who may not read."""
+    who, now = principal_of(request), timezone.now()
+    if not who.can(Right.READ):
+        return context
+    state = health(now=now)
+    active = snapshots.alerts(scope=who.scope)
+    failing = list(CollectorSetting.objects.filter(enabled=True).exclude(error=""))
+    context |= {
+        "health": snapshots.verdict(state, active),
+        "checks": [
+            {"name": name.capitalize(), "status": str(check.status), "message": check.message}
+            for name, check in state.checks.items()
+        ],
+        "active_alerts": active,
+        "failing_collectors": failing,
+        "todos": todos(active=active),
+        "cards": cards(active),
+    }
+    return context
+
+
+def cards(active: Row) -> list[Row]:
+    """Return the figures at the top of the index."""
+    rules = AlertRule.objects.filter(enabled=True).count()
+    contacts = Contact.objects.working().count()
+    queued = Delivery.objects.queued().count()
+    collectors = CollectorSetting.objects.filter(enabled=True).count()
+    return [
+        {"title": "Active alerts", "value": active["total"], "note": snapshots.headline(active["counts"]) or "none"},
+        {"title": "Rules", "value": rules, "note": "switched on"},
+        {"title": "Collectors", "value": collectors, "note": "switched on"},
+        {"title": "Working contacts", "value": contacts, "note": f"{queued} messages waiting"},
+    ]
+
+
+def todos(*, active: Row) -> list[Row]:
+    """Return what somebody should see to, most urgent first."""
+    found: list[Row] = []
+    reach = snapshots.reach()
+    if not reach.ok:
+        found.append({"text": reach.sentence, "url": reverse("admin:notifications_contact_changelist")})
+    broken = list(Contact.objects.filter(enabled=True).exclude(problem="").values_list("name", "problem")[:5])
+    for name, problem in broken:
+        url = reverse("admin:notifications_contact_changelist")
+        found.append({"text": f"The contact {name} does not work: {problem}", "url": url})
+    unowned = sum(not row["acknowledged_by"] for row in active["rows"])
+    if unowned:
+        noun = "alert is" if unowned == 1 else "alerts are"
+        found.append({"text": f"{unowned} active {noun} not acknowledged.", "url": reverse("alerts")})
+    silent = AlertRule.objects.filter(enabled=True, runbook="").count()
+    if silent:
+        noun = "rule has" if silent == 1 else "rules have"
+        text = f"{silent} {noun} no runbook: whoever is paged must guess what to do."
+        found.append({"text": text, "url": reverse("admin:alerting_alertrule_changelist")})
+    return found

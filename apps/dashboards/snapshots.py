@@ -1,0 +1,328 @@
+"""What a page shows at one moment, as plain values: the first paint and every live frame are made of these.
+
+Everything is read for one principal: through its scope, and only with its rights. Every function costs a fixed
+number of queries, whatever there is to show.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Count
+from django.urls import reverse
+
+from apps.accounts.models import AuditEntry
+from apps.accounts.permissions import Principal, Right, Scope
+from apps.alerting.models import Alert, Transition
+from apps.dashboards.health import Health, Status
+from apps.dashboards.plots import RANKS, unit_of
+from apps.dashboards.wording import FIRING_FIRST, audit_title, duration, transition_entry
+from apps.metrics.models import CollectionSwitch
+from apps.notifications.models import Contact, Delivery
+from apps.oncall.models import Notice
+from apps.oncall.reachability import reachability
+
+Row = dict[str, Any]
+ROWS = 50
+ENTRIES = 14
+TIMELINE = 200
+
+
+def alerts(*, scope: Scope) -> Row:
+    """Return the active alerts, worst and newest first (50 rows at most), and how many there are of each severity."""
+    active = Alert.objects.active().visible_to(scope)
+    counts = {row["severity"]: row["n"] for row in active.order_by().values("severity").annotate(n=Count("pk"))}
+    newest = active.select_related("rule").order_by(FIRING_FIRST, "-fired_at", "-id")[:ROWS]
+    worst = max(counts, key=lambda severity: RANKS.get(severity, 0), default=None)
+    return {
+        "rows": [alert_row(alert) for alert in newest],
+        "total": sum(counts.values()),
+        "counts": counts,
+        "worst": worst,
+    }
+
+
+def alert_row(alert: Alert) -> Row:
+    """Return one alert as lists show it."""
+    return {
+        "key": alert.key,
+        "name": name_of(alert),
+        "severity": alert.severity,
+        "tone": alert.severity,
+        "state": alert.state,
+        "message": alert.message,
+        "service": alert.service,
+        "since": _iso(alert.fired_at or alert.pending_at),
+        "acknowledged_by": alert.acknowledged_by,
+        "url": reverse("alert", args=[alert.key]),
+    }
+
+
+def name_of(alert: Alert) -> str:
+    """Return what people call it: its rule's name, or the type that was posted."""
+    return alert.rule.name if alert.rule is not None else alert.labels.get("alertname") or alert.type
+
+
+def verdict(health: Health, active: Row) -> Row:
+    """Answer in one sentence each: is it fine; if not what, since when, who is on it.
+
+    Alerts speak first, because they say what to do; a portal that cannot be trusted speaks before them.
+    """
+    facts = [{"name": "Checks", "value": f"{len(health.checks) - len(health.problems)} of {len(health.checks)} pass"}]
+    facts.append({"name": "Portal up for", "at": _iso_ms(health.timestamp - 1000 * health.uptime)})
+    answer: Row = {"status": health.status, "since": None, "facts": facts}
+    problems = [check.message for _, check in health.problems]
+    if health.status == "unhealthy":
+        failing = next(c.message for name, c in health.problems if c.status is Status.FAIL)
+        return answer | {
+            "tone": "critical",
+            "icon": "critical",
+            "headline": "The portal itself is unhealthy",
+            "detail": failing,
+        }
+    if active["total"]:
+        worst = [row for row in active["rows"] if row["severity"] == active["worst"]]
+        owners = sorted({row["acknowledged_by"] for row in active["rows"] if row["acknowledged_by"]})
+        unowned = sum(not row["acknowledged_by"] for row in active["rows"])
+        who = f"{', '.join(owners)} {'is' if len(owners) == 1 else 'are'} on it. " if owners else ""
+        if unowned:
+            who += "Nobody has acknowledged it yet." if active["total"] == 1 else f"{unowned} not acknowledged yet."
+        return answer | {
+            "tone": active["worst"],
+            "icon": active["worst"],
+            "headline": headline(active["counts"], worst[0]["name"] if active["total"] == 1 and worst else ""),
+            "detail": who.strip(),
+            "since": min((row["since"] for row in worst if row["since"]), default=None),
+        }
+    if problems:
+        count = (
+            "one of its checks does not pass" if len(problems) == 1 else f"{len(problems)} of its checks do not pass"
+        )
+        return answer | {
+            "tone": "warning",
+            "icon": "warning",
+            "headline": f"No active alerts, but {count}",
+            "detail": " ".join(problems[:3]),
+        }
+    return answer | {
+        "tone": "ok",
+        "icon": "ok",
+        "headline": "Everything is fine",
+        "detail": "No active alerts, and every check of the portal itself passes.",
+    }
+
+
+def headline(counts: dict[str, int], name: str = "") -> str:
+    """Write the counts of severities, worst first: "1 critical alert, 2 warnings"."""
+    words = {"critical": "critical alert", "error": "error", "warning": "warning", "info": "note"}
+    parts = [
+        f"{count} {words.get(severity, severity)}{'' if count == 1 else 's'}"
+        for severity, count in sorted(counts.items(), key=lambda pair: -RANKS.get(pair[0], 0))
+    ]
+    return ", ".join(parts) + (f": {name}" if name else "")
+
+
+def collection() -> Row:
+    """Return whether samples are collected, and who switched that when."""
+    switch = CollectionSwitch.objects.first()
+    if switch is None:
+        return {"on": True, "by": "", "at": None}
+    return {"on": switch.on, "by": switch.changed_by, "at": _iso(switch.changed_at)}
+
+
+def warnings(principal: Principal) -> list[Row]:
+    """Return what every page must say: nobody would be told, collection is off, the seed's API is open."""
+    found: list[Row] = []
+    reach = reachability()
+    if not reach.ok:
+        link = reverse("alerts") + "?tab=notifications"
+        found.append({"level": "critical", "text": reach.sentence, "url": link, "action": "Contacts"})
+    state = collection()
+    if not state["on"]:
+        by = f" by {state['by']}" if state["by"] else ""
+        found.append({"level": "warning", "text": f"Collection is switched off{by}: charts and rules see nothing new."})
+    if not settings.MONITORING_AUTH_ENABLED:
+        text = "MONITORING_AUTH_ENABLED is false: whoever reaches the portal reads /api/monitoring/ without a token."
+        found.append({"level": "warning", "text": text})
+    return found
+
+
+def activity(principal: Principal, *, now: datetime) -> list[Row]:
+    """Return what happened last, newest first: alerts, messages, and for auditors what people did."""
+    since = now - timedelta(days=7)
+    changes = (
+        Transition.objects.visible_to(principal.scope)
+        .filter(at__gte=since)
+        .exclude(kind="state", after__in=("pending", "inactive"))
+        .exclude(kind="state", before="pending", after="pending")
+        .select_related("alert", "alert__rule")
+        .order_by("-at", "-id")[:ENTRIES]
+    )
+    entries = [transition_entry(row, name_of(row.alert), reverse("alert", args=[row.alert.key])) for row in changes]
+    told = _visible_deliveries(principal.scope).filter(state__in=("sent", "failed"), finished_at__gte=since)
+    entries += [delivery_entry(row) for row in told.order_by("-finished_at", "-id")[:ENTRIES]]
+    if principal.can(Right.AUDIT):
+        done = AuditEntry.objects.filter(at__gte=since, actor_kind__in=("user", "token")).exclude(
+            verb__in=("alerting.acknowledge", "alerting.resolve")
+        )
+        entries += [
+            {
+                "at": _iso(e.at),
+                "icon": "user",
+                "tone": "quiet",
+                "title": audit_title(e.verb, e.target_label),
+                "text": f"by {e.actor_name}",
+                "url": "",
+            }
+            for e in done.order_by("-at")[:ENTRIES]
+        ]
+    return newest(entries, ENTRIES)
+
+
+def newest(entries: Iterable[Row], most: int) -> list[Row]:
+    """Return the latest entries first."""
+    return sorted(entries, key=lambda entry: str(entry["at"]), reverse=True)[:most]
+
+
+def _visible_deliveries(scope: Scope) -> Any:
+    found = Delivery.objects.all()
+    if not scope.matchers:
+        return found
+    seen = Alert.objects.visible_to(scope).values("pk")
+    return found.filter(pk__in=Notice.objects.filter(alert__in=seen).values("delivery"))
+
+
+def delivery_entry(delivery: Delivery) -> Row:
+    """Return one message as timelines show it: who was told what, when, or why not."""
+    what = str(delivery.message.get("title", "")) if isinstance(delivery.message, dict) else ""
+    words = {
+        "sent": "told",
+        "failed": "could not be told",
+        "queued": "is about to be told",
+        "cancelled": "is no longer told",
+    }
+    tone = {"sent": "quiet", "failed": "critical"}.get(delivery.state, "quiet")
+    text = f"{what} ({delivery.purpose})" if what else delivery.purpose
+    if delivery.error and delivery.state in ("failed", "queued"):
+        text += f": {delivery.error}"
+    return {
+        "at": _iso(delivery.finished_at or delivery.created_at),
+        "icon": "send",
+        "tone": tone,
+        "title": f"{delivery.contact_name} {words.get(delivery.state, delivery.state)}",
+        "text": text,
+        "url": "",
+    }
+
+
+def alert(principal: Principal, key: str, *, now: datetime) -> Row | None:
+    """Return one alert with its facts, its timeline and what this principal may do; None where it sees none."""
+    found = Alert.objects.visible_to(principal.scope).select_related("rule", "incident").filter(key=key).first()
+    if found is None:
+        return None
+    unit = unit_of(found.rule.expression) if found.rule else "count"
+    entries = [transition_entry(row, "", "") for row in found.transitions.order_by("-at", "-id")[:TIMELINE]]
+    told = Delivery.objects.filter(pk__in=Notice.objects.filter(alert=found).values("delivery"))
+    entries += [delivery_entry(row) for row in told.order_by("-id")[:TIMELINE]]
+    may = principal.can(Right.OPERATE)
+    return {
+        "key": found.key,
+        "state": found.state,
+        "tone": found.severity if found.is_active else "ok" if found.state == "resolved" else "quiet",
+        "icon": found.severity
+        if found.state == "firing"
+        else {"recovering": "recovering", "pending": "pending"}.get(found.state, "ok"),
+        "headline": alert_headline(found, now=now),
+        "message": found.message,
+        "facts": _facts(found, unit, principal),
+        "timeline": newest(entries, TIMELINE),
+        "may": {
+            "acknowledge": may and found.is_active and not found.acknowledged_at,
+            "resolve": may and found.state in ("firing", "recovering", "pending"),
+        },
+    }
+
+
+def alert_headline(found: Alert, *, now: datetime) -> str:
+    """Say in a line how it stands and who is on it."""
+    if found.state == "resolved":
+        by = f" by {found.resolved_by}" if found.resolved_by else ""
+        lasted = duration((found.resolved_at or now) - (found.fired_at or now))
+        return f"Resolved{by} after {lasted}"
+    if found.state == "inactive":
+        return "Never fired: the value came back in time"
+    if found.state == "pending":
+        return "Pending: it fires if this goes on"
+    word = "Firing" if found.state == "firing" else "Recovering"
+    if found.acknowledged_by:
+        return f"{word}, {found.acknowledged_by} is on it"
+    return f"{word}, nobody has acknowledged it yet"
+
+
+def _facts(found: Alert, unit: str, principal: Principal) -> list[Row]:
+    facts: list[Row] = [{"name": "Severity", "value": found.severity}]
+    if found.value is not None:
+        facts.append({"name": "Value", "number": found.value, "unit": unit})
+    if found.threshold is not None:
+        facts.append({"name": "Threshold", "number": found.threshold, "unit": unit})
+    for name, at in (
+        ("Pending since", found.pending_at),
+        ("Fired at", found.fired_at),
+        ("Resolved at", found.resolved_at),
+    ):
+        if at is not None:
+            facts.append({"name": name, "at": _iso(at)})
+    if found.acknowledged_at is not None:
+        facts.append({"name": "Acknowledged", "at": _iso(found.acknowledged_at), "note": f"by {found.acknowledged_by}"})
+    if found.service:
+        facts.append({"name": "Service", "value": found.service})
+    if found.rule is not None:
+        rule: Row = {"name": "Rule", "value": found.rule.name}
+        if principal.can(Right.EDIT):
+            rule["url"] = reverse("admin:alerting_alertrule_change", args=[found.rule.pk])
+        facts.append(rule)
+        facts.append({"name": "Expression", "value": found.rule.expression})
+    else:
+        facts.append(
+            {"name": "Type", "value": found.type, "note": f"posted {found.count} times" if found.count > 1 else ""}
+        )
+    labels = ", ".join(f"{name}={value}" for name, value in sorted(found.labels.items()))
+    if labels:
+        facts.append({"name": "Labels", "value": labels})
+    return facts
+
+
+def contact_row(contact: Contact, *, now: datetime) -> Row:
+    """Return how a contact stands: works, has a problem, is switched off, was never used."""
+    if not contact.enabled:
+        tone, state = "quiet", "switched off"
+    elif contact.problem:
+        tone, state = "critical", "does not work"
+    elif contact.last_ok_at:
+        tone, state = "ok", "works"
+    else:
+        tone, state = "info", "not tried yet"
+    return {"contact": contact, "tone": tone, "state": state, "kind": contact.get_kind_display()}
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _iso_ms(ms: float) -> str:
+    return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat()
+
+
+def deliveries(*, scope: Scope) -> list[Row]:
+    """Return the last messages, newest first."""
+    tones = {"sent": "ok", "failed": "critical", "queued": "info", "cancelled": "quiet"}
+    found = _visible_deliveries(scope).order_by("-id")[: ENTRIES * 2]
+    return [
+        {"delivery": row, "tone": tones.get(row.state, "quiet"), "title": row.message.get("title", "")} for row in found
+    ]
+
+
+def reach() -> Any:
+    """Return whether anybody can be told at all."""
+    return reachability()

@@ -1,0 +1,312 @@
+"""The pages: each asks for a snapshot, hands it to a template, and needs the right to read."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseServerError
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template import loader
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from apps.accounts.permissions import ROLES, Principal, Right, page, principal_of
+from apps.alerting import services as alerting
+from apps.alerting.models import Alert, AlertRule, GroupRun
+from apps.dashboards import plots, snapshots
+from apps.dashboards.health import health
+from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
+from apps.dashboards.plots import unit_of
+from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, span_of
+from apps.notifications import services as notifications
+from apps.notifications.models import Contact
+from apps.promql.errors import PromQLError
+
+log = logging.getLogger(__name__)
+
+PER_PAGE = 50
+MOST_PANELS = 40
+TABS = (("active", "Active"), ("history", "History"), ("rules", "Rules"), ("notifications", "Notifications"))
+
+
+def _shell(
+    request: HttpRequest, name: str, heading: str, view: str, state: dict[str, Any], **more: Any
+) -> HttpResponse:
+    """Render a page with what all of them carry: who is looking, what every page must say, the state for its script."""
+    who = principal_of(request)
+    warnings = snapshots.warnings(who)
+    context = {
+        "page": name,
+        "heading": heading,
+        "principal": who,
+        "role": role_of(who),
+        "may_administer": bool(getattr(request.user, "is_staff", False)),
+        "version": settings.VERSION,
+        "ranges": list(RANGES),
+        "chosen_range": request.GET.get("range", DEFAULT),
+        "warnings": warnings,
+        "state": {"view": view, "data_url": reverse("data"), "warnings": warnings, **state},
+    }
+    return render(request, f"monitoring/{name}.html", context | more)
+
+
+def role_of(who: Principal) -> str:
+    """Return the word for what somebody may do: the smallest role that has exactly these rights."""
+    return next((name for name, rights in ROLES.items() if rights == who.rights), "several roles")
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def overview(request: HttpRequest) -> HttpResponse:
+    """Is it fine, and if not what, since when, who is on it."""
+    who, now = principal_of(request), timezone.now()
+    active = snapshots.alerts(scope=who.scope)
+    state = {
+        "alerts": active,
+        "health": snapshots.verdict(health(now=now), active),
+        "activity": snapshots.activity(who, now=now),
+    }
+    tiles = [{"key": p.key, "title": p.title, "link": reverse(p.link)} for p in TILES]
+    return _shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def performance(request: HttpRequest) -> HttpResponse:
+    """How fast and how well requests are answered."""
+    state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
+    return _shell(request, "performance", "Performance", "badge", state, panels=PERFORMANCE, with_range=True)
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def system(request: HttpRequest) -> HttpResponse:
+    """How the machine and the portal's own servers stand."""
+    state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
+    return _shell(request, "system", "System", "badge", state, sections=SYSTEM, with_range=True)
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def alerts(request: HttpRequest) -> HttpResponse:
+    """Alerts that are active, were active, the rules behind them, and who is told."""
+    who, now = principal_of(request), timezone.now()
+    tab = request.GET.get("tab", "active")
+    active = snapshots.alerts(scope=who.scope)
+    more = TAB_CONTENT.get(tab)
+    if tab != "active" and more is None:
+        raise Http404
+    content = more(request, who, now) if more else {}
+    return _shell(
+        request, "alerts", "Alerts", "alerts", {"alerts": active}, tab=tab, tabs=TABS, may=_may(who), **content
+    )
+
+
+def _may(who: Principal) -> dict[str, bool]:
+    return {"operate": who.can(Right.OPERATE), "edit": who.can(Right.EDIT)}
+
+
+def _history(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
+    found = Alert.objects.history().visible_to(who.scope).select_related("rule")
+    severity = request.GET.get("severity", "")
+    if severity:
+        found = found.filter(severity=severity)
+    pages = Paginator(found, PER_PAGE)
+    chosen = pages.get_page(request.GET.get("page"))
+    rows = [
+        snapshots.alert_row(alert)
+        | {"alert": alert, "lasted": (alert.resolved_at or now) - alert.fired_at if alert.fired_at else timedelta(0)}
+        for alert in chosen.object_list
+    ]
+    return {
+        "rows": rows,
+        "chosen": chosen,
+        "severity": severity,
+        "severities": ("critical", "error", "warning", "info"),
+    }
+
+
+def _rules(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
+    rules = list(AlertRule.objects.select_related("group").prefetch_related("levels").order_by("name"))
+    runs = {run.group_id: run for run in GroupRun.objects.all()}
+    firing: dict[int | None, list[Alert]] = {}
+    for alert in Alert.objects.open().visible_to(who.scope):
+        firing.setdefault(alert.rule_id, []).append(alert)
+    rows = []
+    for rule in rules:
+        run = runs.get(rule.group_id)
+        result = (run.results.get("rules", {}) if run else {}).get(str(rule.pk), {})
+        rows.append(
+            {
+                "rule": rule,
+                "levels": sorted(rule.levels.all(), key=lambda level: plots.RANKS.get(level.severity, 0)),
+                "unit": unit_of(rule.expression),
+                "standing": _standing(rule, firing.get(rule.pk, []), result, run),
+                "value": result.get("value"),
+                "error": result.get("error", ""),
+                "evaluated_at": run.evaluated_at if run else None,
+            }
+        )
+    return {"rules": rows}
+
+
+def _standing(
+    rule: AlertRule, found: list[Alert], result: Mapping[str, Any], run: GroupRun | None
+) -> tuple[str, str, str]:
+    """Return (tone, icon, word) of a rule: what its worst alert is, or why it has none."""
+    if not rule.enabled or not rule.group.enabled:
+        return "quiet", "pause", "off"
+    if result.get("error"):
+        return "critical", "critical", "error"
+    if active := [alert for alert in found if alert.is_active]:
+        worst = max(active, key=lambda alert: plots.RANKS.get(alert.severity, 0))
+        return worst.severity, worst.severity, "firing" if worst.state == "firing" else "recovering"
+    if found:
+        return "warning", "pending", "pending"
+    if run is None or run.evaluated_at is None:
+        return "quiet", "clock", "not evaluated yet"
+    return "ok", "ok", "fine"
+
+
+def _notifications(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
+    contacts = [snapshots.contact_row(contact, now=now) for contact in Contact.objects.order_by("name")]
+    return {"contacts": contacts, "deliveries": snapshots.deliveries(scope=who.scope), "reach": snapshots.reach()}
+
+
+TAB_CONTENT = {"history": _history, "rules": _rules, "notifications": _notifications}
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def alert(request: HttpRequest, key: str) -> HttpResponse:
+    """One alert: how it stands, its values against the limits, and everything that happened to it."""
+    who, now = principal_of(request), timezone.now()
+    found = snapshots.alert(who, key, now=now)
+    if found is None:
+        raise Http404
+    row = Alert.objects.select_related("rule").get(key=key)
+    state = {
+        "alert": found,
+        "alerts": snapshots.alerts(scope=who.scope),
+        "data_query": {"alert": key},
+    }
+    begin, end = row.fired_at or row.pending_at or row.seen_at, row.resolved_at
+    fixed = None
+    if end is not None and now - end > timedelta(minutes=40):
+        fixed = {
+            "from": int((begin - timedelta(minutes=30)).timestamp() * 1000),
+            "to": int((end + timedelta(minutes=30)).timestamp() * 1000),
+        }
+    panel = Panel("alert", "Value", unit_of(row.rule.expression) if row.rule else "count", (), wide=True)
+    return _shell(
+        request,
+        "alert",
+        snapshots.name_of(row),
+        f"alert:{key}",
+        state,
+        alert=row,
+        detail=found,
+        panel=panel,
+        fixed=fixed,
+        with_range=True,
+        description=row.annotations.get("description", ""),
+        runbook=row.rule.runbook if row.rule else "",
+    )
+
+
+@require_POST
+@page(Right.OPERATE)
+def acknowledge(request: HttpRequest, key: str) -> HttpResponse:
+    """Say that somebody is on it: the escalation stops."""
+    who = principal_of(request)
+    found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
+    alerting.acknowledge(by=who, alert=found, now=timezone.now())
+    return redirect("alert", key=key)
+
+
+@require_POST
+@page(Right.OPERATE)
+def resolve(request: HttpRequest, key: str) -> HttpResponse:
+    """End an alert by hand; a rule's alert that still breaches fires anew after the cooldown."""
+    who = principal_of(request)
+    found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
+    alerting.resolve(by=who, alert=found, now=timezone.now())
+    return redirect("alert", key=key)
+
+
+@require_POST
+@page(Right.OPERATE)
+def send_test(request: HttpRequest, pk: int) -> HttpResponse:
+    """Send a test message to a contact; the outcome shows on the page as soon as it is known."""
+    contact = get_object_or_404(Contact, pk=pk)
+    notifications.send_test(by=principal_of(request), contact=contact, now=timezone.now())
+    messages.success(request, f"A test message to {contact.name} is on its way.")
+    return redirect(reverse("alerts") + "?tab=notifications")
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def data(request: HttpRequest) -> HttpResponse:
+    """Numbers of panels: ?panel=…&panel=…&range=1h (or from, to; since for new points only), or ?table=…"""
+    who, now = principal_of(request), timezone.now()
+    try:
+        span = span_of(request.GET.dict(), now=now)
+        if name := request.GET.get("table"):
+            if name not in TABLES:
+                return _json({"error": f"There is no table {name!r}."}, 404)
+            return _json(plots.tabulate(TABLES[name], span, scope=who.scope))
+        keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
+        if unknown := [key for key in keys if key not in PANELS and key != "alert"]:
+            return _json({"error": f"There is no panel {unknown[0]!r}."}, 404)
+        panels = [PANELS[key] for key in keys if key != "alert"]
+        levels = plots.levels_of(panel.levels_of for panel in panels)
+        answers = {panel.key: plots.plot(panel, span, levels, scope=who.scope) for panel in panels}
+        if "alert" in keys:
+            found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
+            row = found.first()
+            answers["alert"] = (
+                plots.plot_alert(row, span, scope=who.scope) if row else {"error": "There is no such alert."}
+            )
+    except BadSpan as error:
+        return _json({"error": str(error)}, 400)
+    except PromQLError as error:
+        return _json({"error": str(error)}, 422)
+    return _json({"panels": answers})
+
+
+def _json(body: Any, status: int = 200) -> HttpResponse:
+    return HttpResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), "application/json", status)
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """403: JSON for programs and for the page's own script, a page for people."""
+    if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
+        return _json({"error": "Your role does not include this."}, 403)
+    return HttpResponse(loader.render_to_string("403.html", {"reason": str(exception or "")}, request), status=403)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """404: as above."""
+    if request.path.startswith("/api/"):
+        return _json({"error": "There is nothing at this address."}, 404)
+    return HttpResponseNotFound(loader.render_to_string("404.html", {}, request))
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    """500: needs neither database nor session, which may be what is broken."""
+    if request.path.startswith("/api/"):
+        return _json({"error": "The portal could not answer; its log says why."}, 500)
+    return HttpResponseServerError(loader.render_to_string("500.html", {"at": f"{timezone.now():%H:%M:%S}"}))

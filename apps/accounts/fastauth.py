@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 from django.conf import settings
 from django.contrib import auth
-from django.db import close_old_connections
+from django.db import connections
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
@@ -72,7 +72,7 @@ def identify(scope: ASGIScope, right: Right) -> tuple[Principal, Refusal | None]
     except Throttled as wait:
         return nobody, _refuse(429, str(wait), wait.retry_after)
     finally:
-        close_old_connections()  # out here no signal of Django's handler does it
+        _close_old_connections()
     if found is None or found.kind == "anonymous":
         permissions.REFUSALS.inc(reason="anonymous")
         return nobody, _refuse(401, permissions.WHO_ARE_YOU)
@@ -80,6 +80,13 @@ def identify(scope: ASGIScope, right: Right) -> tuple[Principal, Refusal | None]
         permissions.REFUSALS.inc(reason="right")
         return found, _refuse(403, f"{found.name} may not do this: it needs the right to {right.value}.")
     return found, None
+
+
+def _close_old_connections() -> None:
+    """Give connections back, or drop broken ones: out here no signal of Django's handler does it."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 def _of_session(scope: ASGIScope) -> Principal | None:

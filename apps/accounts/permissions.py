@@ -55,6 +55,7 @@ __all__ = [
     "forget_tokens",
     "page",
     "principal_of",
+    "recheck_tokens",
     "require",
     "secret_in",
 ]
@@ -120,8 +121,15 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def recheck_tokens() -> None:
+    """Ask the database again for every token: what it allows may have changed, in this process or with this commit."""
+    with _lock:
+        for known in _known.values():
+            known.checked = float("-inf")
+
+
 def forget_tokens() -> None:
-    """Forget every cached answer: after a token was revoked in this process, and between tests."""
+    """Forget every token and every failure: for tests."""
     with _lock:
         _known.clear()
         _failures.clear()

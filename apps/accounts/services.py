@@ -14,7 +14,7 @@ from django.db import models, transaction
 
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.models import AuditEntry, Token, User
-from apps.accounts.permissions import digest_of, forget_tokens
+from apps.accounts.permissions import digest_of, recheck_tokens
 from apps.accounts.rights import ROLES, SCOPES, Forbidden, Matcher, Principal, Right, rights_of_scopes
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def revoke_token(*, by: Principal, token: Token, now: datetime) -> Token:
             after={"revoked_at": now},
         )
     token.refresh_from_db()
-    transaction.on_commit(forget_tokens)
+    _tokens_changed()
     return token
 
 
@@ -130,6 +130,12 @@ def bootstrap_token(*, value: str, by: Principal, now: datetime) -> Token | None
         token.save(update_fields=["revoked_at"])
     record(by=by, verb="accounts.bootstrap_token", target=token, after=state_of(token))
     return token
+
+
+def _tokens_changed() -> None:
+    """Make cached answers be asked anew: now, and again once others can see the change."""
+    recheck_tokens()
+    transaction.on_commit(recheck_tokens)
 
 
 # --- People and roles --------------------------------------------------------------------------------------------
@@ -216,7 +222,7 @@ def set_roles(*, by: Principal, user: User, roles: Iterable[str]) -> User:
             before={"roles": before},
             after={"roles": sorted(wanted)},
         )
-        transaction.on_commit(forget_tokens)
+        _tokens_changed()
     return user
 
 
@@ -256,10 +262,10 @@ def save_object(*, by: Principal, obj: models.Model) -> bool:
     if not (before or after or hidden):
         return False
     if hidden:
-        after["secrets_changed"] = hidden
+        after["masked_changes"] = hidden
     record(by=by, verb=f"{label}.change", target=obj, before=before, after=after)
     if isinstance(obj, (User, Token)):
-        transaction.on_commit(forget_tokens)
+        _tokens_changed()
     return True
 
 
@@ -285,7 +291,7 @@ def save_relations(*, by: Principal, obj: models.Model, save: Callable[[], Any])
     record(by=by, verb=f"{obj._meta.label_lower}.change", target=obj, before=was, after=now)
     if isinstance(obj, User):
         obj.forget_rights()
-        transaction.on_commit(forget_tokens)
+        _tokens_changed()
     return True
 
 
@@ -296,4 +302,4 @@ def delete_object(*, by: Principal, obj: models.Model) -> None:
     _, counts = obj.delete()
     record(by=by, verb=f"{target[0]}.delete", target=target, before=before, after={"deleted": counts})
     if isinstance(obj, (User, Token)):
-        transaction.on_commit(forget_tokens)
+        _tokens_changed()

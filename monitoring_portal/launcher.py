@@ -257,6 +257,7 @@ def prepare(launcher: Launcher) -> None:
     from monitoring_portal import setup
 
     try:
+        reach_servers()
         result = setup.prepare(lambda text: launcher.tell(event="progress", text=text))
     except embedded.Refused as refusal:
         launcher.tell(event="failed", text=str(refusal))
@@ -269,6 +270,40 @@ def prepare(launcher: Launcher) -> None:
         )
         return
     launcher.tell(event="prepared", admin_password=result.admin_password, warnings=result.warnings)
+
+
+def reach_servers() -> None:
+    """Refuse with a sentence where a server of the settings cannot be used; the pool would only say "time-out"."""
+    import psycopg
+    import redis
+    from django.conf import settings
+    from django.db import connection
+
+    parameters = connection.get_connection_params()
+    parameters.pop("pool", None)
+    where = f"{settings.DATABASES['default'].get('HOST') or 'the local socket'}, database {parameters.get('dbname')}"
+    try:
+        with psycopg.connect(**{**parameters, "connect_timeout": 5}) as line:
+            version = line.info.server_version
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise embedded.Refused(
+            f"The database of DATABASE_URL ({where}) cannot be used ({reason}): start it, or correct the address."
+        ) from error
+    if version < 150_000:
+        raise embedded.Refused(
+            f"The database of DATABASE_URL ({where}) is PostgreSQL {version // 10_000}, but 15 or later is needed: "
+            "use a newer server, or unset DATABASE_URL to use the built-in one."
+        )
+    try:
+        with redis.Redis.from_url(
+            os.environ.get("REDIS_URL") or settings.REDIS_URL, socket_connect_timeout=5
+        ) as client:
+            client.ping()
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise embedded.Refused(
+            f"The server of REDIS_URL cannot be used ({error}): start it, or correct the address."
+        ) from error
 
 
 def collect_static(launcher: Launcher) -> None:

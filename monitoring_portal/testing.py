@@ -54,7 +54,8 @@ class Portal:
     """A whole portal of its own, started as a person starts it, on a free port and with its own data folder.
 
     Use it as a context manager. `environment` adds variables; DATABASE_URL and REDIS_URL of the test run are not passed
-    on, so that it brings its own servers. `arguments` follow `run`. `root` is the checkout to run (this one).
+    on, so that it brings its own servers. `arguments` follow `run`. `root` is the checkout to run (this one), `python`
+    its interpreter, `command` what comes before that (such as setpriv with a user).
     """
 
     def __init__(
@@ -65,13 +66,14 @@ class Portal:
         arguments: Sequence[str] = (),
         root: Path = ROOT,
         command: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         self.data = folder / "var"
         self.root = root
         self.output_path = folder / "output.txt"
         self.arguments = arguments
         # The program itself, not the entry: the environment is there already, and the process is ours to signal.
-        self.command = [*command, sys.executable, "-m", "monitoring_portal.supervisor"]
+        self.command = [*command, python, "-m", "monitoring_portal.supervisor"]
         own = {"DATABASE_URL", "REDIS_URL", "PORT", "PORTAL_URL", "PORTAL_PROCESS", "DJANGO_SETTINGS_MODULE"}
         given = {name: value for name, value in os.environ.items() if name not in own and not name.startswith("PYTEST")}
         self.environment = {**given, "PORT": "0", "PORTAL_DATA": str(self.data), **(environment or {})}
@@ -113,8 +115,10 @@ class Portal:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What it writes about itself."""
-        return embedded.read_state(self.data)
+        """What it writes about itself; nothing while the last word is an earlier run's."""
+        state = embedded.read_state(self.data)
+        ours = self.process is not None and state.get("pids", {}).get("supervisor", [0])[0] == self.process.pid
+        return state if ours else {}
 
     @property
     def url(self) -> str:
@@ -170,7 +174,7 @@ class Portal:
         os.kill(pid, signum)
         return pid
 
-    def wait_back(self, name: str, before: int, patience: float = 60) -> int:
+    def wait_back(self, name: str, before: int, patience: float = 30) -> int:
         """Wait until a process that was killed has a successor, everybody is there, and the portal answers."""
 
         def back() -> bool:

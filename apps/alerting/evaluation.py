@@ -1,0 +1,599 @@
+"""One tick of alerting: what is due is asked of the store in one go, judged, and written group by group.
+
+A group is one transaction: its clock, its alerts, their transitions and incidents, and the series that tell of them.
+Whatever dies at whatever moment, the group was either evaluated for that tick or it was not.
+"""
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, Q
+
+from apps.accounts.permissions import EVERYTHING, Principal
+from apps.alerting import recording
+from apps.alerting.judging import Circumstances, Judgement, Verdict, judge
+from apps.alerting.lifecycle import (
+    ACTIVE,
+    OPEN,
+    Life,
+    Phase,
+    Reason,
+    Severity,
+    State,
+    close,
+    is_news,
+    is_telling,
+)
+from apps.alerting.models import Alert, GroupRun, Incident, RuleGroup, Transition
+from apps.alerting.plans import GroupPlan, Question, RulePlan, plans
+from apps.alerting.recording import Answer, Recorded, milliseconds
+from apps.alerting.telling import clean, close_incidents, short, told_series
+from apps.alerting.template_functions import Sample, TemplateError
+from apps.alerting.templates import Context, expand
+from apps.core import live, tasks
+from apps.core.telemetry import Counter, Reading
+from apps.metrics import query
+from apps.metrics import services as metrics
+from apps.metrics.samples import Samples
+from apps.promql.errors import PromQLError, QueryError
+from apps.promql.series import STALE
+
+log = logging.getLogger(__name__)
+
+BY: Final = Principal.system("alerting.evaluate")
+SETTLING: Final = timedelta(minutes=5)
+"""After a gap, how long a series that is not back yet is waited for: the lookback of a selector."""
+ATTEMPTS: Final = 3
+
+EVALUATIONS = Counter("portal_rule_evaluations_total", "Rules that were evaluated.", ("kind",))
+FAILURES = Counter("portal_rule_evaluation_failures_total", "Rules whose expression failed.", ("kind",))
+MISSED = Counter("portal_rule_group_missed_ticks_total", "Ticks of rule groups that were skipped.", ("group",))
+
+
+class Overtaken(Exception):
+    """Somebody changed an alert in the meantime; look again."""
+
+
+class Done(Exception):
+    """Another process evaluated the group for this tick; there is nothing left to do."""
+
+
+class TickFailed(Exception):
+    """Groups that could not be written; they are tried again at the next tick."""
+
+
+# --- The clock --------------------------------------------------------------------------------------------------
+
+
+def settle(interval: timedelta) -> timedelta:
+    """How long a tick waits for the samples of its own instant: our collectors stamp theirs with the same instants."""
+    return min(interval / 10, timedelta(seconds=2)) if interval >= timedelta(seconds=5) else timedelta(0)
+
+
+def tick_of(now: datetime, interval: timedelta) -> datetime:
+    """The newest multiple of the interval (since 1970) that has settled."""
+    step = interval / timedelta(milliseconds=1)
+    return datetime.fromtimestamp(math.floor(milliseconds(now - settle(interval)) / step) * step / 1000, tz=UTC)
+
+
+def due_at(tick: datetime, interval: timedelta) -> datetime:
+    """When the tick after this one is due."""
+    return tick + interval + settle(interval)
+
+
+def due_groups(now: datetime) -> list[RuleGroup]:
+    """Groups whose time has come; a due time far ahead means that the clock was set back."""
+    ahead = Q(run__due_at__gt=now + F("interval") * 2)
+    waiting = Q(run__isnull=True) | Q(run__due_at__lte=now) | ahead
+    return list(RuleGroup.objects.filter(waiting, enabled=True).select_related("run").order_by("id"))
+
+
+def evaluate(*, now: datetime) -> int:
+    """Evaluate every group that is due and return how many were.
+
+    1. Recording rules first, in stages, so that alert rules of the same tick see their results.
+    2. Alert rules: one question to the store for all of them.
+    3. Group by group: decide outside of a transaction, write in one, look again if somebody was faster.
+    A tick that was missed is counted, never made up for.
+    """
+    groups = due_groups(now)
+    if not groups:
+        return 0
+    by_tick: dict[datetime, list[RuleGroup]] = defaultdict(list)
+    for group in groups:
+        by_tick[tick_of(now, group.interval)].append(group)
+    known = plans(group.pk for group in groups)
+    failures: list[str] = []
+    for tick, due in sorted(by_tick.items()):
+        failures += _evaluate_at(tick, [group for group in due if group.pk in known], known)
+    if failures:
+        raise TickFailed("; ".join(failures))
+    return len(groups)
+
+
+def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int, GroupPlan]) -> list[str]:
+    started = time.perf_counter()
+    chosen = [known[group.pk] for group in groups]
+
+    def ask(questions: Sequence[Question]) -> list[Answer]:
+        return _ask(questions, tick)
+
+    recorded = recording.record(chosen, milliseconds(tick), ask=ask, write=_write)
+    EVALUATIONS.inc(len(recorded.lines), kind="recording")
+    FAILURES.inc(sum("error" in line for line in recorded.lines.values()), kind="recording")
+    rules = [rule for plan in chosen for rule in plan.rules]
+    answers = dict(zip((rule.id for rule in rules), ask([rule.question for rule in rules]), strict=True))
+    EVALUATIONS.inc(len(rules), kind="alert")
+    shared = (time.perf_counter() - started) / max(1, len(groups))
+    tracked = _tracked([group.pk for group in groups])
+    failures = []
+    for group, plan in zip(groups, chosen, strict=True):
+        for attempt in range(ATTEMPTS):
+            try:
+                if attempt:
+                    tracked[group.pk] = _tracked([group.pk])[group.pk]
+                _Round(group, plan, tick, answers, recorded, tracked[group.pk]).run(shared)
+                break
+            except Done:
+                log.info("Rule group %s was evaluated elsewhere", group.name)
+                break
+            except Overtaken as why:
+                log.info("Rule group %s is looked at again: %s", group.name, why)
+            except Exception as error:
+                log.exception("Rule group %s could not be evaluated", group.name)
+                failures.append(f"{group.name}: {type(error).__name__}: {error}")
+                break
+        else:
+            failures.append(f"{group.name}: its alerts were changed {ATTEMPTS} times while it was evaluated")
+    return failures
+
+
+def _ask(questions: Sequence[Question], at: datetime) -> list[Answer]:
+    """Answers in the order of the questions; those that could not be parsed are answered by their error."""
+    asked = [question.expr for question in questions if question.expr is not None]
+    answers = iter(query.evaluate_many(asked, at=at, scope=EVERYTHING) if asked else ())
+    return [QueryError(question.error) if question.expr is None else next(answers) for question in questions]
+
+
+def _write(readings: Sequence[Reading]) -> None:
+    """Keep recorded results: committed before anybody reads them."""
+    _ingest(readings, readings[0].timestamp_ms or 0, push="recorded")
+
+
+def _ingest(readings: Sequence[Reading], tick_ms: int, push: str | None = None) -> None:
+    at = datetime.fromtimestamp(tick_ms / 1000, tz=UTC)
+    written = metrics.ingest(samples=Samples.from_readings(readings, at=at), by=BY, now=at, live=push)
+    if written.rejected:
+        first = written.rejected[0]
+        log.warning("The store refused %d of %d rule results: %s", len(written.rejected), len(readings), first.reason)
+
+
+def _tracked(groups: Sequence[int]) -> dict[int, list[Alert]]:
+    """What is open or held in each group."""
+    found: dict[int, list[Alert]] = {group: [] for group in groups}
+    rows = Alert.objects.filter(rule__group__in=groups).filter(
+        Q(state__in=[state.value for state in OPEN]) | Q(held_until__isnull=False)
+    )
+    for alert in rows.annotate(group_id=F("rule__group_id")).order_by("id"):
+        found[alert.group_id].append(alert)
+    return found
+
+
+# --- One group --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Everything that one group's transaction will write."""
+
+    at: datetime
+    new: list[Alert] = field(default_factory=list)
+    changed: list[Alert] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    worse: dict[int, Severity] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    series: list[Reading] = field(default_factory=list)
+    lines: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    failed: int = 0
+
+
+class _Round:
+    """One group at one tick: `run` decides and writes."""
+
+    def __init__(
+        self,
+        group: RuleGroup,
+        plan: GroupPlan,
+        tick: datetime,
+        answers: Mapping[int, Answer],
+        recorded: Recorded,
+        tracked: Iterable[Alert],
+    ) -> None:
+        self.group, self.plan, self.tick = group, plan, tick
+        self.tick_ms = milliseconds(tick)
+        self.answers, self.recorded = answers, recorded
+        self.run_row: GroupRun | None = getattr(group, "run", None)
+        self.previous = None if self.run_row is None else self.run_row.evaluated_at
+        self.out = _Outcome(tick)
+        self.queries: dict[str, list[Sample]] = {}
+        self.open: dict[int, dict[bytes, Alert]] = defaultdict(dict)
+        self.held: dict[int, dict[bytes, Alert]] = defaultdict(dict)
+        for alert in tracked:
+            home = self.open if alert.state in OPEN else self.held
+            home[alert.rule_id or 0][bytes(alert.fingerprint)] = alert
+
+    def run(self, shared: float) -> None:
+        started = time.perf_counter()
+        around, resumed_at, missed = self.circumstances()
+        for rule in self.plan.rules:
+            self.rule(rule, around)
+        self.orphans()
+        before = recording.written_before(
+            self.group.pk,
+            (self.run_row.results.get("names", ()) if self.run_row else ()),
+            None if self.previous is None else milliseconds(self.previous),
+            self.tick_ms,
+        )
+        endings = recording.endings(self.group.pk, self.recorded, before, self.tick_ms)
+        self.out.series += endings.markers
+        results = {
+            "rules": self.out.lines,
+            "recording": {str(rule.id): self.recorded.lines[rule.id] for rule in self.plan.records},
+            "alerts": self.out.values,
+            "names": sorted(endings.written),
+        }
+        with transaction.atomic():
+            self.claim(resumed_at, missed, results)
+            _save(self.out)
+            if self.out.series:
+                _ingest(self.out.series, self.tick_ms)
+            duration = timedelta(seconds=shared + time.perf_counter() - started)
+            GroupRun.objects.filter(group=self.group).update(duration=duration)
+            self.publish()
+        recording.remember(self.group.pk, self.tick_ms, endings.written)
+        FAILURES.inc(self.out.failed, kind="alert")
+        if missed:
+            MISSED.inc(missed, group=self.group.name)
+
+    def circumstances(self) -> tuple[Circumstances, datetime | None, int]:
+        """What lies between this tick and the one before: (circumstances, the end of the last gap, ticks missed)."""
+        interval, resumed_at = self.group.interval, self.run_row.resumed_at if self.run_row else None
+        if self.previous is None:
+            return Circumstances(self.tick), None, 0
+        gap = self.tick - self.previous
+        missed = max(0, round(gap / interval) - 1)
+        unobserved = timedelta(0)
+        # A tick or two left out under load is Prometheus' everyday; an outage is something else.
+        if gap > max(interval * 3, timedelta(minutes=1)):
+            unobserved, resumed_at = gap - interval, self.tick
+        settling = resumed_at is not None and timedelta(0) <= self.tick - resumed_at < SETTLING
+        return Circumstances(self.tick, unobserved, settling), resumed_at, missed
+
+    def claim(self, resumed_at: datetime | None, missed: int, results: dict[str, Any]) -> None:
+        """Take this tick: of two evaluations at once the second finds the clock moved on."""
+        fields = {
+            "due_at": due_at(self.tick, self.group.interval),
+            "evaluated_at": self.tick,
+            "resumed_at": resumed_at,
+            "results": results,
+        }
+        if self.run_row is None:
+            _, created = GroupRun.objects.get_or_create(group=self.group, defaults={**fields, "missed": missed})
+            if not created:
+                raise Done
+            return
+        same = GroupRun.objects.filter(pk=self.run_row.pk, evaluated_at=self.previous)
+        if self.previous is None:
+            same = GroupRun.objects.filter(pk=self.run_row.pk, evaluated_at__isnull=True)
+        if not same.update(missed=F("missed") + missed, **fields):
+            raise Done
+
+    def publish(self) -> None:
+        out = self.out
+        if out.new or out.changed:
+            live.publish("alerts")
+        if out.incidents or out.ended or out.worse:
+            live.publish("incidents")
+        if any(transition.told_at is None for transition in out.transitions):
+            tasks.wake("oncall.tell")
+
+    # Rules
+
+    def rule(self, rule: RulePlan, around: Circumstances) -> None:
+        """Judge one rule; an expression that fails leaves its alerts as they are and says so."""
+        answer = self.answers[rule.id]
+        alerts, held = self.open.pop(rule.id, {}), self.held.pop(rule.id, {})
+        try:
+            if isinstance(answer, PromQLError):
+                raise answer
+            lives = {identity: life_of(alert) for identity, alert in alerts.items()}
+            until = {identity: alert.held_until or around.now for identity, alert in held.items()}
+            found = judge(rule, answer, lives, until, around)
+        except PromQLError as error:
+            self.out.lines[str(rule.id)] = {"error": str(error)}
+            self.out.failed += 1
+            for alert in alerts.values():
+                self.tell(alert)
+            return
+        self.out.lines[str(rule.id)] = _line(found, answer.warnings)
+        for identity in found.released:
+            held[identity].held_until = None
+            self.out.changed.append(held[identity])
+        for verdict in found.verdicts:
+            self.apply(rule, verdict, alerts.get(verdict.fingerprint), held.get(verdict.fingerprint))
+
+    def apply(self, rule: RulePlan, verdict: Verdict, alert: Alert | None, held: Alert | None) -> None:
+        """Move one alert by its verdict, and note what has to be written for it."""
+        after, reason = verdict.step.after, verdict.step.reason
+        if after is None:
+            return
+        if reason is None:
+            if alert is not None:
+                self.tell(alert, verdict.value)
+            return
+        told = None if alert is None else told_series(alert)
+        detail = ""
+        if alert is None:
+            alert = self.begin(rule, verdict)
+            self.out.new.append(alert)
+            if held is not None:
+                detail = _again(held)
+                held.held_until = None
+                self.out.changed.append(held)
+        else:
+            self.out.changed.append(alert)
+        if verdict.value is not None:
+            alert.value = verdict.value
+        before = verdict.before
+        self.move(alert, before, after, reason, detail)
+        if after.state in OPEN:
+            self.label(rule, alert, verdict)
+        if verdict.value is not None and after.state in (State.PENDING, State.FIRING):
+            self.word(rule, alert, verdict.labels)
+        if before is None or before.state not in ACTIVE:
+            self.open_incident(alert)
+        elif alert.incident_id is not None and after.state in ACTIVE and after.severity.rank > before.severity.rank:
+            self.out.worse[alert.incident_id] = after.severity
+        if after.state in OPEN:
+            self.tell(alert, verdict.value)
+        if told is not None:
+            still = set() if after.state not in OPEN else {_key(series) for series in told_series(alert)}
+            self.out.series += [
+                Reading(series.name, STALE, series.labels, timestamp_ms=self.tick_ms)
+                for series in told
+                if _key(series) not in still
+            ]
+
+    def begin(self, rule: RulePlan, verdict: Verdict) -> Alert:
+        return Alert(
+            rule_id=rule.id,
+            source="rule",
+            type=rule.slug,
+            category=rule.category,
+            fingerprint=verdict.fingerprint,
+            service=clean(rule.service or verdict.labels.get("service", ""))[:100],
+            pending_at=self.tick,
+            seen_at=self.tick,
+        )
+
+    def move(self, alert: Alert, before: Life | None, after: Life, reason: Reason, detail: str) -> None:
+        """Write a life into the row, and a transition for what is news."""
+        old = State.INACTIVE if before is None else before.state
+        alert.state, alert.severity = after.state.value, after.severity.value
+        alert.levels = {
+            level.value: [phase.state.value, phase.since.isoformat()] for level, phase in after.levels.items()
+        }
+        alert.seen_at = self.tick
+        if after.state is State.FIRING and alert.fired_at is None:
+            alert.fired_at = self.tick
+        if after.state is State.RECOVERING and old is not State.RECOVERING:
+            alert.recovering_at = self.tick
+        if after.state is State.PENDING and reason is Reason.RESTART:
+            alert.pending_at = min(phase.since for phase in after.levels.values())
+        if after.state not in OPEN:
+            alert.resolved_at, alert.resolve_reason = self.tick, reason.value
+        state, severity = is_news(before, after, reason)
+        if state:
+            self.note(alert, "state", old, after.state, reason, is_telling(old, after.state), detail)
+        if severity and before is not None:
+            self.note(alert, "severity", before.severity, after.severity, reason, True, detail)
+
+    def note(
+        self, alert: Alert, kind: str, before: str, after: str, reason: Reason, telling: bool, detail: str
+    ) -> None:
+        self.out.transitions.append(
+            Transition(
+                alert=alert,
+                at=self.tick,
+                kind=kind,
+                before=before,
+                after=after,
+                reason=reason,
+                severity=alert.severity,
+                value=alert.value,
+                by=BY.name,
+                detail=detail,
+                told_at=None if telling else self.tick,
+            )
+        )
+
+    def open_incident(self, alert: Alert) -> None:
+        if alert.state in ACTIVE and alert.incident_id is None:
+            alert.incident = Incident(title=alert.message[:300], severity=alert.severity, opened_at=self.tick)
+            self.out.incidents.append(alert.incident)
+
+    def label(self, rule: RulePlan, alert: Alert, verdict: Verdict) -> None:
+        """The labels of a new alert; of a known one only the severity changes, so that its series stay its own."""
+        severity = {} if "severity" in rule.labels else {"severity": alert.severity}
+        level = next((level for level in rule.levels if level.severity == alert.severity), None)
+        alert.threshold = level.threshold if level else None
+        if alert.labels:
+            alert.labels = {**alert.labels, **severity}
+            return
+        context = self.context(alert, verdict.labels)
+        labels = {"service": rule.service, **verdict.labels, **severity}
+        labels |= {name: expand(text, context, name=rule.name) for name, text in rule.labels.items()}
+        labels["alertname"] = rule.name
+        alert.labels = {name: short(clean(text)) for name, text in labels.items() if text}
+
+    def word(self, rule: RulePlan, alert: Alert, labels: Mapping[str, str]) -> None:
+        """Annotations and message, as the alert stands now."""
+        context = self.context(alert, labels)
+        notes = {name: clean(expand(text, context, name=rule.name)) for name, text in rule.annotations.items()}
+        plain = f"{rule.name}: {context.value:g}"
+        if alert.threshold is not None:
+            plain += f" (threshold {alert.threshold:g})"
+        alert.annotations = notes
+        alert.message = notes.get("summary") or notes.get("description") or plain
+
+    def context(self, alert: Alert, labels: Mapping[str, str]) -> Context:
+        value = math.nan if alert.value is None else alert.value
+        return Context(labels, value, self.tick, self.query, settings.PORTAL_URL)
+
+    def query(self, expression: str) -> list[Sample]:
+        """`query` of templates: at the tick, each expression once."""
+        if expression not in self.queries:
+            try:
+                result = query.instant(expression, at=self.tick, scope=EVERYTHING)
+            except PromQLError as error:
+                raise TemplateError(str(error)) from None
+            if result.kind not in ("vector", "scalar"):
+                raise TemplateError("unhandled result value type")
+            self.queries[expression] = [
+                Sample(labels, float(value[0]))
+                for labels, value, ok in zip(result.labels.dicts(), result.v, result.ok, strict=True)
+                if ok[0]
+            ]
+        return self.queries[expression]
+
+    def orphans(self) -> None:
+        """End what belongs to a rule that is not evaluated any more, however that came about."""
+        for alerts in self.open.values():
+            for alert in alerts.values():
+                self.out.series += [
+                    Reading(series.name, STALE, series.labels, timestamp_ms=self.tick_ms)
+                    for series in told_series(alert)
+                ]
+                before = life_of(alert)
+                self.out.changed.append(alert)
+                self.move(alert, before, close(before), Reason.RULE, "")
+
+    def tell(self, alert: Alert, value: float | None = None) -> None:
+        """Keep an open alert's series going, and its value for the pages."""
+        if value is not None and alert.pk is not None:
+            self.out.values[str(alert.pk)] = _json(value)
+        self.out.series += [
+            Reading(series.name, series.value, series.labels, timestamp_ms=self.tick_ms)
+            for series in told_series(alert)
+        ]
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------
+
+
+def life_of(alert: Alert) -> Life:
+    """The life that a row holds."""
+    levels = {
+        Severity(severity): Phase(State(state), datetime.fromisoformat(since))
+        for severity, (state, since) in alert.levels.items()
+    }
+    return Life(State(alert.state), Severity(alert.severity), levels)
+
+
+def _key(series: Reading) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return series.name, tuple(sorted(series.labels.items()))
+
+
+def _again(held: Alert) -> str:
+    who = held.resolved_by or "somebody"
+    when = f"{held.resolved_at:%Y-%m-%d %H:%M:%S} UTC" if held.resolved_at else "before"
+    return f"Still wrong after {who} resolved {held.key} at {when}; the cooldown is over."
+
+
+def _json(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else "NaN" if math.isnan(value) else f"{value:+}"
+
+
+def _line(found: Judgement, warnings: Sequence[str]) -> dict[str, Any]:
+    line: dict[str, Any] = {"value": _json(found.value), "series": found.series}
+    if found.breached:
+        line["breached"] = found.breached
+    if warnings:
+        line["warnings"] = list(warnings)[:3]
+    return line
+
+
+_UPDATE = """
+UPDATE alerting_alert a
+   SET state = x.state, severity = x.severity, levels = x.levels, value = x.value, threshold = x.threshold,
+       labels = x.labels, annotations = x.annotations, message = x.message, pending_at = x.pending_at,
+       fired_at = x.fired_at, recovering_at = x.recovering_at, resolved_at = x.resolved_at,
+       resolve_reason = x.resolve_reason, held_until = x.held_until, seen_at = x.seen_at,
+       incident_id = x.incident_id, version = a.version + 1
+  FROM jsonb_to_recordset(%s::jsonb) AS x(
+       id bigint, version bigint, state text, severity text, levels jsonb, value double precision,
+       threshold double precision, labels jsonb, annotations jsonb, message text, pending_at timestamptz,
+       fired_at timestamptz, recovering_at timestamptz, resolved_at timestamptz, resolve_reason text,
+       held_until timestamptz, seen_at timestamptz, incident_id bigint)
+ WHERE a.id = x.id AND a.version = x.version
+"""
+
+
+def _row(alert: Alert) -> dict[str, Any]:
+    return {
+        "id": alert.pk,
+        "version": alert.version,
+        "state": alert.state,
+        "severity": alert.severity,
+        "levels": alert.levels,
+        "value": _json(alert.value),
+        "threshold": _json(alert.threshold),
+        "labels": alert.labels,
+        "annotations": alert.annotations,
+        "message": alert.message,
+        "pending_at": alert.pending_at,
+        "fired_at": alert.fired_at,
+        "recovering_at": alert.recovering_at,
+        "resolved_at": alert.resolved_at,
+        "resolve_reason": alert.resolve_reason,
+        "held_until": alert.held_until,
+        "seen_at": alert.seen_at,
+        "incident_id": alert.incident_id,
+    }
+
+
+def _save(out: _Outcome) -> None:
+    """Write alerts, incidents and transitions; every changed alert by compare-and-swap on its version."""
+    if out.incidents:
+        Incident.objects.bulk_create(out.incidents, batch_size=1000)
+    for alert in (*out.new, *out.changed):
+        if alert.incident is not None:
+            alert.incident_id = alert.incident.pk
+    if out.changed:
+        with connection.cursor() as cursor:
+            cursor.execute(_UPDATE, [orjson.dumps([_row(alert) for alert in out.changed]).decode()])
+            if cursor.rowcount != len(out.changed):
+                raise Overtaken("somebody changed one of its alerts")
+    if out.new:
+        Alert.objects.bulk_create(out.new, batch_size=1000)
+    for transition in out.transitions:
+        transition.alert_id = transition.alert.pk
+        transition.incident_id = transition.alert.incident_id
+    Transition.objects.bulk_create(out.transitions, batch_size=1000)
+    for incident, severity in out.worse.items():
+        milder = [other for other in Severity if other.rank < severity.rank]
+        Incident.objects.filter(pk=incident, severity__in=milder).update(severity=severity)
+    resolved = [alert for alert in out.changed if alert.state == State.RESOLVED and alert.resolved_at == out.at]
+    out.ended |= {alert.incident_id for alert in resolved if alert.incident_id is not None}
+    close_incidents(out.ended, out.at)

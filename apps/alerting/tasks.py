@@ -1,0 +1,18 @@
+"""The clock of alerting: evaluates what is due, ends what has expired."""
+
+from datetime import datetime
+
+from apps.alerting import evaluation, services
+from apps.core.tasks import loop
+
+
+@loop("alerting.evaluate", every=1.0, queue="fast", lease=30.0, fallback=True)
+def evaluate(*, now: datetime) -> None:
+    """Evaluate the rule groups whose tick has come."""
+    evaluation.evaluate(now=now)
+
+
+@loop("alerting.expire", every=5.0, queue="fast", lease=30.0)
+def expire(*, now: datetime) -> None:
+    """End alerts from outside whose time is over, and those whose rule is gone; forget what never fired."""
+    services.expire(by=evaluation.BY, now=now)

@@ -1,0 +1,44 @@
+"""What alerts leave behind beside their rows: the ALERTS series, texts that can be kept, incidents that are over."""
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+
+from apps.alerting.lifecycle import State
+from apps.alerting.models import Alert, Incident
+from apps.core.telemetry import Reading
+from apps.metrics.samples import MAX_VALUE
+
+ALERTS = "ALERTS"
+ALERTS_FOR_STATE = "ALERTS_FOR_STATE"
+
+
+def clean(text: str) -> str:
+    """Text that PostgreSQL can keep: without NUL and without halves of surrogate pairs."""
+    return text.replace("\x00", "").encode(errors="replace").decode()
+
+
+def short(text: str) -> str:
+    """A label value that the store takes."""
+    return text if len(text) <= MAX_VALUE // 4 else text.encode()[:MAX_VALUE].decode(errors="ignore")
+
+
+def told_series(alert: Alert) -> list[Reading]:
+    """ALERTS and ALERTS_FOR_STATE as Prometheus writes them; recovering is firing to those who do not know the word."""
+    labels = {name: text for name, text in alert.labels.items() if name != "alertstate"}
+    shown = "pending" if alert.state == State.PENDING else "firing"
+    since = alert.pending_at.timestamp() if alert.pending_at else 0.0
+    return [
+        Reading(ALERTS, 1.0, {**labels, "alertstate": shown}),
+        Reading(ALERTS_FOR_STATE, float(math.floor(since)), labels),
+    ]
+
+
+def close_incidents(incidents: Iterable[int], at: datetime) -> int:
+    """Resolve those of these incidents in which nothing is wrong any more; return how many."""
+    wanted = list(incidents)
+    if not wanted:
+        return 0
+    still = Alert.objects.active().filter(incident__in=wanted).values("incident")
+    over = Incident.objects.filter(pk__in=wanted, state="open").exclude(pk__in=still)
+    return over.update(state="resolved", resolved_at=at)

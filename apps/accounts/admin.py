@@ -15,7 +15,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -198,7 +198,7 @@ class OwnPasswordForm(AdminOwnPasswordChangeForm):
         return self.user
 
 
-def password_change(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+def password_change(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
     """The admin's "change password" with the audited form; the theme's own view has its form built in."""
     view = PasswordChangeView.as_view(
         form_class=OwnPasswordForm,
@@ -208,7 +208,7 @@ def password_change(request: HttpRequest, extra_context: dict[str, Any] | None =
     return view(request)
 
 
-admin.site.password_change = password_change  # type: ignore[method-assign]
+admin.site.password_change = password_change  # type: ignore[method-assign, assignment]
 admin.site.unregister(Group)
 
 

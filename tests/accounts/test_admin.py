@@ -6,8 +6,8 @@ import io
 import pytest
 from django.urls import reverse
 
-from apps.accounts import permissions
 from apps.accounts.models import AuditEntry, Token, User
+from tests.accounts.conftest import known
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("rooms_urls")]
 
@@ -106,7 +106,7 @@ def test_a_token_is_issued_with_its_secret_shown_once(as_role):
     text = answer.context["secret"]
     assert text in answer.text
     assert "no-store" in answer["Cache-Control"]
-    assert permissions.authenticate(text).name.startswith("agent")
+    assert known(text).name.startswith("agent")
     token = Token.objects.get()
     for path in (reverse("admin:accounts_token_change", args=[token.pk]), reverse("admin:accounts_token_changelist")):
         page = client.get(path)

@@ -8,7 +8,7 @@ from apps.accounts import permissions
 from apps.accounts.doors import Needs, Nobody, PrincipalThrottle, explain
 from apps.accounts.models import AuditEntry, Token
 from apps.accounts.rights import Principal, Right
-from tests.accounts.conftest import NOW
+from tests.accounts.conftest import NOW, known
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("rooms_urls")]
 TOKENS = "/api/v1/portal/tokens/"
@@ -47,7 +47,7 @@ def test_a_secret_is_in_the_answer_that_issues_it_and_in_no_other(person):
     assert issued.status_code == 201
     assert issued["Cache-Control"] == "no-store"
     text = issued.json()["secret"]
-    assert permissions.authenticate(text).scope.matchers == (("team", "=", "web"),)
+    assert known(text).scope.matchers == (("team", "=", "web"),)
     for answer in (client.get(TOKENS), client.get(f"{TOKENS}{issued.json()['id']}/")):
         assert text not in answer.text
         assert Token.objects.get().digest not in answer.text
@@ -144,6 +144,7 @@ def test_needs_tells_reading_from_writing(permission, rights, get, post):
 
 def test_an_unforeseen_error_is_500_json_and_is_logged(caplog):
     answer = explain(RuntimeError("boom"), {})
+    assert answer is not None
     assert answer.status_code == 500
     assert "boom" not in str(answer.data)
     assert "boom" in caplog.text

@@ -1,5 +1,6 @@
 """Who is asking: tokens, their cache and throttle, sessions, page guards, fast lane and sockets."""
 
+import time
 from datetime import timedelta
 
 import orjson
@@ -13,7 +14,7 @@ from apps.accounts import fastauth, permissions, services
 from apps.accounts.models import Token, User
 from apps.accounts.permissions import Throttled, authenticate, secret_in
 from apps.accounts.rights import ROLES, SCOPES, Right
-from tests.accounts.conftest import ROOT
+from tests.accounts.conftest import ROOT, known
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.django_db
 def clock(monkeypatch):
     """Let a test move this process's clock on: clock(11)."""
     offset = [0.0]
-    real = permissions.time.monotonic
+    real = time.monotonic
 
     class Time:
         @staticmethod
@@ -53,7 +54,7 @@ def test_a_secret_comes_in_any_of_the_usual_headers(authorization, api_key, expe
 
 def test_a_token_is_its_scopes_its_matchers_and_the_address_it_came_from(secret):
     text = secret("read", matchers=[("team", "=", "web")])
-    principal = authenticate(text, address="192.0.2.7")
+    principal = known(text, address="192.0.2.7")
     assert principal.rights == SCOPES["read"]
     assert principal.scope.matchers == (("team", "=", "web"),)
     assert (principal.kind, principal.address, principal.via) == ("token", "192.0.2.7", "api")
@@ -70,7 +71,7 @@ def test_wrong_expired_revoked_and_orphaned_tokens_are_nobody(secret, person):
 
 
 def test_a_token_never_does_more_than_its_owner(secret, person):
-    assert authenticate(secret("read", "alerts", owner=person("viewer"))).rights == {Right.READ}
+    assert known(secret("read", "alerts", owner=person("viewer"))).rights == {Right.READ}
 
 
 def test_an_answer_is_reused_for_ten_seconds_and_no_longer(secret, clock, django_assert_num_queries):
@@ -163,6 +164,12 @@ def lane(method="GET", **headers):
     return {"type": "http", "method": method, "path": "/metrics", "headers": pairs, "client": ("192.0.2.9", 1)}
 
 
+def refused(scope, right=Right.READ):
+    _, refusal = fastauth.identify(scope, right)
+    assert refusal is not None
+    return refusal
+
+
 def test_the_fast_lane_lets_in_who_may_and_tells_the_others_why_in_json(secret, person):
     principal, refusal = fastauth.identify(lane(authorization=f"Bearer {secret('read')}"), Right.READ)
     assert refusal is None
@@ -174,7 +181,7 @@ def test_the_fast_lane_lets_in_who_may_and_tells_the_others_why_in_json(secret, 
         (lane(cookie="sessionid=stolen"), 401),
     ]
     for scope, status in table:
-        _, refusal = fastauth.identify(scope, Right.READ)
+        refusal = refused(scope)
         assert refusal.status == status
         assert orjson.loads(refusal.body)["error"]
 
@@ -182,7 +189,7 @@ def test_the_fast_lane_lets_in_who_may_and_tells_the_others_why_in_json(secret, 
 def test_too_many_wrong_tokens_on_the_fast_lane_are_told_to_wait(secret):
     for _ in range(permissions.FAILURES):
         fastauth.identify(lane(x_api_key="guess"), Right.READ)
-    _, refusal = fastauth.identify(lane(x_api_key="guess"), Right.READ)
+    refusal = refused(lane(x_api_key="guess"))
     assert refusal.status == 429
     assert refusal.retry_after > 0
 
@@ -191,9 +198,9 @@ def test_a_session_counts_on_the_fast_lane_for_reading_only(client, person):
     client.force_login(person("operator"))
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     assert fastauth.identify(lane(cookie=cookie), Right.READ)[1] is None
-    assert fastauth.identify(lane("POST", cookie=cookie), Right.OPERATE)[1].status == 401
+    assert refused(lane("POST", cookie=cookie), Right.OPERATE).status == 401
     SessionStore(client.cookies["sessionid"].value).flush()
-    assert fastauth.identify(lane(cookie=cookie), Right.READ)[1].status == 401
+    assert refused(lane(cookie=cookie)).status == 401
 
 
 @pytest.mark.parametrize(

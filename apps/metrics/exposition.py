@@ -7,14 +7,19 @@ project that uses the middleware and keeps no store.
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 
 from apps.core import telemetry
 from apps.core.telemetry import Reading
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SUFFIXES = ("_bucket", "_sum", "_count")
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+FRESH: Final = timedelta(seconds=45)
+"""Three flushes: what is older was written by a process that is gone."""
+SUFFIXES: Final = ("_bucket", "_sum", "_count")
 """The series of a histogram, in the order in which they are written."""
 
 
@@ -77,6 +82,23 @@ def _escape(text: str) -> str:
 
 def _quote(text: str) -> str:
     return _escape(text).replace('"', '\\"')
+
+
+def render(scope: Any, *, now: datetime | None = None) -> bytes:
+    """Return the last flush of every process of the portal, as far as the scope (accounts.Scope) shows it."""
+    from apps.metrics import query
+    from apps.metrics.models import Metric
+    from apps.promql.source import Matcher
+
+    own = [Matcher("job", "=", "portal"), Matcher("process", "!=", "")]
+    found = query.latest(own, scope, at=now or timezone.now(), max_age=FRESH)
+    about = {name: (kind, text) for name, kind, text in Metric.objects.values_list("name", "type", "help")}
+    readings = []
+    for value in found:
+        kind, help_text = about.get(value.name, ("unknown", ""))
+        labels = {name: text for name, text in value.labels.items() if name != "__name__"}
+        readings.append(Reading(value.name, value.value, labels, kind, help_text))  # type: ignore[arg-type]
+    return write(readings)
 
 
 def local(request: HttpRequest) -> HttpResponse:

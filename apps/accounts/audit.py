@@ -122,6 +122,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[s
     return {n: before[n] for n in names if n in before}, {n: after[n] for n in names if n in after}
 
 
+def _masked(value: Any) -> Any:
+    """Return the mask for anything that could be a secret; that one changed (True) or is empty is none."""
+    return value if isinstance(value, bool) else MASK if value else ""
+
+
 def _plain(value: Any) -> Any:
     """Return the value with nothing in it that JSON lacks, and nothing under a secret's name."""
     match value:
@@ -131,8 +136,7 @@ def _plain(value: Any) -> Any:
             return value if value - value == 0 else str(value)
         case Mapping():
             return {
-                str(key): (MASK if item else "") if SECRET_NAME.search(str(key)) else _plain(item)
-                for key, item in value.items()
+                str(key): _masked(item) if SECRET_NAME.search(str(key)) else _plain(item) for key, item in value.items()
             }
         case list() | tuple() | set() | frozenset():
             return [_plain(item) for item in value]

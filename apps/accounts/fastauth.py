@@ -1,4 +1,4 @@
-"""Authentication for what runs outside Django's handler: the bare-ASGI fast lane and WebSockets.
+"""Authentication for the bare-ASGI fast lane, which runs outside Django's handler.
 
 Works on the ASGI scope alone; tokens, cache, throttle and refusal texts are those of the API. Call from a thread
 (it may ask the database).
@@ -10,14 +10,12 @@ from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 import orjson
 from django.conf import settings
 from django.contrib import auth
 from django.db import connections
 from django.http import HttpRequest
-from django.http.request import split_domain_port, validate_host
 
 from apps.accounts import permissions
 from apps.accounts.permissions import Principal, Right, Throttled
@@ -101,35 +99,3 @@ def _of_session(scope: ASGIScope) -> Principal | None:
     # get_user reads request.session and nothing else of a request.
     user = auth.get_user(cast(HttpRequest, SimpleNamespace(session=store)))
     return Principal.of_user(cast(Any, user), address_of(scope), "api")
-
-
-def socket_principal(scope: ASGIScope) -> Principal:
-    """Return who opened a WebSocket: a token in its headers, else the session's person (channels' `scope["user"]`).
-
-    Somebody with a wrong token, too many wrong tokens, or a page of a foreign origin is anonymous.
-    """
-    nobody = Principal.anonymous(address=address_of(scope))
-    if not origin_allowed(scope):
-        return nobody
-    if (secret := permissions.secret_in(header(scope, b"authorization"), header(scope, b"x-api-key"))) is not None:
-        try:
-            return permissions.authenticate(secret, address=nobody.address, via="page") or nobody
-        except Throttled:
-            return nobody
-    user = scope.get("user")
-    return nobody if user is None else Principal.of_user(user, nobody.address)
-
-
-def origin_allowed(scope: ASGIScope) -> bool:
-    """Tell whether a WebSocket was opened by one of the portal's own pages: cookies alone would let any site in.
-
-    The origin must be the host that was asked for, and that one of ALLOWED_HOSTS (else a re-bound name would do).
-    Programs send no Origin; they bring a token or get nothing.
-    """
-    origin, host = header(scope, b"origin"), header(scope, b"host")
-    if not origin:
-        return True
-    if origin == settings.PORTAL_URL:
-        return True
-    domain, _ = split_domain_port(host.lower())
-    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS) and urlsplit(origin).netloc == host

@@ -201,20 +201,3 @@ def test_a_session_counts_on_the_fast_lane_for_reading_only(client, person):
     assert refused(lane("POST", cookie=cookie), Right.OPERATE).status == 401
     SessionStore(client.cookies["sessionid"].value).flush()
     assert refused(lane(cookie=cookie)).status == 401
-
-
-@pytest.mark.parametrize(
-    ("headers", "allowed"),
-    [
-        ({"host": "127.0.0.1:3000", "origin": "http://127.0.0.1:3000"}, True),
-        ({"host": "127.0.0.1:3000"}, True),
-        ({"host": "127.0.0.1:3000", "origin": "http://evil.example"}, False),
-        ({"host": "127.0.0.1:3000", "origin": "http://127.0.0.1:3001"}, False),
-        ({"host": "evil.example", "origin": "http://evil.example"}, False),
-        ({"host": "127.0.0.1:3000", "origin": "null"}, False),
-    ],
-)
-def test_a_socket_opens_for_the_portals_own_pages_only(headers, allowed, person):
-    scope = lane(**headers) | {"user": person("viewer")}
-    assert fastauth.origin_allowed(scope) is allowed
-    assert fastauth.socket_principal(scope).can(Right.READ) is allowed

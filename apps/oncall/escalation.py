@@ -1,0 +1,86 @@
+"""How a running escalation goes on, as a pure function over its frozen plan: no clock, no tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from apps.core.registry import UnknownKind
+from apps.oncall.steps import Moment, steps
+
+LEAST_ROUND: Final = timedelta(seconds=60)
+"""A round that waited nowhere is followed by this pause: a policy without a wait must not page without a breath."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an escalation stands: the next step, counted from 0, and how often it has started over."""
+
+    position: int = 0
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step that tells somebody; `at` is the progress to come back to when it has to be held."""
+
+    at: Progress
+    reason: str
+    contacts: tuple[int, ...]
+    route_contacts: bool
+    fallback: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What happens now, where the escalation stands then and when it goes on (None: it has come to its end)."""
+
+    actions: tuple[Action, ...]
+    after: Progress
+    due_at: datetime | None
+    reason: str
+
+
+def advance(plan: Sequence[Mapping[str, Any]], progress: Progress, *, now: datetime, severity: str) -> Turn:
+    """Take steps from `progress` until one waits or the plan ends. `plan`: [{"kind", "config"}, …], as it was frozen.
+
+    A step whose plug-in is gone is passed over and named; it never stops the ones behind it.
+    """
+    actions: list[Action] = []
+    position, rounds = progress.position, progress.rounds
+    reasons: list[str] = []
+    has_waited = progress.position > 0
+    while position < len(plan):
+        step = plan[position]
+        try:
+            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(Moment(rounds, severity))
+        except UnknownKind:
+            reasons.append(f"step {position + 1} is of the unknown kind {step['kind']!r} and was passed over")
+            position += 1
+            continue
+        reasons.append(f"step {position + 1} {outcome.reason}")
+        if outcome.contacts or outcome.route_contacts or outcome.fallback:
+            here = Progress(position, rounds)
+            actions.append(Action(here, outcome.reason, outcome.contacts, outcome.route_contacts, outcome.fallback))
+        position += 1
+        pause = outcome.pause
+        if outcome.restart:
+            position, rounds = 0, rounds + 1
+            pause = pause or (None if has_waited else LEAST_ROUND)
+            has_waited = False
+        if pause is not None:
+            return Turn(tuple(actions), Progress(position, rounds), now + pause, "; ".join(reasons))
+    reasons.append("the policy has come to its end")
+    return Turn(tuple(actions), Progress(position, rounds), None, "; ".join(reasons))
+
+
+def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int], has_route_contacts: bool) -> bool:
+    """Whether any step would tell one of the contacts that can be told, the route's included, or the fall-back one."""
+    for step in plan:
+        try:
+            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(Moment(0, ""))
+        except UnknownKind:
+            continue
+        if outcome.fallback or (outcome.route_contacts and has_route_contacts) or contacts & set(outcome.contacts):
+            return True
+    return False

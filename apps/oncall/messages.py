@@ -1,0 +1,158 @@
+"""From alerts to the words that leave: one message per contact and occasion. Pure: values in, a `Message` out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from apps.notifications.message import SEVERITIES, Fact, Item, Message
+
+LISTED: Final = 100
+"""Alerts in one message; a flood is a number and a link."""
+SHOWN_APART: Final = frozenset({"alertname", "severity", "type", "category", "service"})
+
+
+@dataclass(frozen=True)
+class AlertView:
+    """What a message says of one alert; `reason` tells why it ended, `threshold` what its value is held against."""
+
+    key: str
+    name: str
+    severity: str
+    is_firing: bool
+    started_at: datetime
+    ended_at: datetime | None = None
+    message: str = ""
+    service: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    comparison: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    runbook: str = ""
+    fingerprint: str = ""
+    acknowledged_by: str = ""
+    resolved_by: str = ""
+    reason: str = ""
+
+    @property
+    def title(self) -> str:
+        """What is wrong in one line."""
+        return self.annotations.get("summary") or self.message or self.name
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """Which group is told, why, and where the portal is."""
+
+    group_key: str
+    group_labels: Mapping[str, str]
+    reason: str
+    portal_url: str
+
+
+def build(
+    firing: Sequence[AlertView], still: Sequence[AlertView], resolved: Sequence[AlertView], occasion: Occasion
+) -> Message:
+    """Return the message: `firing` is news, `still` was told before, `resolved` has ended."""
+    burning = [*firing, *still]
+    listed = [*burning, *resolved]
+    if not listed:
+        raise ValueError("A message needs an alert.")
+    status = "firing" if burning else "resolved"
+    severity = max((view.severity for view in burning or listed), key=SEVERITIES.index)
+    return Message(
+        title=_title(burning, resolved, severity),
+        body=_body(firing, still, resolved),
+        severity=severity,
+        status=status,
+        url=_url(occasion, listed),
+        facts=(),
+        alerts=tuple(_item(view, occasion) for view in listed[:LISTED]),
+        group_key=occasion.group_key,
+        group_labels=dict(occasion.group_labels),
+        reason=occasion.reason,
+    )
+
+
+def _title(burning: Sequence[AlertView], resolved: Sequence[AlertView], severity: str) -> str:
+    shown = burning or resolved
+    mark = severity.upper() if burning else "RESOLVED"
+    if len(shown) == 1:
+        return f"[{mark}] {shown[0].title}"
+    names = list(dict.fromkeys(view.name for view in shown))
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"[{mark}] {len(shown)} alerts: {named}"
+
+
+def _body(firing: Sequence[AlertView], still: Sequence[AlertView], resolved: Sequence[AlertView]) -> str:
+    counted = ((firing, "firing"), (still, "still firing"), (resolved, "resolved"))
+    parts = [f"{len(views)} {words}" for views, words in counted if views]
+    count = len(firing) + len(still) + len(resolved)
+    more = f" The first {LISTED} are listed." if count > LISTED else ""
+    return f"Alerts: {', '.join(parts)}.{more}"
+
+
+def _url(occasion: Occasion, listed: Sequence[AlertView]) -> str:
+    page = f"{occasion.portal_url}/monitoring/alerts/"
+    return f"{page}{listed[0].key}/" if len(listed) == 1 else page
+
+
+def _item(view: AlertView, occasion: Occasion) -> Item:
+    return Item(
+        title=view.title,
+        status="firing" if view.is_firing else "resolved",
+        severity=view.severity,
+        text=_text(view),
+        url=f"{occasion.portal_url}/monitoring/alerts/{view.key}/",
+        labels={**view.labels, "severity": view.severity},
+        annotations=dict(view.annotations),
+        started_at=_rfc3339(view.started_at),
+        ended_at="" if view.ended_at is None else _rfc3339(view.ended_at),
+        fingerprint=view.fingerprint,
+        facts=tuple(_facts(view)),
+    )
+
+
+def _text(view: AlertView) -> str:
+    description = view.annotations.get("description", "")
+    return description if description else view.message if view.message != view.title else ""
+
+
+def _facts(view: AlertView) -> list[Fact]:
+    facts: list[Fact] = [("Severity", view.severity)]
+    if view.service:
+        facts.append(("Service", view.service))
+    if view.value is not None:
+        against = (
+            "" if view.threshold is None else f" (threshold {view.comparison} {view.threshold:g})".replace("  ", " ")
+        )
+        facts.append(("Value", f"{view.value:.6g}{against}"))
+    facts.append(("Since", _people(view.started_at)))
+    if view.ended_at is not None:
+        facts.append(("Ended", _people(view.ended_at)))
+        if view.reason:
+            by = f" by {view.resolved_by}" if view.resolved_by else ""
+            facts.append(("Why it ended", f"{view.reason.replace('_', ' ')}{by}"))
+    if view.acknowledged_by:
+        facts.append(("Acknowledged by", view.acknowledged_by))
+    labels = {name: value for name, value in view.labels.items() if name not in SHOWN_APART}
+    if labels:
+        facts.append(("Labels", ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))))
+    facts += [
+        (name.replace("_", " ").capitalize(), value)
+        for name, value in view.annotations.items()
+        if name not in {"summary", "description", "runbook", "runbook_url"} and value
+    ]
+    runbook = view.annotations.get("runbook_url") or view.annotations.get("runbook") or view.runbook
+    if runbook:
+        facts.append(("Runbook", runbook))
+    return facts
+
+
+def _people(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,28 @@
+"""The two clocks of on-call."""
+
+from datetime import datetime
+
+from apps.core.tasks import loop
+from apps.oncall import telling
+
+
+@loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
+def tell(*, now: datetime) -> None:
+    """Take up what alerting found, then tell the groups that are due by it."""
+    try:
+        while telling.tell(now=now) == telling.BATCH:
+            pass
+    finally:
+        telling.flush(now=now)
+
+
+@loop("oncall.escalate", every=1.0, queue="fast", lease=30.0, fallback=True)
+def escalate(*, now: datetime) -> None:
+    """Tell groups whose time has come, take the steps that are due, and see what did not arrive."""
+    try:
+        telling.flush(now=now)
+    finally:
+        try:
+            telling.escalate(now=now)
+        finally:
+            telling.settle(now=now)

@@ -1,0 +1,647 @@
+"""What on-call does by itself: takes up transitions, tells groups, takes escalations' steps, and sees that it arrived.
+
+Every hand-over is a row, every piece of work one transaction that either happened or did not:
+1. `tell`      untold Transition rows → alerts join groups, groups get due, escalations stop. The row is told with it.
+2. `flush`     a group that is due → Notice and Delivery rows for each contact; escalations start.
+3. `escalate`  an escalation that is due → the same for its step, and its next time.
+4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
+A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
+
+Decisions stand in `grouping` and `escalation`; here is only what carries them out. One process works at a time: each
+transaction takes the advisory lock, so that what a contact was told is read and written without a race.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Max, Q
+
+from apps.accounts.audit import record
+from apps.accounts.rights import Principal
+from apps.alerting.lifecycle import ACTIVE, Severity
+from apps.alerting.models import Alert, Incident, Transition
+from apps.core import live
+from apps.core.tasks import wake
+from apps.notifications import outbox
+from apps.notifications.models import Contact
+from apps.oncall import escalation, grouping, messages
+from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
+from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
+
+log = logging.getLogger(__name__)
+
+LOCK: Final = 0x6F6E6361
+"""The advisory lock that on-call's loops share ("onca")."""
+BATCH: Final = 200
+UNTOLD_FOR: Final = timedelta(minutes=5)
+"""A message that has not left by then does not count as told: the fall-back contact is."""
+DEFAULT: Final = Timers(timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=4))
+"""The timers where no route says otherwise."""
+
+
+def _lock() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+
+
+def _rank(severity: str) -> int:
+    return Severity(severity).rank
+
+
+# --- 1. Transitions become groups ----------------------------------------------------------------------------------
+def tell(*, now: datetime, limit: int = BATCH) -> int:
+    """Take up transitions that nobody was told of, oldest first; return how many.
+
+    One that cannot be taken up stays and is tried again with the next tick; it does not stop the others.
+    """
+    taken, failed = 0, 0
+    with transaction.atomic():
+        _lock()
+        routing = Routing()
+        untold = Transition.objects.untold().order_by("pk").select_for_update(skip_locked=True, of=("self",))
+        for transition in untold[:limit]:
+            try:
+                with transaction.atomic():
+                    _take_up(transition, routing, now)
+                    Transition.objects.filter(pk=transition.pk).update(told_at=now)
+                taken += 1
+            except Exception:
+                failed += 1
+                log.exception("Transition %s could not be taken up; it is tried again.", transition.pk)
+    if failed:
+        raise RuntimeError(f"{failed} transitions could not be taken up and are tried again; the log says why.")
+    return taken
+
+
+def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
+    """Do what one transition means, by where its alert stands now: a late one must not undo a later one."""
+    alert = transition.alert
+    match transition.kind:
+        case "state" if transition.after in ACTIVE:
+            if alert.is_active:
+                _join(alert, routing, Event.JOINED, now)
+        case "state":
+            if not alert.is_active:
+                _end(alert, now)
+        case "severity":
+            if alert.is_active and _rank(transition.after) > _rank(transition.before):
+                _join(alert, routing, Event.RAISED, now)
+                _restart_escalations(alert, now)
+        case "acknowledged":
+            _stop_escalations(alert.incident, now)
+        case "unacknowledged":
+            if alert.is_active:
+                NotificationGroup.objects.filter(members__alert=alert).update(due_at=now)
+        case _:
+            pass  # a kind of a later release concerns nobody here
+
+
+class Routing:
+    """The routes as they are now, read once for a batch."""
+
+    @cached_property
+    def routes(self) -> dict[int, Route]:
+        return {route.pk: route for route in Route.objects.filter(enabled=True).in_order()}
+
+    @cached_property
+    def specs(self) -> list[RouteSpec]:
+        return [
+            RouteSpec(pk, tuple(map(grouping.parse_matcher, route.matchers)), route.continue_matching)
+            for pk, route in self.routes.items()
+        ]
+
+    @cached_property
+    def targets(self) -> dict[int, RuleTarget]:
+        """By rule; a target that names nobody leaves the alerts to the routes."""
+        targets = RuleTarget.objects.filter(Q(policy__isnull=False) | Q(contacts__isnull=False)).distinct()
+        return {target.rule_id: target for target in targets.select_related("rule")}
+
+    def of(self, alert: Alert) -> list[Route | RuleTarget | None]:
+        """Return where the alert goes: its rule's own target, else the routes it matches; None is the fall-back."""
+        if alert.rule_id is not None and (target := self.targets.get(alert.rule_id)) is not None:
+            return [target]
+        return [self.routes[pk] for pk in grouping.matching(self.specs, routing_labels(alert))] or [None]
+
+
+def routing_labels(alert: Alert) -> dict[str, str]:
+    """Return the labels that routes see: the alert's own and type, category, severity, service; alertname always."""
+    labels = {name: str(value) for name, value in alert.routing_labels.items()}
+    return {"alertname": alert.type, **labels}
+
+
+def _join(alert: Alert, routing: Routing, event: Event, now: datetime) -> None:
+    """Put the alert into its groups, and have them told."""
+    joined = set()
+    for place in routing.of(alert):
+        group = _group(place, alert, now)
+        member, is_new = GroupMember.objects.get_or_create(group=group, alert=alert, defaults={"joined_at": now})
+        joined.add(member.group_id)
+        if is_new or event is Event.RAISED:
+            _due(group, Event.JOINED if is_new else event, now)
+    if event is Event.RAISED:
+        # Groups that it is still in by an older routing hear of it too: somebody there was told that it is less bad.
+        for group in NotificationGroup.objects.filter(members__alert=alert).exclude(pk__in=joined):
+            _due(group, event, now)
+
+
+def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> NotificationGroup:
+    labels = routing_labels(alert)
+    match place:
+        case Route():
+            shared = grouping.group_labels(place.group_by, labels)
+            key, receiver = grouping.group_key(f"route:{place.pk}", shared), place.name
+            timers = Timers(place.group_wait, place.group_interval, place.repeat_interval)
+        case RuleTarget():
+            shared = grouping.group_labels(["alertname"], labels)
+            key, receiver = grouping.group_key(f"rule:{place.rule_id}", shared), place.rule.name
+            timers = _root_timers()
+        case _:
+            shared = grouping.group_labels(["alertname"], labels)
+            key, receiver, timers = grouping.group_key("unrouted", shared), "fall-back contact", DEFAULT
+    values = {
+        "route": place if isinstance(place, Route) else None,
+        "target": place if isinstance(place, RuleTarget) else None,
+        "receiver": receiver[:120],
+        "labels": shared,
+        "group_wait": timers.wait,
+        "group_interval": timers.interval,
+        "repeat_interval": timers.repeat,
+    }
+    group, is_new = NotificationGroup.objects.get_or_create(key=key, defaults={**values, "opened_at": now})
+    if not is_new:
+        for name, value in values.items():
+            setattr(group, name, value)
+        if group.due_at is None:
+            group.opened_at, group.flushed_at = now, None
+        group.save()
+    return group
+
+
+def _root_timers() -> Timers:
+    root = Route.objects.filter(is_root=True).first()
+    return Timers(root.group_wait, root.group_interval, root.repeat_interval) if root else DEFAULT
+
+
+def _due(group: NotificationGroup, event: Event, now: datetime) -> None:
+    timers = Timers(group.group_wait, group.group_interval, group.repeat_interval)
+    group.due_at = grouping.due_after(event, due_at=group.due_at, flushed_at=group.flushed_at, now=now, timers=timers)
+    group.save(update_fields=["due_at"])
+    if group.due_at <= now:
+        wake("oncall.escalate")
+
+
+def _end(alert: Alert, now: datetime) -> None:
+    """Have the groups say that it is over, and stop what runs for an incident in which nothing is wrong any more."""
+    for group in NotificationGroup.objects.filter(members__alert=alert):
+        fires = Alert.objects.active().filter(memberships__group=group).exists()
+        _due(group, Event.RESOLVED if fires else Event.ALL_RESOLVED, now)
+    _stop_escalations(alert.incident, now)
+
+
+# --- Escalations: start, restart, stop -----------------------------------------------------------------------------
+def frozen(policy: Policy) -> dict[str, Any]:
+    """Return the policy as an escalation keeps it."""
+    steps = policy.steps.order_by("position").values("kind", "config")
+    return {"name": policy.name, "steps": list(steps)}
+
+
+def _stop_escalations(incident: Incident | None, now: datetime) -> None:
+    """Stop what runs for the incident if nothing in it fires, or somebody has acknowledged all that does."""
+    if incident is None:
+        return
+    active = Alert.objects.active().filter(incident=incident)
+    if active.filter(acknowledged_at__isnull=True).exists() and incident.acknowledged_at is None:
+        return
+    if active.exists():
+        people = active.exclude(acknowledged_by="").values_list("acknowledged_by", flat=True)
+        by = people.first() or incident.acknowledged_by
+        _stop(Escalation.objects.filter(incident=incident), "acknowledged", f"acknowledged by {by}", now)
+    else:
+        _stop(Escalation.objects.filter(incident=incident), "resolved", "nothing is wrong any more", now)
+
+
+def _stop(escalations: Any, state: str, reason: str, now: datetime) -> None:
+    for running in escalations.running():
+        Escalation.objects.filter(pk=running.pk).update(state=state, reason=reason, due_at=None, ended_at=now)
+        _record("oncall.stop_escalation", running, now, {"state": state, "reason": reason})
+        live.publish("incidents", running.incident_id)
+
+
+def _restart_escalations(alert: Alert, now: datetime) -> None:
+    """Begin again with the first step, because it got worse; what had stopped is started by the group."""
+    running = Escalation.objects.running().filter(incident=alert.incident)
+    restarted = running.update(
+        position=0, rounds=0, due_at=now, severity=alert.severity, reason="starts over: severity raised"
+    )
+    if restarted:
+        wake("oncall.escalate")
+
+
+def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: Iterable[Alert], now: datetime) -> bool:
+    """Start the policy for each incident that has an unacknowledged alert here and no escalation of its own yet."""
+    if policy is None:
+        return False
+    plan = frozen(policy)
+    if not plan["steps"]:
+        return False
+    worst: dict[int, str] = {}
+    for alert in alerts:
+        if alert.is_active and alert.acknowledged_at is None and alert.incident_id is not None:
+            known = worst.get(alert.incident_id)
+            worst[alert.incident_id] = max((known or alert.severity), alert.severity, key=_rank)
+    if not worst:
+        return False
+    latest = Escalation.objects.filter(incident__in=worst, policy=policy).order_by("incident", "-pk")
+    for past in latest.distinct("incident"):
+        is_over = past.state == "finished" and _rank(worst[past.incident_id]) <= _rank(past.severity)
+        if past.state == "running" or is_over:
+            del worst[past.incident_id]
+    for incident, severity in worst.items():
+        started = Escalation.objects.create(
+            incident_id=incident,
+            group=group,
+            policy=policy,
+            plan=plan,
+            severity=severity,
+            due_at=now,
+            started_at=now,
+            reason="started",
+        )
+        _record("oncall.start_escalation", started, now, {"policy": policy.name, "severity": severity})
+        live.publish("incidents", incident)
+    return bool(worst)
+
+
+# --- 2. Groups are told --------------------------------------------------------------------------------------------
+def flush(*, now: datetime, limit: int = BATCH) -> int:
+    """Tell every group that is due, each in a transaction of its own; return how many were looked at."""
+    due = NotificationGroup.objects.due(now).order_by("due_at", "pk")
+    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _flush(pk, now), "Group")
+
+
+def _each(keys: Sequence[Any], work: Callable[[Any], object], what: str) -> int:
+    """Do one piece after the other; a piece that fails is rolled back, logged and stays due, the others go on."""
+    failed = 0
+    for key in keys:
+        try:
+            with transaction.atomic():
+                _lock()
+                work(key)
+        except Exception:
+            failed += 1
+            log.exception("%s %s could not be told; it is tried again.", what, key)
+    if failed:
+        raise RuntimeError(f"{failed} of {len(keys)} could not be told and are tried again; the log says why.")
+    return len(keys)
+
+
+def _flush(pk: int, now: datetime) -> None:
+    group = NotificationGroup.objects.select_related("route", "target").filter(pk=pk, due_at__lte=now).first()
+    if group is None:
+        return
+    members = Alert.objects.filter(memberships__group=group).select_related("rule").prefetch_related("rule__levels")
+    alerts = {alert.pk: alert for alert in members}
+    source = group.route or group.target
+    policy = source.policy if source else None
+    receivers = _receivers(group)
+    if not receivers and not _policy_tells(policy):
+        receivers = _fallback()
+    book = Book(group, alerts, now)
+    times: list[datetime] = []
+    for contact in {**receivers, **book.told_contacts}.values():
+        standings = book.standings(contact)
+        decision = grouping.decide(
+            standings, now=now, repeat=group.repeat_interval, is_receiver=contact.pk in receivers
+        )
+        if decision.is_worth_a_message:
+            book.send(contact, decision)
+            group.reason = decision.reason
+        if decision.next_at is not None:
+            times.append(decision.next_at)
+    if not receivers and not _policy_tells(policy) and any(alert.is_active for alert in alerts.values()):
+        log.error("Nobody can be told of %s: there is no fall-back contact.", group.key)
+        group.reason = "nobody could be told: there is no fall-back contact"
+        times.append(now + group.group_interval)
+    if _start_escalations(group, policy, alerts.values(), now):
+        wake("oncall.escalate")
+    _leave(group, alerts)
+    group.flushed_at = now
+    stays = any(alert.is_active for alert in alerts.values())
+    group.due_at = min(times, default=now + group.repeat_interval) if stays else None
+    if group.due_at is not None and group.due_at <= now:
+        group.due_at = now + group.group_interval
+    group.save(update_fields=["due_at", "flushed_at", "reason"])
+    live.publish("incidents")
+
+
+def _leave(group: NotificationGroup, alerts: Mapping[int, Alert]) -> None:
+    """Let go what has ended: everybody who was told of it has been told so in this very transaction."""
+    ended = [pk for pk, alert in alerts.items() if not alert.is_active]
+    GroupMember.objects.filter(group=group, alert__in=ended).delete()
+
+
+def _receivers(group: NotificationGroup) -> dict[int, Contact]:
+    """Return the enabled contacts that the group's route or rule names now."""
+    source = group.route or group.target
+    return {} if source is None else {contact.pk: contact for contact in source.contacts.filter(enabled=True)}
+
+
+def _fallback() -> dict[int, Contact]:
+    return {contact.pk: contact for contact in Contact.objects.enabled().filter(is_fallback=True)}
+
+
+def _policy_tells(policy: Policy | None) -> bool:
+    """Whether the policy itself will tell somebody, sooner or later."""
+    if policy is None:
+        return False
+    enabled = frozenset(Contact.objects.enabled().values_list("pk", flat=True))
+    has_fallback = bool(_fallback())
+    plan = [step for step in frozen(policy)["steps"] if has_fallback or not step["config"].get("fallback")]
+    return escalation.tells_somebody(plan, contacts=enabled, has_route_contacts=False)
+
+
+class Book:
+    """What the contacts know of a group's alerts, and the writing of what they are told next."""
+
+    def __init__(self, group: NotificationGroup | None, alerts: Mapping[int, Alert], now: datetime) -> None:
+        self.group = group
+        self.alerts = alerts
+        self.now = now
+        found = Notice.objects.filter(alert__in=alerts, contact__isnull=False)
+        self.notices = list(found.select_related("delivery", "contact").order_by("at", "pk"))
+
+    @cached_property
+    def told_contacts(self) -> dict[int, Contact]:
+        """Who was told that one of these alerts fires, in this group, and has not been told of its end."""
+        here = None if self.group is None else self.group.pk
+        told = [notice.contact for notice in self.notices if notice.kind == "firing" and notice.group_id == here]
+        return {contact.pk: contact for contact in told if contact is not None and contact.enabled}
+
+    @cached_property
+    def _identities(self) -> dict[tuple[int, str], datetime]:
+        """(contact, identity) → the last time the contact was told that it fires; by any group or escalation."""
+        found = Notice.objects.filter(kind="firing", identity__in={identity(alert) for alert in self.alerts.values()})
+        reached = found.exclude(delivery__state__in=("failed", "cancelled"))
+        rows = reached.filter(contact__isnull=False).values_list("contact", "identity").annotate(last=Max("at"))
+        return {(contact, name): last for contact, name, last in rows if contact is not None}
+
+    def standings(self, contact: Contact, *, incident: int | None = None) -> list[Standing]:
+        """Return every alert (of the incident) as the contact knows it."""
+        return [
+            Standing(
+                alert=alert.pk,
+                is_firing=alert.is_active,
+                rank=_rank(alert.severity),
+                is_acknowledged=alert.acknowledged_at is not None,
+                told=self._told(alert, contact),
+                identity_told_at=self._identities.get((contact.pk, identity(alert))),
+                cooldown=alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN,
+            )
+            for alert in self.alerts.values()
+            if incident is None or alert.incident_id == incident
+        ]
+
+    def _told(self, alert: Alert, contact: Contact) -> Told | None:
+        """A message that never left told nobody; one about the end counts in the group that it was told in."""
+        mine = [notice for notice in self.notices if notice.alert_id == alert.pk and notice.contact_id == contact.pk]
+        reached = [n for n in mine if n.delivery is None or n.delivery.state not in ("failed", "cancelled")]
+        firing = [notice for notice in reached if notice.kind == "firing"]
+        if not firing:
+            return None
+        here = None if self.group is None else self.group.pk
+        is_over = any(n.kind == "resolved" and n.group_id == here for n in mine)
+        in_this_group = any(notice.group_id == here for notice in firing)
+        return Told(firing[-1].at, _rank(firing[-1].severity), is_over=is_over or not in_this_group)
+
+    def send(self, contact: Contact, decision: Decision, *, running: Mapping[int, Escalation] | None = None) -> None:
+        """Write the message into the outbox and a notice of each piece of news."""
+        view = {pk: view_of(alert) for pk, alert in self.alerts.items()}
+        group_key = self.group.key if self.group else "ungrouped"
+        message = messages.build(
+            [view[pk] for pk in decision.firing],
+            [view[pk] for pk in decision.still],
+            [view[pk] for pk in decision.resolved],
+            messages.Occasion(group_key, self.group.labels if self.group else {}, decision.reason, settings.PORTAL_URL),
+        )
+        purpose = "firing" if decision.firing else "resolved"
+        delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=self.now)
+        notices = []
+        for kind, keys in (("firing", decision.firing), ("resolved", decision.resolved)):
+            for pk in keys:
+                alert = self.alerts[pk]
+                notices.append(
+                    Notice(
+                        alert=alert,
+                        contact=contact,
+                        contact_name=contact.name,
+                        delivery=delivery,
+                        group=self.group,
+                        escalation=(running or {}).get(alert.incident_id or 0),
+                        kind=kind,
+                        identity=identity(alert),
+                        severity=alert.severity,
+                        reason=decision.reason,
+                        at=self.now,
+                        settled_at=None if kind == "firing" else self.now,
+                    )
+                )
+        self.notices += Notice.objects.bulk_create(notices)
+        if self.group is not None:
+            # Whoever is told here that it fires is told here that it ended, so the alert belongs to this group now.
+            members = [GroupMember(group=self.group, alert_id=pk, joined_at=self.now) for pk in decision.firing]
+            GroupMember.objects.bulk_create(members, ignore_conflicts=True)
+        for notice in notices:
+            if notice.kind == "firing":
+                self._identities[contact.pk, notice.identity] = self.now
+        told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
+        _record("oncall.notify", delivery, self.now, {**told, "alerts": [view[n.alert_id].key for n in notices]})
+        live.publish("alerts")
+
+
+def identity(alert: Alert) -> str:
+    """Return what stays the same when an alert fires again: its rule (or source) and its labels."""
+    return f"{alert.rule_id or alert.source}:{bytes(alert.fingerprint).hex()}"
+
+
+def view_of(alert: Alert) -> messages.AlertView:
+    """Return what a message says of the alert."""
+    level = None
+    if alert.rule is not None:
+        level = next((each for each in alert.rule.levels.all() if each.severity == alert.severity), None)
+    return messages.AlertView(
+        key=alert.key,
+        name=alert.rule.name if alert.rule else alert.type,
+        severity=alert.severity,
+        is_firing=alert.is_active,
+        started_at=alert.fired_at or alert.seen_at,
+        ended_at=None if alert.is_active else alert.resolved_at,
+        message=alert.message,
+        service=alert.service,
+        value=alert.value,
+        threshold=alert.threshold,
+        comparison=level.comparison if level else "",
+        labels=routing_labels(alert),
+        annotations={name: str(value) for name, value in alert.annotations.items()},
+        runbook=alert.rule.runbook if alert.rule else "",
+        fingerprint=bytes(alert.fingerprint).hex(),
+        acknowledged_by=alert.acknowledged_by,
+        resolved_by=alert.resolved_by,
+        reason=alert.resolve_reason,
+    )
+
+
+# --- 3. Escalations take their steps ---------------------------------------------------------------------------------
+def escalate(*, now: datetime, limit: int = BATCH) -> int:
+    """Take the due steps, those of one group together so that they make one message; return how many groups."""
+    due = Escalation.objects.running().filter(due_at__lte=now).order_by("due_at", "pk")
+    groups = list(dict.fromkeys(due.values_list("group", flat=True)[:limit]))
+    return _each(groups, lambda pk: _escalate(pk, now), "Escalation of group")
+
+
+def _escalate(group_pk: int | None, now: datetime) -> None:
+    running = list(
+        Escalation.objects.running()
+        .filter(group=group_pk, due_at__lte=now)
+        .select_related("incident", "group__route", "group__target")
+        .order_by("due_at", "pk")
+    )
+    if not running:
+        return
+    group = running[0].group
+    incidents = {one.incident_id: one for one in running}
+    found = Alert.objects.filter(incident__in=incidents).select_related("rule").prefetch_related("rule__levels")
+    book = Book(group, {alert.pk: alert for alert in found if alert.fired_at is not None}, now)
+    news: dict[int, list[Decision]] = defaultdict(list)
+    contacts: dict[int, Contact] = {}
+    for one in running:
+        _step(one, book, group, news, contacts, now)
+    for pk, decisions in news.items():
+        book.send(contacts[pk], _merged(decisions), running=incidents)
+
+
+def _merged(decisions: Sequence[Decision]) -> Decision:
+    firing = tuple(dict.fromkeys(pk for decision in decisions for pk in decision.firing))
+    still = tuple(dict.fromkeys(pk for decision in decisions for pk in decision.still if pk not in firing))
+    return Decision(firing, still, (), decisions[0].reason)
+
+
+def _step(
+    one: Escalation,
+    book: Book,
+    group: NotificationGroup | None,
+    news: dict[int, list[Decision]],
+    contacts: dict[int, Contact],
+    now: datetime,
+) -> None:
+    """Advance one escalation: collect what its steps tell whom, and write down where it stands."""
+    mine = [alert for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active]
+    if not mine or one.incident.acknowledged_at or all(alert.acknowledged_at for alert in mine):
+        _stop_escalations(one.incident, now)
+        return
+    plan = one.plan["steps"]
+    progress = escalation.Progress(one.position, one.rounds)
+    turn = escalation.advance(plan, progress, now=now, severity=one.severity)
+    after, due_at, reason = turn.after, turn.due_at, turn.reason
+    has_told = False
+    for action in turn.actions:
+        until = None
+        for contact in _named(action, group).values():
+            decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
+            if decision.firing:
+                has_told = True
+                named = f"escalation “{one.plan['name']}”: {action.reason}"
+                news[contact.pk].append(Decision(decision.firing, decision.still, (), named[:200]))
+                contacts[contact.pk] = contact
+            if decision.next_at is not None:
+                until = min(until or decision.next_at, decision.next_at)
+        if until is not None:
+            after, due_at = action.at, until
+            reason = "a contact was told of an earlier firing: the step is held until the cooldown is over"
+            break
+    if due_at is None and not has_told and not _was_told(one, book):
+        due_at = _tell_fallback_at_the_end(one, book, news, contacts)
+        reason = reason if due_at is None else "the fall-back contact was told of an earlier firing: held until then"
+    one.position, one.rounds, one.due_at, one.reason = after.position, after.rounds, due_at, reason
+    if due_at is None:
+        one.state, one.ended_at = "finished", now
+        _record("oncall.stop_escalation", one, now, {"state": one.state, "reason": reason})
+    one.save()
+    live.publish("incidents", one.incident_id)
+
+
+def _named(action: escalation.Action, group: NotificationGroup | None) -> dict[int, Contact]:
+    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact."""
+    named = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=action.contacts)}
+    if action.route_contacts and group is not None:
+        named |= _receivers(group)
+    if action.fallback:
+        named |= _fallback()
+    return named or _fallback()
+
+
+def _was_told(one: Escalation, book: Book) -> bool:
+    """Whether anybody was told that something of the escalation's incident fires."""
+    return any(n.kind == "firing" and book.alerts[n.alert_id].incident_id == one.incident_id for n in book.notices)
+
+
+def _tell_fallback_at_the_end(
+    one: Escalation, book: Book, news: dict[int, list[Decision]], contacts: dict[int, Contact]
+) -> datetime | None:
+    """An escalation that told nobody leaves it to the fall-back contact; return until when that has to be held."""
+    until = None
+    for contact in _fallback().values():
+        decision = grouping.page(book.standings(contact, incident=one.incident_id), now=book.now)
+        if decision.firing:
+            named = f"escalation “{one.plan['name']}” told nobody"
+            news[contact.pk].append(Decision(decision.firing, decision.still, (), named[:200]))
+            contacts[contact.pk] = contact
+        until = decision.next_at
+    return until
+
+
+# --- 4. What did not arrive ------------------------------------------------------------------------------------------
+def settle(*, now: datetime, limit: int = BATCH) -> int:
+    """Look at notices whose fate was open: sent is settled, failed or stuck goes to the fall-back contact."""
+    known = Notice.objects.unsettled().filter(Q(delivery__state="sent") | Q(delivery__isnull=True))
+    known.update(settled_at=now)
+    stuck = Q(delivery__state__in=("failed", "cancelled")) | Q(at__lte=now - UNTOLD_FOR)
+    lost = Notice.objects.unsettled().filter(stuck).order_by("pk").values_list("pk", flat=True)[:limit]
+    return _each(list(lost), lambda pk: _settle(pk, now), "Notice")
+
+
+def _settle(pk: int, now: datetime) -> None:
+    notice = Notice.objects.select_related("alert__rule", "contact", "group").filter(pk=pk, settled_at=None).first()
+    if notice is None:
+        return
+    if not _is_known(notice, now):
+        alert = notice.alert
+        book = Book(notice.group, {alert.pk: alert}, now)
+        for contact in _fallback().values():
+            if contact.pk == notice.contact_id:
+                continue
+            decision = grouping.page(book.standings(contact), now=now)
+            if decision.firing:
+                book.send(contact, Decision(decision.firing, (), (), f"{notice.contact_name} could not be told"))
+            elif decision.next_at is not None:
+                return  # in the cooldown of an earlier firing: looked at again until that is over
+    Notice.objects.filter(pk=pk).update(settled_at=now)
+
+
+def _is_known(notice: Notice, now: datetime) -> bool:
+    """Whether nobody has to be told in place of the notice's contact: it is over, or somebody else knows or will."""
+    alert = notice.alert
+    if not alert.is_active or alert.acknowledged_at is not None:
+        return True
+    others = Notice.objects.filter(alert=alert, kind="firing").exclude(pk=notice.pk)
+    on_its_way = Q(delivery__state="queued", at__gt=now - UNTOLD_FOR)  # its own fate is looked at in its turn
+    return others.filter(Q(delivery__state="sent") | on_its_way).exists()
+
+
+def _record(verb: str, target: Any, now: datetime, after: Mapping[str, Any]) -> None:
+    record(by=Principal.system("oncall"), verb=verb, target=target, after=dict(after))

@@ -159,9 +159,9 @@ def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int
 
 def _ask(questions: Sequence[Question], at: datetime) -> list[Answer]:
     """Answers in the order of the questions; those that could not be parsed are answered by their error."""
-    asked = [question.expr for question in questions if question.expr is not None]
+    asked = [question.text for question in questions if not question.error]
     answers = iter(query.evaluate_many(asked, at=at, scope=EVERYTHING) if asked else ())
-    return [QueryError(question.error) if question.expr is None else next(answers) for question in questions]
+    return [QueryError(question.error) if question.error else next(answers) for question in questions]
 
 
 def _write(readings: Sequence[Reading]) -> None:
@@ -183,8 +183,8 @@ def _tracked(groups: Sequence[int]) -> dict[int, list[Alert]]:
     rows = Alert.objects.filter(rule__group__in=groups).filter(
         Q(state__in=[state.value for state in OPEN]) | Q(held_until__isnull=False)
     )
-    for alert in rows.annotate(group_id=F("rule__group_id")).order_by("id"):
-        found[alert.group_id].append(alert)
+    for alert in rows.annotate(home=F("rule__group_id")).order_by("id"):
+        found[vars(alert)["home"]].append(alert)
     return found
 
 

@@ -16,17 +16,16 @@ from django.db import connection
 from apps.alerting.lifecycle import Severity, Terms
 from apps.alerting.models import AlertRule, RecordingRule, RuleGroup
 from apps.alerting.thresholds import Level
-from apps.promql.ast import Expr, Selector, walk
+from apps.promql.ast import Selector, walk
 from apps.promql.errors import PromQLError
 from apps.promql.parser import parse
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An expression, parsed; or why it cannot be. `reads` are the metrics it names, None where it may read any."""
+    """An expression, or why it is none. `reads` are the metrics it names, None where it may read any."""
 
     text: str
-    expr: Expr | None
     error: str
     reads: frozenset[str] | None
 
@@ -78,18 +77,18 @@ class GroupPlan:
 
 
 def question(text: str) -> Question:
-    """Parse an expression and find out what it reads."""
+    """Parse an expression (the engine finds it parsed by its text) and find out what it reads."""
     try:
         expr = parse(text)
     except PromQLError as error:
-        return Question(text, None, str(error), frozenset())
+        return Question(text, str(error), frozenset())
     names: set[str] = set()
     for node in walk(expr):
         if isinstance(node, Selector):
             if node.name is None:
-                return Question(text, expr, "", None)
+                return Question(text, "", None)
             names.add(node.name)
-    return Question(text, expr, "", frozenset(names))
+    return Question(text, "", frozenset(names))
 
 
 _lock = threading.Lock()

@@ -14,7 +14,7 @@ from apps.alerting.models import Alert, Transition
 def stats(*, start: datetime, end: datetime, scope: Scope = EVERYTHING) -> dict[str, Any]:
     """Count the alerts that began to fire in [start, end]: {total, active, resolved, bySeverity, byType}.
 
-    `active` are those of them that are still wrong. Severities are the seed's words and all present; types are as found.
+    `active` are those of them that are still wrong. Severities are the seed's words, all of them; types are as found.
     """
     active = Q(state__in=[state.value for state in ACTIVE])
     fired = Alert.objects.visible_to(scope).filter(fired_at__range=(start, end))

@@ -356,7 +356,8 @@ def index(thing: Value, *keys: Value) -> Value:
 def _slice(thing: Value, *bounds: Value) -> Value:
     if not isinstance(thing, list | str) or len(bounds) > 2 or not all(isinstance(b, int) for b in bounds):
         raise TemplateError(f"can't slice item of type {type_name(thing)}")
-    low, high = (*bounds, *(0, len(thing))[len(bounds) :])
+    low = bounds[0] if bounds else 0
+    high = bounds[1] if len(bounds) > 1 else len(thing)
     if not 0 <= low <= high <= len(thing):
         raise TemplateError(f"index out of range: {high}")
     return thing[low:high]

@@ -62,7 +62,7 @@ def unacknowledge(*, by: Principal, alert: Alert, now: datetime) -> Alert:
     alert.acknowledged_at, alert.acknowledged_by = None, ""
     _write(alert, "acknowledged_at", "acknowledged_by")
     _note(alert, now, "unacknowledged", "acknowledged", "", Reason.MANUAL, by.name)
-    Incident.objects.filter(pk=alert.incident_id).update(acknowledged_at=None, acknowledged_by="")
+    Incident.objects.filter(alerts=alert).update(acknowledged_at=None, acknowledged_by="")
     _audit(by, "alerting.unacknowledge", alert, before)
     _publish()
     return alert
@@ -126,22 +126,22 @@ def post_alert(
     it was not posted again for ALERT_EXPIRE_AFTER.
     """
     kind, message, service = clean(type).strip(), clean(message).strip(), clean(service).strip()
-    metadata = _plain(dict(metadata or {}))
+    about: dict[str, Any] = _plain(dict(metadata or {}))
     _check_post(kind, severity, message, service)
     until = ends_at or now + settings.ALERT_EXPIRE_AFTER
     identity = fingerprint({"type": kind, "severity": severity, "service": service, "message": message})
     for _ in range(3):
         known = (
-            Alert.objects.select_for_update()
+            Alert.objects.select_for_update(of=("self",))
             .filter(source="posted", fingerprint=identity, state__in=OPEN_STATES)
             .select_related("incident")
             .first()
         )
         if known is not None:
-            return _repeat(known, by, metadata, until, now)
+            return _repeat(known, by, about, until, now)
         try:
             with transaction.atomic():
-                return _begin(by, identity, kind, severity, message, service, metadata, until, now)
+                return _begin(by, identity, kind, severity, message, service, about, until, now)
         except IntegrityError:  # somebody posted the same at this moment: count on theirs
             continue
     raise ValidationError("The same alert is being posted and resolved at once; post it again.")
@@ -302,7 +302,7 @@ def _note(
 def _acknowledge_incident_if_all(alert: Alert, by: str, now: datetime) -> None:
     waiting = Alert.objects.active().filter(incident=alert.incident_id, acknowledged_at__isnull=True)
     if not waiting.exists():
-        Incident.objects.filter(pk=alert.incident_id, acknowledged_at__isnull=True).update(
+        Incident.objects.filter(alerts=alert, acknowledged_at__isnull=True).update(
             acknowledged_at=now, acknowledged_by=by[:200]
         )
 

@@ -1,7 +1,5 @@
 """What each process of the portal does once it has been forked: web, worker, slow, beat; until a signal ends it."""
 
-import importlib
-import importlib.util
 import os
 import signal
 import socket
@@ -22,8 +20,9 @@ def enter(process: str) -> None:
     options = settings.DATABASES["default"].get("OPTIONS", {})
     if process == "beat" and isinstance(options.get("pool"), dict):
         options["pool"].update(min_size=0, max_size=2)  # It asks for a connection only while the workers are away.
-    if importlib.util.find_spec("apps.metrics.telemetry_flush") is not None:
-        importlib.import_module("apps.metrics.telemetry_flush").start(process=process)
+    from apps.metrics import telemetry_flush
+
+    telemetry_flush.start(process=process)
 
 
 def web(listening: socket.socket) -> None:
@@ -86,9 +85,23 @@ def _celery_worker(process: str, *, queues: str, threads: int) -> None:
     )
 
 
+def _playing(role: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    """The role, and however it ends its counters are written down a last time (the launcher leaves without atexit)."""
+
+    def play(listening: socket.socket) -> None:
+        from apps.metrics import telemetry_flush
+
+        try:
+            role(listening)
+        finally:
+            telemetry_flush.stop(timeout=2.0)
+
+    return play
+
+
 ROLES: dict[str, Callable[[socket.socket], None]] = {
-    "web": web,
-    "worker": lambda _: worker(),
-    "slow": lambda _: slow(),
-    "beat": lambda _: beat(),
+    "web": _playing(web),
+    "worker": _playing(lambda _: worker()),
+    "slow": _playing(lambda _: slow()),
+    "beat": _playing(lambda _: beat()),
 }

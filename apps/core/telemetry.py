@@ -1,9 +1,11 @@
 """What this process counts about itself: counters, gauges and histograms in memory, cheap enough for every request.
 
 It knows no store, no clock and no framework: `apps.metrics.telemetry_flush` writes the snapshots down, and
-whoever reads them decides what they mean. Counters live as long as their process; a forked role calls `reset()`.
+whoever reads them decides what they mean. Counters live as long as their process; a forked role starts at zero
+(`reset_if_forked`).
 """
 
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,6 +37,7 @@ class Reading:
     timestamp_ms: int | None = None
 
 
+_process = os.getpid()
 _lock = threading.Lock()
 _metrics: "dict[tuple[str, bool], _Metric[Any]]" = {}
 _callbacks: list[Callable[[], Iterable[Reading]]] = []
@@ -84,7 +87,7 @@ class _Metric(Generic[C]):
         return cell
 
     def reset(self) -> None:
-        """Start from zero with a lock of its own: a fork copies locks as they were held."""
+        """Start from zero with a new lock."""
         self.lock = threading.Lock()
         self.overflows = 0
         self.cells = {} if self.labels else {(): self._new()}
@@ -251,9 +254,21 @@ def snapshot(*, close: bool = False) -> list[Reading]:
     return readings
 
 
+def reset_if_forked() -> bool:
+    """Set everything to zero in a process that was forked since this was counted; True when it was.
+
+    A forked role calls it once, before it counts: else it would show its parent's work as its own.
+    """
+    if _process == os.getpid():
+        return False
+    reset()
+    return True
+
+
 def reset() -> None:
-    """Set everything to zero: a forked role calls this once, else it would count its parent's work as its own."""
-    global _lock
+    """Set everything to zero, with locks of its own: a fork copies locks as they were held."""
+    global _lock, _process
+    _process = os.getpid()
     _lock = threading.Lock()
     for metric in _metrics.values():
         metric.reset()

@@ -7,7 +7,6 @@ without it, the first click on a page would never show in a rate.
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
@@ -139,7 +138,6 @@ class _Thread(threading.Thread):
 
 
 _thread: _Thread | None = None
-_pid = os.getpid()
 
 
 def start(process: str) -> None:
@@ -147,14 +145,10 @@ def start(process: str) -> None:
 
     In a forked process everything counted so far was counted by its parent, and is set to zero first.
     """
-    global _thread, _pid
-    if _thread is not None and _thread.is_alive() and _pid == os.getpid():
+    global _thread
+    if not telemetry.reset_if_forked() and _thread is not None and _thread.is_alive():
         return
-    if _pid != os.getpid():
-        telemetry.reset()
-        _pid = os.getpid()
     telemetry.on_snapshot(process_readings)
-    telemetry.LOGIN_FAILURES.touch()
     if telemetry.outbound not in http.observers:
         http.observers.append(telemetry.outbound)
     _thread = _Thread(process)

@@ -1,8 +1,8 @@
 """The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
@@ -14,11 +14,13 @@ from django.db import connection, transaction
 from apps.accounts import audit
 from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
-from apps.core.telemetry import Counter
-from apps.metrics import registry, storage
+from apps.core.telemetry import Counter, Reading
+from apps.metrics import query, registry, storage
 from apps.metrics.codec import Columns, Int64, encode_batch
-from apps.metrics.models import CollectionSwitch, RetentionPolicy
+from apps.metrics.events import place
+from apps.metrics.models import CollectionSwitch, CollectorSetting, RetentionPolicy
 from apps.metrics.samples import REASONS, Samples
+from apps.promql.source import Matcher
 
 ACCEPTED: Final = Counter("portal_samples_accepted_total", "Samples that were stored.")
 REFUSED: Final = Counter("portal_samples_refused_total", "Samples that were refused, by reason.", ("reason",))
@@ -170,22 +172,64 @@ def switch_collection(*, by: Principal, on: bool, now: datetime) -> CollectionSw
     return switch
 
 
-SHIPPED_POLICIES: Final[tuple[Mapping[str, Any], ...]] = (
-    {"category": "default", "raw": timedelta(days=30), "description": "Everything that no other policy takes."},
-    {
-        "category": "requests",
-        "raw": timedelta(hours=24),
-        "description": "Detail of single requests; metrics named request_detail_….",
-        "prefixes": ["request_detail_"],
-    },
-)
-"""Retention policies as shipped; `write_policy` writes one (for core.defaults.write_once)."""
+def ship_retention(row: Mapping[str, Any], *, by: Principal, now: datetime) -> RetentionPolicy:
+    """Write a shipped retention policy (fixtures/retention.yaml), unless one of its category exists."""
+    policy, made = RetentionPolicy.objects.get_or_create(
+        category=row["category"],
+        defaults={
+            "raw": timedelta(days=row["raw_days"]),
+            "description": row.get("description", ""),
+            "prefixes": row.get("prefixes", []),
+        },
+    )
+    if made:
+        audit.record(by=by, verb="metrics.ship_retention", target=policy, after=audit.state_of(policy))
+    return policy
 
 
-def write_policy(row: Mapping[str, Any]) -> RetentionPolicy:
-    """Write a shipped retention policy, unless one of its category exists."""
-    values = {key: value for key, value in row.items() if key != "category"}
-    return RetentionPolicy.objects.get_or_create(category=row["category"], defaults=values)[0]
+def ship_collector(row: Mapping[str, Any], *, by: Principal, now: datetime) -> CollectorSetting:
+    """Write a shipped collector's setting (fixtures/collectors.yaml), unless one of its kind exists."""
+    setting, made = CollectorSetting.objects.get_or_create(
+        kind=row["kind"],
+        defaults={
+            "every": timedelta(seconds=row["every"]),
+            "enabled": row.get("enabled", True),
+            "config": row.get("config", {}),
+        },
+    )
+    if made:
+        audit.record(by=by, verb="metrics.ship_collector", target=setting, after=audit.state_of(setting))
+    return setting
+
+
+def record_events(*, readings: Sequence[Reading], by: Principal, now: datetime) -> Written:
+    """Store events that happened one by one, each as a sample of its own; two at one instant of a series both count.
+
+    Writers of events take turns (a lock of the transaction), so that the instants that are taken can be looked up.
+    """
+    require(by, Right.INGEST)
+    if not readings:
+        return Written(0, (), 0)
+    stamp = _ms(now)
+    keys = [(reading.name, tuple(sorted(reading.labels.items()))) for reading in readings]
+    times = [stamp if reading.timestamp_ms is None else reading.timestamp_ms for reading in readings]
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metrics.record_events'))")
+        placed = place(list(zip(keys, times, strict=True)), _taken(readings, times))
+        moved = [replace(reading, timestamp_ms=at) for reading, at in zip(readings, placed, strict=True)]
+        return ingest(samples=Samples.from_readings(moved, at=now), by=by, now=now)
+
+
+def _taken(readings: Sequence[Reading], times: Sequence[int]) -> Iterator[tuple[Hashable, int]]:
+    """Yield (series, time) of what is stored from a millisecond before the first event to well behind the last."""
+    for name in {reading.name for reading in readings}:
+        found = query.select([Matcher("__name__", "=", name)], min(times) - 1, max(times) + 60_000)
+        for row, labels in enumerate(found.labels.dicts()):
+            del labels["__name__"]
+            key = (name, tuple(sorted(labels.items())))
+            for at in found.ts[found.off[row] : found.off[row + 1]].tolist():
+                yield key, at
 
 
 _space: tuple[float, str | None] = (-FREE_CHECK, None)

@@ -1,9 +1,17 @@
 """Events get a millisecond of their own."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.accounts.permissions import Principal
+from apps.core.telemetry import Reading
+from apps.metrics import query, services
 from apps.metrics.events import place
+from apps.promql.source import Matcher
+from tests.clock import NOW
+
+BY = Principal.system("tests")
 
 EVENTS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5)))
 
@@ -19,3 +27,14 @@ def test_no_event_shares_an_instant_or_comes_before_its_own(events, taken):
 
 def test_an_event_alone_keeps_its_time():
     assert place([("a", 7)], []) == [7]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_event_counts_also_those_of_one_instant():
+    at = int(NOW.timestamp() * 1000)
+    reading = Reading("http_request_seconds", 0.2, {"endpoint": "/a"}, timestamp_ms=at)
+    for _ in range(2):
+        written = services.record_events(readings=[reading, reading], by=BY, now=NOW)
+        assert written.accepted == 2
+    found = query.select([Matcher("__name__", "=", "http_request_seconds")], at - 1, at + 100)
+    assert found.ts.tolist() == [at, at + 1, at + 2, at + 3]

@@ -276,3 +276,27 @@ def _mended(
     clock = clock.copy()
     clock[rows] = vector_hashes(ts[samples], mended, SALT)
     return Assembled(off, ts, v, _clock(clock, new_counts))
+
+
+Tombstone = tuple[Int64, int, int]
+"""(ids of series, first ms, last ms) of samples that must not be seen."""
+
+
+def unburied(series: Int64, ts: Int64, tombstones: Sequence[Tombstone]) -> Mask | None:
+    """Which samples no tombstone covers; None when all are free."""
+    if not tombstones:
+        return None
+    keep = np.ones(len(ts), dtype=np.bool_)
+    for ids, begin, end in tombstones:
+        keep &= ~(np.isin(series, ids) & (ts >= begin) & (ts <= end))
+    return None if keep.all() else keep
+
+
+def without_buried(got: Assembled, ids: Int64, tombstones: Sequence[Tombstone]) -> Assembled:
+    """The same samples of the series `ids` but those that a tombstone covers."""
+    keep = unburied(np.repeat(ids, np.diff(got.off)), got.ts, tombstones) if tombstones else None
+    if keep is None:
+        return got
+    off = offsets(keep.astype(np.int64))[got.off]
+    ts = got.ts[keep]
+    return Assembled(off, ts, got.v[keep], _clock(vector_hashes(ts, off, SALT), np.diff(off)))

@@ -12,10 +12,10 @@ from django.utils import timezone
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.core.telemetry import Counter
 from apps.metrics import catalog, storage
-from apps.metrics.assembly import Assembled, Damaged, Piece, Wanted, assemble
+from apps.metrics.assembly import Damaged, Piece, Wanted, assemble, without_buried
 from apps.metrics.catalog import Found
-from apps.metrics.codec import Columns, Corrupt, Int64, View, decode_batch, offsets, vector_hashes
-from apps.metrics.models import CollectionSwitch
+from apps.metrics.codec import Columns, Corrupt, View, decode_batch, offsets
+from apps.metrics.models import CollectionSwitch, Series
 from apps.metrics.storage import Range, Snapshot, Stored
 from apps.promql import engine
 from apps.promql.errors import PromQLError
@@ -138,7 +138,7 @@ def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
             key = next(key for key, piece in pieces.items() if piece is error.piece)
             problems[key] = error.reason
             del pieces[key]
-    got = _without_buried(got, found.ids, loaded.snapshot.tombstones)
+    got = without_buried(got, found.ids, loaded.snapshot.tombstones)
     warnings = tuple(_warning(row, problems[row.key]) for row in rows if row.key in problems)
     labels = found.labels
     counts = np.diff(got.off)
@@ -159,20 +159,6 @@ def _warning(row: Stored, reason: str) -> str:
 
 def _moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=timezone.get_default_timezone())
-
-
-def _without_buried(got: Assembled, ids: Int64, tombstones: Sequence[tuple[Int64, int, int]]) -> Assembled:
-    """Without samples that a tombstone covers."""
-    if not tombstones:
-        return got
-    owner = np.repeat(ids, np.diff(got.off))
-    keep = np.ones(len(got.ts), dtype=np.bool_)
-    for series, begin, end in tombstones:
-        keep &= ~(np.isin(owner, series) & (got.ts >= begin) & (got.ts <= end))
-    off = offsets(keep.astype(np.int64))[got.off]
-    ts = got.ts[keep]
-    clock = vector_hashes(ts, off) + np.diff(off).astype(np.uint64)
-    return Assembled(off, ts, got.v[keep], clock.view(np.int64))
 
 
 class Source:
@@ -236,15 +222,12 @@ def series(matchers: Sequence[Matcher], scope: Scope = EVERYTHING) -> Labels:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The newest sample of a series; stale ones are not given."""
+    """The newest sample of a series, its labels without the name."""
 
+    name: str
     labels: Mapping[str, str]
     value: float
-    at_ms: int
-
-    @property
-    def name(self) -> str:
-        return self.labels.get(NAME, "")
+    timestamp_ms: int
 
 
 def latest(
@@ -261,7 +244,7 @@ def latest(
     alive = np.flatnonzero(got.v[last].view(np.uint64) != STALE_BITS)
     last = last[alive]
     rows = zip(got.labels.take(alive).dicts(), got.v[last].tolist(), got.ts[last].tolist(), strict=True)
-    return [Value(labels, value, at_ms) for labels, value, at_ms in rows]
+    return [Value(labels.pop(NAME, ""), labels, value, ms) for labels, value, ms in rows]
 
 
 def latest_values(*, scope: Scope = EVERYTHING, at: datetime) -> list[Value]:
@@ -273,3 +256,15 @@ def collection_on() -> bool:
     """Whether the collectors are meant to run."""
     switch = CollectionSwitch.objects.filter(pk=1).first()
     return switch is None or switch.on
+
+
+def series_count() -> int:
+    """How many series are there whose samples are kept."""
+    return Series.objects.filter(gone_at=None).count()
+
+
+def only_value(result: Result | PromQLError) -> float | None:
+    """The number that an instant query came to; None for an error, for nothing and for more than one series."""
+    if isinstance(result, PromQLError) or result.v.shape != (1, 1) or not result.ok.all():
+        return None
+    return float(result.v[0, 0])

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import psycopg
 from django.db import connection
 from numpy.typing import NDArray
@@ -79,13 +80,14 @@ class NewBlock:
     series_min: int
     series_max: int
     samples: int
+    created_at: datetime
     encoded: Encoded
 
 
 _INSERT_BLOCK: Final = """
 INSERT INTO metrics_block (level, resolution, retention_id, shard, "window", round, t_min, t_max,
-    metric_min, metric_max, series_min, series_max, samples, crc, directory, payload)
-VALUES (%s, 0, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
+    metric_min, metric_max, series_min, series_max, samples, created_at, crc, directory, payload)
+VALUES (%s, 0, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
 """
 
 
@@ -105,6 +107,7 @@ def insert_block(cur: "psycopg.Cursor[Any]", block: NewBlock) -> None:
             block.series_min,
             block.series_max,
             block.samples,
+            block.created_at,
             block.encoded.crc,
             block.encoded.directory,
             block.encoded.payload,
@@ -135,7 +138,7 @@ SELECT
    WHERE "window" > %(tmin)s - %(length)s AND "window" <= %(tmax)s AND resolution = 0
      AND t_max > %(tmin)s AND t_min <= %(tmax)s
      AND metric_max >= %(mmin)s AND metric_min <= %(mmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
- (SELECT json_agg(json_build_array(series, t_min, t_max)) FROM metrics_tombstone
+ (SELECT json_agg(json_build_array(series, t_min, t_max))::text FROM metrics_tombstone
    WHERE applied_at IS NULL AND t_max > %(tmin)s AND t_min <= %(tmax)s)
 """
 
@@ -222,7 +225,9 @@ def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range) -> Snapshot:
         if data:
             listed: NDArray[Any] = np.frombuffer(data, dtype=_META)
             rows += [Stored(*row) for row in listed.tolist()]
-    buried = tuple((np.array(ids, dtype=np.int64), int(begin), int(end)) for ids, begin, end in tombstones or ())
+    buried = tuple(
+        (np.array(ids, dtype=np.int64), int(begin), int(end)) for ids, begin, end in orjson.loads(tombstones or b"[]")
+    )
     return Snapshot(tuple(rows), buried)
 
 
@@ -242,6 +247,8 @@ def fetch(cur: "psycopg.Cursor[Any]", kind: int, ids: Sequence[int]) -> list[tup
 
 def mark_bad(kind: int, ids: Sequence[int], now: datetime) -> None:
     """Note on damaged rows when they were first found, once; without waiting for whoever works on them."""
+    if not ids:
+        return
     table = "metrics_block" if kind else "metrics_batch"
     with cursor() as cur:
         cur.execute(

@@ -1,0 +1,466 @@
+"""The young rows of the log become blocks, and the blocks of a window become fewer and smaller ones.
+
+Level 0, when a million samples are young or the oldest row is ten minutes old:
+1. Take the store's advisory lock for this transaction, or leave it to who holds it.
+2. Read rows by id, two million samples at most; set damaged ones aside (they stay, marked).
+3. Sort by retention, window, metric, series, time; of equal instants the later row wins.
+4. Write blocks, delete exactly the rows that were read (the count must match, or everything is undone), commit.
+There is no watermark: a row that commits late is simply still there next time.
+
+Level 1, per window under a lock of its own:
+5. While the window is open, eight rounds of level 0 are merged into level 1. Once it has been closed for ten minutes,
+   everything in it becomes one run of blocks; what comes late is merged in again, at most every half hour.
+6. As 4: write, delete exactly what was read, commit.
+
+Every block carries its `round`, the transaction that took its samples out of the log (the highest one, when
+merged). Rounds follow each other under the lock, so the later round holds the later writes; no id could tell that,
+because level 0 and level 1 write at the same time.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import psycopg
+from django.db import transaction
+
+from apps.core.telemetry import Counter, Gauge
+from apps.metrics import storage
+from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, unburied, without_buried
+from apps.metrics.codec import Columns, Corrupt, Float64, Int32, Int64, View, decode_batch, encode_block, offsets
+from apps.metrics.models import RetentionPolicy
+from apps.metrics.storage import WINDOW_MS, NewBlock
+
+log = logging.getLogger(__name__)
+
+YOUNG_SAMPLES: Final = Gauge("portal_store_young_samples", "Samples in the log that are not compacted yet.")
+YOUNG_ROWS: Final = Gauge("portal_store_young_rows", "Rows of the log that are not compacted yet.")
+YOUNG_AGE: Final = Gauge("portal_store_young_age_seconds", "Age of the oldest row of the log: how far compaction lags.")
+COMPACTED: Final = Counter("portal_compaction_samples_total", "Samples written into blocks, by level.", ("level",))
+UNKNOWN: Final = Counter("portal_store_unknown_series_total", "Samples of series that have no row, kept under none.")
+OVERSIZED: Final = Counter("portal_store_oversized_windows_total", "Windows too large to be merged into one run.")
+
+LOCKS: Final = 0x6D657472
+"""First key of the store's advisory locks ("metr"); the second is 0 for the log, else a window's number."""
+TRIGGER_SAMPLES: Final = 1_000_000
+TRIGGER_ROWS: Final = 1_000
+TRIGGER_AGE: Final = timedelta(minutes=10)
+ROUND_SAMPLES: Final = 2_000_000
+MERGE_ROUNDS: Final = 8
+SETTLE: Final = timedelta(minutes=10)
+AGAIN: Final = timedelta(minutes=30)
+BLOCK_SAMPLES: Final = 65_536
+MERGE_SAMPLES: Final = 1_000_000
+"""Samples that a merge holds decoded at a time."""
+MERGE_LIMIT: Final = 100_000_000
+"""Larger windows stay as they are: their compressed rows would not fit into the worker's memory."""
+SEEN_EVERY: Final = timedelta(minutes=30)
+"""How old `Series.last_at` may get: writing it with every round would cost more than the samples."""
+
+
+class Overtaken(Exception):
+    """Rows that were read are gone before they were deleted; the transaction is undone."""
+
+
+# --- Level 0 --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Young:
+    """What the log holds: rows, samples, and when the oldest row was received."""
+
+    rows: int
+    samples: int
+    oldest: datetime | None
+
+    def due(self, now: datetime) -> bool:
+        return self.oldest is not None and (
+            self.samples >= TRIGGER_SAMPLES or self.rows >= TRIGGER_ROWS or now - self.oldest >= TRIGGER_AGE
+        )
+
+
+def young(now: datetime) -> Young:
+    """Look at the log; what it holds also shows as the store's own series."""
+    with storage.cursor() as cur:
+        cur.execute(
+            "SELECT count(*), coalesce(sum(samples), 0), min(received_at) FROM metrics_batch WHERE bad_at IS NULL"
+        )
+        found = Young(*(cur.fetchone() or (0, 0, None)))
+    YOUNG_ROWS.set(found.rows)
+    YOUNG_SAMPLES.set(found.samples)
+    YOUNG_AGE.set((now - found.oldest).total_seconds() if found.oldest else 0.0)
+    return found
+
+
+def compact_log(*, now: datetime) -> int:
+    """One round of level 0; return how many rows of the log it took (0: nothing there, or another process is at it)."""
+    with transaction.atomic(), storage.cursor() as cur:
+        if not _locked(cur, 0):
+            return 0
+        rows, damaged = _read_log(cur)
+        if damaged:
+            storage.mark_bad(0, damaged, now)
+        if not rows:
+            return 0
+        order = [columns for _, columns in rows]
+        samples = Columns(
+            np.concatenate([columns.series for columns in order]),
+            np.concatenate([columns.ts for columns in order]),
+            np.concatenate([columns.v for columns in order]),
+        )
+        _write_rounds(cur, samples, now)
+        _delete(cur, "metrics_batch", [ident for ident, _ in rows])
+    COMPACTED.inc(len(samples), level="0")
+    return len(rows)
+
+
+def _locked(cur: "psycopg.Cursor[Any]", number: int) -> bool:
+    cur.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCKS, number])
+    return bool((cur.fetchone() or (False,))[0])
+
+
+def _delete(cur: "psycopg.Cursor[Any]", table: str, ids: Sequence[int]) -> None:
+    """Delete exactly these rows, or raise."""
+    cur.execute(f"DELETE FROM {table} WHERE id = ANY(%s)", [list(ids)])
+    if cur.rowcount != len(ids):
+        raise Overtaken(f"{len(ids) - cur.rowcount} of {len(ids)} rows of {table} vanished while they were compacted.")
+
+
+_READ_LOG: Final = """
+SELECT id, payload FROM metrics_batch WHERE id IN (
+    SELECT id FROM (
+        SELECT id, sum(samples) OVER (ORDER BY id) - samples AS before FROM metrics_batch WHERE bad_at IS NULL
+    ) listed WHERE before < %s
+) ORDER BY id
+"""
+
+
+def _read_log(cur: "psycopg.Cursor[Any]") -> tuple[list[tuple[int, Columns]], list[int]]:
+    """(rows by id with their samples, ids of rows that are damaged)."""
+    cur.execute(_READ_LOG, [ROUND_SAMPLES], binary=True)
+    rows = []
+    damaged = []
+    for ident, payload in cur.fetchall():
+        try:
+            rows.append((ident, decode_batch(payload)))
+        except Corrupt as error:
+            log.error("Batch %s is damaged (%s) and stays in the log; `manage.py store check` lists it.", ident, error)
+            damaged.append(ident)
+    return rows, damaged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """Distinct series of a round in the order in which they are stored: id, metric, retention, each [S]."""
+
+    ids: Int64
+    metric: Int32
+    retention: Int64
+
+
+def _known(cur: "psycopg.Cursor[Any]", ids: Int64) -> _Known:
+    """The series' metrics and policies. A series without row is kept under metric 0 and counted."""
+    cur.execute(
+        "SELECT s.id, s.metric_id, m.retention_id FROM metrics_series s JOIN metrics_metric m ON m.id = s.metric_id"
+        " WHERE s.id = ANY(%s)",
+        [ids.tolist()],
+        binary=True,
+    )
+    found = np.array(cur.fetchall(), dtype=np.int64).reshape(-1, 3)
+    if len(found) < len(ids):
+        orphans = np.setdiff1d(ids, found[:, 0])
+        default = RetentionPolicy.objects.order_by("-raw").values_list("pk", flat=True)[0]
+        found = np.concatenate([found, np.stack([orphans, orphans * 0, orphans * 0 + default], axis=1)])
+    order = np.lexsort((found[:, 0], found[:, 1], found[:, 2]))
+    found = found[order]
+    return _Known(found[:, 0].copy(), found[:, 1].astype(np.int32), found[:, 2].copy())
+
+
+def _distinct(series: Int64) -> Int64:
+    """The distinct ids, sorted; by a table of flags where ids lie close together, which they usually do."""
+    low, high = int(series.min()), int(series.max())
+    if high - low > 4 * len(series) + 1_000_000:
+        return np.unique(series)
+    flags = np.zeros(high - low + 1, dtype=np.bool_)
+    flags[series - low] = True
+    return np.flatnonzero(flags) + low
+
+
+def _write_rounds(cur: "psycopg.Cursor[Any]", samples: Columns, now: datetime) -> None:
+    """Cut a round's samples by window and write their blocks."""
+    known = _known(cur, _distinct(samples.series))
+    unknown = known.metric == 0
+    if unknown.any():
+        UNKNOWN.inc(int(np.isin(samples.series, known.ids[unknown]).sum()))
+    cur.execute("SELECT pg_current_xact_id()::text::bigint")
+    number = int((cur.fetchone() or (0,))[0])
+    samples = _unburied(samples, _tombstones(cur))
+    if not len(samples):
+        return
+    place = _places(known, samples.series)
+    for start, chosen in _by_window(samples.ts):
+        part = slice(None) if chosen is None else chosen
+        ts, v = samples.ts[part], samples.v[part]
+        order, counts = _sorted_once(place[part], ts, len(known.ids))
+        _write_blocks(cur, known, offsets(counts), ts[order], v[order], 0, start * WINDOW_MS, number, now)
+    _note_series(cur, known, place, samples.ts)
+
+
+def _by_window(ts: Int64) -> list[tuple[int, Int64 | None]]:
+    """(number of a window, the samples in it in order of arrival; None: all of them)."""
+    window = ts // WINDOW_MS
+    if int(window.min()) == int(window.max()):
+        return [(int(window[0]), None)]
+    order = np.argsort(window, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(window[order]) != 0))
+    return [(int(window[part[0]]), part) for part in np.split(order, starts[1:])]
+
+
+def _places(known: _Known, series: Int64) -> Int64:
+    """The position in `known` of each sample's series."""
+    low, high = int(known.ids.min()), int(known.ids.max())
+    if high - low <= 4 * len(series) + 1_000_000:
+        table = np.zeros(high - low + 1, dtype=np.int64)
+        table[known.ids - low] = np.arange(len(known.ids))
+        found: Int64 = table[series - low]
+        return found
+    order = np.argsort(known.ids)
+    return order[np.searchsorted(known.ids[order], series)]
+
+
+def _sorted_once(owner: Int64, ts: Int64, owners: int) -> tuple[Int64, Int64]:
+    """(sample numbers sorted by owner and time, the last kept of equal instants; samples of each owner int64[owners]).
+
+    Owner, time and number are packed into one integer where they fit (nearly always): sorting plain integers is five
+    times as fast as sorting an index, and the number keeps equal instants in order of arrival.
+    """
+    size = len(ts)
+    start = int(ts.min())
+    number_bits = max(size - 1, 1).bit_length()
+    time_bits = max(int(ts.max()) - start, 1).bit_length()
+    owner_bits = max(owners - 1, 1).bit_length()
+    if number_bits + time_bits + owner_bits <= 62:
+        keys = owner << time_bits
+        keys |= ts - start
+        keys <<= number_bits
+        keys |= np.arange(size)
+        keys.sort()
+        instant = keys >> number_bits
+        last = np.append(instant[1:] != instant[:-1], True)
+        order = (keys & ((1 << number_bits) - 1))[last]
+        kept = (instant >> time_bits)[last]
+    else:
+        order = np.lexsort((ts, owner))
+        kept, times = owner[order], ts[order]
+        last = np.append((kept[1:] != kept[:-1]) | (times[1:] != times[:-1]), True)
+        order, kept = order[last], kept[last]
+    return order, np.bincount(kept, minlength=owners).astype(np.int64)
+
+
+def _write_blocks(
+    cur: "psycopg.Cursor[Any]",
+    known: _Known,
+    off: Int64,
+    ts: Int64,
+    v: Float64,
+    level: int,
+    window: int,
+    number: int,
+    now: datetime,
+) -> None:
+    """Write S series (sorted by retention, metric, id) of one window as rows of about 64k samples."""
+    counts = np.diff(off)
+    if not counts.all():
+        some = np.flatnonzero(counts)
+        known = _Known(known.ids[some], known.metric[some], known.retention[some])
+        off = offsets(counts[some])
+    begin = 0
+    size = len(known.ids)
+    while begin < size:
+        end = int(np.searchsorted(off, off[begin] + BLOCK_SAMPLES, "right")) - 1
+        change = np.flatnonzero(known.retention[begin + 1 :] != known.retention[begin])
+        end = max(begin + 1, min(end, size, begin + 1 + int(change[0]) if len(change) else size))
+        first, last = int(off[begin]), int(off[end])
+        metric, ids = known.metric[begin:end], known.ids[begin:end]
+        part = ts[first:last]
+        encoded = encode_block(metric, ids, off[begin : end + 1] - first, part, v[first:last], level)
+        storage.insert_block(
+            cur,
+            NewBlock(
+                level=level,
+                retention=int(known.retention[begin]),
+                window=window,
+                round=number,
+                t_min=int(part.min()),
+                t_max=int(part.max()),
+                metric_min=int(metric[0]),
+                metric_max=int(metric[-1]),
+                series_min=int(ids.min()),
+                series_max=int(ids.max()),
+                samples=last - first,
+                created_at=now,
+                encoded=encoded,
+            ),
+        )
+        begin = end
+
+
+_NOTE_SERIES: Final = """
+UPDATE metrics_series s
+   SET last_at = greatest(s.last_at, seen.last), first_at = least(s.first_at, seen.first), gone_at = NULL
+  FROM (SELECT u.id, to_timestamp(u.first / 1000.0) AS first, to_timestamp(u.last / 1000.0) AS last
+          FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS u(id, first, last)) AS seen
+ WHERE s.id IN (SELECT id FROM metrics_series WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE) AND s.id = seen.id
+   AND (s.last_at IS NULL OR s.gone_at IS NOT NULL OR s.last_at < seen.last - %s OR s.first_at > seen.first + %s)
+"""
+_STALE_SERIES: Final = """
+SELECT s.id FROM metrics_series s JOIN unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS u(id, first, last) USING (id)
+ WHERE s.last_at IS NULL OR s.gone_at IS NOT NULL OR s.last_at < to_timestamp(u.last / 1000.0) - %s
+    OR s.first_at > to_timestamp(u.first / 1000.0) + %s
+"""
+
+
+def _note_series(cur: "psycopg.Cursor[Any]", known: _Known, place: Int64, ts: Int64) -> None:
+    """Write down first and last instants of series where what stands there is well out of date."""
+    last = np.full(len(known.ids), np.iinfo(np.int64).min, dtype=np.int64)
+    first = np.full(len(known.ids), np.iinfo(np.int64).max, dtype=np.int64)
+    np.maximum.at(last, place, ts)
+    np.minimum.at(first, place, ts)
+    arrays = [known.ids.tolist(), first.tolist(), last.tolist()]
+    cur.execute(_STALE_SERIES, [*arrays, SEEN_EVERY, SEEN_EVERY])
+    stale = [row[0] for row in cur.fetchall()]
+    if stale:
+        cur.execute(_NOTE_SERIES, [*arrays, stale, SEEN_EVERY, SEEN_EVERY])
+
+
+def _tombstones(cur: "psycopg.Cursor[Any]") -> list[Tombstone]:
+    cur.execute("SELECT series::text, t_min, t_max FROM metrics_tombstone WHERE applied_at IS NULL")
+    return [(np.array(orjson.loads(ids), dtype=np.int64), begin, end) for ids, begin, end in cur.fetchall()]
+
+
+def _unburied(samples: Columns, tombstones: Sequence[Tombstone]) -> Columns:
+    keep = unburied(samples.series, samples.ts, tombstones)
+    return samples if keep is None else Columns(samples.series[keep], samples.ts[keep], samples.v[keep])
+
+
+# --- Level 1 --------------------------------------------------------------------------------------------------------
+
+_DUE_WINDOWS: Final = """
+SELECT "window", "window" + %(length)s + %(settle)s <= %(now)s AS closed
+  FROM metrics_block WHERE resolution = 0 AND bad_at IS NULL
+ GROUP BY "window"
+HAVING count(DISTINCT round) FILTER (WHERE level = 0) >= %(rounds)s
+    OR "window" + %(length)s + %(settle)s <= %(now)s
+       AND (count(*) FILTER (WHERE level = 0) > 0 OR count(DISTINCT round) FILTER (WHERE level = 1) > 1)
+       AND coalesce(max(created_at) FILTER (WHERE level = 1 AND "window" + %(length)s + %(settle)s
+           <= extract(epoch FROM created_at) * 1000), '-infinity') <= %(again)s
+ ORDER BY "window"
+"""
+
+
+def due_windows(now: datetime) -> list[tuple[int, bool]]:
+    """(window's start in ms, whether it is closed) of the windows that are to be merged."""
+    with storage.cursor() as cur:
+        cur.execute(
+            _DUE_WINDOWS,
+            {
+                "now": int(now.timestamp() * 1000),
+                "length": WINDOW_MS,
+                "settle": round(SETTLE.total_seconds() * 1000),
+                "rounds": MERGE_ROUNDS,
+                "again": now - AGAIN,
+            },
+        )
+        return [(int(window), bool(closed)) for window, closed in cur.fetchall()]
+
+
+def merge_window(*, window: int, closed: bool, now: datetime) -> int:
+    """Merge the blocks of one window (start in ms) into level 1; return how many rows it took.
+
+    All of them once it is `closed`, until then only those of level 0.
+    """
+    try:
+        with transaction.atomic(), storage.cursor() as cur:
+            if not _locked(cur, window // WINDOW_MS % 2**31 or 1):
+                return 0
+            rows = _read_window(cur, window, closed)
+            pieces = [row.piece for row in rows if row.piece is not None]
+            storage.mark_bad(1, [row.id for row in rows if row.piece is None], now)
+            if not pieces:
+                return 0
+            written = _merge(cur, pieces, window, now)
+            taken = [row.id for row in rows if row.piece is not None]
+            _delete(cur, "metrics_block", taken)
+    except Damaged as error:
+        log.error("%s; it is left alone and the window %s is merged without it.", error, window)
+        storage.mark_bad(1, [int(error.piece.name.removeprefix("block "))], now)
+        return 0
+    COMPACTED.inc(written, level="1")
+    return len(taken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A block row of a window; without piece when it is damaged."""
+
+    id: int
+    piece: Piece | None
+
+
+_SIZE_OF_WINDOW: Final = """
+SELECT coalesce(sum(samples), 0) FROM metrics_block
+ WHERE "window" = %s AND resolution = 0 AND bad_at IS NULL AND level <= %s
+"""
+_READ_WINDOW: Final = """
+SELECT id, round, t_min, directory, payload, crc FROM metrics_block
+ WHERE "window" = %s AND resolution = 0 AND bad_at IS NULL AND level <= %s
+"""
+
+
+def _read_window(cur: "psycopg.Cursor[Any]", window: int, closed: bool) -> list[_Row]:
+    """The rows to merge; none of a window that is too large."""
+    wanted = [window, int(closed)]
+    cur.execute(_SIZE_OF_WINDOW, wanted)
+    size = int((cur.fetchone() or (0,))[0])
+    if size > MERGE_LIMIT:
+        OVERSIZED.inc()
+        log.warning("The window %s has %s samples and stays unmerged: at most %s fit.", window, size, MERGE_LIMIT)
+        return []
+    cur.execute(_READ_WINDOW, wanted, binary=True)
+    rows = []
+    for ident, number, t_min, directory, payload, crc in cur.fetchall():
+        try:
+            view = View(directory, payload, crc)
+            rows.append(_Row(ident, Piece(number, t_min, view, f"block {ident}")))
+        except Corrupt as error:
+            log.error("Block %s is damaged (%s) and is left alone; `manage.py store check` lists it.", ident, error)
+            rows.append(_Row(ident, None))
+    return rows
+
+
+def _merge(cur: "psycopg.Cursor[Any]", pieces: Sequence[Piece], window: int, now: datetime) -> int:
+    """Write all samples of the pieces as level 1, a million decoded at a time; return how many."""
+    number = max(piece.rank for piece in pieces)
+    views = [piece.body for piece in pieces if isinstance(piece.body, View)]
+    ids, place = np.unique(np.concatenate([view.series for view in views]), return_inverse=True)
+    counts = np.bincount(place, weights=np.concatenate([view.counts for view in views])).astype(np.int64)
+    known = _known(cur, ids)
+    totals = offsets(counts[np.searchsorted(ids, known.ids)])
+    tombstones = _tombstones(cur)
+    begin = 0
+    written = 0
+    while begin < len(known.ids):
+        end = max(begin + 1, int(np.searchsorted(totals, totals[begin] + MERGE_SAMPLES, "right")) - 1)
+        part = slice(begin, end)
+        some = _Known(known.ids[part], known.metric[part], known.retention[part])
+        got = without_buried(
+            assemble(Wanted.of(some.ids), pieces, window - 1, window + WINDOW_MS), some.ids, tombstones
+        )
+        _write_blocks(cur, some, got.off, got.ts, got.v, 1, window, number, now)
+        written += len(got.ts)
+        begin = end
+    return written

@@ -1,0 +1,35 @@
+"""The store's clock: compaction and retention, in the queue that never delays a page."""
+
+from datetime import datetime
+from typing import Final
+
+from apps.core.tasks import loop
+from apps.metrics import compaction, retention
+from apps.metrics.models import RetentionPolicy
+
+ROUNDS: Final = 20
+"""Rounds in one tick at most, so that a backlog does not hold the lease for ever."""
+
+
+@loop("metrics.compact", every=5.0, queue="slow", lease=300.0)
+def compact(*, now: datetime) -> None:
+    """Turn the young rows of the log into blocks while there are too many of them."""
+    for _ in range(ROUNDS):
+        if not compaction.young(now).due(now) or not compaction.compact_log(now=now):
+            return
+
+
+@loop("metrics.merge", every=60.0, queue="slow", lease=900.0)
+def merge(*, now: datetime) -> None:
+    """Merge the blocks of windows that are closed or have many rounds in them."""
+    for window, closed in compaction.due_windows(now):
+        compaction.merge_window(window=window, closed=closed, now=now)
+
+
+@loop("metrics.retain", every=600.0, queue="slow", lease=600.0)
+def retain(*, now: datetime) -> None:
+    """Delete what has outlived its retention policy."""
+    for policy in RetentionPolicy.objects.all():
+        retention.expire(policy=policy, now=now)
+    retention.mark_gone(now=now)
+    retention.remove_gone(now=now)

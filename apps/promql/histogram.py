@@ -10,6 +10,7 @@ import numpy as np
 from apps.promql.arrays import Floats, Index, Mask
 from apps.promql.labels import NAME, STRINGS, Labels, group_numbers
 from apps.promql.series import Vec
+from apps.promql.windows import outside
 
 LE: Final = "le"
 TOLERANCE: Final = 1e-12
@@ -98,7 +99,7 @@ def _quantiles(bounds: Floats, counts: Floats, q: Floats) -> tuple[Floats, Mask]
     groups, size, n = counts.shape
     fixed = np.zeros((groups, n), dtype=np.bool_)
     if size < 2:
-        return np.full((groups, n), np.nan), fixed
+        return outside(np.full((groups, n), np.nan), q), fixed
     with np.errstate(all="ignore"):
         counts = counts.copy()
         for i in range(1, size):
@@ -119,8 +120,7 @@ def _quantiles(bounds: Floats, counts: Floats, q: Floats) -> tuple[Floats, Mask]
         value = np.where((at == 0) & (bounds[:, :1] <= 0), bounds[:, :1], value)
         value = np.where(at == size - 1, bounds[:, -2:-1], value)
         value = np.where((total == 0) | ~np.isposinf(bounds[:, -1:]), np.nan, value)
-        value = np.where(q < 0, -np.inf, np.where(q > 1, np.inf, np.where(np.isnan(q), np.nan, value)))
-    return value, fixed
+    return outside(value, q), fixed
 
 
 def quantile(q: float, bounds: Sequence[float], counts: Sequence[float]) -> tuple[float, bool]:

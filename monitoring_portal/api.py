@@ -12,6 +12,7 @@ from apps.oncall import api as oncall
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
+router.include_format_suffixes = False
 for room in (accounts, alerting, notifications, oncall):
     room.register(router)
 

@@ -3,7 +3,11 @@
 import asyncio
 import inspect
 import itertools
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -181,6 +185,35 @@ def test_a_client_that_leaves_counts_as_499(rf):
     asyncio.run(leave())
     assert counted() == {("unmatched", "GET", "499"): 1.0}
     assert counted("http_requests_in_flight") == {(): 0.0}
+
+
+ELSEWHERE = """
+import django
+from django.conf import settings
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path
+
+settings.configure(
+    MIDDLEWARE=["apps.metrics.middleware.RequestMetrics"], ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"], SECRET_KEY="x"
+)
+django.setup()
+from apps.metrics import exposition
+
+urlpatterns = [path("hello/<str:name>", lambda request, name: HttpResponse(name)), path("metrics", exposition.local)]
+Client().get("/hello/you")
+print(Client().get("/metrics").content.decode())
+"""
+
+
+def test_another_django_project_can_use_it_without_any_other_part_of_the_portal():
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "DJANGO_SETTINGS_MODULE": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert 'http_requests_total{code="200",endpoint="/hello/<str:name>",method="GET"} 1\n' in done.stdout
 
 
 def test_the_fast_lane_counts_an_endpoint_once_whatever_its_slashes():

@@ -1,10 +1,11 @@
 """The portal's own PostgreSQL: connections, cache hits, transactions, deadlocks, sizes, time in statements."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from apps.core.telemetry import Reading
 from apps.metrics.collectors import OWN, Collector
@@ -83,9 +84,11 @@ class PostgreSQL(Collector):
                 *database(rows(DATABASES)[0]),
                 *locks(rows(LOCKS), limits[4]),
             ]
-            # The view exists only where somebody created the extension in this database.
+            # The function exists only where somebody created the extension in this database, and works only where the
+            # server preloads its library; what it preloads is not for everyone to see, so the attempt decides.
             if rows("SELECT to_regproc('pg_stat_statements') IS NOT NULL")[0][0]:
-                found += statements(rows(STATEMENTS)[0], limits[4])
+                with contextlib.suppress(DatabaseError), transaction.atomic():
+                    found += statements(rows(STATEMENTS)[0], limits[4])
         return found
 
 

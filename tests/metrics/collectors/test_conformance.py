@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from django import forms
@@ -21,6 +22,12 @@ def test_it_says_what_it_is(kind):
     assert collector.every.total_seconds() >= 1
     assert 0 < collector.deadline < collector.every.total_seconds()
     assert issubclass(collector.Config, forms.Form)
+
+
+@every_collector
+def test_the_documentation_has_its_row(kind):
+    text = (Path(__file__).parents[3] / "docs/collectors.md").read_text()
+    assert f"| `{kind}` |" in text
 
 
 @every_collector

@@ -47,6 +47,16 @@ def test_time_in_statements_grows_where_the_extension_is():
     assert after[key] >= before[key] + 0.05
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_refuses_its_statement_figures_gives_all_others(monkeypatch):
+    monkeypatch.setattr(postgres, "STATEMENTS", "SELECT 1 / 0")
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    found = values(postgres.PostgreSQL({}).collect())
+    assert found["pg_up",] == 1.0
+    assert not [key for key in found if key[0].startswith("pg_stat_statements")]
+
+
 def test_a_server_without_statements_yet_shows_zeros():
     assert set(values(postgres.statements((None, None, None), "db")).values()) == {0.0}
 

@@ -1,7 +1,6 @@
 """Aggregations over series: pure functions on matrices whose rows are sorted into groups."""
 
 from collections.abc import Iterator
-from math import fsum
 from typing import Final
 
 import numpy as np
@@ -10,7 +9,7 @@ from apps.promql.arrays import Floats, Index, Mask
 from apps.promql.labels import METADATA, STRINGS, Labels, group_numbers
 from apps.promql.result import number
 from apps.promql.series import Vec
-from apps.promql.windows import CANCELLATION, outside
+from apps.promql.windows import SCALE, cancelled, compensated, outside
 
 _CANONICAL_NAN: Final = np.array([np.nan]).view(np.uint64)[0]
 
@@ -103,25 +102,39 @@ def _reduced(ufunc: np.ufunc, v: Floats, groups: Groups) -> Floats:
 
 
 def _sum(groups: Groups, v: Floats) -> Floats:
-    """Sums per group; where the terms all but cancel out, once more and exactly."""
+    """Sums per group; where the terms all but cancel out, once more and with compensation."""
     if len(v) == groups.size:
         return v
     total = groups.sums(v)
     if float(np.fmin.reduce(v, axis=None)) < 0:
-        size = groups.sums(np.abs(v))
-        wrong = (np.abs(total) < CANCELLATION * size) & np.isfinite(size)
-        for group, step in zip(*(part.tolist() for part in np.nonzero(wrong)), strict=True):
-            total[group, step] = fsum(v[groups.starts[group] : groups.stops[group], step].tolist())
+        doubtful = cancelled(total, groups.sums(np.abs(v)))
+        for some, positions, steps in _affected(groups, doubtful):
+            again = compensated(np.moveaxis(v[positions][:, :, steps], 1, -1))
+            cells = np.ix_(some, steps)
+            total[cells] = np.where(doubtful[cells], again, total[cells])
     return total
+
+
+def _affected(groups: Groups, cells: Mask) -> Iterator[tuple[Index, Index, Index]]:
+    """Groups of the same size with a marked cell: (groups int64[g], positions int64[g, rows], steps int64[k])."""
+    steps = np.flatnonzero(cells.any(axis=0))
+    touched: Mask = np.any(cells, axis=1)
+    if not len(steps):
+        return
+    for some, positions in groups.alike():
+        these = touched[some]
+        if these.any():
+            yield some[these], positions[these], steps
 
 
 def _average(groups: Groups, v: Floats, present: Floats) -> Floats:
     mean: Floats = _sum(groups, v) / present
     overflown = np.isinf(mean) & (present > 0)
-    for group, step in zip(*(part.tolist() for part in np.nonzero(overflown)), strict=True):
-        terms = v[groups.starts[group] : groups.stops[group], step]
-        if np.isfinite(terms).all():
-            mean[group, step] = float((terms * 2.0**-64).sum() / present[group, step]) * 2.0**64
+    for some, positions, steps in _affected(groups, overflown):
+        terms = v[positions][:, :, steps]
+        cells = np.ix_(some, steps)
+        scaled = (terms * SCALE).sum(axis=1) / present[cells] / SCALE
+        mean[cells] = np.where(overflown[cells] & np.isfinite(terms).all(axis=1), scaled, mean[cells])
     return mean
 
 

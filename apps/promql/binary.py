@@ -97,8 +97,11 @@ def _present(keys: Hashes, others: Hashes, ok: Mask, shape: tuple[int, ...]) -> 
     return found
 
 
-def vectors(node: Binary, left: Vec, right: Vec) -> Vec:
-    """Arithmetic and comparisons between two vectors, with one-to-one, group_left and group_right matching."""
+def vectors(node: Binary, left: Vec, right: Vec, check_cells: Callable[[int, int], None]) -> Vec:
+    """Arithmetic and comparisons between two vectors, with one-to-one, group_left and group_right matching.
+
+    check_cells(series, steps) refuses what is too large before it is built.
+    """
     matching = node.matching
     n = left.v.shape[1]
     if not left.size or not right.size:
@@ -109,6 +112,7 @@ def vectors(node: Binary, left: Vec, right: Vec) -> Vec:
     one_row, many_row = _pairs(matching, many, one, many_keys, one_keys, swapped)
     if not len(many_row):
         return Vec.empty(n)
+    check_cells(len(many_row), n)
     many_v, one_v = many.v[many_row], one.v[one_row]
     ok = many.ok[many_row] & one.ok[one_row]
     if not matching.group:

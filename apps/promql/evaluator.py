@@ -238,7 +238,7 @@ class Evaluator:
         if isinstance(left, Vec) and isinstance(right, Vec):
             if node.op in SET_OPERATORS:
                 return binary.sets(node.op, node.matching, left, right)
-            return binary.vectors(node, left, right)
+            return binary.vectors(node, left, right, self.check_cells)
         if isinstance(left, Vec) and isinstance(right, Scalar):
             return binary.with_scalar(node, left, right.v, scalar_left=False)
         if isinstance(left, Scalar) and isinstance(right, Vec):

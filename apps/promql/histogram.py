@@ -80,8 +80,7 @@ def quantiles(found: Buckets, q: Floats) -> tuple[Vec, tuple[str, ...]]:
     forced = np.zeros(out.shape, dtype=np.bool_)
     for family in found.families:
         here = family.here.any(axis=1)
-        rising: Mask = np.all(family.bounds[:, 1:] > family.bounds[:, :-1], axis=1, keepdims=True)
-        simple = family.here.all(axis=1) & rising
+        simple = _simple(family)
         value, fixed = _quantiles(family.bounds, family.counts, q)
         for g, step in zip(*(part.tolist() for part in np.nonzero(here & ~simple)), strict=True):
             some = family.here[g, :, step]
@@ -92,6 +91,13 @@ def quantiles(found: Buckets, q: Floats) -> tuple[Vec, tuple[str, ...]]:
     names = found.labels.texts(NAME)
     repaired = dict.fromkeys(names[row] for row in np.flatnonzero(forced.any(axis=1)).tolist())
     return Vec(found.labels, out, ok, found.drop), tuple(repaired)
+
+
+def _simple(family: Family) -> Mask:
+    """bool[g, n]: cells with all buckets present and all bounds distinct, which can be computed together."""
+    rising: Mask = np.all(family.bounds[:, 1:] > family.bounds[:, :-1], axis=1, keepdims=True)
+    complete: Mask = np.all(family.here, axis=1)
+    return complete & rising
 
 
 def _quantiles(bounds: Floats, counts: Floats, q: Floats) -> tuple[Floats, Mask]:
@@ -178,14 +184,39 @@ def fractions(found: Buckets, lower: Floats, upper: Floats) -> Vec:
     ok = np.zeros(out.shape, dtype=np.bool_)
     for family in found.families:
         here = family.here.any(axis=1)
-        ok[family.groups] = here
-        for g, step in zip(*(part.tolist() for part in np.nonzero(here)), strict=True):
+        simple = _simple(family)
+        value = _fractions(family.bounds, family.counts, lower, upper)
+        for g, step in zip(*(part.tolist() for part in np.nonzero(here & ~simple)), strict=True):
             some = family.here[g, :, step]
-            out[family.groups[g], step] = fraction(
+            value[g, step] = fraction(
                 float(lower[step]), float(upper[step]), family.bounds[g][some].tolist(),
                 family.counts[g, some, step].tolist(),
             )  # fmt: skip
+        out[family.groups], ok[family.groups] = value, here
     return Vec(found.labels, out, ok, found.drop)
+
+
+def _fractions(bounds: Floats, counts: Floats, lower: Floats, upper: Floats) -> Floats:
+    """All cells of histograms with all buckets present and distinct bounds: float64[g, n]."""
+    with np.errstate(all="ignore"):
+        share = np.maximum(0.0, (_ranks(bounds, counts, upper) - _ranks(bounds, counts, lower)) / counts[:, -1])
+        share = np.where(lower >= upper, 0.0, share)
+        unknown = (counts[:, -1] == 0) | ~np.isposinf(bounds[:, -1:]) | np.isnan(lower) | np.isnan(upper)
+        return np.where(unknown, np.nan, share)
+
+
+def _ranks(bounds: Floats, counts: Floats, value: Floats) -> Floats:
+    """_rank() of value float64[n] in each histogram: float64[g, n]."""
+    at = np.minimum((bounds[:, :, None] < value).sum(axis=1), bounds.shape[1] - 1)
+    end = np.take_along_axis(bounds, at, axis=1)
+    reached = np.take_along_axis(counts, at[:, None, :], axis=1)[:, 0]
+    previous = np.maximum(at - 1, 0)
+    first = np.where(bounds[:, :1] > 0, 0.0, -np.inf)
+    start = np.where(at > 0, np.take_along_axis(bounds, previous, axis=1), first)
+    below = np.where(at > 0, np.take_along_axis(counts, previous[:, None, :], axis=1)[:, 0], 0.0)
+    inside = below + (reached - below) * np.maximum(0.0, (value - start) / (end - start))
+    rank = np.where(np.isinf(start), reached, np.where(np.isinf(end), below, inside))
+    return np.where(np.isneginf(value), 0.0, np.where(value == end, reached, rank))
 
 
 def fraction(lower: float, upper: float, bounds: Sequence[float], counts: Sequence[float]) -> float:

@@ -7,7 +7,6 @@ difference: bounds are int64[1, n] in the first case and int64[rows, n] in the s
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import fsum
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -22,7 +21,9 @@ DENSE_CELLS: Final = 1_048_576
 SHARED_ROWS: Final = 8
 """From so many series on, a group with equal timestamps is worth its own pass."""
 CANCELLATION: Final = 1e-5
-"""A sum this much smaller than what went into it is computed again exactly (stands for Kahan's summation)."""
+"""A sum this much smaller than what went into it is computed again with Kahan's summation."""
+SCALE: Final = 2.0**-64
+"""Keeps the sum under an average finite; a power of two costs no digit."""
 
 Check: TypeAlias = Callable[[], None]
 """Raises when the query's time is up; called between blocks."""
@@ -85,34 +86,40 @@ class Windows:
         reduced: Floats = ufunc.reduceat(turned, bounds, axis=0)[::2].T
         return reduced
 
-    def dense(self, rows: Mask | None = None) -> Iterator[tuple[tuple[Index | slice, Index], Floats, Times, Index]]:
+    def dense(self) -> Iterator[tuple[tuple[Index | slice, Index], Floats, Times, Index]]:
         """Windows of equal length laid out side by side, in blocks.
 
         Gives (cell index into [rows, n], values float64[..., c], times int64[..., c], steps int64[...]), c >= 1.
         """
-        count = self.count
         if self.shared:
-            for length in np.unique(count[0]).tolist():
-                if length < 1:
-                    continue
-                steps = np.flatnonzero(count[0] == length)
-                most = max(1, DENSE_CELLS // (length * max(1, self.rows)))
+            count = self.count[0]
+            for length in np.unique(count).tolist():
+                steps = np.flatnonzero(count == length) if length else self.lo[:0, 0]
+                most = max(1, DENSE_CELLS // (max(1, length) * max(1, self.rows)))
                 for low in range(0, len(steps), most):
                     some = steps[low : low + most]
                     index = self.lo[0][some][:, None] + np.arange(length)
                     yield (slice(None), some), self.v[:, index], self.ts[index], some
             return
-        flat = count.ravel()
-        for length in np.unique(flat).tolist():
-            if length < 1:
-                continue
-            cells = np.flatnonzero(flat == length)
-            most = max(1, DENSE_CELLS // length)
-            n = self.lo.shape[1]
-            for low in range(0, len(cells), most):
-                some = cells[low : low + most]
-                index = self.lo.ravel()[some][:, None] + np.arange(length)
-                yield (some // n, some % n), self.v[index], self.ts[index], some % n
+        for rows, steps, index in self._cells(self.count > 0):
+            yield (rows, steps), self.v[index], self.ts[index], steps
+
+    def chosen(self, cells: Mask) -> Iterator[tuple[Index, Index, Floats]]:
+        """The windows of some cells, bool[rows, n]: (rows int64[k], steps int64[k], values float64[k, c]) in blocks."""
+        for rows, steps, index in self._cells(cells):
+            yield rows, steps, self.v[rows[:, None], index] if self.shared else self.v[index]
+
+    def _cells(self, cells: Mask) -> Iterator[tuple[Index, Index, Index]]:
+        """(rows int64[k], steps int64[k], sample numbers int64[k, c]), windows of one length at a time."""
+        rows, steps = np.nonzero(cells)
+        at = np.zeros_like(rows) if self.shared else rows
+        starts, lengths = self.lo[at, steps], self.count[at, steps]
+        for length in np.unique(lengths).tolist():
+            these = np.flatnonzero(lengths == length)
+            most = max(1, DENSE_CELLS // max(1, length))
+            for low in range(0, len(these), most):
+                some = these[low : low + most]
+                yield rows[some], steps[some], starts[some][:, None] + np.arange(length)
 
 
 Function: TypeAlias = Callable[[Windows], Answer]
@@ -407,20 +414,31 @@ def sums(windows: Windows) -> Answer:
     with np.errstate(all="ignore"):
         total = windows.reduce(np.add)
         if windows.v.size and float(np.fmin.reduce(windows.v, axis=None)) < 0:
-            size = windows.reduce(np.add, np.abs(windows.v))
-            wrong = ok & (np.abs(total) < CANCELLATION * size) & np.isfinite(size)
-            if wrong.any():
+            doubtful = ok & cancelled(total, windows.reduce(np.add, np.abs(windows.v)))
+            if doubtful.any():
                 total = total.copy()
-                for row, step in zip(*(part.tolist() for part in np.nonzero(wrong)), strict=True):
-                    total[row, step] = fsum(_window(windows, row, step).tolist())
+                for rows, steps, values in windows.chosen(doubtful):
+                    total[rows, steps] = compensated(values)
     return total, ok
 
 
-def _window(windows: Windows, row: int, step: int) -> Floats:
-    """The samples of one window."""
-    at = 0 if windows.shared else row
-    low, high = int(windows.lo[at, step]), int(windows.hi[at, step])
-    return windows.v[row, low:high] if windows.shared else windows.v[low:high]
+def cancelled(total: Floats, size: Floats) -> Mask:
+    """Where a sum is so much smaller than the sum of its absolute values that rounding may show."""
+    doubtful: Mask = (np.abs(total) < CANCELLATION * size) & np.isfinite(size)
+    return doubtful
+
+
+def compensated(values: Floats) -> Floats:
+    """Sums along the last axis by Kahan's algorithm with Neumaier's improvement, as Prometheus sums."""
+    total = np.zeros(values.shape[:-1])
+    lost = np.zeros(values.shape[:-1])
+    for i in range(values.shape[-1]):
+        term = values[..., i]
+        after = total + term
+        larger = np.abs(total) >= np.abs(term)
+        lost += np.where(larger, (total - after) + term, (term - after) + total)
+        total = after
+    return total + lost
 
 
 def averages(windows: Windows) -> Answer:
@@ -430,10 +448,9 @@ def averages(windows: Windows) -> Answer:
         overflown = ok & np.isinf(mean)
         if overflown.any():
             mean = mean.copy()
-            for row, step in zip(*(part.tolist() for part in np.nonzero(overflown)), strict=True):
-                samples = _window(windows, row, step)
-                if np.isfinite(samples).all():
-                    mean[row, step] = float((samples * 2.0**-64).mean()) * 2.0**64
+            for rows, steps, values in windows.chosen(overflown):
+                scaled = (values * SCALE).mean(axis=-1) / SCALE
+                mean[rows, steps] = np.where(np.isfinite(values).all(axis=-1), scaled, mean[rows, steps])
     return mean, ok
 
 

@@ -135,7 +135,7 @@ def histograms(draw: st.DrawFn) -> list[tuple[str, list[float], list[Cell]]]:
 
 @given(histograms(), st.sampled_from([0.0, 0.3, 0.5, 0.99, 1.0, -1.0, 2.0, math.nan]))
 @settings(max_examples=300, deadline=None)
-def test_histogram_quantiles_of_a_matrix_are_those_of_single_histograms(
+def test_histograms_in_a_matrix_give_what_single_histograms_give(
     data: list[tuple[str, list[float], list[Cell]]], q: float
 ) -> None:
     sets = [{"g": name, "le": repr(b) + "0" * i} for name, bounds, _ in data for i, b in enumerate(bounds)]
@@ -147,13 +147,18 @@ def test_histogram_quantiles_of_a_matrix_are_those_of_single_histograms(
         np.array([[c is not None] for c in listed]),
         np.zeros(len(listed), dtype=np.bool_),
     )
-    got, _ = histogram.quantiles(histogram.buckets(vec), np.array([q]))
-    wanted = {}
+    found = histogram.buckets(vec)
+    got, _ = histogram.quantiles(found, np.array([q]))
+    shares = histogram.fractions(found, np.array([q]), np.array([q + 0.8]))
+    wanted, wanted_shares = {}, {}
     for name, bounds, counts in data:
         there = [(b, c) for b, c in zip(bounds, counts, strict=True) if c is not None]
+        some_bounds, some_counts = [b for b, _ in there], [c for _, c in there]
         if there:
-            wanted[name, 0] = histogram.quantile(q, [b for b, _ in there], [c for _, c in there])[0]
+            wanted[name, 0] = histogram.quantile(q, some_bounds, some_counts)[0]
+            wanted_shares[name, 0] = histogram.fraction(q, q + 0.8, some_bounds, some_counts)
     assert_same(cells(got), wanted)
+    assert_same(cells(shares), wanted_shares)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ SHARED = ROOT.parent / "shared"
 RUNNER = SHARED / "tools" / "promqltest.py"
 SCRIPTS = SHARED / "promqltest"
 
-PLAIN = 950
-"""Of 951 evals without experimental features. The one that fails wants the rounding error of Kahan's summation
-(functions.test: "the correct value" stands beside it in a comment, and that is what this engine answers)."""
-ALL = 1043
+PLAIN = 951
+"""All evals without experimental features."""
+ALL = 1044
 """Of 1,272 with experimental features; what is not supported is listed in docs/promql.md."""
 
 

@@ -1,6 +1,7 @@
 """What people and senders do, with who and when; what is refused, and where it is wrong."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -16,14 +17,14 @@ ALICE = Principal("user", "1", "alice", frozenset({Right.READ, Right.OPERATE, Ri
 CHARLIE = Principal("user", "3", "charlie", frozenset({Right.READ}))
 
 
-def firing(world: World, **kw: object) -> Alert:
+def firing(world: World, **kw: Any) -> Alert:
     world.rule(**kw)
     world.tick(95.0, host="a")
     return Alert.objects.get()
 
 
-def post(world: World, **kw: object) -> Alert:
-    given = {"type": "backup", "severity": "error", "message": "Backup failed", "service": "db"}
+def post(world: World, **kw: Any) -> Alert:
+    given: dict[str, Any] = {"type": "backup", "severity": "error", "message": "Backup failed", "service": "db"}
     return services.post_alert(by=ALICE, now=world.now, **{**given, **kw})
 
 
@@ -170,7 +171,7 @@ def test_a_malformed_post_is_refused_by_field(world: World, wrong: dict[str, str
         ({"levels": [("warning", ">", float("nan"))]}, "levels", "not a number"),
     ],
 )
-def test_a_wrong_rule_is_refused_by_field(world: World, values: dict[str, object], field: str, words: str) -> None:
+def test_a_wrong_rule_is_refused_by_field(world: World, values: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(ValidationError) as caught:
         world.rule(**values)
     assert list(caught.value.message_dict) == [field]
@@ -212,6 +213,8 @@ def test_a_changed_rule_replaces_its_levels_and_leaves_before_and_after(world: W
     )
     assert [str(level) for level in rule.levels.all()] == ["error > 100"]
     entry = AuditEntry.objects.filter(verb="alerting.save_rule").latest("id")
+    assert entry.before is not None
+    assert entry.after is not None
     assert entry.before["levels"] == ["critical > 90", "warning > 80"]
     assert entry.after["name"] == "Very hot"
     assert "expression" not in entry.after

@@ -13,6 +13,7 @@ from apps.alerting.services.rules import (
     delete_group,
     delete_recording_rule,
     delete_rule,
+    duration,
     natural_key,
     rule_from_condition,
     rule_from_dict,
@@ -21,6 +22,7 @@ from apps.alerting.services.rules import (
     save_rule,
     ship_recording_rule,
     ship_rule,
+    write_rule,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "delete_group",
     "delete_recording_rule",
     "delete_rule",
+    "duration",
     "expire",
     "natural_key",
     "post_alert",
@@ -42,4 +45,5 @@ __all__ = [
     "ship_recording_rule",
     "ship_rule",
     "unacknowledge",
+    "write_rule",
 ]

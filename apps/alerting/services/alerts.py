@@ -90,8 +90,13 @@ def resolve(*, by: Principal, alert: Alert, resolved_by: str = "", now: datetime
 
 @verb("alerting.acknowledge_incident", right=Right.OPERATE)
 def acknowledge_incident(*, by: Principal, incident: Incident, now: datetime) -> Incident:
-    """Acknowledge everything in it that is still wrong."""
-    for alert in Alert.objects.active().filter(incident=incident, acknowledged_at__isnull=True).order_by("id"):
+    """Acknowledge everything in it that is still wrong and that the one who acts may see."""
+    for alert in (
+        Alert.objects.visible_to(by.scope)
+        .active()
+        .filter(incident=incident, acknowledged_at__isnull=True)
+        .order_by("id")
+    ):
         acknowledge(by=by, alert=alert, now=now)
     incident.refresh_from_db()
     record(by=by, verb="alerting.acknowledge_incident", target=incident, after=state_of(incident))
@@ -100,8 +105,8 @@ def acknowledge_incident(*, by: Principal, incident: Incident, now: datetime) ->
 
 @verb("alerting.resolve_incident", right=Right.OPERATE)
 def resolve_incident(*, by: Principal, incident: Incident, now: datetime) -> Incident:
-    """Resolve everything in it that is still wrong."""
-    for alert in Alert.objects.active().filter(incident=incident).order_by("id"):
+    """Resolve everything in it that is still wrong and that the one who acts may see."""
+    for alert in Alert.objects.visible_to(by.scope).active().filter(incident=incident).order_by("id"):
         resolve(by=by, alert=alert, now=now)
     incident.refresh_from_db()
     record(by=by, verb="alerting.resolve_incident", target=incident, after=state_of(incident))

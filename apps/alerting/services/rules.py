@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils.text import slugify
 
 from apps.accounts.audit import changes, record, state_of, verb
@@ -361,6 +362,27 @@ def rule_from_condition(row: Mapping[str, Any]) -> dict[str, Any]:
     level = {"severity": row.get("severity", "warning"), "comparison": comparison, "threshold": threshold}
     rest = {name: value for name, value in row.items() if name not in ("id", "condition", "severity")}
     return {"slug": row.get("id") or "", **rest, "expression": expression, "levels": [level]}
+
+
+def write_rule(*, by: Principal, values: Mapping[str, Any], rule: AlertRule | None, now: datetime) -> AlertRule:
+    """Make a rule of these values, or change one by them: what is absent stays. In one transaction."""
+    interval = duration(values["interval"], "interval") if "interval" in values else None
+    with transaction.atomic():
+        if rule is None or "group" in values:
+            group = group_named(values.get("group") or DEFAULT_GROUP, interval, by=by, now=now)
+        else:
+            group = rule.group
+        levels: Levels = values.get("levels", () if rule is None else [_stored(level) for level in rule.levels.all()])
+        changed = rule_from_dict(values, group=group, rule=rule)
+        changed.name = changed.name or changed.slug
+        save_rule(by=by, rule=changed, levels=levels, now=now)
+        send_to(rule=changed, names=values.get("notifications", ()), by=by, now=now)
+    return changed
+
+
+def _stored(level: RuleLevel) -> dict[str, Any]:
+    names = ("severity", "comparison", "threshold", "recovery_threshold", "recovery_expression")
+    return {name: getattr(level, name) for name in names}
 
 
 def send_to(*, rule: AlertRule, names: Iterable[str], by: Principal, now: datetime) -> None:

@@ -1,0 +1,421 @@
+"""The API of rules, groups, alerts and incidents under /api/v1/portal/: parse, one verb, answer."""
+
+from typing import Any
+
+from django.db.models import Prefetch, QuerySet
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import mixins, pagination, serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from apps.accounts.api import Needs
+from apps.accounts.models import User
+from apps.accounts.permissions import Right, principal_of
+from apps.alerting import services
+from apps.alerting.models import Alert, AlertRule, Incident, RecordingRule, RuleGroup, RuleLevel, Transition
+
+
+class Pages(pagination.LimitOffsetPagination):
+    """`limit` (100, at most 1000) and `offset`."""
+
+    default_limit = 100
+    max_limit = 1000
+
+
+class Seconds(serializers.Field[Any, Any, Any, Any]):
+    """A duration: given as seconds or as text (1h30m), answered in seconds."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return data  # the verb reads it and names the field
+
+    def to_representation(self, value: Any) -> float:
+        return float(value.total_seconds())
+
+
+class SafeFloat(serializers.Field[Any, Any, Any, Any]):
+    """A value; NaN and the infinities, which JSON lacks, as text."""
+
+    def to_representation(self, value: float) -> float | str:
+        return value if value - value == 0 else str(value)
+
+
+# --- Rules ------------------------------------------------------------------------------------------------------
+class LevelSerializer(serializers.ModelSerializer[RuleLevel]):
+    """One severity of a rule."""
+
+    class Meta:
+        model = RuleLevel
+        fields = ("severity", "comparison", "threshold")
+
+
+class RuleSerializer(serializers.ModelSerializer[AlertRule]):
+    """An alert rule with its levels."""
+
+    group = serializers.SlugRelatedField[RuleGroup](slug_field="name", read_only=True)
+    owner = serializers.SlugRelatedField[User](slug_field="username", read_only=True)
+    levels = LevelSerializer(many=True, read_only=True)
+    pending_period = Seconds()
+    keep_firing_for = Seconds()
+    cooldown = Seconds()
+
+    class Meta:
+        model = AlertRule
+        fields = (
+            "id", "slug", "name", "group", "type", "expression", "levels", "pending_period", "keep_firing_for",
+            "labels", "annotations", "cooldown", "service", "runbook", "owner", "enabled", "created_at", "updated_at",
+        )  # fmt: skip
+
+
+class RuleInput(serializers.Serializer[Any]):
+    """What may be sent: a rule with `expression` and `levels`, or the seed's `{id, name, condition, severity}`.
+
+    A PATCH takes any part. `notifications` are names of contacts that hear of it.
+    """
+
+    slug = serializers.CharField(required=False)
+    id = serializers.CharField(required=False, help_text="The seed's word for slug.")
+    name = serializers.CharField(required=False)
+    group = serializers.CharField(required=False, help_text="Name; made where there is none.")
+    type = serializers.CharField(required=False)
+    expression = serializers.CharField(required=False)
+    condition = serializers.CharField(required=False, help_text="The seed's spelling: responseTime > 5000")
+    severity = serializers.CharField(required=False, help_text="With `condition`.")
+    levels = serializers.ListField(child=serializers.DictField(), required=False)
+    pending_period = Seconds(required=False)
+    keep_firing_for = Seconds(required=False)
+    cooldown = Seconds(required=False)
+    labels = serializers.DictField(required=False)
+    annotations = serializers.DictField(required=False)
+    service = serializers.CharField(required=False, allow_blank=True, max_length=100)
+    runbook = serializers.CharField(required=False, allow_blank=True)
+    owner = serializers.SlugRelatedField[User](
+        slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
+    )
+    enabled = serializers.BooleanField(required=False)
+    notifications = serializers.ListField(child=serializers.CharField(), required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(set(self.initial_data) - set(self.fields)):
+            raise ValidationError({name: ["There is no such field."] for name in unknown})
+        if "condition" in attrs:
+            return services.rule_from_condition(attrs)
+        if "id" in attrs:
+            attrs.setdefault("slug", attrs.pop("id"))
+        return attrs
+
+
+@extend_schema(parameters=[OpenApiParameter("group", str), OpenApiParameter("type", str)])
+class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AlertRule]):
+    """Alert rules by slug."""
+
+    queryset = AlertRule.objects.select_related("group", "owner").prefetch_related("levels")
+    serializer_class = RuleSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+    pagination_class = Pages
+    lookup_field = "slug"
+
+    def get_queryset(self) -> QuerySet[AlertRule]:
+        asked = self.request.query_params
+        found = super().get_queryset()
+        if "group" in asked:
+            found = found.filter(group__name=asked["group"])
+        return found.filter(type=asked["type"]) if "type" in asked else found
+
+    @extend_schema(request=RuleInput, responses={201: RuleSerializer})
+    def create(self, request: Request) -> Response:
+        """Make a rule."""
+        return self._save(request, None, status.HTTP_201_CREATED)
+
+    @extend_schema(request=RuleInput, responses=RuleSerializer)
+    def update(self, request: Request, slug: str) -> Response:
+        """Change a rule; what is not given stays."""
+        return self._save(request, self.get_object(), status.HTTP_200_OK)
+
+    @extend_schema(request=RuleInput, responses=RuleSerializer)
+    def partial_update(self, request: Request, slug: str) -> Response:
+        """Change a rule; what is not given stays."""
+        return self._save(request, self.get_object(), status.HTTP_200_OK)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, slug: str) -> Response:
+        """Delete a rule; its open alerts end."""
+        services.delete_rule(by=principal_of(request), rule=self.get_object(), now=timezone.now())
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def _save(self, request: Request, rule: AlertRule | None, code: int) -> Response:
+        form = RuleInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        rule = services.write_rule(by=principal_of(request), values=form.validated_data, rule=rule, now=timezone.now())
+        return Response(RuleSerializer(self.queryset.get(pk=rule.pk)).data, status=code)
+
+
+class GroupSerializer(serializers.ModelSerializer[RuleGroup]):
+    """A rule group with what its last evaluation found."""
+
+    interval = Seconds(required=False)
+    evaluated_at = serializers.DateTimeField(source="run.evaluated_at", read_only=True, default=None)
+    duration = Seconds(source="run.duration", read_only=True, default=None)
+    missed = serializers.IntegerField(source="run.missed", read_only=True, default=0)
+    results = serializers.JSONField(source="run.results", read_only=True, default=dict)
+
+    class Meta:
+        model = RuleGroup
+        fields = ("id", "name", "interval", "enabled", "evaluated_at", "duration", "missed", "results")
+
+    def to_representation(self, instance: RuleGroup) -> Any:
+        shown = super().to_representation(instance)
+        request = self.context.get("request")
+        if request is None or principal_of(request).scope.matchers:
+            shown.pop("results")  # values of series of which the caller may see only some
+        return shown
+
+
+class GroupViewSet(viewsets.ModelViewSet[RuleGroup]):
+    """Rule groups by name, with the results of their last evaluation."""
+
+    queryset = RuleGroup.objects.select_related("run")
+    serializer_class = GroupSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+    pagination_class = Pages
+
+    def perform_create(self, serializer: Any) -> None:
+        self._write(serializer, RuleGroup())
+
+    def perform_update(self, serializer: Any) -> None:
+        self._write(serializer, serializer.instance)
+
+    def perform_destroy(self, instance: RuleGroup) -> None:
+        services.delete_group(by=principal_of(self.request), group=instance, now=timezone.now())
+
+    def _write(self, serializer: Any, group: RuleGroup) -> None:
+        values = dict(serializer.validated_data)
+        if "interval" in values:
+            values["interval"] = services.duration(values["interval"], "interval")
+        for name, value in values.items():
+            setattr(group, name, value)
+        serializer.instance = services.save_group(by=principal_of(self.request), group=group, now=timezone.now())
+
+
+class RecordingRuleSerializer(serializers.ModelSerializer[RecordingRule]):
+    """A recording rule."""
+
+    group = serializers.SlugRelatedField[RuleGroup](slug_field="name", queryset=RuleGroup.objects.all())
+
+    class Meta:
+        model = RecordingRule
+        fields = ("id", "group", "name", "expression", "labels", "enabled")
+        validators = ()
+
+
+class RecordingRuleViewSet(viewsets.ModelViewSet[RecordingRule]):
+    """Recording rules."""
+
+    queryset = RecordingRule.objects.select_related("group")
+    serializer_class = RecordingRuleSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+    pagination_class = Pages
+
+    def perform_create(self, serializer: Any) -> None:
+        self._write(serializer, RecordingRule())
+
+    def perform_update(self, serializer: Any) -> None:
+        self._write(serializer, serializer.instance)
+
+    def perform_destroy(self, instance: RecordingRule) -> None:
+        services.delete_recording_rule(by=principal_of(self.request), rule=instance, now=timezone.now())
+
+    def _write(self, serializer: Any, rule: RecordingRule) -> None:
+        for name, value in serializer.validated_data.items():
+            setattr(rule, name, value)
+        by = principal_of(self.request)
+        serializer.instance = services.save_recording_rule(by=by, rule=rule, now=timezone.now())
+
+
+# --- Alerts -----------------------------------------------------------------------------------------------------
+class TransitionSerializer(serializers.ModelSerializer[Transition]):
+    """One change of one alert."""
+
+    alert = serializers.SlugRelatedField[Alert](slug_field="key", read_only=True)
+    value = SafeFloat()
+
+    class Meta:
+        model = Transition
+        fields = (
+            "id", "alert", "incident", "at", "kind", "before", "after", "reason", "severity", "value", "by", "detail",
+            "told_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class AlertSerializer(serializers.ModelSerializer[Alert]):
+    """An alert."""
+
+    rule = serializers.SlugRelatedField[AlertRule](slug_field="slug", read_only=True)
+    value = SafeFloat()
+    threshold = SafeFloat()
+
+    class Meta:
+        model = Alert
+        fields = (
+            "key", "rule", "source", "type", "category", "labels", "annotations", "state", "severity", "value",
+            "threshold", "message", "service", "metadata", "count", "pending_at", "fired_at", "recovering_at",
+            "resolved_at", "resolve_reason", "resolved_by", "acknowledged_at", "acknowledged_by", "ends_at", "seen_at",
+            "incident",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class ResolveInput(serializers.Serializer[Any]):
+    """Who resolved it, where that is somebody else than the caller."""
+
+    resolved_by = serializers.CharField(required=False, default="", allow_blank=True, max_length=200)
+
+
+ALERT_FILTERS = ("state", "severity", "type", "category", "service", "source")
+
+
+@extend_schema(
+    parameters=[
+        OpenApiParameter("status", str, enum=("active", "history", "all"), default="active"),
+        *(OpenApiParameter(name, str) for name in ALERT_FILTERS),
+    ]
+)
+class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Alert]):
+    """Alerts by key: what is wrong now (`status=active`, the default), what ever fired, or all with pending ones."""
+
+    queryset = Alert.objects.select_related("rule")
+    serializer_class = AlertSerializer
+    permission_classes = (Needs(Right.READ, Right.OPERATE),)
+    pagination_class = Pages
+    lookup_field = "key"
+
+    def get_queryset(self) -> QuerySet[Alert]:
+        visible = Alert.objects.select_related("rule").visible_to(principal_of(self.request).scope)
+        if self.action != "list":
+            return visible
+        asked = self.request.query_params
+        wanted = asked.get("status", "active")
+        chosen = {"active": visible.active().order_by("-fired_at", "-id"), "history": visible.history(), "all": visible}
+        if wanted not in chosen:
+            raise ValidationError({"status": [f"{wanted!r} is none of {', '.join(chosen)}."]})
+        return chosen[wanted].filter(**{name: asked[name] for name in ALERT_FILTERS if name in asked})
+
+    @extend_schema(request=None, responses=AlertSerializer)
+    @action(detail=True, methods=["post"])
+    def acknowledge(self, request: Request, key: str) -> Response:
+        """Take it on."""
+        alert = services.acknowledge(by=principal_of(request), alert=self.get_object(), now=timezone.now())
+        return Response(AlertSerializer(alert).data)
+
+    @extend_schema(request=None, responses=AlertSerializer)
+    @action(detail=True, methods=["post"])
+    def unacknowledge(self, request: Request, key: str) -> Response:
+        """Give it back."""
+        alert = services.unacknowledge(by=principal_of(request), alert=self.get_object(), now=timezone.now())
+        return Response(AlertSerializer(alert).data)
+
+    @extend_schema(request=ResolveInput, responses=AlertSerializer)
+    @action(detail=True, methods=["post"])
+    def resolve(self, request: Request, key: str) -> Response:
+        """End it by hand."""
+        form = ResolveInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        alert = services.resolve(
+            by=principal_of(request), alert=self.get_object(), now=timezone.now(), **form.validated_data
+        )
+        return Response(AlertSerializer(alert).data)
+
+    @extend_schema(responses=TransitionSerializer(many=True))
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=())
+    def transitions(self, request: Request, key: str) -> Response:
+        """Return its history, oldest first."""
+        rows = self.get_object().transitions.select_related("alert").order_by("id")[:1000]
+        return Response(TransitionSerializer(rows, many=True).data)
+
+
+class IncidentSerializer(serializers.ModelSerializer[Incident]):
+    """An incident with the keys of its alerts."""
+
+    alerts = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Incident
+        fields = (
+            "id", "title", "state", "severity", "opened_at", "resolved_at", "acknowledged_at", "acknowledged_by",
+            "alerts",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(serializers.ListField(child=serializers.CharField()))
+    def get_alerts(self, incident: Incident) -> list[str]:
+        return [alert.key for alert in incident.alerts.all()]
+
+
+@extend_schema(parameters=[OpenApiParameter("state", str, enum=("open", "resolved"))])
+class IncidentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Incident]):
+    """Incidents, newest first."""
+
+    queryset = Incident.objects.all()
+    serializer_class = IncidentSerializer
+    permission_classes = (Needs(Right.READ, Right.OPERATE),)
+    pagination_class = Pages
+
+    def get_queryset(self) -> QuerySet[Incident]:
+        scope = principal_of(self.request).scope
+        seen = Alert.objects.visible_to(scope).only("id", "key", "incident_id").order_by("id")
+        found = Incident.objects.visible_to(scope).prefetch_related(Prefetch("alerts", queryset=seen))
+        state = self.request.query_params.get("state")
+        return found if state is None or self.action != "list" else found.filter(state=state)
+
+    @extend_schema(request=None, responses=IncidentSerializer)
+    @action(detail=True, methods=["post"])
+    def acknowledge(self, request: Request, pk: str) -> Response:
+        """Take on everything in it."""
+        incident = self.get_object()
+        services.acknowledge_incident(by=principal_of(request), incident=incident, now=timezone.now())
+        return Response(IncidentSerializer(self.get_object()).data)
+
+    @extend_schema(request=None, responses=IncidentSerializer)
+    @action(detail=True, methods=["post"])
+    def resolve(self, request: Request, pk: str) -> Response:
+        """End everything in it by hand."""
+        services.resolve_incident(by=principal_of(request), incident=self.get_object(), now=timezone.now())
+        return Response(IncidentSerializer(self.get_object()).data)
+
+
+class NewestFirst(pagination.CursorPagination):
+    """Pages of a table that only grows, without counting it."""
+
+    ordering = "-id"
+    page_size = 100
+    page_size_query_param = "limit"
+    max_page_size = 1000
+
+
+@extend_schema(parameters=[OpenApiParameter("alert", str, description="Key of an alert.")])
+class TransitionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Transition]):
+    """Every change of every alert, newest first."""
+
+    queryset = Transition.objects.select_related("alert")
+    serializer_class = TransitionSerializer
+    permission_classes = (Needs(Right.READ),)
+    pagination_class = NewestFirst
+
+    def get_queryset(self) -> QuerySet[Transition]:
+        found = Transition.objects.select_related("alert").visible_to(principal_of(self.request).scope)
+        key = self.request.query_params.get("alert")
+        return found if key is None else found.filter(alert__key=key)
+
+
+def register(router: BaseRouter) -> None:
+    """Add this room's endpoints to /api/v1/portal/."""
+    router.register("rules", RuleViewSet, basename="rule")
+    router.register("rule-groups", GroupViewSet, basename="rulegroup")
+    router.register("recording-rules", RecordingRuleViewSet, basename="recordingrule")
+    router.register("alerts", AlertViewSet, basename="alert")
+    router.register("incidents", IncidentViewSet, basename="incident")
+    router.register("transitions", TransitionViewSet, basename="transition")

@@ -1,7 +1,7 @@
 """Asks mounts how full they are without ever hanging: a child process asks, and is killed when it does not answer.
 
 The file is both sides: imported it is the parent's `MountProbe`; run by its path it is the child, which loads
-nothing but the standard library (about 5 MB) and lives until its standard input closes.
+nothing but the standard library (7 MB) and lives until its standard input closes.
 """
 
 import json

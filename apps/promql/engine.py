@@ -14,12 +14,15 @@ from apps.promql.labels import METADATA, Labels
 from apps.promql.plan import merge, prepare
 from apps.promql.result import Result, Stats
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec
-from apps.promql.source import Source
+from apps.promql.source import Request, Source
 
 __all__ = ["LOOKBACK_MS", "Limits", "Result", "evaluate_many", "instant", "query_range"]
 
 LOOKBACK_MS: Final = 300_000
 """How far back an instant selector looks for the newest sample."""
+
+LATEST_MS: Final = 2**55
+"""A million years from 1970: times beyond are a mistake in units."""
 
 _DEFAULT: Final = Limits()
 
@@ -28,6 +31,7 @@ def instant(
     expr: str | Expr, source: Source, at_ms: int, *, limits: Limits = _DEFAULT, lookback_ms: int = LOOKBACK_MS
 ) -> Result:
     """The value at one time: kind vector, scalar, string, or matrix for a range vector. PromQLError."""
+    _check_time(at_ms)
     query = Evaluator(prepare(expr), Grid(at_ms, 1, 1), lookback_ms, limits)
     fetch(source, [query])
     return _at_once(query)
@@ -48,6 +52,8 @@ def query_range(
         raise ParseError("zero or negative query resolution step widths are not accepted. Try a positive integer")
     if end_ms < start_ms:
         raise ParseError("end timestamp must not be before start time")
+    _check_time(start_ms)
+    _check_time(end_ms)
     n = (end_ms - start_ms) // step_ms + 1
     if n > limits.steps:
         raise LimitError(f"exceeded maximum resolution of {limits.steps} points per time series: the query has {n}")
@@ -72,6 +78,7 @@ def evaluate_many(
 
     Equal selectors are read once for all, equal texts are evaluated once; limits hold for each expression.
     """
+    _check_time(at_ms)
     grid = Grid(at_ms, 1, 1)
     answers: list[Result | PromQLError | None] = [None] * len(exprs)
     queries: list[tuple[int, Evaluator]] = []
@@ -88,6 +95,7 @@ def evaluate_many(
     fetch(source, [query for _, query in queries])
     for index, query in queries:
         try:
+            query.restart()
             answers[index] = _at_once(query)
         except PromQLError as error:
             answers[index] = error
@@ -102,18 +110,37 @@ def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
     if not requests:
         return
     fewer, where = merge(requests)
-    many = getattr(source, "select_many", None)
-    ragged: Sequence[Ragged]
-    if many is not None:
-        ragged = many(fewer)
-    else:
-        ragged = [source.select(request.matchers, request.tmin, request.tmax) for request in fewer]
-    fetched = [Fetched(part) for part in ragged]
+    fetched = [Fetched(part) for part in _select(source, fewer)]
     index = 0
     for query in queries:
         for need in query.needs:
             query.data[need.node] = fetched[where[index]]
             index += 1
+
+
+def _select(source: Source, requests: Sequence[Request]) -> Sequence[Ragged | PromQLError]:
+    """A request that the source refuses is an error of the queries that need it, and of no other."""
+    many = getattr(source, "select_many", None)
+    if many is not None:
+        try:
+            answers: Sequence[Ragged] = many(requests)
+        except PromQLError as error:
+            if len(requests) == 1:
+                return [error]
+        else:
+            return answers
+    alone: list[Ragged | PromQLError] = []
+    for request in requests:
+        try:
+            alone.append(source.select(request.matchers, request.tmin, request.tmax))
+        except PromQLError as error:
+            alone.append(error)
+    return alone
+
+
+def _check_time(ms: int) -> None:
+    if abs(ms) > LATEST_MS:
+        raise ParseError(f"time {ms / 1000:.0f} is out of range")
 
 
 def _at_once(query: Evaluator) -> Result:
@@ -177,7 +204,7 @@ def _finished(vec: Vec) -> Vec:
 def _result(
     query: Evaluator, kind: Literal["vector", "matrix", "scalar", "string"], vec: Vec, *, text: str = ""
 ) -> Result:
-    read = {id(fetched): fetched.ragged for fetched in query.data.values()}.values()
+    read = {id(fetched): fetched.read() for fetched in query.data.values()}.values()
     stats = Stats(sum(part.size for part in read), sum(len(part.ts) for part in read), query.grid.n)
     warnings = (*query.warnings, *dict.fromkeys(warning for part in read for warning in part.warnings))
     return Result(

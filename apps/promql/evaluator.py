@@ -26,7 +26,7 @@ from apps.promql.ast import (
     Subquery,
     unwrap,
 )
-from apps.promql.errors import DeadlineExceeded, LimitError, QueryError
+from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError, QueryError
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.lexer import position
 from apps.promql.plan import Clock, Prepared, needs
@@ -78,19 +78,26 @@ class Limits:
 
 
 class Fetched:
-    """What one request brought, with and without staleness markers."""
+    """What one request brought, with and without staleness markers, or the error with which it was refused."""
 
-    __slots__ = ("_live", "ragged")
+    __slots__ = ("_answer", "_live")
 
-    def __init__(self, ragged: Ragged) -> None:
-        self.ragged = ragged
+    def __init__(self, answer: Ragged | PromQLError) -> None:
+        self._answer = answer
         self._live: Ragged | None = None
+
+    def read(self) -> Ragged:
+        """All samples. PromQLError."""
+        if isinstance(self._answer, PromQLError):
+            raise self._answer
+        return self._answer
 
     def live(self) -> Ragged:
         """Without staleness markers, as range functions see it."""
         if self._live is None:
-            stale = stale_mask(self.ragged.v)
-            self._live = self.ragged.keep(~stale) if stale.any() else self.ragged
+            ragged = self.read()
+            stale = stale_mask(ragged.v)
+            self._live = ragged.keep(~stale) if stale.any() else ragged
         return self._live
 
 
@@ -116,7 +123,8 @@ class Evaluator:
         self.limits = limits
         self.is_range = is_range
         self.clock = Clock(grid.start, grid.end, lookback)
-        self.deadline = None if limits.seconds is None else monotonic() + limits.seconds
+        self.deadline: float | None = None
+        self.restart()
         self.needs = list(needs(self.expr, grid, self.clock, limits.steps))
         self.data: dict[int, Fetched] = {}
         self.warnings: dict[str, None] = {}
@@ -124,13 +132,17 @@ class Evaluator:
 
     def value(self) -> Value:
         """The whole expression. QueryError, LimitError, DeadlineExceeded."""
-        read = {id(fetched): len(fetched.ragged.ts) for fetched in self.data.values()}
+        read = {id(fetched): len(fetched.read().ts) for fetched in self.data.values()}
         samples = sum(read.values())
         if samples > self.limits.samples:
             raise LimitError(f"the query reads {samples} samples, more than the limit of {self.limits.samples}")
         return self.eval(self.expr, self.grid)
 
     # -- bounds and notes --------------------------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """From now on the query may take its time."""
+        self.deadline = None if self.limits.seconds is None else monotonic() + self.limits.seconds
 
     def check(self) -> None:
         if self.deadline is not None and monotonic() > self.deadline:
@@ -197,7 +209,7 @@ class Evaluator:
         return self.eval(node.expr, grid)
 
     def selector(self, node: Selector, grid: Grid, function: Function = windows.newest) -> Vec:
-        ragged = self.data[id(node)].ragged
+        ragged = self.data[id(node)].read()
         ends = self.clock.ends(grid, node.offset, node.at)
         self.check_cells(ragged.size, grid.n)
         v, ok = windows.evaluate(ragged, ends, grid, self.clock.lookback, function, self.check)

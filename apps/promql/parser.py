@@ -41,6 +41,7 @@ from apps.promql.labels import NAME
 from apps.promql.lexer import (
     DURATION,
     END,
+    LONGEST_DURATION,
     NUMBER,
     OPERATOR,
     Token,
@@ -78,7 +79,8 @@ _UNARY: Final = 5
 _KEYWORD_OPERATORS: Final = frozenset(("and", "or", "unless", "atan2"))
 _EXPERIMENTAL_MODIFIERS: Final = frozenset(("anchored", "smoothed"))
 _FILLS: Final = frozenset(("fill", "fill_left", "fill_right"))
-_MAX_TIME: Final = 2**62
+_LATEST: Final = 2**60
+"""Milliseconds that @ may name: far beyond any sample, and sums with durations still fit in 64 bits."""
 _DURATION_FUNCTIONS: Final = frozenset(("step", "range", "min_of", "max_of", "start", "end"))
 _DURATION_ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
     "+": operator.add,
@@ -333,7 +335,7 @@ class _Parser:
         """Milliseconds of `5m`, `300`, or arithmetic on such (in brackets after offset)."""
         token = self.token
         seconds = self.duration_primary(what) if what == "offset" else self.duration_expression(what, 0)
-        if not abs(seconds) * 1000 < _MAX_TIME:
+        if not abs(seconds) * 1000 <= LONGEST_DURATION:
             raise self.error("duration out of range", token.start)
         return round(seconds * 1000)
 
@@ -381,8 +383,8 @@ class _Parser:
             seconds = parse_number(token.text)
         except ValueError as error:
             raise self.error(str(error), token.start) from None
-        if seconds * 1000 >= _MAX_TIME:
-            raise self.error("duration out of range", token.start)
+        if seconds * 1000 > _LATEST:
+            raise self.error("time out of range", token.start)
         return round(seconds * 1000)
 
     def offset(self, node: Expr) -> Expr:

@@ -163,6 +163,28 @@ def test_many_expressions_share_one_fetch_and_keep_their_errors() -> None:
     assert answers[0].stats.samples == 4
 
 
+class Refusing(Counting):
+    """A source that refuses one metric."""
+
+    def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged:
+        if matchers[0].value == "load":
+            raise LimitError("too many series")
+        return super().select(matchers, tmin, tmax)
+
+
+class RefusingBatch(Refusing):
+    def select_many(self, requests: Sequence[Request]) -> list[Ragged]:
+        return [self.select(request.matchers, request.tmin, request.tmax) for request in requests]
+
+
+@pytest.mark.parametrize("source", [Refusing(HOSTS), RefusingBatch(HOSTS)])
+def test_a_refused_selector_fails_only_the_expressions_that_need_it(source: Refusing) -> None:
+    answers = evaluate_many(["up", "sum(load)", "count(up)"], source, 60_000)
+    assert [answer.kind for answer in answers] == ["vector", "execution", "vector"]
+    with pytest.raises(LimitError, match="too many series"):
+        instant("load", source, 0)
+
+
 def test_a_query_without_selectors_asks_for_nothing() -> None:
     source = Batching(HOSTS)
     instant("vector(1)", source, 0)
@@ -192,7 +214,7 @@ def test_a_query_that_runs_too_long_is_stopped() -> None:
     assert caught.value.kind == "timeout"
 
 
-@pytest.mark.parametrize(("start", "end", "step"), [(0, 10, 0), (0, 10, -1), (10, 0, 1)])
+@pytest.mark.parametrize(("start", "end", "step"), [(0, 10, 0), (0, 10, -1), (10, 0, 1), (2**60, 2**60, 1)])
 def test_an_impossible_grid_is_refused(start: int, end: int, step: int) -> None:
     with pytest.raises(ParseError):
         query_range("up", HOSTS, start, end, step)

@@ -134,11 +134,11 @@ class AuditedAdmin(ModelAdmin[M]):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show the audit entries of one object, to those who may edit it or read the audit trail."""
+        if not (self._can(request, Right.AUDIT) or self._can(request, self.edit_right)):
+            raise PermissionDenied
         obj = self.get_object(request, object_id)
         if obj is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
-        if not (self._can(request, Right.AUDIT) or self.has_change_permission(request, obj)):
-            raise PermissionDenied
         entries = AuditEntry.objects.filter(target_type=self.opts.label_lower, target_id=str(obj.pk))
         context = {
             **self.admin_site.each_context(request),

@@ -22,7 +22,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils import timezone
 
-from apps.accounts.models import Token
+from apps.accounts.models import COARSE, Token
 from apps.accounts.rights import (
     ALL_RIGHTS,
     EVERYTHING,
@@ -173,7 +173,8 @@ def _look_up(digest: str, clock: float) -> tuple[Principal | None, float]:
     token = Token.objects.usable(now).select_related("owner").filter(digest=digest).first()
     if token is None or not hmac.compare_digest(token.digest, digest):
         return None, 0.0
-    Token.objects.filter(pk=token.pk).note_use(now)
+    if token.last_used_at is None or token.last_used_at < now - COARSE:
+        Token.objects.filter(pk=token.pk).note_use(now)
     expires = float("inf") if token.expires_at is None else clock + (token.expires_at - now).total_seconds()
     return Principal("token", str(token.pk), str(token), token.rights, token.scope, via="api"), expires
 

@@ -10,8 +10,8 @@ from django.core.cache import cache
 from apps.accounts import permissions
 
 ROOT = Path(__file__).resolve().parents[2]
-for _path in sorted((ROOT / "apps").glob("*/services.py")):
-    importlib.import_module(f"apps.{_path.parent.name}.services")
+for _path in sorted([*(ROOT / "apps").glob("*/services.py"), *(ROOT / "apps").glob("*/services/*.py")]):
+    importlib.import_module(str(_path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__"))
 
 
 @pytest.fixture(autouse=True)

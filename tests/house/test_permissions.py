@@ -1,0 +1,251 @@
+"""Every address × everybody: what each may see is one table, and an address that is not in it fails.
+
+Addresses name objects that do not exist: whoever may pass gets "not found", whoever may not never learns that.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from apps.accounts import fastauth, services
+from apps.accounts.models import User
+from apps.accounts.rights import ROLES, SCOPES, Principal, Right
+from monitoring_portal import fastlane
+from tests.house.routes import Route, walk
+from tests.house.rows import AT
+
+R, Q, I, O, E, A, AUDIT = (  # noqa: E741
+    Right.READ, Right.QUERY, Right.INGEST, Right.OPERATE, Right.EDIT, Right.ADMINISTER, Right.AUDIT,
+)  # fmt: skip
+OPEN, ANYBODY = "open", "anybody"
+Need = Right | str | frozenset[Right]
+"""One right, any of several, or a word."""
+
+PAGES: dict[str, dict[str, Need]] = {
+    "": {"GET": OPEN},
+    "accounts/login/": {"GET": OPEN, "POST": OPEN},
+    "accounts/logout/": {"POST": OPEN},
+    "monitoring/": {"GET": R},
+    "monitoring/performance/": {"GET": R},
+    "monitoring/system/": {"GET": R},
+    "monitoring/alerts/": {"GET": R},
+    "monitoring/alerts/<slug:key>/": {"GET": R},
+    "monitoring/alerts/<slug:key>/acknowledge/": {"POST": O},
+    "monitoring/alerts/<slug:key>/resolve/": {"POST": O},
+    "monitoring/contacts/<int:pk>/test/": {"POST": O},
+    "monitoring/data/": {"GET": R},
+}
+
+# The admin's own addresses; those of the models follow from MODELS.
+ADMIN: dict[str, dict[str, Need]] = {
+    "admin/": {"GET": ANYBODY},
+    "admin/login/": {"GET": OPEN},
+    "admin/logout/": {"POST": OPEN},
+    "admin/password_change/": {"GET": ANYBODY},
+    "admin/password_change/done/": {"GET": ANYBODY},
+    "admin/jsi18n/": {"GET": ANYBODY},
+    "admin/search/": {"GET": ANYBODY},
+    "admin/r/<path:content_type_id>/<path:object_id>/": {"GET": ANYBODY},
+    "admin/(?P<url>.*)$": {"GET": ANYBODY},
+}
+
+# model: (see, add and change, delete); None: nobody.
+MODELS: dict[str, tuple[Right, Right | None, Right | None]] = {
+    "accounts.user": (A, A, A),
+    "accounts.token": (A, A, A),
+    "accounts.auditentry": (AUDIT, None, None),
+    "auth.group": (A, None, None),
+}
+
+API: dict[str, dict[str, Need]] = {
+    "api/schema/": {"GET": R},
+    "api/v1/portal/tokens/": {"GET": A, "POST": A},
+    "api/v1/portal/tokens/<str:pk>/": {"GET": A},
+    "api/v1/portal/tokens/<str:pk>/revoke/": {"POST": A},
+    "api/v1/portal/audit/": {"GET": AUDIT},
+    "api/v1/portal/audit/<str:pk>/": {"GET": AUDIT},
+    "api/v1/portal/users/me/": {"GET": ANYBODY},
+}
+
+FAST: dict[str, Need] = {"/-/healthy": OPEN, "/-/ready": OPEN, "/metrics": R}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody: anonymous, a person with one role or none, or a token with one scope."""
+
+    name: str
+    rights: frozenset[Right]
+    is_known: bool = True
+
+    def may(self, need: Need) -> bool:
+        if isinstance(need, frozenset):
+            return bool(need & self.rights)
+        return need == OPEN or (need == ANYBODY and self.is_known) or need in self.rights
+
+
+ANONYMOUS = Caller("anonymous", frozenset(), is_known=False)
+PEOPLE = [Caller("role:none", frozenset()), *(Caller(f"role:{name}", rights) for name, rights in ROLES.items())]
+TOKENS = [Caller(f"scope:{name}", rights) for name, rights in SCOPES.items()]
+
+
+def client_of(caller: Caller) -> Client:
+    kind, _, name = caller.name.partition(":")
+    client = APIClient(raise_request_exception=False)
+    system = Principal.system("test")
+    if kind == "role":
+        user = User.objects.create_user(f"walker-{name}")
+        services.set_roles(by=system, user=user, roles=[] if name == "none" else [name])
+        client.force_login(user)
+    elif kind == "scope":
+        _, secret = services.issue_token(by=system, name=name, scopes=[name], expires_at=None, now=AT)
+        client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
+    return client
+
+
+def outcome(answer: Any) -> str:
+    """Say in a word what an answer means."""
+    code = answer.status_code
+    if code == 401 or (code in (301, 302) and "login" in answer["Location"].partition("?")[0]):
+        return "who are you?"
+    if code in (403, 405):
+        return "no" if code == 403 else "no such method"
+    return "broken" if code >= 500 else "yes"
+
+
+def expected(caller: Caller, need: Need) -> str:
+    return "yes" if caller.may(need) else "no" if caller.is_known else "who are you?"
+
+
+def routes_of_models() -> dict[str, dict[str, Need | None]]:
+    """Return what MODELS means for the addresses of each model's admin pages; None: nobody."""
+    table: dict[str, dict[str, Need | None]] = {}
+    for label, (see, edit, delete) in MODELS.items():
+        base = f"admin/{label.replace('.', '/')}/"
+        one = f"{base}<path:object_id>/"
+        table |= {
+            base: {"GET": see},
+            f"{base}add/": {"GET": edit, "POST": edit},
+            f"{one}change/": {"GET": see, "POST": edit},
+            f"{one}delete/": {"GET": delete, "POST": delete},
+            f"{one}history/": {"GET": frozenset({AUDIT, edit or AUDIT})},
+            one: {"GET": ANYBODY},
+        }
+    return table
+
+
+def differences(client: Client, caller: Caller, table: Any, prefix: str = "/") -> list[str]:
+    found = []
+    for pattern, methods in table.items():
+        route = Route(pattern, (), None)
+        for method, need in methods.items():
+            answer = client.generic(method, route.url, b"{}", content_type="application/json")
+            wanted = expected(caller, "nobody" if need is None else need)
+            got = outcome(answer)
+            if got != wanted:
+                found.append(f"{method} {route.url} ({answer.status_code}): {got}, expected {wanted}")
+            if (
+                pattern.startswith("api/")
+                and got in ("no", "who are you?")
+                and "error" not in orjson.loads(answer.content)
+            ):
+                found.append(f"{method} {route.url}: a refusal that is no JSON with an error")
+    return found
+
+
+# --- The tables are complete -----------------------------------------------------------------------------------------
+def patterns(*, api: bool = False, admins: bool = False) -> set[str]:
+    return {route.pattern for route in walk() if (route.is_api, route.is_admin) == (api, admins)}
+
+
+def test_every_page_is_in_the_table():
+    assert patterns() == set(PAGES)
+
+
+def test_every_api_address_and_method_is_in_the_table():
+    found = {route.pattern: set(route.methods) for route in walk() if route.is_api}
+    assert found == {pattern: set(methods) for pattern, methods in API.items()}
+
+
+def test_every_admin_address_is_in_the_table():
+    known = set(ADMIN) | set(routes_of_models())
+    unknown = {p for p in patterns(admins=True) - known if "autocomplete" not in p and "app_label" not in p}
+    assert unknown == set(), "say in ADMIN or MODELS who may"
+    assert known - patterns(admins=True) == set(), "these are gone"
+
+
+def test_every_fast_lane_is_in_the_table():
+    assert {path: lane.right or OPEN for path, lane in fastlane.ROUTES.items()} == FAST
+
+
+def test_every_model_of_the_admin_is_in_the_table_with_its_rights():
+    pages: dict[str, Any] = {model._meta.label_lower: page for model, page in admin.site._registry.items()}
+    rights = {
+        label: (page.view_right, page.edit_right, page.edit_right and (page.delete_right or page.edit_right))
+        for label, page in pages.items()
+    }
+    assert rights == MODELS
+
+
+def test_only_these_are_open_to_all():
+    everything: dict[str, Any] = PAGES | ADMIN | API | {path: {"GET": need} for path, need in FAST.items()}
+    assert {pattern for pattern, methods in everything.items() if OPEN in methods.values()} == {
+        "", "accounts/login/", "accounts/logout/", "admin/login/", "admin/logout/", "api/monitoring/health",
+        "/-/healthy", "/-/ready",
+    }  # fmt: skip
+
+
+# --- The tables are true ---------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+@pytest.mark.parametrize("caller", [ANONYMOUS, *PEOPLE], ids=lambda caller: caller.name)
+def test_pages_and_admin_let_in_whom_the_table_says(caller):
+    assert differences(client_of(caller), caller, PAGES | ADMIN | routes_of_models()) == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("caller", TOKENS, ids=lambda caller: caller.name)
+def test_tokens_open_no_pages_and_no_admin(caller):
+    assert differences(client_of(caller), ANONYMOUS, PAGES | ADMIN | routes_of_models()) == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("caller", [ANONYMOUS, *PEOPLE, *TOKENS], ids=lambda caller: caller.name)
+def test_the_api_lets_in_whom_the_table_says(caller):
+    assert differences(client_of(caller), caller, API) == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("caller", [ANONYMOUS, *PEOPLE, *TOKENS], ids=lambda caller: caller.name)
+def test_the_fast_lane_lets_in_whom_the_table_says(caller):
+    client = client_of(caller)
+    headers = [(b"authorization", str(client.defaults.get("HTTP_AUTHORIZATION", "")).encode())]
+    if "sessionid" in client.cookies:
+        headers.append((b"cookie", f"sessionid={client.cookies['sessionid'].value}".encode()))
+    for path, lane in fastlane.ROUTES.items():
+        if lane.right is None:
+            continue
+        scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": ("192.0.2.1", 1)}
+        _, refusal = fastauth.identify(scope, lane.right)
+        wanted = {"yes": None, "no": 403, "who are you?": 401}[expected(caller, FAST[path])]
+        assert (refusal and refusal.status) == wanted, path
+
+
+@pytest.mark.django_db
+def test_no_api_address_describes_itself_to_strangers():
+    client = APIClient()
+    for pattern in API:
+        if pattern != "api/monitoring/health":
+            assert client.options(Route(pattern, (), None).url).status_code == 401, pattern
+
+
+@pytest.mark.django_db
+def test_a_logged_in_stranger_sees_no_model_in_the_admin():
+    page = client_of(PEOPLE[0]).get(reverse("admin:index"))
+    assert page.status_code == 200
+    assert page.context["app_list"] == []

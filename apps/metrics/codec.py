@@ -13,6 +13,7 @@ one is (start, step, n) without any bytes.
 import struct
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -139,24 +140,57 @@ def _checked(data: bytes, kind: int) -> bytes:
 
 def decode_batch(data: bytes) -> Columns:
     """The samples of `encode_batch`, sorted by (series, time); raises Corrupt."""
+    plain, count = _opened(data)
+    columns = empty_columns(count)
+    _decode_into(plain, columns)
+    return columns
+
+
+def decode_batches(rows: Sequence[bytes]) -> tuple[Columns, dict[int, str]]:
+    """(the samples of all sound rows one after the other, why others are damaged by position)."""
+    opened = []
+    damaged = {}
+    for position, data in enumerate(rows):
+        try:
+            opened.append(_opened(data))
+        except Corrupt as error:
+            damaged[position] = str(error)
+    columns = empty_columns(sum(count for _, count in opened))
+    at = 0
+    for plain, count in opened:
+        part = slice(at, at + count)
+        _decode_into(plain, Columns(columns.series[part], columns.ts[part], columns.v[part]))
+        at += count
+    return columns, damaged
+
+
+def empty_columns(count: int) -> Columns:
+    """Columns for `count` samples, not yet filled."""
+    return Columns(np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64), np.empty(count))
+
+
+def _opened(data: bytes) -> tuple[bytes, int]:
+    """(decompressed batch, its number of samples), everything about it checked."""
     body = _checked(data, BATCH)
     try:
-        plain = _zstd.decompressor.decompress(body)
-        count, series0, ts0, wide_series, wide_ts = BATCH_HEAD.unpack_from(plain)
-        sizes = (WIDE[wide_series].itemsize, WIDE[wide_ts].itemsize, 8)
-        if not 0 < count <= MAX_SAMPLES or len(plain) != BATCH_HEAD.size + count * sum(sizes):
-            raise Corrupt(f"{len(plain)} bytes for {count} samples")
-        at = BATCH_HEAD.size
-        series = np.frombuffer(plain, WIDE[wide_series], count, at).astype(np.int64)
-        at += count * sizes[0]
-        ts = np.frombuffer(plain, WIDE[wide_ts], count, at).astype(np.int64)
-        at += count * sizes[1]
-        values = np.frombuffer(plain, "<f8", count, at)
-    except (zstandard.ZstdError, struct.error, IndexError, ValueError) as error:
+        plain: bytes = _zstd.decompressor.decompress(body)
+        count, _, _, wide_series, wide_ts = BATCH_HEAD.unpack_from(plain)
+        sample = WIDE[wide_series].itemsize + WIDE[wide_ts].itemsize + 8
+    except (zstandard.ZstdError, struct.error, IndexError) as error:
         raise Corrupt(str(error)) from error
-    series[0] = series0
-    ts[0] = ts0
-    return Columns(np.cumsum(series, out=series), np.cumsum(ts, out=ts), values.astype(np.float64, copy=False))
+    if not 0 < count <= MAX_SAMPLES or len(plain) != BATCH_HEAD.size + count * sample:
+        raise Corrupt(f"{len(plain)} bytes for {count} samples")
+    return plain, count
+
+
+def _decode_into(plain: bytes, out: Columns) -> None:
+    count, series0, ts0, wide_series, wide_ts = BATCH_HEAD.unpack_from(plain)
+    at = BATCH_HEAD.size
+    for first, width, column in ((series0, WIDE[wide_series], out.series), (ts0, WIDE[wide_ts], out.ts)):
+        np.cumsum(np.frombuffer(plain, width, count, at), out=column)
+        np.add(column, first, out=column)
+        at += count * width.itemsize
+    out.v[:] = np.frombuffer(plain, "<f8", count, at)
 
 
 # --- Blocks ---------------------------------------------------------------------------------------------------------

@@ -44,6 +44,13 @@ def fingerprint(labels: LabelSet) -> bytes:
     return blake2b(b"\xff".join(text), digest_size=16).digest()
 
 
+class _Aliases(dict[Hashable, int]):
+    """Slot by sender's key; -1 for a key never seen (a look-up that fills an array must not stop at it)."""
+
+    def __missing__(self, key: Hashable) -> int:
+        return -1
+
+
 class Registry:
     """The slots of one process for one database.
 
@@ -52,7 +59,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._aliases: dict[Hashable, int] = {}
+        self._aliases = _Aliases()
         self._by_print: dict[bytes, int] = {}
         self._prints: list[bytes] = []
         self._labels: list[LabelSet] = []
@@ -68,12 +75,11 @@ class Registry:
         self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str]]
     ) -> tuple[Int64, list[tuple[int, str]]]:
         """(slot int64[N] of each key, -1 where refused; (index, reason) of the refused)."""
-        get = self._aliases.get
-        found = np.array([get(key, -1) for key in keys], dtype=np.int64)
+        found = np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
         refused: list[tuple[int, str]] = []
         if len(found) and int(found.min()) < 0:
             for index in np.flatnonzero(found < 0).tolist():
-                slot = self._aliases.get(keys[index], -1)
+                slot = self._aliases[keys[index]]
                 if slot < 0:
                     labels = label_set(labels_of(index))
                     if isinstance(labels, str):
@@ -96,7 +102,7 @@ class Registry:
                 self._prints.append(identity)
                 self._by_print[identity] = slot
             if len(self._aliases) >= MAX_ALIASES:
-                self._aliases = {}
+                self._aliases = _Aliases()
             self._aliases[key] = slot
             return slot
 

@@ -68,7 +68,7 @@ def test_the_log_is_due_by_samples_by_rows_and_by_age():
     assert not compaction.young(NOW).due(NOW + timedelta(minutes=9))
     assert compaction.young(NOW).due(NOW + timedelta(minutes=10))
     assert compaction.Young(1, 1_000_000, NOW).due(NOW)
-    assert compaction.Young(1_000, 1_000, NOW).due(NOW)
+    assert compaction.Young(compaction.TRIGGER_ROWS, 1_000, NOW).due(NOW)
 
 
 def test_the_later_write_wins_wherever_both_are():

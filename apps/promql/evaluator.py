@@ -69,9 +69,11 @@ _WINDOW: Final[dict[str, Function]] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one query may cost: steps of a grid, samples read, cells (series x steps) of one matrix, seconds."""
+    """What one query may cost: steps of its grid and of a subquery's, samples read, cells (series x steps) of one
+    matrix, seconds."""
 
     steps: int = 11_000
+    subquery_steps: int = 100_000
     samples: int = 50_000_000
     cells: int = 20_000_000
     seconds: float | None = None
@@ -125,7 +127,7 @@ class Evaluator:
         self.clock = Clock(grid.start, grid.end, lookback)
         self.deadline: float | None = None
         self.restart()
-        self.needs = list(needs(self.expr, grid, self.clock, limits.steps))
+        self.needs = list(needs(self.expr, grid, self.clock, limits.subquery_steps))
         self.data: dict[int, Fetched] = {}
         self.warnings: dict[str, None] = {}
         self.infos: dict[str, None] = {}

@@ -195,7 +195,7 @@ def test_a_query_without_selectors_asks_for_nothing() -> None:
     ("limits", "expr", "says"),
     [
         (Limits(steps=2), "up", "maximum resolution of 2 points"),
-        (Limits(steps=3), "max_over_time(up[1h:1m])", "subquery has"),
+        (Limits(subquery_steps=30), "max_over_time(up[1h:1m])", "subquery has"),
         (Limits(samples=3), "up", "samples, more than the limit of 3"),
         (Limits(cells=5), "load", "values, more than the limit of 5"),
         (Limits(cells=5), "rate(load[5m])", "values, more than the limit of 5"),

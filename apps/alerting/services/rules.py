@@ -106,8 +106,8 @@ def take_apart(expression: str, levels: Levels) -> tuple[str, list[dict[str, Any
     return expression.strip(), plain
 
 
-def check_rule(rule: AlertRule, levels: Levels) -> None:
-    """Raise ValidationError, by field, where a rule could not do what it says."""
+def check_rule(rule: AlertRule, levels: Levels | None) -> None:
+    """Raise ValidationError, by field, where a rule could not do what it says; levels None are judged elsewhere."""
     problems: dict[str, list[str]] = {}
 
     def refuse(name: str, problem: str) -> None:
@@ -128,7 +128,8 @@ def check_rule(rule: AlertRule, levels: Levels) -> None:
             refuse(name, f"Between 0 seconds and {longest.days} days.")
     refuse("labels", check_texts(rule.labels, "label"))
     refuse("annotations", check_texts(rule.annotations, "annotation"))
-    refuse("levels", check_levels(levels))
+    if levels is not None:
+        refuse("levels", check_levels(levels))
     if problems:
         raise ValidationError(problems)
 

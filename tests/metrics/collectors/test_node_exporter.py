@@ -17,7 +17,7 @@ from apps.metrics.collectors import COLLECTORS, diskstats, filesystem
 
 KINDS = (
     "cpu", "meminfo", "diskstats", "filesystem", "netdev", "loadavg", "stat", "vmstat", "uname", "time", "netstat",
-    "sockstat", "pressure",
+    "sockstat", "pressure", "netclass", "timex", "filefd", "conntrack",
 )  # fmt: skip
 BINARY = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
 pytestmark = pytest.mark.skipif(
@@ -36,7 +36,9 @@ STEADY = (
     "node_memory_MemTotal_bytes", "node_memory_SwapTotal_bytes", "node_filesystem_size_bytes", "node_filesystem_files",
     "node_boot_time_seconds", "node_uname_info", "node_disk_info", "node_time_zone_offset_seconds",
     "node_time_clocksource_available_info", "node_time_clocksource_current_info", "node_netstat_Ip_Forwarding",
-    "node_filesystem_readonly", "node_filesystem_device_error", "node_memory_Hugepagesize_bytes",
+    "node_filesystem_readonly", "node_filesystem_device_error", "node_memory_Hugepagesize_bytes", "node_network_info",
+    "node_network_up", "node_network_mtu_bytes", "node_network_flags", "node_timex_status", "node_timex_sync_status",
+    "node_timex_tick_seconds", "node_filefd_maximum",
 )  # fmt: skip
 """Series that stand still between two readings."""
 

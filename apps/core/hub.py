@@ -8,10 +8,13 @@ a lost connection: whoever waits is told to catch up.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import orjson
-import redis.asyncio
+import redis
 from django.conf import settings
 
 from apps.core.live import PREFIX
@@ -19,6 +22,7 @@ from apps.core.live import PREFIX
 log = logging.getLogger(__name__)
 
 LIMIT = 500
+PATIENCE = 1.0
 RETRY = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -57,51 +61,70 @@ class Inbox:
 
 
 class Hub:
-    """Listens while anybody does, reconnects by itself, and never lets a slow reader hold up another."""
+    """Listens while anybody does, reconnects by itself, and never lets a slow reader hold up another.
+
+    A plain thread listens: redis.asyncio can lose a cancellation while it connects, and would keep the loop open.
+    """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._inboxes: set[Inbox] = set()
-        self._listener: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+        self._listener: threading.Thread | None = None
 
-    @contextlib.asynccontextmanager
-    async def inbox(self, topics: Iterable[str]) -> AsyncIterator[Inbox]:
-        """Yield an inbox for these topics; it starts with "look at everything"."""
+    @contextlib.contextmanager
+    def inbox(self, topics: Iterable[str]) -> Iterator[Inbox]:
+        """Give an inbox for these topics; it starts with "look at everything"."""
         mine = Inbox(topics)
         mine.put_all()
-        self._inboxes.add(mine)
-        if self._listener is None or self._listener.done():
-            self._listener = asyncio.create_task(self._listen(), name="live-hub")
+        with self._lock:
+            self._inboxes.add(mine)
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="live-hub", daemon=True)
+                self._listener.start()
         try:
             yield mine
         finally:
-            self._inboxes.discard(mine)
-            if not self._inboxes and self._listener is not None:
-                self._listener.cancel()
-                self._listener = None
+            with self._lock:
+                self._inboxes.discard(mine)
 
-    async def _listen(self) -> None:
+    def _is_over(self) -> bool:
+        """Tell the thread to end where nobody reads any more; the next reader starts another one."""
+        with self._lock:
+            if self._inboxes and not self._loop.is_closed():
+                return False
+            self._listener = None
+            return True
+
+    def _listen(self) -> None:
+        client = redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2.0)
         failures = 0
-        while True:
-            client = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2.0)
+        while not self._is_over():
             try:
-                async with client.pubsub(ignore_subscribe_messages=False) as channel:
-                    await channel.psubscribe(f"{PREFIX}*")
-                    async for message in channel.listen():
-                        if message["type"] == "psubscribe":
-                            # From here on nothing is missed; what happened before it has to be looked up.
+                with client.pubsub() as channel:
+                    channel.psubscribe(f"{PREFIX}*")
+                    while True:
+                        message = channel.get_message(timeout=PATIENCE)
+                        if message is not None:
                             failures = 0
-                            for inbox in self._inboxes:
-                                inbox.put_all()
-                        elif message["type"] == "pmessage":
-                            self._deliver(message["data"])
+                            self._loop.call_soon_threadsafe(self._hand_out, message["type"], message["data"])
+                        elif self._is_over():
+                            return
             except (redis.RedisError, OSError) as error:
                 if failures == 0:
                     log.warning("Live push is away (%s); open pages poll until it is back.", type(error).__name__)
-                await asyncio.sleep(RETRY[min(failures, len(RETRY) - 1)])
+                time.sleep(RETRY[min(failures, len(RETRY) - 1)])
                 failures += 1
-            finally:
-                with contextlib.suppress(redis.RedisError, OSError):
-                    await client.aclose()
+            except RuntimeError:  # the loop was closed under a message
+                return
+
+    def _hand_out(self, kind: str, data: Any) -> None:
+        if kind == "psubscribe":
+            # From here on nothing is missed; what happened before it has to be looked up.
+            for inbox in self._inboxes:
+                inbox.put_all()
+        elif kind == "pmessage":
+            self._deliver(data)
 
     def _deliver(self, data: bytes) -> None:
         try:
@@ -122,4 +145,6 @@ def hub() -> Hub:
     loop = asyncio.get_running_loop()
     for stopped in [known for known in _hubs if known.is_closed()]:
         del _hubs[stopped]
-    return _hubs.setdefault(loop, Hub())
+    if loop not in _hubs:
+        _hubs[loop] = Hub()
+    return _hubs[loop]

@@ -104,7 +104,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def _pump(self) -> None:
         try:
-            async with hub().inbox(TOPICS) as inbox:
+            with hub().inbox(TOPICS) as inbox:
                 await self._follow(inbox)
         except asyncio.CancelledError:
             raise

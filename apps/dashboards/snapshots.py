@@ -239,7 +239,7 @@ def alert(principal: Principal, key: str, *, now: datetime) -> Row | None:
         "timeline": newest(entries, TIMELINE),
         "may": {
             "acknowledge": may and found.is_active and not found.acknowledged_at,
-            "resolve": may and found.state in ("firing", "recovering", "pending"),
+            "resolve": may and found.is_active,
         },
     }
 

@@ -1,13 +1,14 @@
 """The pages: each asks for a snapshot, hands it to a template, and needs the right to read."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 from django.conf import settings
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseServerError
 from django.shortcuts import get_object_or_404, redirect, render
@@ -25,6 +26,7 @@ from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.plots import unit_of
 from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, span_of
+from apps.metrics import query
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
 from apps.promql.errors import PromQLError
@@ -114,7 +116,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
 
 
 def _may(who: Principal) -> dict[str, bool]:
-    return {"operate": who.can(Right.OPERATE), "edit": who.can(Right.EDIT)}
+    return {name: who.can(Right(name)) for name in ("operate", "edit", "administer")}
 
 
 def _history(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
@@ -226,13 +228,24 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
     )
 
 
+def _do(request: HttpRequest, verb: Callable[[], object]) -> bool:
+    """Call a service; what it refuses (the alert was over meanwhile) is told on the next page."""
+    try:
+        verb()
+    except ValidationError as error:
+        for sentence in error.messages:
+            messages.error(request, sentence)
+        return False
+    return True
+
+
 @require_POST
 @page(Right.OPERATE)
 def acknowledge(request: HttpRequest, key: str) -> HttpResponse:
     """Say that somebody is on it: the escalation stops."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    alerting.acknowledge(by=who, alert=found, now=timezone.now())
+    _do(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -242,7 +255,7 @@ def resolve(request: HttpRequest, key: str) -> HttpResponse:
     """End an alert by hand; a rule's alert that still breaches fires anew after the cooldown."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    alerting.resolve(by=who, alert=found, now=timezone.now())
+    _do(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -251,8 +264,9 @@ def resolve(request: HttpRequest, key: str) -> HttpResponse:
 def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     """Send a test message to a contact; the outcome shows on the page as soon as it is known."""
     contact = get_object_or_404(Contact, pk=pk)
-    notifications.send_test(by=principal_of(request), contact=contact, now=timezone.now())
-    messages.success(request, f"A test message to {contact.name} is on its way.")
+    who = principal_of(request)
+    if _do(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
+        messages.success(request, f"A test message to {contact.name} is on its way.")
     return redirect(reverse("alerts") + "?tab=notifications")
 
 
@@ -284,6 +298,8 @@ def data(request: HttpRequest) -> HttpResponse:
         return _json({"error": str(error)}, 400)
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
+    except query.Outrun as error:
+        return _json({"error": str(error)}, 503)
     return _json({"panels": answers})
 
 

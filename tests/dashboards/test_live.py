@@ -1,0 +1,312 @@
+"""The live connection over a real Redis protocol server: a push reaches the socket, and only whom it may reach."""
+
+import asyncio
+import contextlib
+
+import orjson
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore
+from django.db import transaction
+from django.utils import timezone
+
+from apps.accounts.permissions import Principal
+from apps.alerting import services as alerting
+from apps.core import live
+from apps.core.hub import LIMIT, Inbox, hub
+from apps.dashboards.consumers import FORBIDDEN, NOBODY, LiveConsumer, is_new
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WAIT = 10.0
+"""How long a test waits for what must come."""
+
+
+def session_of(user):
+    """Return a saved session, as a login makes it."""
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return session
+
+
+class Socket(ApplicationCommunicator):
+    """A client's side of one socket; `accepted` tells how the handshake ended."""
+
+    accepted = False
+
+    async def say(self, text):
+        await self.send_input({"type": "websocket.receive", "text": text})
+
+
+@contextlib.asynccontextmanager
+async def socket(session, view="overview", origin=b"http://testserver", host=b"testserver"):
+    """Open a socket as a page of that session does; yields it connected, with the view asked for."""
+    headers = [(b"host", host)] + ([(b"origin", origin)] if origin else [])
+    scope = {"type": "websocket", "path": "/ws/live", "headers": headers, "session": session}
+    it = Socket(LiveConsumer.as_asgi(), scope)
+    await it.send_input({"type": "websocket.connect"})
+    answer = await it.receive_output(timeout=WAIT)
+    it.accepted = answer["type"] == "websocket.accept"
+    if it.accepted:
+        await it.say(orjson.dumps({"view": view}).decode())
+    try:
+        yield it
+    finally:
+        await it.send_input({"type": "websocket.disconnect", "code": 1000})
+        await it.wait(timeout=WAIT)
+
+
+async def frame_with(it, part, accept=lambda value: True):
+    """Return the next frame's part of that name that the test accepts."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            message = await it.receive_output(timeout=WAIT)
+            assert message["type"] == "websocket.send", message
+            found = orjson.loads(message["text"]).get(part)
+            if found is not None and accept(found):
+                return found
+
+
+async def code_of(it):
+    """Return the code with which the socket is closed."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            message = await it.receive_output(timeout=WAIT)
+            if message["type"] == "websocket.close":
+                return message["code"]
+
+
+def post(message="It burns"):
+    by = Principal.system("test", via="api")
+    return alerting.post_alert(by=by, type="fire", severity="critical", message=message, now=timezone.now())
+
+
+def run(test):
+    """Run a coroutine to its end; database work of the test itself goes through threads."""
+    return asyncio.run(test)
+
+
+def test_a_page_catches_up_when_it_connects(person):
+    post("Before it came")
+    session = session_of(person("viewer"))
+
+    async def scenario():
+        async with socket(session) as it:
+            return await frame_with(it, "alerts")
+
+    found = run(scenario())
+    assert [row["message"] for row in found["rows"]] == ["Before it came"]
+
+
+def test_a_new_alert_reaches_the_page_without_being_asked_for(person):
+    session = session_of(person("viewer"))
+
+    async def scenario():
+        async with socket(session) as it:
+            await frame_with(it, "alerts")
+            await sync_to_async(post)()
+            return await frame_with(it, "alerts", lambda alerts: alerts["total"] == 1)
+
+    assert run(scenario())["rows"][0]["severity"] == "critical"
+
+
+def test_a_commit_is_pushed_and_a_rollback_is_not():
+    def change():
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            live.publish("series", "never")
+            raise ZeroDivisionError
+        with transaction.atomic():
+            live.publish("series", "host")
+            live.publish("series", "host")
+
+    async def scenario():
+        with hub().inbox(["series", "alerts"]) as inbox:
+            await settled(inbox)
+            await sync_to_async(change)()
+            async with asyncio.timeout(WAIT):
+                await inbox.something.wait()
+            return inbox.take()
+
+    assert run(scenario()) == {"series": {"host"}}
+
+
+def test_a_page_of_one_alert_follows_it(person):
+    user, alert = person("operator", name="mara"), post()
+    session = session_of(user)
+
+    def acknowledge():
+        alerting.acknowledge(by=Principal.of_user(user), alert=alert, now=timezone.now())
+
+    async def scenario():
+        async with socket(session, f"alert:{alert.key}") as it:
+            first = await frame_with(it, "alert")
+            await sync_to_async(acknowledge)()
+            return first, await frame_with(it, "alert", lambda now: now != first)
+
+    first, then = run(scenario())
+    assert first["may"]["acknowledge"] is True
+    assert then["may"]["acknowledge"] is False
+    assert then["headline"] == "Firing, mara is on it"
+
+
+def test_nobody_gets_nothing():
+    async def scenario():
+        async with socket(SessionStore()) as it:
+            return await code_of(it)
+
+    assert run(scenario()) == NOBODY
+
+
+def test_a_person_without_a_role_gets_nothing(person):
+    session = session_of(person())
+
+    async def scenario():
+        async with socket(session) as it:
+            return await code_of(it)
+
+    assert run(scenario()) == FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_welcome"),
+    [
+        (b"http://testserver", b"testserver", True),
+        (b"https://evil.example", b"testserver", False),
+        (b"http://evil.example", b"evil.example", False),
+        (b"", b"testserver", True),
+    ],
+)
+def test_another_sites_page_cannot_read_with_this_persons_cookie(person, origin, host, is_welcome):
+    session = session_of(person("viewer"))
+
+    async def scenario():
+        async with socket(session, origin=origin, host=host) as it:
+            return it.accepted
+
+    assert run(scenario()) is is_welcome
+
+
+@pytest.mark.parametrize("end", ["role", "lock", "logout", "password"])
+def test_a_lost_right_closes_the_socket_before_the_next_frame(person, end):
+    user = person("viewer")
+    session = session_of(user)
+
+    def lose():
+        if end == "role":
+            user.groups.clear()
+        elif end == "lock":
+            user.is_active = False
+            user.save()
+        elif end == "password":
+            user.set_password("another long one")
+            user.save()
+        else:
+            SessionStore(session.session_key).flush()
+        post("Not for them")
+
+    async def scenario():
+        async with socket(session) as it:
+            await frame_with(it, "alerts")
+            await sync_to_async(lose)()
+            seen = []
+            async with asyncio.timeout(WAIT):
+                while True:
+                    message = await it.receive_output(timeout=WAIT)
+                    if message["type"] == "websocket.close":
+                        return message["code"], seen
+                    seen.append(message["text"])
+
+    code, seen = run(scenario())
+    assert code == (FORBIDDEN if end == "role" else NOBODY)
+    assert not [text for text in seen if "Not for them" in text]
+
+
+def test_what_is_no_request_closes_the_socket(person):
+    session = session_of(person("viewer"))
+
+    async def scenario():
+        async with socket(session, view="overview") as it:
+            await it.say("[]")
+            return await code_of(it)
+
+    assert run(scenario()) == 4400
+
+
+def test_many_changes_become_few_frames(person):
+    session = session_of(person("viewer"))
+
+    def storm():
+        for number in range(200):
+            live.send({("alerts", str(number)): None, ("series", "host"): None})
+
+    async def scenario():
+        async with socket(session) as it:
+            await frame_with(it, "alerts")
+            await sync_to_async(storm)()
+            frames = 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    while True:
+                        await it.receive_output(timeout=WAIT)
+                        frames += 1
+            return frames
+
+    assert run(scenario()) <= 8
+
+
+def test_the_hub_comes_back_by_itself_and_has_everybody_look_again(person):
+    async def scenario():
+        with hub().inbox(["alerts"]) as inbox:
+            await settled(inbox)
+            # The server throws every subscriber out, as a restart does.
+            await asyncio.to_thread(live.client().execute_command, "CLIENT", "KILL", "TYPE", "pubsub")
+            async with asyncio.timeout(WAIT):
+                await inbox.something.wait()
+            again = inbox.take()
+            await settled(inbox)
+            await asyncio.to_thread(live.send, {("alerts", "7"): None})
+            async with asyncio.timeout(WAIT):
+                await inbox.something.wait()
+            return again, inbox.take()
+
+    again, then = run(scenario())
+    assert again == {"alerts": {None}}
+    assert then == {"alerts": {"7"}}
+
+
+async def settled(inbox):
+    """Wait until the hub listens and has said so."""
+    while True:
+        inbox.something.clear()
+        await asyncio.to_thread(live.send, {("alerts", "probe"): None})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await inbox.something.wait()
+        if "probe" in inbox.take().get("alerts", set()):
+            return
+
+
+def test_an_inbox_is_bounded_and_then_asks_for_everything():
+    async def scenario():
+        inbox = Inbox(["alerts"])
+        inbox.put("series", "not asked for")
+        assert not inbox.something.is_set()
+        for number in range(LIMIT + 1):
+            inbox.put("alerts", str(number))
+        return inbox.take(), inbox.take()
+
+    assert run(scenario()) == ({"alerts": {None}}, {})
+
+
+def test_a_part_is_sent_again_only_when_it_changed():
+    sent = {}
+    assert is_new(sent, "alerts", {"total": 1})
+    assert not is_new(sent, "alerts", {"total": 1})
+    assert is_new(sent, "alerts", {"total": 2})
+    assert is_new(sent, "series", ["host"])
+    assert is_new(sent, "series", ["host"])

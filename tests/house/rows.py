@@ -23,7 +23,11 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
         "fingerprint": n.to_bytes(16, "big"), "severity": "warning", "category": "system",
     },
     "alerting.incident": lambda n: {"state": "open"},
+    "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
+    "metrics.metric": lambda n: {"type": "gauge"},
 }  # fmt: skip
+SINGLE = {"metrics.collectionswitch"}
+"""Tables of one row."""
 
 
 def house_models() -> list[type[models.Model]]:
@@ -37,6 +41,8 @@ def make(model: type[models.Model] | str, **given: Any) -> Any:
     kind = apps.get_model(model) if isinstance(model, str) else model
     number = next(_numbers)
     override = OVERRIDES.get(kind._meta.label_lower, lambda n: {})(number)
+    if kind._meta.label_lower in SINGLE:
+        return kind._default_manager.get_or_create(**given)[0]
     values = {
         field.name: _value(field, number)
         for field in kind._meta.concrete_fields
@@ -60,7 +66,7 @@ def _value(field: models.Field[Any, Any], number: int) -> Any:
         case models.DateTimeField():
             return AT + timedelta(seconds=number)
         case models.DurationField():
-            return timedelta(seconds=60)
+            return timedelta(days=1)
         case models.UUIDField():
             return uuid.UUID(int=number)
         case models.BinaryField():

@@ -8,13 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.contrib import admin
-from django.core.management import call_command
-from django.test import Client
-from django.urls import reverse
 
 from apps.accounts import services as accounts
-from apps.accounts.admin import AuditedAdmin
 from apps.accounts.audit import VERBS
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import ALL_RIGHTS, Principal

@@ -19,6 +19,7 @@ from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
+from tests.house.routes import walk
 from tests.house.rows import AT, make
 
 pytestmark = pytest.mark.django_db
@@ -46,7 +47,7 @@ LEVELS = [{"severity": "warning", "comparison": ">", "threshold": 5.0}]
 
 
 def contact(**values: Any) -> Any:
-    given = {"name": "Hook", "kind": "webhook", "values": WEBHOOK, "now": AT} | values
+    given: dict[str, Any] = {"name": "Hook", "kind": "webhook", "values": WEBHOOK, "now": AT} | values
     return notifications.save_contact(by=Principal.system("test"), **given)
 
 
@@ -136,3 +137,91 @@ def test_a_verb_leaves_an_entry_with_who_what_and_from_where(name):
         ("user", "42", "walker", "192.0.2.5", "api")
     }
     assert all(entry.verb and entry.target_type for entry in entries)
+
+
+# --- The API ------------------------------------------------------------------------------------------------------
+V1 = "/api/v1/portal"
+Call = tuple[str, Any]
+"""An address that names a row made for it, and the body to send."""
+
+WRITES: dict[str, Callable[[], Call]] = {
+    "POST tokens/": lambda: (f"{V1}/tokens/", {"name": "t", "scopes": ["read"]}),
+    "POST tokens/<str:pk>/revoke/": lambda: (f"{V1}/tokens/{make('accounts.token').pk}/revoke/", {}),
+    "POST rules/": lambda: (
+        f"{V1}/rules/",
+        {"slug": "hot", "name": "Hot", "group": "g", "expression": "up", "levels": LEVELS},
+    ),
+    "PUT rules/<str:slug>/": lambda: (f"{V1}/rules/{new_stored_rule().slug}/", {"runbook": "Look.", "levels": LEVELS}),
+    "PATCH rules/<str:slug>/": lambda: (f"{V1}/rules/{new_stored_rule().slug}/", {"runbook": "Look."}),
+    "DELETE rules/<str:slug>/": lambda: (f"{V1}/rules/{new_stored_rule().slug}/", None),
+    "POST rule-groups/": lambda: (f"{V1}/rule-groups/", {"name": "night", "interval": 60}),
+    "PUT rule-groups/<str:pk>/": lambda: (
+        f"{V1}/rule-groups/{make('alerting.rulegroup').pk}/",
+        {"name": "x", "interval": 60},
+    ),
+    "PATCH rule-groups/<str:pk>/": lambda: (f"{V1}/rule-groups/{make('alerting.rulegroup').pk}/", {"name": "x"}),
+    "DELETE rule-groups/<str:pk>/": lambda: (f"{V1}/rule-groups/{make('alerting.rulegroup').pk}/", None),
+    "POST recording-rules/": lambda: (
+        f"{V1}/recording-rules/",
+        {"name": "a:b", "expression": "up", "group": make("alerting.rulegroup").name},
+    ),
+    "PUT recording-rules/<str:pk>/": lambda: (
+        f"{V1}/recording-rules/{(r := recorded()).pk}/",
+        {"name": "a:b", "expression": "down", "group": r.group.name},
+    ),
+    "PATCH recording-rules/<str:pk>/": lambda: (f"{V1}/recording-rules/{recorded().pk}/", {"expression": "down"}),
+    "DELETE recording-rules/<str:pk>/": lambda: (f"{V1}/recording-rules/{recorded().pk}/", None),
+    "POST alerts/<str:key>/acknowledge/": lambda: (f"{V1}/alerts/{make('alerting.alert').key}/acknowledge/", {}),
+    "POST alerts/<str:key>/unacknowledge/": lambda: (
+        f"{V1}/alerts/{make('alerting.alert', acknowledged_at=AT, acknowledged_by='ann').key}/unacknowledge/",
+        {},
+    ),
+    "POST alerts/<str:key>/resolve/": lambda: (f"{V1}/alerts/{make('alerting.alert').key}/resolve/", {}),
+    "POST incidents/<str:pk>/acknowledge/": lambda: (
+        f"{V1}/incidents/{make('alerting.alert').incident.pk}/acknowledge/",
+        {},
+    ),
+    "POST incidents/<str:pk>/resolve/": lambda: (f"{V1}/incidents/{make('alerting.alert').incident.pk}/resolve/", {}),
+}
+SEED: dict[str, Callable[[], Call]] = {
+    "POST alerts": lambda: ("/api/monitoring/alerts", {"type": "disk", "severity": "WARNING", "message": "full"}),
+    "PUT alerts": lambda: ("/api/monitoring/alerts", {"alertId": make("alerting.alert").key, "resolvedBy": "ann"}),
+}
+NO_DECISIONS = {"POST metrics"}
+"""Writes of the seed's API that bring measurements: an entry a request would drown the trail."""
+
+
+def new_stored_rule() -> Any:
+    return alerting.save_rule(by=Principal.system("test"), rule=new_rule(), levels=LEVELS, now=AT)
+
+
+def recorded() -> Any:
+    return make("alerting.recordingrule", name="a:b", expression="up")
+
+
+def writes_below(prefix: str) -> set[str]:
+    return {
+        f"{method} {route.pattern.removeprefix(prefix)}"
+        for route in walk()
+        if route.pattern.startswith(prefix)
+        for method in route.methods
+        if method != "GET"
+    }
+
+
+def test_every_write_of_the_api_has_an_example():
+    assert set(WRITES) == writes_below("api/v1/portal/")
+    with_slash = {f"{name}/" for name in {*SEED, *NO_DECISIONS}}
+    assert {*SEED, *NO_DECISIONS} | with_slash == writes_below("api/monitoring/")
+
+
+@pytest.mark.parametrize("name", sorted(WRITES | SEED))
+def test_a_write_through_the_api_leaves_an_entry(name, client):
+    url, body = (WRITES | SEED)[name]()
+    client.force_login(User.objects.create_superuser("root"))
+    method = name.partition(" ")[0].lower()
+    answers = []
+    entries = entries_of(lambda: answers.append(getattr(client, method)(url, body, content_type="application/json")))
+    assert 200 <= answers[0].status_code < 300, answers[0].text
+    assert entries, f"{name} wrote nothing down"
+    assert {(entry.actor_name, entry.via) for entry in entries} == {("root", "api")}

@@ -250,6 +250,7 @@ LOGGING = {
         "httpcore": {"level": "WARNING"},
         "uvicorn.access": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
     },
 }

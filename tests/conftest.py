@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """Processes remember series, rows and tokens; between tests the tables are emptied under this one."""
+    from apps.metrics import catalog, registry, storage
+
+    for memory in (registry, catalog, storage):
+        memory.forget()
+
+
 @pytest.fixture
 def another_connection(transactional_db: None) -> Iterator[object]:
     """Return a second, independent connection to the test database, for tests of what others see."""

@@ -41,7 +41,7 @@ class Rights(BasePermission):
     """The view names a right a method; reads are open to all where MONITORING_AUTH_ENABLED is false."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        right = view.rights.get("GET" if request.method == "HEAD" else request.method)
+        right = view.rights.get("GET" if request.method in {"HEAD", "OPTIONS"} else request.method)
         if right is None:
             return True
         if request.method in {"GET", "HEAD"} and not settings.MONITORING_AUTH_ENABLED:
@@ -140,10 +140,10 @@ class Alerts(Endpoint):
         severity = _text(body, "severity", 20).upper()
         if severity not in SEVERITIES:
             raise ValidationError(f"severity is {severity!r}, but must be one of {', '.join(SEVERITIES)}.")
-        metadata = body.get("metadata") or {}
+        metadata = {} if body.get("metadata") is None else body["metadata"]
         if not isinstance(metadata, dict):
             raise ValidationError("metadata must be an object.")
-        service = body.get("service") or ""
+        service = "" if body.get("service") is None else body["service"]
         if not isinstance(service, str) or len(service) > 100:
             raise ValidationError("service must be a text of at most 100 characters.")
         ends_at = None
@@ -194,8 +194,8 @@ def time_range(text: str, *, now: datetime) -> tuple[int, int]:
         raise ValidationError(f"timeRange is {text!r}, but must be `start,end` in milliseconds since 1970.") from None
     if start > end:
         raise ValidationError(f"timeRange starts at {start}, after its end at {end}.")
-    if start < 0 or end > 253_402_300_799_000 or end - start > 400 * 86_400_000:
-        raise ValidationError("timeRange must lie between 1970 and 9999 and span at most 400 days.")
+    if start < 0 or end > 253_402_300_799_000:
+        raise ValidationError("timeRange must lie between 1970 and 9999.")
     return start, end
 
 

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -199,7 +199,7 @@ def _every(interval: float, count: int) -> Iterator[int]:
         time.sleep(interval)
 
 
-def _braces(labels: dict[str, str]) -> str:
+def _braces(labels: Mapping[str, str]) -> str:
     return "{" + ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items())) + "}" if labels else ""
 
 

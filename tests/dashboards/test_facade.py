@@ -1,0 +1,174 @@
+"""The seed's API as its clients use it: over HTTP, with a token."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from apps.accounts.permissions import Principal
+from apps.accounts.services import issue_token
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SYSTEM = Principal.system("tests")
+
+
+def client(*scopes):
+    made = APIClient()
+    if scopes:
+        _, secret = issue_token(
+            by=SYSTEM, name=f"test {scopes}", scopes=list(scopes), expires_at=None, now=timezone.now()
+        )
+        made.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    return made
+
+
+@pytest.fixture
+def api():
+    return client("read", "ingest", "alerts")
+
+
+def get(api, path, status=200):
+    answer = api.get(f"/api/monitoring/{path}")
+    assert answer.status_code == status, answer.content
+    return answer.json()
+
+
+def send(api, verb, path, body, status=200):
+    answer = getattr(api, verb)(f"/api/monitoring/{path}", body, format="json")
+    assert answer.status_code == status, answer.content
+    return answer.json()
+
+
+def request(endpoint="/book", milliseconds=120, code=200, **more):
+    return {"endpoint": endpoint, "method": "GET", "responseTime": milliseconds, "statusCode": code, **more}
+
+
+def test_pushed_requests_come_back_as_rows_and_an_exact_summary(api):
+    rows = [request(milliseconds=100), request(milliseconds=300), request("/pay", 800, 500), request("/pay", 200)]
+    assert send(api, "post", "metrics", {"type": "performance", "metrics": rows})["accepted"] == 4
+    data = get(api, "metrics?type=performance")["data"]
+    mine = {(r["endpoint"], r["statusCode"]): r for r in data["metrics"] if r["endpoint"] in {"/book", "/pay"}}
+    assert mine["/book", 200]["count"] == 2
+    assert mine["/book", 200]["responseTime"] == 200
+    assert mine["/pay", 500]["count"] == 1
+    assert data["summary"]["totalRequests"] == 4
+    assert data["summary"]["averageResponseTime"] == 350
+    assert data["summary"]["errorRate"] == 25
+    assert data["summary"]["minResponseTime"] == 100
+    assert data["summary"]["maxResponseTime"] == 800
+    assert data["summary"]["statusCodes"] == {"200": 3, "500": 1}
+
+
+def test_one_object_is_as_good_as_a_list(api):
+    assert send(api, "post", "metrics/", {"type": "performance", "metrics": request()})["accepted"] == 1
+
+
+def test_without_a_request_there_is_no_summary(api):
+    assert get(api, "metrics")["data"] == {"metrics": [], "summary": None}
+
+
+def test_bad_rows_are_refused_by_index_and_the_others_stored(api):
+    old = int((timezone.now() + timedelta(hours=1)).timestamp() * 1000)
+    body = {"type": "performance", "metrics": [request(), {"endpoint": "/x"}, request(timestamp=old)]}
+    answer = send(api, "post", "metrics", body)
+    assert answer["accepted"] == 1
+    assert [r["index"] for r in answer["rejected"]] == [1, 2]
+    assert "responseTime" in answer["rejected"][0]["error"]
+
+
+def test_other_types_come_back_as_series_with_a_summary(api):
+    rows = [{"name": "bookings", "value": value, "labels": {"clinic": "north"}} for value in (3,)]
+    assert send(api, "post", "metrics", {"type": "business", "metrics": rows})["success"]
+    answer = get(api, "metrics?type=business")
+    [series] = answer["data"]["series"]
+    assert (series["name"], series["labels"]["clinic"], series["points"][-1][1]) == ("bookings", "north", 3)
+    assert answer["data"]["summary"]["bookings"] == {"current": 3, "avg": 3, "min": 3, "max": 3}
+    assert answer["timeRange"]["start"] < answer["timeRange"]["end"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["metrics?type=nonsense", "metrics?timeRange=9,5", "alerts?status=odd", "alerts?limit=1001", "alerts?limit=x"],
+)
+def test_odd_questions_are_400_with_an_error(api, path):
+    assert get(api, path, 400)["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [[], "x", {}, {"type": "alerts", "metrics": [{}]}, {"type": "performance"}, {"type": "system", "metrics": []}],
+)
+def test_odd_pushes_are_400_with_an_error(api, body):
+    assert send(api, "post", "metrics", body, 400)["error"]
+
+
+def test_system_figures_have_the_seeds_shape(api):
+    answer = get(api, "metrics?type=system")
+    assert answer["success"]
+    assert set(answer["data"]) == {"metrics", "summary"}
+
+
+POSTED = {"type": "custom-alert", "severity": "WARNING", "message": "Custom alert message", "metadata": {"a": 1}}
+
+
+def test_an_alert_is_posted_repeated_listed_and_resolved(api):
+    first = send(api, "post", "alerts", POSTED)["alert"]
+    assert first["id"].startswith("alert_")
+    assert (first["severity"], first["count"], first["resolved"], first["metadata"]) == ("WARNING", 1, False, {"a": 1})
+    again = send(api, "post", "alerts", POSTED)["alert"]
+    assert (again["id"], again["count"]) == (first["id"], 2)
+    assert [alert["id"] for alert in get(api, "alerts?status=active")["alerts"]] == [first["id"]]
+    done = send(api, "put", "alerts", {"alertId": first["id"], "resolvedBy": "anna"})["alert"]
+    assert (done["resolved"], done["resolvedBy"]) == (True, "anna")
+    assert send(api, "put", "alerts", {"alertId": first["id"], "resolvedBy": "ben"})["alert"] == done
+    assert get(api, "alerts")["alerts"] == []
+    assert [alert["id"] for alert in get(api, "alerts?status=history&limit=5")["alerts"]] == [first["id"]]
+    assert send(api, "post", "alerts", POSTED)["alert"]["id"] != first["id"]
+
+
+def test_the_statistics_count_by_severity_and_type(api):
+    send(api, "post", "alerts", POSTED)
+    found = get(api, "alerts?status=stats")["alerts"]
+    assert (found["total"], found["active"], found["resolved"]) == (1, 1, 0)
+    assert found["bySeverity"]["WARNING"] == 1
+    assert get(api, "metrics?type=alerts")["data"]["stats"]["active"] == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"severity": "BAD"}, {"message": ""}, {"type": 5}, {"metadata": []}, {"endsAt": "x"}]
+)
+def test_an_odd_alert_is_refused(api, change):
+    assert send(api, "post", "alerts", POSTED | change, 400)["error"]
+
+
+def test_an_unknown_alert_is_404(api):
+    assert "alert_none" in send(api, "put", "alerts", {"alertId": "alert_none", "resolvedBy": "x"}, 404)["error"]
+
+
+def test_refusals_are_json_and_never_a_redirect():
+    for path in ("metrics", "alerts", "health?detailed=true"):
+        assert get(client(), path, 401)["error"]
+    assert get(client("ingest"), "metrics", 403)["error"]
+    assert send(client("read"), "post", "alerts", POSTED, 403)["error"]
+    assert send(client("read"), "post", "metrics", {"type": "performance", "metrics": request()}, 403)["error"]
+
+
+def test_without_authentication_only_reads_are_open(settings):
+    settings.MONITORING_AUTH_ENABLED = False
+    assert get(client(), "alerts")["success"]
+    assert send(client(), "post", "alerts", POSTED, 401)["error"]
+
+
+def test_health_is_open_and_its_details_are_not(api):
+    plain = get(client(), "health")
+    assert set(plain) == {"status", "timestamp", "uptime", "version"}
+    answer = api.get("/api/monitoring/health?detailed=true")
+    detailed = answer.json()
+    assert answer["Cache-Control"] == "no-store"
+    assert set(detailed["checks"]) == {
+        "database", "store", "redis", "workers", "beat", "collectors", "contacts", "memory", "cpu", "disk",
+    }  # fmt: skip
+    assert set(detailed["checks"]["database"]) == {"status", "message", "responseTime", "lastCheck"}
+    assert set(detailed["metrics"]) == {"activeAlerts", "memoryUsage", "cpuUsage", "responseTime"}

@@ -8,3 +8,11 @@ class OncallConfig(AppConfig):
 
     name = "apps.oncall"
     verbose_name = "On-call"
+
+    def ready(self) -> None:
+        """Take the seed's `notifications[]` of a rule."""
+        from apps.alerting.models import AlertRule
+        from apps.core.registry import extend
+        from apps.oncall.services import take_notifications
+
+        extend(AlertRule, "notifications", take_notifications)

@@ -257,8 +257,8 @@ def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: 
             worst[alert.incident_id] = max((known or alert.severity), alert.severity, key=_rank)
     if not worst:
         return False
-    latest = Escalation.objects.filter(incident__in=worst, policy=policy).order_by("incident", "-pk")
-    for past in latest.distinct("incident"):
+    latest = Escalation.objects.filter(incident__in=worst, policy=policy).order_by("incident_id", "-pk")
+    for past in latest.distinct("incident_id"):
         is_over = past.state == "finished" and _rank(worst[past.incident_id]) <= _rank(past.severity)
         if past.state == "running" or is_over:
             del worst[past.incident_id]
@@ -306,7 +306,7 @@ def _flush(pk: int, now: datetime) -> None:
     if group is None:
         return
     members = Alert.objects.filter(memberships__group=group).select_related("rule").prefetch_related("rule__levels")
-    alerts = {alert.pk: alert for alert in members}
+    alerts = _in_order(members)
     source = group.route or group.target
     policy = source.policy if source else None
     receivers = _receivers(group)
@@ -338,6 +338,12 @@ def _flush(pk: int, now: datetime) -> None:
         group.due_at = now + group.group_interval
     group.save(update_fields=["due_at", "flushed_at", "reason"])
     live.publish("incidents")
+
+
+def _in_order(alerts: Iterable[Alert]) -> dict[int, Alert]:
+    """Return the alerts by key as messages list them: the worst first, then the oldest."""
+    ordered = sorted(alerts, key=lambda alert: (-_rank(alert.severity), alert.fired_at or alert.seen_at, alert.pk))
+    return {alert.pk: alert for alert in ordered}
 
 
 def _leave(group: NotificationGroup, alerts: Mapping[int, Alert]) -> None:
@@ -516,7 +522,7 @@ def _escalate(group_pk: int | None, now: datetime) -> None:
     group = running[0].group
     incidents = {one.incident_id: one for one in running}
     found = Alert.objects.filter(incident__in=incidents).select_related("rule").prefetch_related("rule__levels")
-    book = Book(group, {alert.pk: alert for alert in found if alert.fired_at is not None}, now)
+    book = Book(group, _in_order(found.filter(fired_at__isnull=False)), now)
     news: dict[int, list[Decision]] = defaultdict(list)
     contacts: dict[int, Contact] = {}
     for one in running:

@@ -62,6 +62,11 @@ class Channel(Plugin):
         raise NotImplementedError
 
     @classmethod
+    def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:  # noqa: ARG003 - a channel overrides it
+        """Return why a message cannot even be tried with these settings ("" when it can); `config` has no secrets."""
+        return ""
+
+    @classmethod
     def secrets(cls) -> frozenset[str]:
         """Return the names of the fields that are write-only."""
         fields: Mapping[str, forms.Field] = cls.Config.base_fields

@@ -15,7 +15,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.core.validators import validate_email
 from django.template.loader import render_to_string
 
-from apps.notifications.channels import Channel, DeliveryFailed
+from apps.notifications.channels import Channel, DeliveryFailed, Sender
 from apps.notifications.message import Message
 
 
@@ -66,10 +66,7 @@ class Email(Channel):
         """Send one e-mail to all addresses; the Message-ID is the delivery's key, the same on every try."""
         to = list(self.settings.get("to") or self.sender.administrators)
         if not to:
-            raise DeliveryFailed(
-                f"{self.sender.contact} has no address: enter one, or give an administrator an e-mail address.",
-                permanent=True,
-            )
+            raise DeliveryFailed(self.obstacle(self.settings, self.sender), permanent=True)
         host = urlsplit(self.sender.portal_url).hostname or "monitoring-portal"
         mail = compose(
             message,
@@ -84,6 +81,13 @@ class Email(Channel):
             raise failure(error) from error
         status = getattr(mail, "anymail_status", None)
         return str(getattr(status, "message_id", None) or f"{key}@{host}")
+
+    @classmethod
+    def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:
+        """Miss the addresses."""
+        if config.get("to") or sender.administrators:
+            return ""
+        return "It goes to the administrators, and none of them has an e-mail address: enter one under People, or here."
 
     @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:

@@ -1,0 +1,117 @@
+"""Kill -9 at any moment: nothing acknowledged is lost, nothing is there twice, and the next process goes on.
+
+A child process ingests, compacts and merges in threads and says on a pipe what it is about to write and what was
+acknowledged; this test kills it at random moments and reads. `PORTAL_FAULT_SECONDS` sets for how long (CI: 30).
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from apps.metrics import catalog, query, storage
+from apps.promql.source import Matcher
+
+SECONDS = float(os.environ.get("PORTAL_FAULT_SECONDS", "30" if os.environ.get("CI") else "8"))
+SERIES = 50
+START = 1_793_534_400_000
+
+CHILD = f"""
+import os, sys, threading
+import django
+from django.conf import settings
+name = sys.argv[1]
+settings.DATABASES["default"]["NAME"] = name
+django.setup()
+import numpy as np
+from datetime import datetime, timedelta, UTC
+from django.db import connection
+from apps.accounts.permissions import Principal
+from apps.metrics import compaction, services
+from apps.metrics.samples import Samples
+
+compaction.BLOCK_SAMPLES = 1000
+START, SERIES = {START}, {SERIES}
+by = Principal.system("test")
+now = datetime.fromtimestamp(START / 1000, tz=UTC) + timedelta(minutes=5)
+
+def compact():
+    while True:
+        compaction.compact_log(now=now)
+
+def merge():
+    turn = 0
+    while True:
+        turn += 1
+        compaction.merge_window(window=START // 7_200_000 * 7_200_000, closed=turn % 5 == 0, now=now)
+
+for body in (compact, merge):
+    threading.Thread(target=body, daemon=True).start()
+number = int(sys.argv[2])
+labels = [{{"__name__": "x", "n": str(n)}} for n in range(SERIES)]
+while True:
+    os.write(1, b"t%d\\n" % number)
+    samples = Samples.of(labels, np.full(SERIES, START + number), np.full(SERIES, float(number)))
+    services.ingest(samples=samples, by=by, now=now, window=None)
+    os.write(1, b"a%d\\n" % number)
+    number += 1
+"""
+
+
+def run_and_kill(first: int, seconds: float) -> tuple[list[int], list[int]]:
+    """(numbers tried, numbers acknowledged) by a child that is killed some time after its first acknowledgement."""
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(connection.settings_dict["NAME"]), str(first)],
+        cwd=root,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "monitoring_portal.settings"},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    try:
+        head = child.stdout.readline() + child.stdout.readline()
+        assert head.startswith(b"t"), child.poll()
+        time.sleep(seconds)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        rest = child.stdout.read()
+        child.wait()
+        child.stdout.close()
+    lines = (head + rest).split()
+    return (
+        [int(line[1:]) for line in lines if line.startswith(b"t")],
+        [int(line[1:]) for line in lines if line.startswith(b"a")],
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_kill_9_at_any_moment_loses_and_doubles_nothing():
+    chance = random.Random(11)
+    tried: set[int] = set()
+    acknowledged: set[int] = set()
+    rounds = 0
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until or rounds < 2:
+        attempts, done = run_and_kill(max(tried, default=0) + 1, chance.uniform(0.05, 0.8))
+        tried.update(attempts)
+        acknowledged.update(done)
+        rounds += 1
+        catalog.forget()
+        storage.forget()
+        got = query.select([Matcher("__name__", "=", "x")], 0, START + 10**9)
+        assert got.warnings == ()
+        assert got.size == SERIES
+        for row in range(SERIES):
+            part = slice(got.off[row], got.off[row + 1])
+            found = (got.ts[part] - START).tolist()
+            assert got.v[part].tolist() == found
+            assert len(set(found)) == len(found)
+            assert acknowledged <= set(found) <= tried
+    assert len(acknowledged) > 10 * rounds

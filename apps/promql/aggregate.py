@@ -208,6 +208,18 @@ def ranked(groups: Groups, k: Floats, *, largest: bool) -> Vec:
     return Vec(vec.labels.take(alive), vec.v[alive], mask[alive], vec.drop[alive])
 
 
+def limited(groups: Groups, k: Floats) -> Vec:
+    """limitk: the first k series that are present in each group at each step."""
+    ok = groups.ok
+    before: Index = np.cumsum(ok, axis=0, dtype=np.int64) - ok
+    each = groups.each()
+    kept = ok & (before - before[groups.starts][each] < k)
+    mask = np.empty_like(kept)
+    mask[groups.numbers()] = kept
+    vec = groups.vec
+    return Vec(vec.labels, vec.v, mask, vec.drop)
+
+
 def rank_order(values: Floats, here: Mask, *, largest: bool) -> Index:
     """Row numbers along axis 1 by value, NaN after all numbers, absent after NaN; stable."""
     keys = -values if largest else values

@@ -74,12 +74,18 @@ class Negation(Node):
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """How two vectors are matched; `include` are the labels that group_left or group_right take from the one side."""
+    """How two vectors are matched; `include` are the labels that group_left or group_right take from the one side.
+
+    fill_left and fill_right stand in for what is missing on that side, None for nothing. Under group_right it is
+    the other way round, as in Prometheus: fill_left stands in for the "many" side there.
+    """
 
     on: bool = False
     labels: tuple[str, ...] = ()
     group: Literal["", "left", "right"] = ""
     include: tuple[str, ...] = ()
+    fill_left: float | None = None
+    fill_right: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,12 +71,7 @@ def sets(op: str, matching: Matching, left: Vec, right: Vec) -> Vec:
         rows = np.flatnonzero(extra.any(axis=1))
         if not len(rows):
             return left
-        return Vec(
-            Labels.concat([left.labels, right.labels.take(rows)]),
-            np.concatenate([left.v, right.v[rows]]),
-            np.concatenate([left.ok, extra[rows]]),
-            np.concatenate([left.drop, right.drop[rows]]),
-        )
+        return Vec.concat([left, Vec(right.labels.take(rows), right.v[rows], extra[rows], right.drop[rows])])
     there = _present(left_keys, right_keys, right.ok, left.ok.shape)
     return Vec(left.labels, left.v, left.ok & (there if op == "and" else ~there), left.drop)
 
@@ -104,9 +99,15 @@ def vectors(node: Binary, left: Vec, right: Vec, check_cells: Callable[[int, int
     """
     matching = node.matching
     n = left.v.shape[1]
+    filled = matching.fill_left is not None or matching.fill_right is not None
+    swapped = matching.group == "right"
+    if filled:
+        for_left, for_right = matching.fill_left, matching.fill_right
+        if swapped:
+            for_left, for_right = for_right, for_left
+        left, right = _filled(matching, left, right, for_left), _filled(matching, right, left, for_right)
     if not left.size or not right.size:
         return Vec.empty(n)
-    swapped = matching.group == "right"
     many, one = (right, left) if swapped else (left, right)
     many_keys, one_keys = signatures(many.labels, matching), signatures(one.labels, matching)
     one_row, many_row = _pairs(matching, many, one, many_keys, one_keys, swapped)
@@ -131,9 +132,25 @@ def vectors(node: Binary, left: Vec, right: Vec, check_cells: Callable[[int, int
     labels = _result_labels(matching, many.labels.take(many_row), one.labels, one_row, filters)
     drop = many.drop[many_row] if filters else np.ones(len(many_row), dtype=np.bool_)
     vec = Vec(labels, value, ok, drop)
-    if not matching.group:
+    if not matching.group and not filled:
         return vec
     return merged(vec, "multiple matches for labels: grouping labels must ensure unique matches")
+
+
+def _filled(matching: Matching, vec: Vec, other: Vec, value: float | None) -> Vec:
+    """With a series of this value wherever the other side has no partner here; it has the labels that are matched."""
+    if value is None or not other.size:
+        return vec
+    keys = signatures(other.labels, matching)
+    first, _ = group_numbers(keys)
+    labels = other.labels.take(first)
+    labels = labels.keep(matching.labels) if matching.on else labels.drop((*matching.labels, *METADATA))
+    shape = (len(first), other.v.shape[1])
+    wanted = _present(keys[first], keys, other.ok, shape)
+    missing = wanted & ~_present(keys[first], signatures(vec.labels, matching), vec.ok, shape)
+    rows = np.flatnonzero(missing.any(axis=1))
+    stand_ins = np.full((len(rows), shape[1]), value)
+    return Vec.concat([vec, Vec(labels.take(rows), stand_ins, missing[rows], np.zeros(len(rows), dtype=np.bool_))])
 
 
 def _pairs(

@@ -15,6 +15,7 @@ from apps.promql.plan import merge, prepare
 from apps.promql.result import Result, Stats
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec
 from apps.promql.source import Request, Source
+from apps.promql.text import printable
 
 __all__ = ["LOOKBACK_MS", "Limits", "Result", "evaluate_many", "instant", "query_range"]
 
@@ -149,7 +150,7 @@ def _at_once(query: Evaluator) -> Result:
         return _samples(query)
     value = query.value()
     if isinstance(value, Text):
-        return _result(query, "string", Vec.empty(1), text=value.text)
+        return _result(query, "string", Vec.empty(1), text=printable(value.text))
     if isinstance(value, Scalar):
         return _result(query, "scalar", _row(value, 1))
     return _result(query, "vector", _finished(value))

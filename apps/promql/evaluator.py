@@ -33,7 +33,7 @@ from apps.promql.plan import Clock, Prepared, needs
 from apps.promql.result import number
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets, stale_mask
 from apps.promql.source import Matcher
-from apps.promql.text import quote, valid_name
+from apps.promql.text import printable, quote, valid_name
 from apps.promql.windows import Function
 
 Value: TypeAlias = Vec | Scalar | Text
@@ -269,7 +269,7 @@ class Evaluator:
                 raise QueryError(f"invalid label name {quote(text)}")
         elif param is not None:
             numbers = self.scalar(param, grid)
-            if op in ("topk", "bottomk"):
+            if op in ("topk", "bottomk", "limitk"):
                 _check_count(numbers)
             else:
                 self.check_quantile(numbers, param)
@@ -279,6 +279,8 @@ class Evaluator:
         groups = aggregate.Groups(vec, node.grouping, node.without)
         if op in ("topk", "bottomk"):
             return aggregate.ranked(groups, np.floor(numbers), largest=op == "topk")
+        if op == "limitk":
+            return aggregate.limited(groups, np.floor(numbers))
         if op == "quantile":
             return aggregate.quantile(groups, numbers)
         if op == "count_values":
@@ -427,11 +429,32 @@ class Evaluator:
         q = self.scalar(node.args[0], grid)
         self.check_quantile(q, node.args[0])
         found = self._buckets(node.args[1], grid)
+        return self._quantile(found, q, node.args[1])
+
+    def histogram_quantiles(self, node: Call, grid: Grid) -> Vec:
+        label = self.string(node.args[1], grid)
+        if not valid_name(label):
+            raise QueryError(f"invalid label name {quote(label)}")
+        qs = [self.scalar(arg, grid) for arg in node.args[2:]]
+        for q, arg in zip(qs, node.args[2:], strict=True):
+            self.check_quantile(q, arg)
+        found = self._buckets(node.args[0], grid)
+        if label in found.labels.names:
+            raise QueryError(f"label {quote(label)} of histogram_quantiles() is already there")
+        parts = [Vec.empty(grid.n)]
+        for q in qs:
+            vec = self._quantile(found, q, node.args[0])
+            texts = np.array([_decimal(value) for value in q.tolist()])
+            for text in np.unique(texts).tolist():
+                self.check_cells(len(parts) * vec.size, grid.n)
+                parts.append(Vec(vec.labels.set(label, text), vec.v, vec.ok & (texts == text), vec.drop))
+        return binary.merged(Vec.concat(parts))
+
+    def _quantile(self, found: histogram.Buckets, q: Floats, node: Expr) -> Vec:
         vec, repaired = histogram.quantiles(found, q)
         for name in repaired:
             self.inform(
-                f"input to histogram_quantile needed to be fixed for monotonicity for metric name {quote(name)}",
-                node.args[1],
+                f"input to histogram_quantile needed to be fixed for monotonicity for metric name {quote(name)}", node
             )
         return vec
 
@@ -472,9 +495,9 @@ def fixed_labels(matchers: tuple[Matcher, ...]) -> dict[str, str]:
         if matcher.name == NAME:
             continue
         if matcher.op == "=" and matcher.name not in seen:
-            labels[matcher.name] = matcher.value
+            labels[printable(matcher.name)] = printable(matcher.value)
         else:
-            labels.pop(matcher.name, None)
+            labels.pop(printable(matcher.name), None)
         seen.add(matcher.name)
     return labels
 
@@ -488,6 +511,12 @@ def _as_ragged(vec: Vec, grid: Grid) -> Ragged:
         return Ragged(vec.labels, ts, vec.v.ravel(), off, clock=np.zeros(vec.size, dtype=np.int64))
     ts = np.broadcast_to(times, vec.ok.shape)[vec.ok]
     return Ragged(vec.labels, ts, vec.v[vec.ok], offsets(vec.ok.sum(axis=1)))
+
+
+def _decimal(value: float) -> str:
+    """A number that always shows a decimal point, as quantile labels are written."""
+    text = number(value)
+    return f"{text}.0" if text.lstrip("-").isdigit() else text
 
 
 def _check_count(k: Floats) -> None:
@@ -531,5 +560,6 @@ _SPECIAL: Final[dict[str, Callable[[Evaluator, Call, Grid], Value]]] = {
     "label_replace": Evaluator.label_replace,
     "label_join": Evaluator.label_join,
     "histogram_quantile": Evaluator.histogram_quantile,
+    "histogram_quantiles": Evaluator.histogram_quantiles,
     "histogram_fraction": Evaluator.histogram_fraction,
 }

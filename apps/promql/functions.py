@@ -76,6 +76,7 @@ _TABLE: Final = (
     Function("label_join", (VECTOR, STRING, STRING, STRING), repeats=True, keeps_name=True),
     Function("histogram_quantile", (SCALAR, VECTOR)),
     Function("histogram_fraction", (SCALAR, SCALAR, VECTOR)),
+    Function("histogram_quantiles", (VECTOR, STRING, SCALAR), repeats=True, experimental=True),
 )
 
 FUNCTIONS: Final[dict[str, Function]] = {function.name: function for function in _TABLE}
@@ -85,7 +86,6 @@ UNSUPPORTED: Final[dict[str, str]] = {
         ("histogram_avg", "histogram_count", "histogram_sum", "histogram_stddev", "histogram_stdvar"),
         "works on native histograms, and this store keeps floats",
     ),
-    "histogram_quantiles": "is experimental in Prometheus; use one histogram_quantile() for each quantile",
     "info": "is experimental in Prometheus; use group_left() to join the labels of an info metric",
     "holt_winters": "was removed in Prometheus 3; it is called double_exponential_smoothing() there",
     "start_timestamp": "needs start timestamps, which this store does not keep",
@@ -102,4 +102,4 @@ PARAMETER: Final[dict[str, ValueType]] = {
 """Aggregations that take a parameter, with its type."""
 
 AGGREGATIONS: Final = frozenset(("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", *PARAMETER))
-UNSUPPORTED_AGGREGATIONS: Final = frozenset(("limitk", "limit_ratio"))
+UNSUPPORTED_AGGREGATIONS: Final = frozenset(("limit_ratio",))

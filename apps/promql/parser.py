@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 from apps.promql.ast import (
     COMPARISONS,
@@ -58,6 +58,8 @@ from apps.promql.text import IDENTIFIER as PLAIN
 from apps.promql.text import valid_name
 
 TEXT_LIMIT: Final = 65_536
+CACHED_TEXT: Final = 2_048
+"""Longer texts are parsed each time, or a few thousand of them would fill the memory."""
 DEPTH_LIMIT: Final = 100
 NODE_LIMIT: Final = 2_000
 EXPERIMENTAL: Final = "is experimental in Prometheus and not supported"
@@ -92,8 +94,7 @@ _DURATION_ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
 }
 
 
-@lru_cache(maxsize=4096)
-def _cached(text: str) -> Expr | ParseError:
+def _read(text: str) -> Expr | ParseError:
     try:
         return _Parser(text).whole()
     except ParseError as error:
@@ -102,11 +103,14 @@ def _cached(text: str) -> Expr | ParseError:
         raise ParseError("expression is nested too deep to be read from here") from None
 
 
+_cached = lru_cache(maxsize=2048)(_read)
+
+
 def parse(text: str) -> Expr:
-    """The checked tree of an expression (cached by text). ParseError names line and column."""
+    """The checked tree of an expression (short texts are cached). ParseError names line and column."""
     if len(text) > TEXT_LIMIT:
         raise ParseError(f"expression of {len(text)} characters is longer than the limit of {TEXT_LIMIT}")
-    found = _cached(text)
+    found = _cached(text) if len(text) <= CACHED_TEXT else _read(text)
     if isinstance(found, ParseError):
         raise ParseError(found.message, found.line, found.column)
     return found
@@ -229,27 +233,46 @@ class _Parser:
         return False
 
     def matching(self, op: str) -> tuple[Matching, bool]:
-        if self.token.kind != IDENTIFIER or self.token.word not in ("on", "ignoring"):
-            if self.token.word in _FILLS and self.peek().text == "(":
-                raise self.error(f"{self.token.word}() {EXPERIMENTAL}", self.token.start)
-            return Matching(), False
-        on = self.advance().word == "on"
-        labels = self.label_list("grouping opts")
-        group: str = ""
+        """(the matching, whether on or ignoring stands in the text)"""
+        on, explicit = False, False
+        labels: tuple[str, ...] = ()
+        group: Literal["", "left", "right"] = ""
         include: tuple[str, ...] = ()
-        if self.token.kind == IDENTIFIER and self.token.word in ("group_left", "group_right"):
+        if self.token.kind == IDENTIFIER and self.token.word in ("on", "ignoring"):
+            explicit = True
+            on = self.advance().word == "on"
+            labels = self.label_list("grouping opts")
+            if self.token.kind == IDENTIFIER and self.token.word in ("group_left", "group_right"):
+                token = self.advance()
+                if op in SET_OPERATORS:
+                    raise self.error(f'no grouping allowed for "{op}" operation', token.start)
+                group = "left" if token.word == "group_left" else "right"
+                if self.token.text == "(":
+                    include = self.label_list("grouping opts")
+                for label in include:
+                    if on and label in labels:
+                        raise self.error(f'label "{label}" must not occur in ON and GROUP clause at once', token.start)
+        fills = self.fills(op)
+        return Matching(on, labels, group, include, fills.get("left"), fills.get("right")), explicit
+
+    def fills(self, op: str) -> dict[str, float]:
+        """fill(0), fill_left(0), fill_right(0); a metric of such a name is not followed by a bracket."""
+        values: dict[str, float] = {}
+        while self.token.kind == IDENTIFIER and self.token.word in _FILLS and self.peek().text == "(":
             token = self.advance()
             if op in SET_OPERATORS:
-                raise self.error(f'no grouping allowed for "{op}" operation', token.start)
-            group = token.word.removeprefix("group_")
-            if self.token.text == "(":
-                include = self.label_list("grouping opts")
-            for label in include:
-                if on and label in labels:
-                    raise self.error(f'label "{label}" must not occur in ON and GROUP clause at once', token.start)
-        if self.token.kind == IDENTIFIER and self.token.word in _FILLS and self.peek().text == "(":
-            raise self.error(f"{self.token.word}() {EXPERIMENTAL}", self.token.start)
-        return Matching(on, labels, "left" if group == "left" else "right" if group else "", include), True
+                raise self.error(f'filling in missing series is not allowed for "{op}" operation', token.start)
+            self.expect("(", token.word)
+            literal = self.expression(0)
+            if not isinstance(literal, Number):
+                raise self.error(f"{token.word}() takes a number", literal.start)
+            self.expect(")", token.word)
+            sides = ("left", "right") if token.word == "fill" else (token.word.removeprefix("fill_"),)
+            for side in sides:
+                if side in values:
+                    raise self.error(f"the {side} side is filled twice", token.start)
+                values[side] = literal.value
+        return values
 
     def check_binary(self, node: Binary, token: Token) -> None:
         left, right = value_type(node.left), value_type(node.right)
@@ -260,7 +283,7 @@ class _Parser:
             raise self.error("bool modifier can only be used on comparison operators", token.start)
         if left == right == VECTOR:
             return
-        if node.explicit:
+        if node.explicit or node.matching != Matching():
             raise self.error("vector matching only allowed between instant vectors", token.start)
         if node.op in SET_OPERATORS:
             raise self.error(f'set operator "{node.op}" not allowed in binary scalar expression', token.start)

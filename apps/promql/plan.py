@@ -7,7 +7,7 @@ from typing import Final
 
 from apps.promql.ast import At, Call, Expr, Number, Range, Selector, String, Subquery, children
 from apps.promql.errors import LimitError
-from apps.promql.parser import parse
+from apps.promql.parser import CACHED_TEXT, parse
 from apps.promql.series import Grid
 from apps.promql.source import Matcher, Request
 
@@ -26,14 +26,16 @@ class Prepared:
     """id() of nodes that hold a selector and are pinned by @."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _prepared_text(text: str) -> Prepared:
     return prepare_tree(parse(text), text)
 
 
 def prepare(expr: str | Expr) -> Prepared:
-    """Parses and studies an expression; texts are cached. ParseError."""
-    return _prepared_text(expr) if isinstance(expr, str) else prepare_tree(expr, "")
+    """Parses and studies an expression; short texts are cached. ParseError."""
+    if not isinstance(expr, str):
+        return prepare_tree(expr, "")
+    return _prepared_text(expr) if len(expr) <= CACHED_TEXT else prepare_tree(parse(expr), expr)
 
 
 def prepare_tree(expr: Expr, text: str) -> Prepared:

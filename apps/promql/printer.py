@@ -74,6 +74,9 @@ def _matching(node: Binary) -> str:
         text += f" {'on' if matching.on else 'ignoring'} ({', '.join(map(quote_name, matching.labels))})"
     if matching.group:
         text += f" group_{matching.group} ({', '.join(map(quote_name, matching.include))})"
+    for side, value in (("left", matching.fill_left), ("right", matching.fill_right)):
+        if value is not None:
+            text += f" fill_{side} ({number(value)})"
     return text
 
 

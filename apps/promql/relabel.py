@@ -12,7 +12,7 @@ from apps.promql.errors import QueryError
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.series import Vec
 from apps.promql.source import compiled
-from apps.promql.text import quote, valid_name
+from apps.promql.text import printable, quote, valid_name
 
 _REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 _DIGITS: Final = re.compile(r"([0-9]+)")
@@ -21,7 +21,7 @@ _DIGITS: Final = re.compile(r"([0-9]+)")
 def replace(vec: Vec, target: str, template: str, source: str, pattern: str) -> Vec:
     """Sets `target` to the expanded template where the whole value of `source` matches; "" removes the label."""
     _check(target, "destination", "label_replace")
-    program = compiled(pattern)
+    program, template = compiled(pattern), printable(template)
     values, inverse = np.unique(vec.labels.column(source), return_inverse=True)
     texts: list[str | None] = []
     for text in STRINGS.texts(values):
@@ -60,7 +60,7 @@ def join(vec: Vec, target: str, separator: str, sources: Sequence[str]) -> Vec:
         _check(source, "source", "label_join")
     columns = [vec.labels.texts(source) for source in sources]
     rows = zip(*columns, strict=True) if columns else ((),) * vec.size
-    ids = STRINGS.intern_many([separator.join(row) for row in rows])
+    ids = STRINGS.intern_many([printable(separator).join(row) for row in rows])
     labels = vec.labels.replace(target, ids)
     drop = np.zeros(vec.size, dtype=np.bool_) if target == NAME else vec.drop
     return merged(Vec(labels, vec.v, vec.ok, drop))

@@ -169,6 +169,16 @@ class Vec:
         nothing = np.zeros((0, n))
         return cls(Labels.empty(), nothing, nothing.astype(np.bool_), np.zeros(0, dtype=np.bool_))
 
+    @classmethod
+    def concat(cls, parts: Sequence["Vec"]) -> "Vec":
+        """The rows of vectors on the same grid after one another; at least one part."""
+        return cls(
+            Labels.concat([part.labels for part in parts]),
+            np.concatenate([part.v for part in parts]),
+            np.concatenate([part.ok for part in parts]),
+            np.concatenate([part.drop for part in parts]),
+        )
+
     @property
     def size(self) -> int:
         return self.labels.size

@@ -18,12 +18,14 @@ MatchOp: TypeAlias = Literal["=", "!=", "=~", "!~"]
 REGEX_LIMIT = 4096
 """Characters of a pattern; RE2 is linear in the text, but its program grows with the pattern."""
 
+_PROGRAMS = 256
 _OPTIONS = re2.Options()
+_OPTIONS.max_mem = 2 * 2**20  # a pattern's program and its caches; patterns are users' input and programs are kept
 _OPTIONS.log_errors = False
 _OPTIONS.dot_nl = True
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_PROGRAMS)
 def compiled(pattern: str) -> "re2._Regexp":
     """An RE2 program, to be used with fullmatch; QueryError for what is not RE2."""
     if len(pattern) > REGEX_LIMIT:

@@ -33,6 +33,13 @@ def valid_name(name: str) -> bool:
     return bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
 
 
+def printable(text: str) -> str:
+    """With U+FFFD for bytes that are no UTF-8, so that it can leave in JSON."""
+    if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def quote_name(name: str) -> str:
     """A label name as it stands in braces and lists: quoted where it is not a plain identifier."""
     return name if IDENTIFIER.match(name) else quote(name)

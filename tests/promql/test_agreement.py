@@ -48,7 +48,7 @@ AGGREGATION_NAMES = "sum avg min max count group stddev stdvar"
 WINDOW = st.sampled_from(WINDOW_NAMES.split())
 EACH = st.sampled_from(EACH_NAMES.split())
 AGGREGATION = st.sampled_from(AGGREGATION_NAMES.split())
-RANKING = st.sampled_from(["topk", "bottomk", "quantile"])
+RANKING = st.sampled_from(["topk", "bottomk", "quantile", "limitk"])
 OPERATORS = st.sampled_from(["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", ">", "<", ">=", "<="])
 SETS = st.sampled_from(["and", "or", "unless"])
 
@@ -63,7 +63,7 @@ def vectors(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         lambda how, labels, group: f"{how} ({labels}) {group}",
         st.sampled_from(["on", "ignoring"]),
         LISTS,
-        st.sampled_from(["", "group_left ()", "group_right ()"]),
+        st.sampled_from(["", "group_left ()", "group_right ()", "fill(0)", "group_left () fill_right(2)"]),
     )
     return (
         st.builds(lambda f, r: f"{f}({r})", WINDOW, ranges | subqueries)
@@ -87,6 +87,7 @@ def vectors(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         | st.builds(lambda v: f"label_replace({v}, 'i', 'new-$1', 'i', '([0-2])')", inner)
         | st.builds(lambda v: f"label_join({v}, 'j', '-', 'g', 'i')", inner)
         | st.builds(lambda q, v: f"histogram_quantile({q}, {v})", scalars, inner)
+        | st.builds(lambda q, v: f"histogram_quantiles({v}, 'q', {q}, 0.5)", scalars, inner)
         | st.builds(lambda q, v: f"histogram_fraction(0.2, {q}, {v})", scalars, inner)
     )
 

@@ -83,6 +83,21 @@ def test_the_fast_json_is_the_same_as_the_slow_one(expr: str, points: int) -> No
     assert json.loads(b"".join(result.json_slices(points))) == result.to_api()
 
 
+BYTES = [
+    r'"\xff"',
+    r"label_replace(up, 'a', '\xff', '', '')",
+    r"label_join(up, 'a', '\xff', 'host', 'host')",
+    r"absent(no{a='\xff'})",
+]
+
+
+@pytest.mark.parametrize("expr", BYTES)
+def test_bytes_that_are_no_utf8_leave_as_replacement_characters(expr: str) -> None:
+    result = instant(expr, HOSTS, 60_000)
+    assert "\ufffd" in b"".join(result.json_slices()).decode()
+    assert "\ufffd" in json.dumps(result.to_api(), ensure_ascii=False)
+
+
 def test_the_fast_json_of_a_matrix_with_holes() -> None:
     result = query_range("load", HOSTS, 0, 120_500, 20_100)
     assert json.loads(b"".join(result.json_slices(3))) == result.to_api()
@@ -363,6 +378,11 @@ TRAPS: list[tuple[str, list[tuple[dict[str, str], float]]]] = [
     ("sum without (cpu) (load{host='a'})", [({"host": "a"}, 7.0)]),
     ("timestamp(up{host='a'} offset 30s)", [({"host": "a"}, 0.0)]),
     ("timestamp(-up{host='a'})", [({"host": "a"}, 60.0)]),
+    ("load{cpu='1'} - ignoring(cpu) fill(10) up", [({"host": "a"}, 4.0), ({"host": "b"}, 9.0)]),
+    ("load{cpu='1'} - ignoring(cpu) fill_right(10) nothing", [({"host": "a"}, -5.0)]),
+    ("nothing / fill_left(0) up{host='a'}", [({"host": "a"}, 0.0)]),
+    ("limitk(1, load)", [({"__name__": "load", "host": "a", "cpu": "0"}, 2.0)]),
+    ("histogram_quantiles(load, 'q', 0.5)", []),
     ("label_replace(up{host='a'}, 'h', '${1}-$2$$', 'host', '(.)(x)?')", [
         ({"__name__": "up", "host": "a", "h": "a-$"}, 1.0)]),
 ]  # fmt: skip

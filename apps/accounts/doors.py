@@ -14,6 +14,7 @@ from django.db import models
 from django.http import Http404
 from rest_framework import authentication, exceptions, serializers, throttling
 from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -149,6 +150,8 @@ def explain(error: Exception, context: dict[str, Any]) -> Response | None:
     from rest_framework.views import set_rollback  # see the module's docstring
 
     set_rollback()
+    if (request := context.get("request")) is not None:  # a view that answers in another format refuses in JSON too
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
     return Response(body, status=code, headers=headers)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
@@ -54,6 +55,18 @@ def _metrics(by: Principal, scope: Scope) -> Answer:
     return Answer(200, exposition.render(by.scope), exposition.CONTENT_TYPE)
 
 
+def _serve(lane: Lane, by: Principal, scope: Scope) -> Answer:
+    """Serve, then give this thread's connection back to the pool, where a broken one is replaced.
+
+    Django does so at the end of its requests; here there is none, and a connection that a dead server has cut would
+    fail in its thread for ever.
+    """
+    try:
+        return lane.serve(by, scope)
+    finally:
+        connections.close_all()
+
+
 READ = frozenset({"GET", "HEAD"})
 ROUTES: dict[str, Lane] = {
     "/-/healthy": Lane(READ, None, _healthy),
@@ -92,11 +105,11 @@ class FastLane:
             return Answer(405, b'{"error": "This address answers GET only."}', "application/json")
         try:
             if lane.right is None:
-                return await asyncio.to_thread(lane.serve, fastauth.anonymous(scope), scope)
+                return await asyncio.to_thread(_serve, lane, fastauth.anonymous(scope), scope)
             by, refusal = await sync_to_async(fastauth.identify)(scope, lane.right)
             if refusal is not None:
                 return Answer(refusal.status, refusal.body, "application/json")
-            return await sync_to_async(lane.serve, thread_sensitive=False)(by, scope)
+            return await asyncio.to_thread(_serve, lane, by, scope)
         except Exception:
             import logging
 

@@ -169,7 +169,7 @@ def _over_time(query: Evaluator) -> Result:
 
 def _samples(query: Evaluator) -> Result:
     """The raw samples of a range vector at one time, as a matrix over the union of their timestamps."""
-    found = query.range_vector(query.expr, query.grid)
+    found = query.samples()
     ragged = found.ragged.between(found.ends.start - found.width, found.ends.start)
     times, column = np.unique(ragged.ts, return_inverse=True)
     query.check_cells(ragged.size, len(times))

@@ -38,6 +38,9 @@ from apps.promql.windows import Function
 
 Value: TypeAlias = Vec | Scalar | Text
 
+NOTES: Final = 50
+"""Warnings (or infos) of one query that are told one by one."""
+
 _LARGEST_COUNT: Final = 2.0**63
 
 _WINDOW: Final[dict[str, Function]] = {
@@ -134,17 +137,26 @@ class Evaluator:
 
     def value(self) -> Value:
         """The whole expression. QueryError, LimitError, DeadlineExceeded."""
-        read = {id(fetched): len(fetched.read().ts) for fetched in self.data.values()}
-        samples = sum(read.values())
-        if samples > self.limits.samples:
-            raise LimitError(f"the query reads {samples} samples, more than the limit of {self.limits.samples}")
+        self.admit()
         return self.eval(self.expr, self.grid)
+
+    def samples(self) -> RangeVector:
+        """The whole expression, where it is a range vector. QueryError, LimitError, DeadlineExceeded."""
+        self.admit()
+        return self.range_vector(self.expr, self.grid)
 
     # -- bounds and notes --------------------------------------------------------------------------------------
 
     def restart(self) -> None:
         """From now on the query may take its time."""
         self.deadline = None if self.limits.seconds is None else monotonic() + self.limits.seconds
+
+    def admit(self) -> None:
+        """Refuses a query that has read too much before anything is computed from it."""
+        read = {id(fetched): len(fetched.read().ts) for fetched in self.data.values()}
+        samples = sum(read.values())
+        if samples > self.limits.samples:
+            raise LimitError(f"the query reads {samples} samples, more than the limit of {self.limits.samples}")
 
     def check(self) -> None:
         if self.deadline is not None and monotonic() > self.deadline:
@@ -158,12 +170,15 @@ class Evaluator:
             )
 
     def warn(self, text: str, node: Expr) -> None:
-        line, column = position(self.text, node.start)
-        self.warnings[f"PromQL warning: {text} ({line}:{column})"] = None
+        self._note(self.warnings, "warning", text, node)
 
     def inform(self, text: str, node: Expr) -> None:
+        self._note(self.infos, "info", text, node)
+
+    def _note(self, notes: dict[str, None], kind: str, text: str, node: Expr) -> None:
         line, column = position(self.text, node.start)
-        self.infos[f"PromQL info: {text} ({line}:{column})"] = None
+        note = f"PromQL {kind}: {text} ({line}:{column})"
+        notes[note if len(notes) < NOTES else f"PromQL {kind}: there are more than these {NOTES}"] = None
 
     # -- nodes -------------------------------------------------------------------------------------------------
 

@@ -223,6 +223,13 @@ def test_limits_name_the_number_and_the_limit(limits: Limits, expr: str, says: s
     assert caught.value.kind == "execution"
 
 
+def test_raw_samples_are_limited_too() -> None:
+    with pytest.raises(LimitError, match="more than the limit of 3"):
+        instant("load[1h]", HOSTS, 120_000, limits=Limits(samples=3))
+    with pytest.raises(LimitError, match="values, more than"):
+        instant("load[1h]", HOSTS, 120_000, limits=Limits(cells=5))
+
+
 def test_a_query_that_runs_too_long_is_stopped() -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         instant("sum(up)", HOSTS, 0, limits=Limits(seconds=-1.0))
@@ -277,6 +284,12 @@ def test_warnings_and_infos_point_at_their_place() -> None:
         'PromQL warning: bucket label "le" is missing or has a malformed value of "x" for metric name "b" (1:25)',
     )
     assert {"warnings", "infos"} <= found.to_api().keys()
+
+
+def test_warnings_do_not_pile_up() -> None:
+    result = query_range("quantile(time(), up)", HOSTS, 2_000, 200_000, 1_000)
+    assert len(result.warnings) == 51
+    assert result.warnings[-1] == "PromQL warning: there are more than these 50"
 
 
 def test_the_stores_warnings_reach_the_answer() -> None:

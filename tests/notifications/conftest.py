@@ -84,3 +84,11 @@ def a_message(title: str = "Memory is high", **fields: Any) -> Message:
         **fields,
     }
     return Message(title=title, **values)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clockwork() -> None:
+    """Point Celery at the test run's own broker, as every process of the portal does."""
+    from monitoring_portal.celery import configure
+
+    configure()

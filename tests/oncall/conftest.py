@@ -99,3 +99,11 @@ class Night:
 @pytest.fixture
 def night(db: None) -> Night:
     return Night()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clockwork() -> None:
+    """Point Celery at the test run's own broker, as every process of the portal does."""
+    from monitoring_portal.celery import configure
+
+    configure()

@@ -1,0 +1,171 @@
+"""The API of contacts and deliveries under /api/v1/portal/: one verb, one answer. Secrets go in, never come out."""
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import mixins, pagination, serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import BaseRouter
+
+from apps.accounts.api import Needs
+from apps.accounts.models import User
+from apps.accounts.permissions import Right, principal_of
+from apps.core.secrets import Undecryptable
+from apps.notifications import configuration, services
+from apps.notifications.channels import kinds
+from apps.notifications.models import Contact, Delivery
+
+
+class ContactSerializer(serializers.ModelSerializer[Contact]):
+    """A contact as it is shown: secrets as a mask where there is one."""
+
+    owner = serializers.SlugRelatedField[User](slug_field="username", read_only=True)
+    settings = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Contact
+        fields = (
+            "id", "name", "kind", "settings", "enabled", "is_fallback", "owner", "origin",
+            "problem", "problem_at", "last_ok_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(OpenApiTypes.OBJECT)
+    def get_settings(self, contact: Contact) -> dict[str, Any]:
+        """Return what the channel's form holds."""
+        try:
+            stored = contact.secrets or {}
+        except Undecryptable:
+            stored = {}
+        try:
+            return configuration.shown(contact.channel, contact.config, stored)
+        except LookupError:
+            return dict(contact.config)
+
+
+class ContactInput(serializers.Serializer[Any]):
+    """What may be sent. In `settings` a secret that is left out, blank or masked stays; null removes it."""
+
+    name = serializers.CharField(max_length=100)
+    kind = serializers.ChoiceField(choices=kinds())
+    settings = serializers.DictField(required=False)
+    enabled = serializers.BooleanField(required=False)
+    is_fallback = serializers.BooleanField(required=False)
+    owner = serializers.SlugRelatedField[User](
+        slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
+    )
+
+
+class DeliverySerializer(serializers.ModelSerializer[Delivery]):
+    """One message to one contact: who was told what, when, by which provider id."""
+
+    class Meta:
+        model = Delivery
+        fields = (
+            "id", "key", "contact", "contact_name", "kind", "purpose", "state", "message", "created_at", "due_at",
+            "attempts", "finished_at", "error", "provider_id",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Contact]):
+    """Contacts: configured channels that messages go to."""
+
+    queryset = Contact.objects.select_related("owner").order_by("name")
+    serializer_class = ContactSerializer
+    permission_classes = (Needs(Right.READ, Right.ADMINISTER),)
+
+    @extend_schema(request=ContactInput, responses={201: ContactSerializer})
+    def create(self, request: Request) -> Response:
+        """Make a contact."""
+        form = ContactInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        values = form.validated_data
+        contact = services.save_contact(
+            by=principal_of(request),
+            now=timezone.now(),
+            name=values["name"],
+            kind=values["kind"],
+            values=values.get("settings", {}),
+            enabled=values.get("enabled", True),
+            is_fallback=values.get("is_fallback", False),
+            owner=values.get("owner"),
+        )
+        return Response(self.get_serializer(contact).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=ContactInput, responses=ContactSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change what is sent; settings are merged with those it has."""
+        contact = self.get_object()
+        form = ContactInput(data=request.data, partial=True)
+        form.is_valid(raise_exception=True)
+        values = form.validated_data
+        contact = services.save_contact(
+            by=principal_of(request),
+            now=timezone.now(),
+            contact=contact,
+            name=values.get("name", contact.name),
+            kind=values.get("kind", contact.kind),
+            values={**contact.config, **values.get("settings", {})},
+            enabled=values.get("enabled", contact.enabled),
+            is_fallback=values.get("is_fallback", contact.is_fallback),
+            owner=values.get("owner", contact.owner),
+        )
+        return Response(self.get_serializer(contact).data)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Delete a contact; the record of what it was told stays."""
+        services.delete_contact(by=principal_of(request), contact=self.get_object(), now=timezone.now())
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(request=None, responses={202: DeliverySerializer})
+    @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
+    def test(self, request: Request, pk: str) -> Response:
+        """Send a test message; what becomes of it stands on the delivery within seconds."""
+        delivery = services.send_test(by=principal_of(request), contact=self.get_object(), now=timezone.now())
+        return Response(DeliverySerializer(delivery).data, status=status.HTTP_202_ACCEPTED)
+
+
+class NewestFirst(pagination.CursorPagination):
+    """Pages of a table that only grows, without counting it."""
+
+    ordering = "-id"
+    page_size = 100
+    page_size_query_param = "limit"
+    max_page_size = 1000
+
+
+FILTERS = ("contact", "state", "purpose", "kind")
+
+
+@extend_schema(parameters=[OpenApiParameter(name, str) for name in FILTERS])
+class DeliveryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Delivery]):
+    """The delivery log, newest first; filters are exact."""
+
+    queryset = Delivery.objects.all()
+    serializer_class = DeliverySerializer
+    permission_classes = (Needs(Right.READ),)
+    pagination_class = NewestFirst
+
+    def get_queryset(self) -> QuerySet[Delivery]:
+        """Return what was asked for; who sees only some labels sees no messages, which may be about any."""
+        if principal_of(self.request).scope.matchers:
+            return super().get_queryset().none()
+        asked = {name: self.request.query_params[name] for name in FILTERS if name in self.request.query_params}
+        try:
+            return super().get_queryset().filter(**asked)
+        except ValueError:
+            raise ValidationError({"contact": "Give the number of the contact."}) from None
+
+
+def register(router: BaseRouter) -> None:
+    """Add this room's endpoints to /api/v1/portal/."""
+    router.register("contacts", ContactViewSet, basename="contact")
+    router.register("deliveries", DeliveryViewSet, basename="delivery")

@@ -158,13 +158,29 @@ def _at_once(query: Evaluator) -> Result:
 
 def _over_time(query: Evaluator) -> Result:
     """The answer at all steps, sorted by labels."""
-    value = query.value()
-    if isinstance(value, Scalar):
-        return _result(query, "matrix", _row(value, query.grid.n))
-    if isinstance(value, Text):
-        raise ParseError('invalid expression type "string" for range query')
-    vec = _finished(value)
+    rows: list[Vec] = []
+    for value in query.parts():
+        if isinstance(value, Text):
+            raise ParseError('invalid expression type "string" for range query')
+        rows.append(_row(value, len(value.v)) if isinstance(value, Scalar) else _finished(value))
+        query.check_cells(max(part.size for part in rows), query.grid.n)
+    vec = rows[0] if len(rows) == 1 else _side_by_side(rows, query)
     return _result(query, "matrix", vec.take(vec.labels.order()))
+
+
+def _side_by_side(parts: Sequence[Vec], query: Evaluator) -> Vec:
+    """One vector over all steps from vectors over some of them; within each, label sets are distinct."""
+    together = Labels.concat([part.labels for part in parts])
+    first, row = together.group()
+    query.check_cells(len(first), query.grid.n)
+    v = np.zeros((len(first), query.grid.n))
+    ok = np.zeros(v.shape, dtype=np.bool_)
+    series = steps = 0
+    for part in parts:
+        here = (row[series : series + part.size], slice(steps, steps + part.v.shape[1]))
+        v[here], ok[here] = part.v, part.ok
+        series, steps = series + part.size, steps + part.v.shape[1]
+    return Vec(together.take(first), v, ok, np.zeros(len(first), dtype=np.bool_))
 
 
 def _samples(query: Evaluator) -> Result:

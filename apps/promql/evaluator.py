@@ -1,6 +1,6 @@
 """Evaluates one expression on one grid, node by node, every node for all steps at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import isnan
@@ -38,6 +38,8 @@ from apps.promql.windows import Function
 
 Value: TypeAlias = Vec | Scalar | Text
 
+PART_CELLS: Final = 4_000_000
+"""Series x steps evaluated at once: 32 MB a matrix. A longer query is evaluated in parts of its steps."""
 NOTES: Final = 50
 """Warnings (or infos) of one query that are told one by one."""
 
@@ -97,6 +99,10 @@ class Fetched:
             raise self._answer
         return self._answer
 
+    def cut(self, tmin: int, tmax: int) -> "Fetched":
+        """The samples with tmin < ts <= tmax."""
+        return Fetched(self.read().between(tmin, tmax))
+
     def live(self) -> Ragged:
         """Without staleness markers, as range functions see it."""
         if self._live is None:
@@ -139,6 +145,23 @@ class Evaluator:
         """The whole expression. QueryError, LimitError, DeadlineExceeded."""
         self.admit()
         return self.eval(self.expr, self.grid)
+
+    def parts(self) -> Iterator[Value]:
+        """The whole expression, some steps at a time, so that no matrix needs much memory."""
+        self.admit()
+        whole = self.data
+        largest = max((fetched.read().size for fetched in whole.values()), default=0)
+        steps = max(1, PART_CELLS // max(1, largest))
+        if self.grid.n <= steps:
+            yield self.eval(self.expr, self.grid)
+            return
+        for grid in self.grid.parts(steps):
+            wanted = needs(self.expr, grid, self.clock, self.limits.subquery_steps)
+            self.data = {
+                need.node: whole[need.node].cut(need.request.tmin, need.request.tmax) for need in wanted
+            }  # fmt: skip
+            yield self.eval(self.expr, grid)
+        self.data = whole
 
     def samples(self) -> RangeVector:
         """The whole expression, where it is a range vector. QueryError, LimitError, DeadlineExceeded."""

@@ -1,6 +1,6 @@
 """The shapes in which samples and results travel: ragged samples, matrices with a presence mask, time grids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,8 +25,8 @@ class Ragged:
     """Samples of S series, one series after the other.
 
     ts int64[N] milliseconds, strictly increasing within a series; v float64[N]; series i owns off[i]:off[i + 1]
-    of int64[S + 1]. `clock` int64[S], when the store knows it, is equal for series whose timestamp vectors are
-    equal (and only for them): window bounds are then computed once per clock.
+    of int64[S + 1]. `clock` int64[S], when the store knows it, is equal only for series whose timestamp vectors
+    are equal: window bounds are then computed once per clock.
     """
 
     labels: Labels
@@ -89,7 +89,9 @@ class Ragged:
         if len(self.ts) and tmin < int(self.ts.min()) and int(self.ts.max()) <= tmax:
             kept = self
         else:
-            kept = self.keep((self.ts > tmin) & (self.ts <= tmax))
+            cut = self.keep((self.ts > tmin) & (self.ts <= tmax))
+            # Equal timestamps stay equal when all are cut at the same times.
+            kept = Ragged(cut.labels, cut.ts, cut.v, cut.off, cut.warnings, self.clock)
         alive = np.flatnonzero(kept.counts)
         return kept if len(alive) == kept.size else kept.take(alive)
 
@@ -143,6 +145,11 @@ class Grid:
     @property
     def end(self) -> int:
         return self.start + self.step * (self.n - 1)
+
+    def parts(self, most: int) -> Iterator["Grid"]:
+        """The grid in pieces of at most that many steps."""
+        for first in range(0, self.n, most):
+            yield Grid(self.start + first * self.step, self.step, min(most, self.n - first))
 
     def times(self) -> Times:
         return np.arange(self.n, dtype=np.int64) * self.step + self.start

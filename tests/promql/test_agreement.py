@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apps.promql import evaluator
 from apps.promql.engine import Limits, Result, instant, query_range
 from apps.promql.errors import PromQLError
 from apps.promql.parser import parse
@@ -116,3 +118,26 @@ def test_a_step_of_a_range_query_is_the_instant_answer(query: str, at: int, step
     got = rows(over_time, 2)
     assert got.keys() == wanted.keys()
     np.testing.assert_allclose([got[key] for key in wanted], list(wanted.values()), rtol=1e-6, atol=1e-9)
+
+
+def test_a_query_in_parts_gives_what_it_gives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    @given(QUERIES, st.sampled_from([100_000, 133_337]), st.sampled_from([5_000, 7_777]), st.sampled_from([1, 30, 45]))
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def check(query: str, start: int, step: int, cells: int) -> None:
+        answers: list[Result | PromQLError] = []
+        for limit in (10**9, cells):
+            monkeypatch.setattr(evaluator, "PART_CELLS", limit)
+            try:
+                answers.append(query_range(query, SOURCE, start, start + 10 * step, step, limits=LIMITS))
+            except PromQLError as error:
+                answers.append(error)
+        at_once, in_parts = answers
+        if isinstance(at_once, PromQLError) or isinstance(in_parts, PromQLError):
+            assert type(at_once) is type(in_parts)
+            return
+        assert in_parts.labels.dicts() == at_once.labels.dicts()
+        assert in_parts.ok.tolist() == at_once.ok.tolist()
+        np.testing.assert_allclose(in_parts.v[at_once.ok], at_once.v[at_once.ok], rtol=1e-6, atol=1e-9)
+        assert set(in_parts.warnings) == set(at_once.warnings)
+
+    check()

@@ -7,20 +7,14 @@ from rest_framework.routers import DefaultRouter
 from apps.accounts import api as accounts
 from apps.alerting import api as alerting
 from apps.dashboards import facade
+from apps.notifications import api as notifications
+from apps.oncall import api as oncall
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting):
+for room in (accounts, alerting, notifications, oncall):
     room.register(router)
-try:  # scaffolding until both rooms have their API
-    from apps.notifications import api as notifications
-    from apps.oncall import api as oncall
-
-    notifications.register(router)
-    oncall.register(router)
-except ImportError:
-    pass
 
 urlpatterns = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),

@@ -9,6 +9,7 @@ import django_stubs_ext
 import environ
 import youplot
 
+from apps.dashboards.admin_theme import UNFOLD as UNFOLD  # noqa: PLC0414  a setting
 from monitoring_portal import environment as env
 
 django_stubs_ext.monkeypatch()
@@ -56,13 +57,6 @@ INSTALLED_APPS = [
     "apps.dashboards",
     "monitoring_portal",
 ]
-INSTALLED_APPS = [  # scaffolding while the rooms are built; goes with the last of them
-    app for app in INSTALLED_APPS if not app.startswith("apps.") or (ROOT / app.replace(".", "/") / "apps.py").exists()
-]
-try:
-    from apps.dashboards.admin_theme import UNFOLD as UNFOLD
-except ImportError:
-    UNFOLD = {}
 MIDDLEWARE = [
     "apps.metrics.middleware.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
@@ -75,8 +69,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
-if not (ROOT / "apps/metrics/middleware.py").exists():
-    MIDDLEWARE = MIDDLEWARE[1:]
 ROOT_URLCONF = "monitoring_portal.urls"
 ASGI_APPLICATION = "monitoring_portal.asgi.application"
 TEMPLATES = [
@@ -130,7 +122,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 CELERY_BROKER_URL = redis_database(0, celery=True)
 
 # --- People -----------------------------------------------------------------------------------------------------
-AUTH_USER_MODEL = "accounts.User" if (ROOT / "apps/accounts/apps.py").exists() else "auth.User"
+AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},

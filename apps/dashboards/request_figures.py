@@ -153,7 +153,9 @@ def _spread(start: int, end: int, single: Floats, *, scope: Scope) -> dict[str, 
     else:
         bounds = np.array([float(d.get("le", "nan").replace("+Inf", "inf")) for d in buckets.labels.dicts()])
         edges = np.unique(bounds)
-        cumulated = np.bincount(np.searchsorted(edges, bounds[grown.row]), weights=grown.amount, minlength=len(edges))
+        cumulated: Floats = np.bincount(
+            np.searchsorted(edges, bounds[grown.row]), weights=grown.amount, minlength=len(edges)
+        ).astype(np.float64)
         cumulated = cumulated + np.searchsorted(np.sort(single), edges, side="right").astype(np.float64)
         p95, p99 = (_quantile(q, edges, cumulated) for q in (0.95, 0.99))
         extremes = []

@@ -51,6 +51,10 @@ def contact(**values: Any) -> Any:
     return notifications.save_contact(by=Principal.system("test"), **given)
 
 
+def policy() -> Any:
+    return oncall.save_policy(by=Principal.system("test"), name="Night", steps=STEPS)
+
+
 def new_rule() -> Any:
     from apps.alerting.models import AlertRule
 
@@ -147,6 +151,16 @@ Call = tuple[str, Any]
 WRITES: dict[str, Callable[[], Call]] = {
     "POST tokens/": lambda: (f"{V1}/tokens/", {"name": "t", "scopes": ["read"]}),
     "POST tokens/<str:pk>/revoke/": lambda: (f"{V1}/tokens/{make('accounts.token').pk}/revoke/", {}),
+    "POST contacts/": lambda: (f"{V1}/contacts/", {"name": "Hook", "kind": "webhook", "settings": WEBHOOK}),
+    "PATCH contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", {"name": "Hooks"}),
+    "DELETE contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", None),
+    "POST contacts/<str:pk>/test/": lambda: (f"{V1}/contacts/{contact().pk}/test/", {}),
+    "POST policies/": lambda: (f"{V1}/policies/", {"name": "Night", "steps": STEPS}),
+    "PATCH policies/<str:pk>/": lambda: (f"{V1}/policies/{policy().pk}/", {"description": "Nights."}),
+    "DELETE policies/<str:pk>/": lambda: (f"{V1}/policies/{make('oncall.policy').pk}/", None),
+    "POST routes/": lambda: (f"{V1}/routes/", {"name": "web", "matchers": ["service=web"]}),
+    "PATCH routes/<str:pk>/": lambda: (f"{V1}/routes/{make('oncall.route', name='x').pk}/", {"name": "y"}),
+    "DELETE routes/<str:pk>/": lambda: (f"{V1}/routes/{make('oncall.route', name='x').pk}/", None),
     "POST rules/": lambda: (
         f"{V1}/rules/",
         {"slug": "hot", "name": "Hot", "group": "g", "expression": "up", "levels": LEVELS},

@@ -12,7 +12,7 @@ from monitoring_portal import backoff, embedded, launcher, supervisor
 
 def test_the_path_of_a_socket_is_always_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("deep" * 40)
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: str(long))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(long))
     folder = embedded.socket_folder(long / "data")
     assert len(os.fsencode(folder / embedded.POSTGRES_SOCKET)) <= embedded.LONGEST_SOCKET_PATH
 

@@ -47,7 +47,7 @@ def interpreter(account: embedded.Account, home: Path) -> tuple[str, dict[str, s
     copied = home / "python" / program.relative_to(Path(sys.base_prefix).resolve())
     become = ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
     found = {"LD_LIBRARY_PATH": str(home / "python" / "lib")}  # Else a shared libpython of the system would answer.
-    asked = [*become, copied, "-c", "import ssl, sys; print(sys.version)"]
+    asked = [*become, str(copied), "-c", "import ssl, sys; print(sys.version)"]
     said = subprocess.run(asked, capture_output=True, text=True, check=False, cwd="/", env={**os.environ, **found})
     return (str(copied), found) if said.stdout.strip() == sys.version else None
 

@@ -30,8 +30,8 @@ DEPLOYED = {
 }
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
 STEPS: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
-    ("format", (str(BIN / "ruff"), "format", "--check", "."), {}),
-    ("lint", (str(BIN / "ruff"), "check", "."), {}),
+    ("format", (str(BIN / "ruff"), "format", "--check", ".", "portal"), {}),
+    ("lint", (str(BIN / "ruff"), "check", ".", "portal"), {}),
     ("types", (str(BIN / "mypy"), "."), {}),
     ("contracts", (str(BIN / "lint-imports"),), {}),
     ("deployment", (*MANAGE, "check", "--deploy", "--fail-level", "WARNING"), DEPLOYED),

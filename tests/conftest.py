@@ -38,9 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """Processes remember series, rows and tokens; between tests the tables are emptied under this one."""
-    from apps.metrics import catalog, registry, storage
+    from apps.metrics import catalog, registry, storage, young
 
-    for memory in (registry, catalog, storage):
+    for memory in (registry, catalog, storage, young):
         memory.forget()
 
 

@@ -52,6 +52,9 @@ class Part(Protocol):
     def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
         """Write the samples of the k-th row at starts[k]… of the result."""
 
+    def ranks(self) -> Int64 | None:
+        """The rank of each sample, in the order of the rows; None when all have the piece's."""
+
 
 class BlockPart:
     """The samples with tmin < ts <= tmax of the wanted series of one block."""
@@ -110,9 +113,12 @@ class BlockPart:
         source = places[at_chunk] + view.off[self.chosen] - first[at_chunk] + skipped
         v[target] = values[steps + np.repeat(source, counts)]
 
+    def ranks(self) -> None:
+        return None
+
 
 class BatchPart:
-    """The samples with tmin < ts <= tmax of the wanted series of one batch, equal instants still in it."""
+    """The samples with tmin < ts <= tmax of the wanted series of a batch or a run; a batch may repeat an instant."""
 
     __slots__ = ("clock", "columns", "counts", "index", "rows")
 
@@ -145,6 +151,10 @@ class BatchPart:
         ts[target] = self._picked(self.columns.ts)
         v[target] = self.columns.v if self.index is None else self.columns.v[self.index]
 
+    def ranks(self) -> Int64 | None:
+        rank = self.columns.rank
+        return None if rank is None else self._picked(rank)
+
 
 def _mix(ts: Int64) -> UInt64:
     return vector_hashes(ts, np.arange(len(ts) + 1, dtype=np.int64), SALT)
@@ -162,7 +172,7 @@ def _sparse(columns: Columns, wanted: Wanted) -> Int64:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Something stored: a block's View or a batch's Columns, with its rank and earliest instant (ms)."""
+    """Something stored: a block's View or batches' Columns (whose ranks add to it), and its earliest instant (ms)."""
 
     rank: int
     t_min: int
@@ -257,7 +267,11 @@ def _mended(
         length = part.counts[mine]
         begin = local[position[part.rows[mine]]] + before[mine]
         place = offsets(length)
-        rank[np.arange(place[-1], dtype=np.int64) + np.repeat(begin - place[:-1], length)] = number
+        steps = np.arange(place[-1], dtype=np.int64)
+        own = part.ranks()
+        if own is not None:
+            own = own[steps + np.repeat(offsets(part.counts)[mine] - place[:-1], length)]
+        rank[steps + np.repeat(begin - place[:-1], length)] = number if own is None else number + own
     owner = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
     order = np.lexsort((rank, ts[index], owner))
     sorted_ts = ts[index][order]

@@ -49,28 +49,17 @@ class Catalog:
         self._pending: dict[int, dict[int, dict[str, str]]] = {}
         self._seen: dict[int, set[int]] = {}
 
-    def find(self, cur: "psycopg.Cursor[Any]", matchers: Sequence[Matcher]) -> Found:
-        """All series whose labels every matcher accepts, series committed before this call included."""
+    def find_many(self, cur: "psycopg.Cursor[Any]", wanted: Sequence[Sequence[Matcher]]) -> list[Found]:
+        """For each of several matcher lists the series that it accepts, those committed before this call included."""
         with self._lock:
             self._refresh(cur)
-            metrics = self._candidates(matchers)
-            self._load(cur, metrics)
-            known = [(ident, self._merged(ident)) for ident in metrics]
-        rest = [matcher for matcher in matchers if matcher.name != NAME]
-        hits = []
-        for ident, series in known:
-            if not rest:
-                hits.append((ident, series.ids, series.labels))
-                continue
-            rows = np.flatnonzero(matching(series.labels, rest))
-            if len(rows):
-                hits.append((ident, series.ids[rows], series.labels.take(rows)))
-        hits = [hit for hit in hits if len(hit[1])]
-        if not hits:
-            return Found(np.zeros(0, dtype=np.int64), Labels.empty(), 0, 0)
-        idents = [ident for ident, _, _ in hits]
-        ids = np.concatenate([ids for _, ids, _ in hits])
-        return Found(ids, Labels.concat([labels for _, _, labels in hits]), min(idents), max(idents))
+            metrics = [self._candidates(matchers) for matchers in wanted]
+            self._load(cur, {ident for idents in metrics for ident in idents})
+            series = {ident: self._merged(ident) for idents in metrics for ident in idents}
+        return [
+            _matching(matchers, [(ident, series[ident]) for ident in idents])
+            for matchers, idents in zip(wanted, metrics, strict=True)
+        ]
 
     def names(self, cur: "psycopg.Cursor[Any]") -> list[str]:
         """Every metric name that has had a series, sorted."""
@@ -118,7 +107,7 @@ class Catalog:
                 self._by_id[ident] = name
                 self._names[name] = ident
 
-    def _load(self, cur: "psycopg.Cursor[Any]", metrics: Sequence[int]) -> None:
+    def _load(self, cur: "psycopg.Cursor[Any]", metrics: Iterable[int]) -> None:
         """Read whole metrics that were not asked for before."""
         missing = [ident for ident in metrics if ident not in self._loaded]
         if not missing:
@@ -145,6 +134,26 @@ class Catalog:
         merged = MetricSeries(np.concatenate([known.ids, ids]), Labels.concat([known.labels, labels]))
         self._loaded[metric] = merged
         return merged
+
+
+def _matching(matchers: Sequence[Matcher], metrics: Sequence[tuple[int, MetricSeries]]) -> Found:
+    """The series of these metrics that the matchers accept (their names already are)."""
+    rest = [matcher for matcher in matchers if matcher.name != NAME]
+    hits = []
+    for ident, series in metrics:
+        ids, labels = series.ids, series.labels
+        if rest:
+            mask = matching(labels, rest)
+            if not mask.all():
+                rows = np.flatnonzero(mask)
+                ids, labels = ids[rows], labels.take(rows)
+        if len(ids):
+            hits.append((ident, ids, labels))
+    if not hits:
+        return Found(np.zeros(0, dtype=np.int64), Labels.empty(), 0, 0)
+    idents = [ident for ident, _, _ in hits]
+    ids = np.concatenate([ids for _, ids, _ in hits])
+    return Found(ids, Labels.concat([labels for _, _, labels in hits]), min(idents), max(idents))
 
 
 _catalogs: dict[str, Catalog] = {}

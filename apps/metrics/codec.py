@@ -66,11 +66,13 @@ class Columns:
     """Samples as three columns of one length: series int64[N] ids, ts int64[N] ms, v float64[N].
 
     As decoded from a batch they are sorted by series and time; of equal (series, ts) the last one counts.
+    rank int64[N], where samples of several batches are together, tells them apart: the higher one wins.
     """
 
     series: Int64
     ts: Int64
     v: Float64
+    rank: Int64 | None = None
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -146,22 +148,25 @@ def decode_batch(data: bytes) -> Columns:
     return columns
 
 
-def decode_batches(rows: Sequence[bytes]) -> tuple[Columns, dict[int, str]]:
-    """(the samples of all sound rows one after the other, why others are damaged by position)."""
+def decode_batches(rows: Sequence[bytes]) -> tuple[Columns, list[int | str]]:
+    """(the samples of all sound rows one after the other; of each row its number of samples, or what is wrong)."""
     opened = []
-    damaged = {}
-    for position, data in enumerate(rows):
+    counts: list[int | str] = []
+    for data in rows:
         try:
-            opened.append(_opened(data))
+            plain, count = _opened(data)
         except Corrupt as error:
-            damaged[position] = str(error)
+            counts.append(str(error))
+        else:
+            counts.append(count)
+            opened.append((plain, count))
     columns = empty_columns(sum(count for _, count in opened))
     at = 0
     for plain, count in opened:
         part = slice(at, at + count)
         _decode_into(plain, Columns(columns.series[part], columns.ts[part], columns.v[part]))
         at += count
-    return columns, damaged
+    return columns, counts
 
 
 def empty_columns(count: int) -> Columns:

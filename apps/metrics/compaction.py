@@ -103,12 +103,12 @@ def compact_log(*, now: datetime) -> int:
             return 0
         cur.execute(_READ_LOG, [ROUND_SAMPLES], binary=True)
         rows = cur.fetchall()
-        samples, damaged = decode_batches([payload for _, payload in rows])
-        for position, reason in damaged.items():
-            ident = rows[position][0]
+        samples, counts = decode_batches([payload for _, payload in rows])
+        damaged = {row[0]: found for row, found in zip(rows, counts, strict=True) if isinstance(found, str)}
+        for ident, reason in damaged.items():
             log.error("Batch %s is damaged (%s) and stays in the log; `manage.py store check` lists it.", ident, reason)
-        storage.mark_bad(0, [rows[position][0] for position in damaged], now)
-        taken = [ident for position, (ident, _) in enumerate(rows) if position not in damaged]
+        storage.mark_bad(0, list(damaged), now)
+        taken = [ident for ident, _ in rows if ident not in damaged]
         if not taken:
             return 0
         _write_rounds(cur, samples, now)

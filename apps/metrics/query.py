@@ -3,20 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import psycopg
 from django.utils import timezone
+from numpy.typing import NDArray
 
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.core.telemetry import Counter
-from apps.metrics import catalog, storage
-from apps.metrics.assembly import Damaged, Piece, Wanted, assemble, without_buried
+from apps.metrics import catalog, storage, young
+from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, without_buried
 from apps.metrics.catalog import Found
-from apps.metrics.codec import Columns, Corrupt, View, decode_batch, offsets
+from apps.metrics.codec import Corrupt, View, offsets
 from apps.metrics.models import CollectionSwitch, Series
-from apps.metrics.storage import Range, Snapshot, Stored
+from apps.metrics.storage import BlockRow, Range
+from apps.metrics.young import Gone, Run
 from apps.promql import engine
 from apps.promql.errors import PromQLError
 from apps.promql.labels import NAME, STRINGS, Labels
@@ -45,11 +48,8 @@ def select_many(requests: Sequence[Request], *, scope: Scope = EVERYTHING) -> li
     """The answers to several requests, all of one moment."""
     narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
     with storage.cursor() as cur:
-        known = catalog.current()
-        asked = []
-        for request in requests:
-            found = known.find(cur, (*request.matchers, *narrowed))
-            asked.append((request, found))
+        answers = catalog.current().find_many(cur, [(*request.matchers, *narrowed) for request in requests])
+        asked = list(zip(requests, answers, strict=True))
         needs = [_bounds(request, found) for request, found in asked if len(found.ids)]
         if not needs:
             return [Ragged.empty() for _ in requests]
@@ -69,12 +69,45 @@ def _bounds(request: Request, found: Found) -> Range:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The rows of one snapshot with what could be decoded of them, and what was wrong with the others."""
+class _Damage:
+    """A stored row that cannot be decoded: where its samples are, how many, and why."""
 
-    snapshot: Snapshot
-    bodies: Mapping[tuple[int, int], View | Columns]
-    damaged: Mapping[tuple[int, int], str]
+    name: str
+    t_min: int
+    t_max: int
+    series_min: int
+    series_max: int
+    samples: int
+    reason: str
+
+    def concerns(self, bounds: Range) -> bool:
+        return (
+            self.t_max > bounds.tmin
+            and self.t_min <= bounds.tmax
+            and self.series_max >= bounds.series_min
+            and self.series_min <= bounds.series_max
+        )
+
+    def __str__(self) -> str:
+        begin, end = (f"{_moment(ms):%Y-%m-%d %H:%M:%S}" for ms in (self.t_min, self.t_max))
+        return (
+            f"{self.samples} samples between {begin} and {end} UTC are missing: {self.name} is damaged "
+            f"({self.reason}). Restore it from a backup; `manage.py store check` lists all damage."
+        )
+
+
+def _damage(kind: str, row: Any, reason: str) -> _Damage:
+    return _Damage(f"{kind} {row.id}", row.t_min, row.t_max, row.series_min, row.series_max, row.samples, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What one snapshot holds for some requests, decoded as far as it could be."""
+
+    blocks: Sequence[tuple[BlockRow, View]]
+    runs: Sequence[Run]
+    damage: Sequence[_Damage]
+    tombstones: Sequence[Tombstone]
 
 
 def _load(cur: "psycopg.Cursor[Any]", needs: Sequence[Range]) -> _Loaded:
@@ -89,72 +122,81 @@ def _load(cur: "psycopg.Cursor[Any]", needs: Sequence[Range]) -> _Loaded:
     )
     for _ in range(ATTEMPTS):
         seen = storage.snapshot(cur, union)
-        rows = [row for row in seen.rows if any(row.may_hold(need) for need in needs)]
-        bodies = storage.cache().get([row.key for row in rows])
-        missing = [row for row in rows if row.key not in bodies]
-        new, damaged = _fetched(cur, missing)
-        if len(new) + len(damaged) == len(missing):
-            storage.cache().put(new)
-            return _Loaded(Snapshot(tuple(rows), seen.tombstones), {**bodies, **new}, damaged)
+        rows = [row for row in seen.blocks if any(row.may_hold(need) for need in needs)]
+        try:
+            views, damage = _blocks(cur, rows)
+            runs, more = _runs(cur, seen.young, union)
+        except Gone:
+            continue
+        return _Loaded([(row, views[row.id]) for row in rows if row.id in views], runs, damage + more, seen.tombstones)
     raise Outrun("The store was being rewritten faster than it could be read; try again.")
 
 
-def _fetched(
-    cur: "psycopg.Cursor[Any]", rows: Sequence[Stored]
-) -> tuple[dict[tuple[int, int], View | Columns], dict[tuple[int, int], str]]:
-    """The decoded rows, and why others could not be; rows that are gone are in neither."""
-    bodies: dict[tuple[int, int], View | Columns] = {}
-    damaged: dict[tuple[int, int], str] = {}
-    for kind in (0, 1):
-        for ident, *parts in storage.fetch(cur, kind, [row.id for row in rows if row.kind == kind]):
-            try:
-                bodies[kind, ident] = View(*parts) if kind else decode_batch(parts[0])
-            except Corrupt as error:
-                damaged[kind, ident] = str(error)
-    unmarked = {row.key for row in rows if not row.bad} & damaged.keys()
-    for kind in (0, 1):
-        ids = [ident for found, ident in unmarked if found == kind]
-        if ids:
-            DAMAGED.inc(len(ids))
-            storage.mark_bad(kind, ids, timezone.now())
-    return bodies, damaged
+def _blocks(cur: "psycopg.Cursor[Any]", rows: Sequence[BlockRow]) -> tuple[dict[int, View], list[_Damage]]:
+    """(the blocks by id, the damaged ones); raises Gone."""
+    views = storage.cache().get([row.id for row in rows])
+    missing = {row.id: row for row in rows if row.id not in views}
+    fetched = storage.fetch(cur, 1, list(missing))
+    if len(fetched) != len(missing):
+        raise Gone
+    new: dict[int, View] = {}
+    damage = {}
+    for ident, directory, payload, crc in fetched:
+        try:
+            new[ident] = View(directory, payload, crc)
+        except Corrupt as error:
+            damage[ident] = _damage("block", missing[ident], str(error))
+    _mark(1, [ident for ident in damage if not missing[ident].bad])
+    storage.cache().put(new)
+    return {**views, **new}, list(damage.values())
+
+
+def _runs(cur: "psycopg.Cursor[Any]", rows: NDArray[Any], bounds: Range) -> tuple[Sequence[Run], list[_Damage]]:
+    """(the young samples, the damaged young rows); raises Gone. Nothing when none is of that time."""
+    if not ((rows["t_max"] > bounds.tmin) & (rows["t_min"] <= bounds.tmax)).any():
+        return (), []
+    fetch = partial(storage.fetch, cur, 0)
+    runs, damaged = young.held().read(rows["id"], rows["samples"], fetch)
+    if not damaged:
+        return runs, []
+    listed = {int(row["id"]): row for row in rows[np.isin(rows["id"], list(damaged))]}
+    _mark(0, [ident for ident, row in listed.items() if not row["bad"]])
+    return runs, [_damage("batch", row.view(np.recarray), damaged[ident]) for ident, row in listed.items()]
+
+
+def _mark(kind: int, new: Sequence[int]) -> None:
+    if new:
+        DAMAGED.inc(len(new))
+        storage.mark_bad(kind, new, timezone.now())
 
 
 def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
     bounds = _bounds(request, found)
-    rows = [row for row in loaded.snapshot.rows if row.may_hold(bounds)]
-    problems = {row.key: loaded.damaged[row.key] for row in rows if row.key in loaded.damaged}
-    pieces = {
-        row.key: Piece(row.order, row.t_min, loaded.bodies[row.key], row.name)
-        for row in rows
-        if row.key in loaded.bodies
-    }
+    damage = [str(one) for one in loaded.damage if one.concerns(bounds)]
+    pieces = [
+        Piece(row.round, row.t_min, view, f"block {row.id}") for row, view in loaded.blocks if row.may_hold(bounds)
+    ]
+    pieces += [
+        Piece(storage.YOUNG, run.t_min, run.columns, "young rows")
+        for run in loaded.runs
+        if run.t_max > bounds.tmin and run.t_min <= bounds.tmax
+    ]
     wanted = Wanted.of(found.ids)
     while True:
         try:
-            got = assemble(wanted, list(pieces.values()), request.tmin, request.tmax)
+            got = assemble(wanted, pieces, request.tmin, request.tmax)
             break
         except Damaged as error:
-            key = next(key for key, piece in pieces.items() if piece is error.piece)
-            problems[key] = error.reason
-            del pieces[key]
-    got = without_buried(got, found.ids, loaded.snapshot.tombstones)
-    warnings = tuple(_warning(row, problems[row.key]) for row in rows if row.key in problems)
+            pieces.remove(error.piece)
+            row = next(row for row, _ in loaded.blocks if f"block {row.id}" == error.piece.name)
+            damage.append(str(_damage("block", row, error.reason)))
+    got = without_buried(got, found.ids, loaded.tombstones)
     labels = found.labels
     counts = np.diff(got.off)
     if not counts.all():
         some = np.flatnonzero(counts)
-        labels = labels.take(some)
-        return Ragged(labels, got.ts, got.v, offsets(counts[some]), warnings, got.clock[some])
-    return Ragged(labels, got.ts, got.v, got.off, warnings, got.clock)
-
-
-def _warning(row: Stored, reason: str) -> str:
-    begin, end = (f"{_moment(ms):%Y-%m-%d %H:%M:%S}" for ms in (row.t_min, row.t_max))
-    return (
-        f"{row.samples} samples between {begin} and {end} UTC are missing: {row.name} is damaged ({reason}). "
-        "Restore it from a backup; `manage.py store check` lists all damage."
-    )
+        return Ragged(labels.take(some), got.ts, got.v, offsets(counts[some]), tuple(damage), got.clock[some])
+    return Ragged(labels, got.ts, got.v, got.off, tuple(damage), got.clock)
 
 
 def _moment(ms: int) -> datetime:
@@ -206,7 +248,7 @@ def metric_names(scope: Scope = EVERYTHING) -> list[str]:
 def _found(matchers: Sequence[Matcher], scope: Scope) -> Found:
     narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
     with storage.cursor() as cur:
-        return catalog.current().find(cur, (*matchers, *narrowed))
+        return catalog.current().find_many(cur, [(*matchers, *narrowed)])[0]
 
 
 def label_values(name: str, matchers: Sequence[Matcher] = (), scope: Scope = EVERYTHING) -> list[str]:

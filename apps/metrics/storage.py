@@ -25,7 +25,7 @@ from apps.metrics.codec import Columns, Encoded, Int64, View
 WINDOW_MS: Final = 2 * 3600 * 1000
 """Raw samples are stored by windows of two hours."""
 YOUNG: Final = 1 << 62
-"""Ranks of batches begin here: what is not compacted yet is newer than what is."""
+"""Ranks of young samples begin here: what is not compacted yet is newer than what is."""
 CACHE_BYTES: Final = 64 << 20
 
 
@@ -117,25 +117,32 @@ def insert_block(cur: "psycopg.Cursor[Any]", block: NewBlock) -> None:
 
 # --- Reading --------------------------------------------------------------------------------------------------------
 
-_META_FIELDS: Final = (
-    *("kind", "id", "rank", "t_min", "t_max", "bad"),
-    *("metric_min", "metric_max", "series_min", "series_max", "samples"),
+_BATCH: Final = np.dtype(
+    [(name, ">i8") for name in ("id", "t_min", "t_max", "series_min", "series_max", "samples", "bad")]
 )
-_META: Final = np.dtype([(name, ">i8") for name in _META_FIELDS])
+_BLOCK: Final = np.dtype(
+    [
+        (name, ">i8")
+        for name in (
+            *("id", "round", "t_min", "t_max", "metric_min", "metric_max", "series_min", "series_max"),
+            *("samples", "bad"),
+        )
+    ]
+)
 
-# Rows travel as one value of big-endian int8s: thousands of rows would cost more as Python tuples than to read.
-_SNAPSHOT: Final = """
+
+def _packed(table: str, fields: np.dtype[Any]) -> str:
+    """A table's rows as one value of big-endian int8s: thousands of rows as Python tuples would cost more than them."""
+    columns = ["(bad_at IS NOT NULL)::int" if name == "bad" else name for name in fields.names or ()]
+    return f"SELECT string_agg({' || '.join(f'int8send({column})' for column in columns)}, ''::bytea) FROM {table}"
+
+
+# Young rows are listed whole: a reader must know which of those that it holds are still young.
+_SNAPSHOT: Final = f"""
 SELECT
- (SELECT string_agg(int8send(0) || int8send(id) || int8send(id) || int8send(t_min) || int8send(t_max)
-                    || int8send((bad_at IS NOT NULL)::int::bigint) || int8send(0) || int8send(2147483647)
-                    || int8send(series_min) || int8send(series_max) || int8send(samples), ''::bytea)
-    FROM metrics_batch
-   WHERE t_max > %(tmin)s AND t_min <= %(tmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
- (SELECT string_agg(int8send(1) || int8send(id) || int8send(round) || int8send(t_min) || int8send(t_max)
-                    || int8send((bad_at IS NOT NULL)::int::bigint) || int8send(metric_min) || int8send(metric_max)
-                    || int8send(series_min) || int8send(series_max) || int8send(samples), ''::bytea)
-    FROM metrics_block
-   WHERE "window" > %(tmin)s - %(length)s AND "window" <= %(tmax)s AND resolution = 0
+ ({_packed("(SELECT * FROM metrics_batch ORDER BY id) AS young", _BATCH)}),
+ ({_packed("metrics_block", _BLOCK)}
+   WHERE "window" > %(tmin)s - {WINDOW_MS} AND "window" <= %(tmax)s AND resolution = 0
      AND t_max > %(tmin)s AND t_min <= %(tmax)s
      AND metric_max >= %(mmin)s AND metric_min <= %(mmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
  (SELECT json_agg(json_build_array(series, t_min, t_max))::text FROM metrics_tombstone
@@ -156,20 +163,19 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A row of the snapshot: a batch (kind 0) or a block (kind 1)."""
+class BlockRow:
+    """What the snapshot tells of a block."""
 
-    kind: int
     id: int
-    rank: int
+    round: int
     t_min: int
     t_max: int
-    bad: int
     metric_min: int
     metric_max: int
     series_min: int
     series_max: int
     samples: int
+    bad: int
 
     def may_hold(self, bounds: "Range") -> bool:
         """Whether samples of that range may be in here."""
@@ -182,25 +188,13 @@ class Stored:
             and self.series_min <= bounds.series_max
         )
 
-    @property
-    def order(self) -> int:
-        """Its rank among everything stored: what is not compacted yet is newer than what is."""
-        return self.rank if self.kind else YOUNG + self.rank
 
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.kind, self.id
-
-    @property
-    def name(self) -> str:
-        return f"{'block' if self.kind else 'batch'} {self.id}"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """All rows that may hold samples of a range, and the tombstones over it, as one statement saw them."""
+    """All young rows (as columns, by id), the blocks that may hold samples of a range, the tombstones over it."""
 
-    rows: tuple[Stored, ...]
+    young: NDArray[Any]
+    blocks: tuple[BlockRow, ...]
     tombstones: tuple[tuple[Int64, int, int], ...]
 
 
@@ -215,20 +209,14 @@ def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range) -> Snapshot:
             "mmax": bounds.metric_max,
             "smin": bounds.series_min,
             "smax": bounds.series_max,
-            "length": WINDOW_MS,
         },
         binary=True,
     )
     batches, blocks, tombstones = cur.fetchone() or (None, None, None)
-    rows = []
-    for data in (batches, blocks):
-        if data:
-            listed: NDArray[Any] = np.frombuffer(data, dtype=_META)
-            rows += [Stored(*row) for row in listed.tolist()]
-    buried = tuple(
-        (np.array(ids, dtype=np.int64), int(begin), int(end)) for ids, begin, end in orjson.loads(tombstones or b"[]")
-    )
-    return Snapshot(tuple(rows), buried)
+    young = np.frombuffer(batches or b"", dtype=_BATCH).astype(_BATCH.newbyteorder("="))
+    listed = np.frombuffer(blocks or b"", dtype=_BLOCK)
+    buried = [(np.array(ids, dtype=np.int64), begin, end) for ids, begin, end in orjson.loads(tombstones or b"[]")]
+    return Snapshot(young, tuple(BlockRow(*row) for row in listed.tolist()), tuple(buried))
 
 
 _FETCH: Final = (
@@ -259,15 +247,15 @@ def mark_bad(kind: int, ids: Sequence[int], now: datetime) -> None:
 
 
 class Cache:
-    """Decoded rows by (kind, id), least recently used out first, bounded in bytes. Rows never change."""
+    """Blocks by id, least recently used out first, bounded in bytes. Rows never change."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[int, int], View | Columns] = OrderedDict()
+        self._held: OrderedDict[int, View] = OrderedDict()
         self.limit = limit
         self.size = 0
 
-    def get(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], View | Columns]:
+    def get(self, keys: Sequence[int]) -> dict[int, View]:
         """Those that are held."""
         found = {}
         with self._lock:
@@ -278,7 +266,7 @@ class Cache:
                     found[key] = body
         return found
 
-    def put(self, new: dict[tuple[int, int], View | Columns]) -> None:
+    def put(self, new: dict[int, View]) -> None:
         """Keep these, unless they alone would push out half of everything (a long scan)."""
         if sum(body.nbytes for body in new.values()) > self.limit // 2:
             return

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from apps.accounts.permissions import Principal
-from apps.metrics import catalog, compaction, query, registry, services, storage
+from apps.metrics import catalog, compaction, query, registry, services, storage, young
 from apps.metrics.samples import Samples
 from apps.metrics.storage import WINDOW_MS
 from apps.promql.source import Matcher
@@ -44,6 +44,7 @@ class Store(RuleBasedStateMachine):
         registry.forget()
         catalog.forget()
         storage.forget()
+        young.forget()
 
     def crashing(self, number, body):
         """Run it with the number-th statement failing; True when it got through."""

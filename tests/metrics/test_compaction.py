@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from apps.accounts.permissions import Principal
-from apps.metrics import catalog, compaction, query, registry, services, storage
+from apps.metrics import catalog, compaction, query, registry, services, storage, young
 from apps.metrics.models import Batch, Block, Series, Tombstone
 from apps.metrics.samples import Samples
 from apps.metrics.storage import WINDOW_MS
@@ -278,9 +278,11 @@ def test_a_crash_at_any_statement_loses_and_doubles_nothing(monkeypatch, work):
             else:
                 break
         storage.forget()
+        young.forget()
         assert read() == truth
     assert seen[0] == statement - 1 >= 6
     storage.forget()
+    young.forget()
     assert read() == truth
     assert Batch.objects.count() == 0
 
@@ -328,6 +330,7 @@ def damage(model):
     payload[len(payload) // 2] ^= 0x55
     model.objects.filter(pk=row.pk).update(payload=bytes(payload))
     storage.forget()
+    young.forget()
     return row.pk
 
 
@@ -435,6 +438,7 @@ def test_readers_beside_a_busy_compactor_see_everything_acknowledged_exactly_onc
     look()
     catalog.forget()
     storage.forget()
+    young.forget()
     look()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from apps.metrics import catalog, query, storage
+from apps.metrics import catalog, query, storage, young
 from apps.promql.source import Matcher
 
 SECONDS = float(os.environ.get("PORTAL_FAULT_SECONDS", "30" if os.environ.get("CI") else "8"))
@@ -105,6 +105,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing():
         rounds += 1
         catalog.forget()
         storage.forget()
+        young.forget()
         got = query.select([Matcher("__name__", "=", "x")], 0, START + 10**9)
         assert got.warnings == ()
         assert got.size == SERIES

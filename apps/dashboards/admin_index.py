@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 
@@ -51,6 +52,11 @@ ICONS = {
     "group": "groups",
     "loop": "autorenew",
 }
+
+
+def favicon(request: HttpRequest) -> str:
+    """Return the address of the portal's sign."""
+    return static("portal/favicon-ok.svg")
 
 
 def navigation(request: HttpRequest) -> list[Row]:

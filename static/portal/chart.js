@@ -14,6 +14,8 @@ function colour(name) {
 }
 
 const faded = (rgb, alpha) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
+// Charts share the crosshair; a selection belongs to the chart it was drawn in, or each of them would zoom.
+const isCrosshair = (type) => type === "mousemove" || type === "mouseleave";
 const crosshair = window.uPlot?.sync("page");
 const BYTE_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
@@ -117,7 +119,7 @@ export class Chart {
       height: this.plotBox.clientHeight || 208,
       padding: [10, 10, 0, 0],
       legend: { show: false },
-      cursor: { sync: { key: crosshair?.key, setSeries: false }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
+      cursor: { sync: { key: crosshair?.key, setSeries: false, filters: { pub: isCrosshair } }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
       scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },
       axes: [
         { ...axis, size: 30, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },

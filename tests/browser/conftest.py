@@ -1,0 +1,150 @@
+"""A real Chromium looks at the real application: uvicorn in a thread, the test database, Valkey of the run."""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.utils import timezone
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from apps.accounts.models import User
+from apps.accounts.permissions import Principal
+from monitoring_portal import celery
+from tests.browser import scene
+
+# Playwright keeps an event loop in this thread; Django would refuse the database in it.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+
+PASSWORD = "correct horse battery"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LOOKS = {
+    "light": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 400, "height": 800}, "color_scheme": "light"},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs the browser."""
+    for item in items:
+        if "tests/browser/" in str(item.path):
+            item.add_marker(pytest.mark.browser)
+
+
+def browser_path() -> str:
+    """Return the Chromium of the machine, or the one that `./portal test` unpacked (PORTAL_CHROMIUM)."""
+    found = os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.fail("No Chromium on PATH: install the package chromium, or run the tests by ./portal test.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(django_db_setup: None) -> Iterator[str]:
+    """Serve the portal's own ASGI application on a free port; gives its address."""
+    from monitoring_portal.asgi import application
+
+    celery.configure()
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(application, lifespan="off", log_level="warning", ws_ping_interval=None)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    running.should_exit = running.force_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def people(transactional_db: None) -> dict[str, User]:
+    """Mara operates, Vic looks."""
+    found = {}
+    for name, role in (("mara", "operator"), ("vic", "viewer"), ("ada", "administrator")):
+        user = User.objects.create_user(name, password=PASSWORD)
+        user.groups.add(Group.objects.get_or_create(name=role)[0])
+        found[name] = user
+    return found
+
+
+@pytest.fixture
+def mara(people: dict[str, User]) -> Principal:
+    return Principal.of_user(people["mara"])
+
+
+@pytest.fixture
+def full_scene(mara: Principal) -> list[object]:
+    """An hour of samples, the shipped rules, three active alerts."""
+    now = timezone.now()
+    scene.write_hour(now=now)
+    return list(scene.write_alerts(now=now, mara=mara))
+
+
+class Window:
+    """A browser window of one person that remembers everything it complained about."""
+
+    def __init__(self, context: BrowserContext, server: str) -> None:
+        self.context = context
+        self.server = server
+        self.complaints: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.add_init_script(
+            "addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
+        )
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _hear(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def go(self, path: str) -> Page:
+        """Open a page and wait until it is live and its visible charts are drawn."""
+        self.page.goto(self.server + path)
+        if self.page.locator("[data-live-sign]").count():
+            expect(self.page.locator("html")).to_have_attribute("data-live", "live")
+            self.page.wait_for_load_state("networkidle")
+        return self.page
+
+    def overflow(self) -> list[str]:
+        """Return what sticks out to the right; empty where nothing makes the page scroll sideways."""
+        return self.page.evaluate(
+            """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+            [...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+            .map((e) => e.tagName + '.' + e.className).slice(0, 8)"""
+        )
+
+
+@pytest.fixture
+def window(chromium: Browser, server: str, people: dict[str, User]):
+    """Return a function that opens a window for a person: window("mara", look="dark")."""
+    opened: list[BrowserContext] = []
+
+    def open_window(name: str | None = None, look: str = "light") -> Window:
+        context = chromium.new_context(locale="en-US", timezone_id="UTC", **LOOKS[look])
+        opened.append(context)
+        if name is not None:
+            client = Client()
+            client.force_login(people[name])
+            context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": server}])
+        return Window(context, server)
+
+    yield open_window
+    for context in opened:
+        context.close()

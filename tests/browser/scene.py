@@ -1,0 +1,155 @@
+"""An hour in the life of a machine, written through the ordinary verbs: what browser tests and screenshots look at."""
+
+import math
+from datetime import datetime, timedelta
+
+from apps.accounts.permissions import Principal
+from apps.alerting import services as alerting
+from apps.alerting.models import Alert
+from apps.metrics import services as metrics
+from apps.metrics.samples import Samples
+
+BY = Principal.system("scene", via="command")
+STEP = 15
+GIB = 1024**3
+BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ENDPOINTS = (
+    ("GET", "/monitoring", 40, 0.03),
+    ("GET", "/api/monitoring/metrics", 90, 0.12),
+    ("POST", "/orders", 20, 0.4),
+)
+
+
+def wave(second: float, seed: float = 0.0) -> float:
+    """A calm, repeatable wobble between 0 and 1."""
+    return (
+        0.5
+        + 0.3 * math.sin(second / 540 + seed)
+        + 0.15 * math.sin(second / 131 + 2 * seed)
+        + 0.05 * math.sin(second / 17)
+    )
+
+
+def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
+    """Every series' value at that second of the hour."""
+    node = {"job": "node", "instance": "web-1"}
+    own = {"job": "portal", "instance": "web-1"}
+    found: list[tuple[str, dict[str, str], float]] = []
+    for name, value in (
+        ("responseTime", 90 + 160 * wave(second, 1)),
+        ("errorRate", 0.8 * wave(second, 2)),
+        ("throughput", 8 + 6 * wave(second, 3)),
+        ("cpuUsage", 25 + 30 * wave(second, 4)),
+        ("memoryUsage", 74 + 10 * wave(second, 0)),
+        ("diskUsage", 61 + second / 3600),
+        ("dbConnections", 14 + 6 * wave(second, 5)),
+    ):
+        found.append((name, {}, value))
+    for cpu in ("0", "1"):
+        for mode, share in (("user", 0.26), ("system", 0.1), ("iowait", 0.05), ("softirq", 0.01), ("steal", 0.005)):
+            grown = second * share + 60 * share * math.sin(second / 540)
+            found.append(("node_cpu_seconds_total", node | {"cpu": cpu, "mode": mode}, 1000 + grown))
+        found.append(("node_cpu_seconds_total", node | {"cpu": cpu, "mode": "idle"}, 5000 + second * 0.575))
+    for name, value in (
+        ("node_load1", 0.6 + 1.2 * wave(second, 4)),
+        ("node_load5", 0.8 + 0.8 * wave(second - 120, 4)),
+        ("node_load15", 0.9 + 0.5 * wave(second - 400, 4)),
+        ("node_memory_MemTotal_bytes", 16 * GIB),
+        ("node_memory_MemAvailable_bytes", 16 * GIB * (1 - (74 + 10 * wave(second, 0)) / 100)),
+        ("node_memory_MemFree_bytes", 1.1 * GIB + 0.4 * GIB * wave(second, 2)),
+        ("node_memory_SwapTotal_bytes", 2 * GIB),
+        ("node_memory_SwapFree_bytes", 1.8 * GIB),
+        ("node_netstat_Tcp_CurrEstab", 41 + round(20 * wave(second, 1))),
+        ("node_sockstat_TCP_tw", round(14 * wave(second, 2))),
+        ("node_procs_running", 1 + round(3 * wave(second, 3))),
+        ("node_procs_blocked", 0),
+    ):
+        found.append((name, node, float(value)))
+    disk, net = node | {"device": "nvme0n1"}, node | {"device": "eth0"}
+    for name, rate in (
+        ("node_disk_read_bytes_total", 2.4e6),
+        ("node_disk_written_bytes_total", 5.1e6),
+        ("node_disk_reads_completed_total", 61),
+        ("node_disk_writes_completed_total", 140),
+        ("node_disk_io_time_seconds_total", 0.12),
+    ):
+        found.append((name, disk, rate * (second + 300 * math.sin(second / 540))))
+    for name, rate in (
+        ("node_network_receive_bytes_total", 8.2e5),
+        ("node_network_transmit_bytes_total", 3.1e5),
+        ("node_network_receive_errs_total", 0),
+        ("node_network_transmit_errs_total", 0),
+        ("node_network_receive_drop_total", 0.02),
+        ("node_network_transmit_drop_total", 0),
+    ):
+        found.append((name, net, rate * (second + 250 * math.sin(second / 470))))
+    mount = node | {"device": "/dev/nvme0n1p2", "fstype": "ext4", "mountpoint": "/"}
+    found.append(("node_filesystem_size_bytes", mount, 240 * GIB))
+    found.append(("node_filesystem_avail_bytes", mount, (93 - second / 3600) * GIB))
+    for state, count in (("active", 2), ("idle", 9), ("idle in transaction", 1)):
+        found.append(
+            ("pg_stat_activity_count", own | {"state": state, "datname": "portal"}, count + round(2 * wave(second, 1)))
+        )
+    for name, rate in (
+        ("pg_stat_database_xact_commit", 34.0),
+        ("pg_stat_database_xact_rollback", 0.2),
+        ("pg_stat_database_blks_hit", 4100.0),
+        ("pg_stat_database_blks_read", 9.0),
+        ("redis_commands_processed_total", 88.0),
+    ):
+        found.append((name, own, rate * (second + 200 * math.sin(second / 400))))
+    found.append(("redis_memory_used_bytes", own, 2.1e6 + 3e5 * wave(second, 2)))
+    found.append(("redis_memory_used_rss_bytes", own, 8.4e6))
+    for queue in ("fast", "send", "slow"):
+        found.append(("celery_queue_length", own | {"queue": queue}, float(round(2 * wave(second, len(queue))))))
+    for method, endpoint, per_minute, seconds in ENDPOINTS:
+        for code, share in (("200", 0.97), ("404", 0.02), ("500", 0.01)):
+            labels = own | {"method": method, "endpoint": endpoint, "code": code}
+            count = share * per_minute / 60 * (second + 240 * math.sin(second / 600)) + 300
+            found.append(("http_requests_total", labels, count))
+            found.append(("http_request_duration_seconds_count", labels, count))
+            found.append(("http_request_duration_seconds_sum", labels, count * seconds))
+            slow = seconds * (0.7 + 0.6 * wave(second, 1))
+            for edge in BUCKETS:
+                part = 1 - math.exp(-edge / slow)
+                found.append(("http_request_duration_seconds_bucket", labels | {"le": f"{edge:g}"}, count * part))
+            found.append(("http_request_duration_seconds_bucket", labels | {"le": "+Inf"}, count))
+    return found
+
+
+def write_hour(*, now: datetime) -> None:
+    """Store an hour of samples up to now, on the 15 s grid of the collectors."""
+    end = int(now.timestamp()) // STEP * STEP
+    labels, times, values = [], [], []
+    for second in range(0, 3601, STEP):
+        for name, own, value in readings(second):
+            labels.append({"__name__": name, **own})
+            times.append((end - 3600 + second) * 1000)
+            values.append(value)
+    metrics.backfill(samples=Samples.of(labels, times, values), by=BY, now=now)
+
+
+def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
+    """Three things are wrong; somebody is on one of them."""
+    posted = [
+        ("payment-errors", "critical", "Payments fail: 14 of 100 charges were refused by the provider", "shop", 42),
+        ("slow-search", "warning", "Search takes 6.2 s at the 95th percentile", "search", 180),
+        ("certificate", "info", "The certificate of shop.example ends in 20 days", "edge", 300),
+    ]
+    found = [
+        alerting.post_alert(
+            by=BY, type=kind, severity=severity, message=message, service=service, now=now - timedelta(minutes=minutes)
+        )
+        for kind, severity, message, service, minutes in posted
+    ]
+    alerting.acknowledge(by=mara, alert=found[1], now=now - timedelta(minutes=150))
+    old = alerting.post_alert(
+        by=BY,
+        type="backup",
+        severity="error",
+        message="Last night's backup is missing",
+        service="backup",
+        now=now - timedelta(hours=9),
+    )
+    alerting.resolve(by=mara, alert=old, now=now - timedelta(hours=7))
+    return found

@@ -206,9 +206,7 @@ def _refuse_many_to_one(keys: Hashes, ok: Mask) -> None:
     counts = np.bincount(group)
     together = np.add.reduceat(ok[order], np.cumsum(counts) - counts, axis=0, dtype=np.int64)
     if (together > 1).any():
-        raise QueryError(
-            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
-        )  # fmt: skip
+        raise QueryError("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)")
 
 
 def _result_labels(matching: Matching, many: Labels, one: Labels, one_row: Index, filters: bool) -> Labels:

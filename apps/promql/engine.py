@@ -197,9 +197,7 @@ def _samples(query: Evaluator) -> Result:
     drop = np.full(ragged.size, bool(found.drop.any()))
     vec = _finished(Vec(ragged.labels, v, ok, drop))
     answer = _result(query, "matrix", vec.take(vec.labels.order()))
-    return Result(
-        "matrix", answer.labels, times, answer.v, answer.ok, "", answer.warnings, answer.infos, answer.stats
-    )  # fmt: skip
+    return Result("matrix", answer.labels, times, answer.v, answer.ok, "", answer.warnings, answer.infos, answer.stats)
 
 
 def _row(value: Scalar, n: int) -> Vec:
@@ -224,6 +222,4 @@ def _result(
     read = {id(fetched): fetched.read() for fetched in query.data.values()}.values()
     stats = Stats(sum(part.size for part in read), sum(len(part.ts) for part in read), query.grid.n)
     warnings = (*query.warnings, *dict.fromkeys(warning for part in read for warning in part.warnings))
-    return Result(
-        kind, vec.labels, query.grid.times(), vec.v, vec.ok, text, warnings, tuple(query.infos), stats
-    )  # fmt: skip
+    return Result(kind, vec.labels, query.grid.times(), vec.v, vec.ok, text, warnings, tuple(query.infos), stats)

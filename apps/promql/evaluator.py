@@ -157,9 +157,7 @@ class Evaluator:
             return
         for grid in self.grid.parts(steps):
             wanted = needs(self.expr, grid, self.clock, self.limits.subquery_steps)
-            self.data = {
-                need.node: whole[need.node].cut(need.request.tmin, need.request.tmax) for need in wanted
-            }  # fmt: skip
+            self.data = {need.node: whole[need.node].cut(need.request.tmin, need.request.tmax) for need in wanted}
             yield self.eval(self.expr, grid)
         self.data = whole
 

@@ -189,9 +189,11 @@ def fractions(found: Buckets, lower: Floats, upper: Floats) -> Vec:
         for g, step in zip(*(part.tolist() for part in np.nonzero(here & ~simple)), strict=True):
             some = family.here[g, :, step]
             value[g, step] = fraction(
-                float(lower[step]), float(upper[step]), family.bounds[g][some].tolist(),
+                float(lower[step]),
+                float(upper[step]),
+                family.bounds[g][some].tolist(),
                 family.counts[g, some, step].tolist(),
-            )  # fmt: skip
+            )
         out[family.groups], ok[family.groups] = value, here
     return Vec(found.labels, out, ok, found.drop)
 

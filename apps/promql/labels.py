@@ -147,7 +147,7 @@ class Labels:
         """Same label sets in the same order."""
         return isinstance(other, Labels) and self.dicts() == other.dicts()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # unhashable, and said so
 
     @property
     def names(self) -> list[str]:

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from apps.promql.ast import (
     COMPARISONS,
@@ -53,7 +53,7 @@ from apps.promql.lexer import (
 )
 from apps.promql.lexer import NAME as IDENTIFIER
 from apps.promql.lexer import STRING as QUOTED
-from apps.promql.source import Matcher, compiled
+from apps.promql.source import Matcher, MatchOp, compiled
 from apps.promql.text import IDENTIFIER as PLAIN
 from apps.promql.text import valid_name
 
@@ -220,9 +220,7 @@ class _Parser:
         matching, explicit = self.matching(op)
         right = self.expression(precedence - 1 if op == "^" else precedence)
         depth = self.count(token.start, left, right)
-        node = Binary(
-            op, left, right, matching, explicit, with_bool, start=left.start, end=right.end, depth=depth
-        )  # fmt: skip
+        node = Binary(op, left, right, matching, explicit, with_bool, start=left.start, end=right.end, depth=depth)
         self.check_binary(node, token)
         return node
 
@@ -551,7 +549,7 @@ class _Parser:
         if value.kind != QUOTED:
             raise self.unexpected("label matching", "string")
         self.advance()
-        matcher = Matcher(label, op, self.string(value))  # type: ignore[arg-type]  # checked just above
+        matcher = Matcher(label, cast(MatchOp, op), self.string(value))
         if label == NAME and op == "=":
             if metric is not None:
                 raise self.error(f'metric name must not be set twice: "{metric}" or "{matcher.value}"', token.start)

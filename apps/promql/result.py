@@ -91,10 +91,10 @@ class Result:
             if self.kind == "vector":
                 rows.append(f'{{"metric":{{{pairs}}},"value":{before[0]}{next(texts)}"]}}')
                 continue
-            here = present.all() or present.tolist()
-            if here is np.True_ or here is True:
+            if present.all():
                 joined = ",".join([b + t + '"]' for b, t in zip(before, texts, strict=True)])
             else:
+                here = present.tolist()
                 joined = ",".join([b + t + '"]' for b, t, is_here in zip(before, texts, here, strict=True) if is_here])
             rows.append(f'{{"metric":{{{pairs}}},"values":[{joined}]}}')
         return ",".join(rows)

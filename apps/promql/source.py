@@ -12,6 +12,7 @@ from apps.promql.arrays import Mask
 from apps.promql.errors import QueryError
 from apps.promql.labels import STRINGS, Labels
 from apps.promql.series import Ragged, offsets
+from apps.promql.text import quote, quote_name
 
 MatchOp: TypeAlias = Literal["=", "!=", "=~", "!~"]
 
@@ -55,8 +56,6 @@ class Matcher:
         return hit if self.op == "=~" else not hit
 
     def __str__(self) -> str:
-        from apps.promql.text import quote, quote_name
-
         return f"{quote_name(self.name)}{self.op}{quote(self.value)}"
 
 

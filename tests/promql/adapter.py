@@ -26,6 +26,4 @@ class Adapter:
         return instant(expr, self.source, round(t * 1000)).to_api()
 
     def range(self, expr: str, start: float, end: float, step: float) -> dict[str, Any]:
-        return query_range(
-            expr, self.source, round(start * 1000), round(end * 1000), round(step * 1000)
-        ).to_api()  # fmt: skip
+        return query_range(expr, self.source, round(start * 1000), round(end * 1000), round(step * 1000)).to_api()

@@ -117,9 +117,9 @@ def test_without_keeps_the_other_labels() -> None:
     assert groups.labels.dicts() == [{"g": "a"}, {"g": "b"}]
 
 
-BOUNDS = st.lists(
-    st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.0, 2.0, 10.0]), min_size=0, max_size=5
-).map(lambda bounds: [*sorted(bounds), math.inf])  # fmt: skip
+BOUNDS = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.0, 2.0, 10.0]), min_size=0, max_size=5).map(
+    lambda bounds: [*sorted(bounds), math.inf]
+)
 
 
 @st.composite

@@ -396,9 +396,11 @@ TRAPS: list[tuple[str, list[tuple[dict[str, str], float]]]] = [
     ("nothing / fill_left(0) up{host='a'}", [({"host": "a"}, 0.0)]),
     ("limitk(1, load)", [({"__name__": "load", "host": "a", "cpu": "0"}, 2.0)]),
     ("histogram_quantiles(load, 'q', 0.5)", []),
-    ("label_replace(up{host='a'}, 'h', '${1}-$2$$', 'host', '(.)(x)?')", [
-        ({"__name__": "up", "host": "a", "h": "a-$"}, 1.0)]),
-]  # fmt: skip
+    (
+        "label_replace(up{host='a'}, 'h', '${1}-$2$$', 'host', '(.)(x)?')",
+        [({"__name__": "up", "host": "a", "h": "a-$"}, 1.0)],
+    ),
+]
 
 
 @pytest.mark.parametrize(("expr", "rows"), TRAPS)

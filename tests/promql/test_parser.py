@@ -50,12 +50,12 @@ CANONICAL = [
     ('count_values("v", x)', 'count_values("v", x)'),
     ('label_replace(x, "a", "$1", "b", "(.*)")', 'label_replace(x, "a", "$1", "b", "(.*)")'),
     ("sum", "sum"),
-    ("offset", "{__name__=\"offset\"}"),
+    ("offset", '{__name__="offset"}'),
     ("rate(x[26m+4m])", "rate(x[30m])"),
     ("x offset (2 * 2)", "x offset 4s"),
     ("x # a comment\n + 1", "x + 1"),
     ("day_of_week()", "day_of_week()"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "printed"), CANONICAL)

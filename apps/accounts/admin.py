@@ -130,6 +130,16 @@ class AuditedAdmin(ModelAdmin[M]):
     def log_deletions(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> Any:
         return None
 
+    def ask(self, request: HttpRequest, *, title: str, question: str, back: str) -> HttpResponse | None:
+        """Return None once the person has confirmed, else the page that asks.
+
+        For `actions_detail`, which are links: what a link does at once, any page on the web can make a browser do.
+        """
+        if request.method == "POST" and request.POST.get("confirmed"):
+            return None
+        context = {**self.admin_site.each_context(request), "title": title, "question": question, "back": back}
+        return TemplateResponse(request, "admin/accounts/confirm.html", context | {"opts": self.opts})
+
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:

@@ -24,6 +24,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     },
     "alerting.incident": lambda n: {"state": "open"},
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
+    "oncall.escalation": lambda n: {"due_at": AT},
     "metrics.metric": lambda n: {"type": "gauge"},
 }  # fmt: skip
 SINGLE = {"metrics.collectionswitch"}

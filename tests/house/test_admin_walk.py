@@ -13,8 +13,10 @@ from django.urls import reverse
 
 from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
 from apps.accounts.models import AuditEntry, User
+from apps.accounts.rights import Principal
+from apps.notifications.services import save_contact
 from tests.house.browser import form_of
-from tests.house.rows import make
+from tests.house.rows import AT, make
 
 pytestmark = pytest.mark.django_db
 
@@ -23,6 +25,8 @@ EDITED = [page for page in PAGES if getattr(page, "edit_right", None)]
 ACTIONS = [
     (page, name) for page in PAGES for name in [getattr(action, "__name__", action) for action in page.actions or ()]
 ]
+
+DETAIL_ACTIONS = [(page, name) for page in PAGES for name in page.actions_detail or ()]
 
 # What a person changes on each page: {field: value}; every page that can be edited needs one.
 EDITS: dict[str, dict[str, str]] = {
@@ -35,11 +39,17 @@ EDITS: dict[str, dict[str, str]] = {
     "metrics.collectorsetting": {"every": "00:00:42"},
     "metrics.metric": {"help": "What it says."},
     "metrics.retentionpolicy": {"description": "For ever."},
+    "notifications.contact": {"name": "another"},
+    "oncall.policy": {"description": "For nights."},
+    "oncall.route": {"name": "another"},
 }
 # Rows that saving or an action wants to be of a certain kind.
 ROWS: dict[str, Callable[[], Any]] = {
     "alerting.incident": lambda: make("alerting.alert").incident,
     "metrics.collectorsetting": lambda: make("metrics.collectorsetting", kind="cpu"),
+    "notifications.contact": lambda: save_contact(
+        by=Principal.system("test"), name="Hook", kind="webhook", values={"url": "https://example.com/x"}, now=AT
+    ),
 }
 
 
@@ -148,6 +158,18 @@ def test_deleting_leaves_an_entry_for_each(page, client):
 
 def _request(client: Client) -> Any:
     return client.get(reverse("admin:index")).wsgi_request
+
+
+@pytest.mark.parametrize(("page", "action"), DETAIL_ACTIONS, ids=str)
+def test_an_action_on_one_row_asks_first_and_then_leaves_an_entry(page, action, client):
+    """A link that acts at once could be followed on somebody's behalf by any page on the web."""
+    row = row_of(page)
+    url = reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_{action}", args=[row.pk])
+    last = last_entry()
+    assert client.get(url).status_code == 200
+    assert entries_after(last) == [], "the link acted at once: see AuditedAdmin.ask"
+    client.post(url, {"confirmed": "yes"})
+    assert entries_after(last)
 
 
 @pytest.mark.parametrize(("page", "action"), ACTIONS, ids=str)

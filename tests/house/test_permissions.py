@@ -55,6 +55,7 @@ ADMIN: dict[str, dict[str, Need]] = {
     "admin/alerting/alert/<path:object_id>/resolve/": {"GET": O, "POST": O},
     "admin/alerting/incident/<path:object_id>/acknowledge/": {"GET": O, "POST": O},
     "admin/alerting/incident/<path:object_id>/resolve/": {"GET": O, "POST": O},
+    "admin/notifications/contact/<path:object_id>/send-test/": {"GET": O, "POST": O},
     "admin/search/": {"GET": ANYBODY},
     "admin/r/<path:content_type_id>/<path:object_id>/": {"GET": ANYBODY},
     "admin/(?P<url>.*)$": {"GET": ANYBODY},
@@ -80,6 +81,13 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "metrics.retentionpolicy": (R, A, A, A),
     "metrics.series": (R, None, None, None),
     "metrics.tombstone": (R, None, None, None),
+    "notifications.contact": (R, A, A, A),
+    "notifications.delivery": (R, None, None, None),
+    "oncall.escalation": (R, None, None, None),
+    "oncall.notice": (R, None, None, None),
+    "oncall.notificationgroup": (R, None, None, None),
+    "oncall.policy": (R, E, E, E),
+    "oncall.route": (R, E, E, E),
 }
 
 API: dict[str, dict[str, Need]] = {

@@ -55,7 +55,7 @@ from apps.promql.lexer import NAME as IDENTIFIER
 from apps.promql.lexer import STRING as QUOTED
 from apps.promql.source import Matcher, MatchOp, compiled
 from apps.promql.text import IDENTIFIER as PLAIN
-from apps.promql.text import valid_name
+from apps.promql.text import printable, valid_name
 
 TEXT_LIMIT: Final = 65_536
 CACHED_TEXT: Final = 2_048
@@ -536,6 +536,8 @@ class _Parser:
             raise self.unexpected("label matching", 'identifier or "}"')
         self.advance()
         label = self.string(token) if token.kind == QUOTED else token.text
+        if not valid_name(label):
+            raise self.error(f"invalid label name {token.text} in label matching", token.start)
         if token.kind == QUOTED and self.token.kind == OPERATOR and self.token.text in (",", "}"):
             if metric is not None:
                 raise self.error(f'metric name must not be set twice: "{metric}" or "{label}"', token.start)
@@ -550,6 +552,8 @@ class _Parser:
             raise self.unexpected("label matching", "string")
         self.advance()
         matcher = Matcher(label, cast(MatchOp, op), self.string(value))
+        if printable(matcher.value) != matcher.value:
+            raise self.error("the value of a label matcher must be UTF-8", value.start)
         if label == NAME and op == "=":
             if metric is not None:
                 raise self.error(f'metric name must not be set twice: "{metric}" or "{matcher.value}"', token.start)

@@ -12,7 +12,7 @@ from apps.promql.arrays import Mask
 from apps.promql.errors import QueryError
 from apps.promql.labels import STRINGS, Labels
 from apps.promql.series import Ragged, offsets
-from apps.promql.text import quote, quote_name
+from apps.promql.text import printable, quote, quote_name
 
 MatchOp: TypeAlias = Literal["=", "!=", "=~", "!~"]
 
@@ -31,6 +31,8 @@ def compiled(pattern: str) -> "re2._Regexp":
     """An RE2 program, to be used with fullmatch; QueryError for what is not RE2."""
     if len(pattern) > REGEX_LIMIT:
         raise QueryError(f"regular expression of {len(pattern)} characters is longer than the limit of {REGEX_LIMIT}")
+    if printable(pattern) != pattern:
+        raise QueryError(f"regular expression {quote(pattern)} is not UTF-8")
     try:
         return re2.compile(pattern, _OPTIONS)
     except re2.error as error:

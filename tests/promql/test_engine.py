@@ -87,7 +87,6 @@ BYTES = [
     r'"\xff"',
     r"label_replace(up, 'a', '\xff', '', '')",
     r"label_join(up, 'a', '\xff', 'host', 'host')",
-    r"absent(no{a='\xff'})",
 ]
 
 

@@ -120,6 +120,12 @@ ERRORS = [
     ('label_replace(x, "", "", "", "")', 1, 18, "invalid destination label name"),
     ('label_replace(x, "a", "", "", "(")', 1, 31, "invalid regular expression"),
     ('"\\q"', 1, 1, "unknown escape"),
+    ('x{a="\\xff"}', 1, 5, "must be UTF-8"),
+    ('x{a=~"\\xff"}', 1, 6, "must be UTF-8"),
+    ('x{"\\xff"="a"}', 1, 3, "invalid label name"),
+    ('{"\\xff"}', 1, 2, "invalid label name"),
+    ('{""}', 1, 2, "invalid label name"),
+    ('label_replace(x, "a", "", "", "\\xff")', 1, 31, "not UTF-8"),
     ("1e999", 1, 1, "out of range"),
 ]
 

@@ -97,6 +97,8 @@ class Launcher:
         assert get_resolver().url_patterns is not None
         gc.collect()
         gc.freeze()
+        with contextlib.suppress(AttributeError):  # glibc only: what the imports have freed goes back to the system.
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _in_child(self, work: Callable[[Launcher], None], failure: str) -> None:
         pid = self._fork(lambda: work(self), "setup", log=None)

@@ -198,8 +198,8 @@ class _Outcome:
     at: datetime
     new: list[Alert] = field(default_factory=list)
     changed: list[Alert] = field(default_factory=list)
-    transitions: list[Transition] = field(default_factory=list)
-    incidents: list[Incident] = field(default_factory=list)
+    transitions: list[tuple[Alert, Transition]] = field(default_factory=list)
+    opened: list[tuple[Alert, Incident]] = field(default_factory=list)
     worse: dict[int, Severity] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     series: list[Reading] = field(default_factory=list)
@@ -254,12 +254,10 @@ class _Round:
             "names": sorted(endings.written),
         }
         with transaction.atomic():
-            self.claim(resumed_at, missed, results)
+            self.claim(resumed_at, missed, results, shared + time.perf_counter() - started)
             _save(self.out)
             if self.out.series:
                 _ingest(self.out.series, self.tick_ms)
-            duration = timedelta(seconds=shared + time.perf_counter() - started)
-            GroupRun.objects.filter(group=self.group).update(duration=duration)
             self.publish()
         recording.remember(self.group.pk, self.tick_ms, endings.written)
         FAILURES.inc(self.out.failed, kind="alert")
@@ -280,12 +278,13 @@ class _Round:
         settling = resumed_at is not None and timedelta(0) <= self.tick - resumed_at < SETTLING
         return Circumstances(self.tick, unobserved, settling), resumed_at, missed
 
-    def claim(self, resumed_at: datetime | None, missed: int, results: dict[str, Any]) -> None:
+    def claim(self, resumed_at: datetime | None, missed: int, results: dict[str, Any], seconds: float) -> None:
         """Take this tick: of two evaluations at once the second finds the clock moved on."""
         fields = {
             "due_at": due_at(self.tick, self.group.interval),
             "evaluated_at": self.tick,
             "resumed_at": resumed_at,
+            "duration": timedelta(seconds=seconds),
             "results": results,
         }
         if self.run_row is None:
@@ -303,9 +302,9 @@ class _Round:
         out = self.out
         if out.new or out.changed:
             live.publish("alerts")
-        if out.incidents or out.ended or out.worse:
+        if out.opened or out.ended or out.worse:
             live.publish("incidents")
-        if any(transition.told_at is None for transition in out.transitions):
+        if any(transition.told_at is None for _, transition in out.transitions):
             tasks.wake("oncall.tell")
 
     # Rules
@@ -412,26 +411,24 @@ class _Round:
     def note(
         self, alert: Alert, kind: str, before: str, after: str, reason: Reason, telling: bool, detail: str
     ) -> None:
-        self.out.transitions.append(
-            Transition(
-                alert=alert,
-                at=self.tick,
-                kind=kind,
-                before=before,
-                after=after,
-                reason=reason,
-                severity=alert.severity,
-                value=alert.value,
-                by=BY.name,
-                detail=detail,
-                told_at=None if telling else self.tick,
-            )
+        transition = Transition(
+            at=self.tick,
+            kind=kind,
+            before=before,
+            after=after,
+            reason=reason,
+            severity=alert.severity,
+            value=alert.value,
+            by=BY.name,
+            detail=detail,
+            told_at=None if telling else self.tick,
         )
+        self.out.transitions.append((alert, transition))
 
     def open_incident(self, alert: Alert) -> None:
         if alert.state in ACTIVE and alert.incident_id is None:
-            alert.incident = Incident(title=alert.message[:300], severity=alert.severity, opened_at=self.tick)
-            self.out.incidents.append(alert.incident)
+            incident = Incident(title=alert.message[:300], severity=alert.severity, opened_at=self.tick)
+            self.out.opened.append((alert, incident))
 
     def label(self, rule: RulePlan, alert: Alert, verdict: Verdict) -> None:
         """The labels of a new alert; of a known one only the severity changes, so that its series stay its own."""
@@ -575,11 +572,10 @@ def _row(alert: Alert) -> dict[str, Any]:
 
 def _save(out: _Outcome) -> None:
     """Write alerts, incidents and transitions; every changed alert by compare-and-swap on its version."""
-    if out.incidents:
-        Incident.objects.bulk_create(out.incidents, batch_size=1000)
-    for alert in (*out.new, *out.changed):
-        if alert.incident is not None:
-            alert.incident_id = alert.incident.pk
+    if out.opened:
+        Incident.objects.bulk_create([incident for _, incident in out.opened], batch_size=1000)
+    for alert, incident in out.opened:
+        alert.incident_id = incident.pk
     if out.changed:
         with connection.cursor() as cursor:
             cursor.execute(_UPDATE, [orjson.dumps([_row(alert) for alert in out.changed]).decode()])
@@ -587,13 +583,12 @@ def _save(out: _Outcome) -> None:
                 raise Overtaken("somebody changed one of its alerts")
     if out.new:
         Alert.objects.bulk_create(out.new, batch_size=1000)
-    for transition in out.transitions:
-        transition.alert_id = transition.alert.pk
-        transition.incident_id = transition.alert.incident_id
-    Transition.objects.bulk_create(out.transitions, batch_size=1000)
-    for incident, severity in out.worse.items():
+    for alert, transition in out.transitions:
+        transition.alert_id, transition.incident_id = alert.pk, alert.incident_id
+    Transition.objects.bulk_create([transition for _, transition in out.transitions], batch_size=1000)
+    for worse, severity in out.worse.items():
         milder = [other for other in Severity if other.rank < severity.rank]
-        Incident.objects.filter(pk=incident, severity__in=milder).update(severity=severity)
+        Incident.objects.filter(pk=worse, severity__in=milder).update(severity=severity)
     resolved = [alert for alert in out.changed if alert.state == State.RESOLVED and alert.resolved_at == out.at]
     out.ended |= {alert.incident_id for alert in resolved if alert.incident_id is not None}
     close_incidents(out.ended, out.at)

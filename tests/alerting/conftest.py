@@ -10,8 +10,10 @@ from apps.accounts.permissions import Principal
 from apps.alerting import evaluation, recording, services
 from apps.alerting.models import AlertRule, RecordingRule, RuleGroup
 from apps.core.telemetry import Reading
+from apps.metrics import catalog, registry, storage
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
+from monitoring_portal.celery import configure
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SETUP = Principal.system("test")
@@ -64,8 +66,16 @@ def forget() -> Callable[[], None]:
 
     def restart() -> None:
         recording._last.clear()
+        for memory in (registry, catalog, storage):
+            memory.forget()
 
     return restart
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clock() -> None:
+    """Tasks are really sent, to the run's own Valkey."""
+    configure()
 
 
 @pytest.fixture

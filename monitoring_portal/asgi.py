@@ -1,6 +1,7 @@
 """The one ASGI application: bare callables for the hot paths, Django for pages and API, Channels for live pages."""
 
 import os
+from typing import Any, cast
 
 import django
 
@@ -14,13 +15,13 @@ from django.urls import path
 
 from apps.dashboards.consumers import LiveConsumer
 from monitoring_portal import celery
-from monitoring_portal.fastlane import FastLane
+from monitoring_portal.fastlane import App, FastLane
 
 celery.configure()
 
 application = ProtocolTypeRouter(
     {
-        "http": FastLane(get_asgi_application()),
-        "websocket": AuthMiddlewareStack(URLRouter([path("ws/live", LiveConsumer.as_asgi())])),
+        "http": FastLane(cast(App, get_asgi_application())),
+        "websocket": AuthMiddlewareStack(URLRouter([path("ws/live", cast(Any, LiveConsumer.as_asgi()))])),
     }
 )

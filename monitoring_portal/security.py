@@ -4,7 +4,8 @@ from typing import Any
 
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from csp.middleware import CSPMiddleware
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
 DIRECTIVES: dict[str, Any] = {
     "default-src": [SELF],
@@ -26,10 +27,10 @@ ADMIN: dict[str, Any] = {
 }
 
 
-class ContentSecurityPolicy(CSPMiddleware):  # type: ignore[misc]
+class ContentSecurityPolicy(CSPMiddleware):
     """Sends the policy of the part of the site that answered."""
 
-    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if not hasattr(response, "_csp_config"):
             response._csp_config = ADMIN if request.path.startswith("/admin/") else DIRECTIVES  # type: ignore[attr-defined]
-        return super().process_response(request, response)  # type: ignore[no-any-return]
+        return super().process_response(request, response)

@@ -4,12 +4,10 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from monitoring_portal import api
-
 urlpatterns = [
     path("", RedirectView.as_view(url="/monitoring/", permanent=False), name="home"),
     path("admin/", admin.site.urls),
-    path("api/", include(api.urlpatterns)),
+    path("api/", include("monitoring_portal.api")),
     path("", include("apps.dashboards.urls")),
 ]
 handler403 = "apps.dashboards.views.forbidden"

@@ -54,7 +54,8 @@ class Inbox:
 
     def take(self) -> dict[str, set[str | None]]:
         """Return what changed, ids by topic (None: no particular one), and forget it."""
-        found = {topic: {None} for topic in self.topics} if self._behind else self._ids
+        everything: dict[str, set[str | None]] = {topic: {None} for topic in self.topics}
+        found = everything if self._behind else self._ids
         self._ids, self._behind = {}, False
         self.something.clear()
         return found
@@ -101,7 +102,7 @@ class Hub:
         failures = 0
         while not self._is_over():
             try:
-                with client.pubsub() as channel:
+                with client.pubsub() as channel:  # type: ignore[no-untyped-call]
                     channel.psubscribe(f"{PREFIX}*")
                     while True:
                         message = channel.get_message(timeout=PATIENCE)

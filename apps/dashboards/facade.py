@@ -8,6 +8,7 @@ import numpy as np
 from django.conf import settings
 from django.urls import path
 from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import NotAuthenticated, NotFound, PermissionDenied, ValidationError
 from rest_framework.permissions import BasePermission
@@ -65,7 +66,10 @@ class Endpoint(APIView):
         return principal_of(self.request)
 
 
-@extend_schema(tags=["monitoring"], responses={200: dict})
+OBJECT = {200: OpenApiTypes.OBJECT}
+
+
+@extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
 class Metrics(Endpoint):
     """Figures of a kind over a time range; and metrics pushed by applications."""
 
@@ -111,7 +115,7 @@ class Metrics(Endpoint):
         return Response({"success": True, "accepted": written.accepted, "rejected": rejected})
 
 
-@extend_schema(tags=["monitoring"], responses={200: dict})
+@extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
 class Alerts(Endpoint):
     """Alerts from rules and from outside: list, post, resolve."""
 
@@ -167,7 +171,7 @@ class Alerts(Endpoint):
         return Response({"success": True, "alert": as_seed(alert)})
 
 
-@extend_schema(tags=["monitoring"], responses={200: dict, 503: dict})
+@extend_schema(tags=["monitoring"], responses=OBJECT | {503: OpenApiTypes.OBJECT})
 class HealthEndpoint(Endpoint):
     """Is the portal fine? Open to all; the details need the right to read."""
 

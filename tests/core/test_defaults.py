@@ -1,6 +1,8 @@
 """Shipped rows: written once, never again."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 @pytest.mark.django_db
 def test_a_row_is_written_once_however_it_was_edited_or_deleted_since():
-    written = []
+    written: list[Mapping[str, Any]] = []
     rows = [{"name": "a", "value": 1}]
 
     def ship(rows):

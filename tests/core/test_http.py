@@ -9,6 +9,9 @@ import pytest
 from apps.core import http
 
 
+STOPPED = threading.Event()
+
+
 class Answers(BaseHTTPRequestHandler):
     """A receiver with a few habits, chosen by path."""
 
@@ -23,7 +26,7 @@ class Answers(BaseHTTPRequestHandler):
                 self.end_headers()
                 self.wfile.write(b"x" * 100_000)
             case "/hangs":
-                self.server.stopped.wait(10)
+                STOPPED.wait(10)
             case _:
                 self.send_response(200)
                 self.end_headers()
@@ -36,11 +39,10 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def receiver():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.stopped = threading.Event()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
-    server.stopped.set()
+    STOPPED.set()
     server.shutdown()
     server.server_close()
     thread.join()

@@ -1,5 +1,6 @@
 """Plug-ins are found by being there."""
 
+import importlib
 import sys
 import textwrap
 
@@ -29,20 +30,20 @@ def package(tmp_path, monkeypatch):
 
 
 def test_every_file_of_the_package_is_a_plug_in(package):
-    import plugs
+    plugs = importlib.import_module("plugs")
 
     assert Registry("plugs", plugs.Plug).kinds() == [("alpha", "Alpha!"), ("beta", "Beta!")]
 
 
 def test_an_unknown_kind_names_the_known_ones(package):
-    import plugs
+    plugs = importlib.import_module("plugs")
 
     with pytest.raises(UnknownKind, match="known: alpha, beta"):
         Registry("plugs", plugs.Plug).get("gamma")
 
 
 def test_two_plug_ins_of_one_kind_are_an_error(package):
-    import plugs
+    plugs = importlib.import_module("plugs")
 
     (package / "copy.py").write_text("from plugs import Plug\nclass Copy(Plug):\n    kind = 'alpha'\n")
     with pytest.raises(RuntimeError, match="both call themselves 'alpha'"):

@@ -28,5 +28,6 @@ def test_the_mask_hides_values_and_shows_which_are_empty():
 def test_the_field_stores_ciphertext_and_gives_the_value_back():
     field = secrets.EncryptedJSONField()
     stored = field.get_prep_value({"token": "abc"})
+    assert stored is not None
     assert "abc" not in stored
     assert field.from_db_value(stored, None, None) == {"token": "abc"}

@@ -36,6 +36,8 @@ def test_a_run_is_written_down_in_its_row(spec):
     assert tasks.run("test.loop", now=NOW)
     row = Loop.objects.get(name="test.loop")
     assert (row.runs, row.failures, row.error, row.claimed_until) == (1, 0, "", None)
+    assert row.started_at
+    assert row.finished_at
     assert row.finished_at >= row.started_at
 
 

@@ -43,7 +43,9 @@ def test_each_series_counts_by_itself():
     assert found.amount.tolist() == [5, 2, 100, 1]
 
 
-@pytest.mark.parametrize(("hours", "combinations", "step"), [(1, 1, 15), (24, 1, 30), (24, 20, 600), (24 * 30, 20, 21600)])
+@pytest.mark.parametrize(
+    ("hours", "combinations", "step"), [(1, 1, 15), (24, 1, 30), (24, 20, 600), (24 * 30, 20, 21600)]
+)
 def test_the_step_keeps_the_answer_within_its_rows(hours, combinations, step):
     assert step_for(0, hours * 3_600_000, combinations) == step * 1000
 

@@ -10,7 +10,7 @@ from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.notifications.models import Contact, Delivery
 from apps.oncall import services, telling
-from apps.oncall.models import Escalation, NotificationGroup, Notice, Policy, Route
+from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route
 
 START = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
 BY = Principal.system("test")

@@ -1,0 +1,256 @@
+"""The admin of contacts and deliveries: pick a channel, fill in its fields, send a test, read what became of it."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.decorators import action, display
+from unfold.widgets import (
+    UnfoldAdminEmailInputWidget,
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldAdminURLInputWidget,
+)
+
+from apps.accounts.admin import AuditedAdmin
+from apps.accounts.permissions import Right, principal_of
+from apps.core.registry import UnknownKind
+from apps.core.secrets import Undecryptable
+from apps.notifications import configuration, services
+from apps.notifications.channels import Channel, channels
+from apps.notifications.models import Contact, Delivery
+
+PREFIX = "setting_"
+WIDGETS: dict[type[forms.Widget], type[forms.Widget]] = {
+    forms.PasswordInput: UnfoldAdminPasswordWidget,
+    forms.Textarea: UnfoldAdminTextareaWidget,
+    forms.EmailInput: UnfoldAdminEmailInputWidget,
+    forms.URLInput: UnfoldAdminURLInputWidget,
+    forms.TextInput: UnfoldAdminTextInputWidget,
+}
+
+
+class SettingsForm(forms.ModelForm[Contact]):
+    """A contact with the fields of its channel; a secret is never put into the page, and left blank it stays."""
+
+    channel: ClassVar[type[Channel]] = Channel
+
+    class Meta:
+        model = Contact
+        fields = ("name", "enabled", "is_fallback", "owner")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what was typed into the channel's fields, as the verb takes it."""
+        typed = {name: value for name, value in self.cleaned_data.items() if name.startswith(PREFIX)}
+        return {name.removeprefix(PREFIX): value for name, value in typed.items()}
+
+    def clean(self) -> dict[str, Any]:
+        """Let the channel's own form judge, and put its words beside the right fields."""
+        values = super().clean() or self.cleaned_data
+        try:
+            stored = self.instance.secrets or {}
+        except Undecryptable:
+            stored = {}
+        try:
+            configuration.clean(self.channel, self.settings(), stored)
+        except ValidationError as error:
+            for name, texts in error.message_dict.items():
+                field = PREFIX + name
+                self.add_error(field if field in self.fields else None, texts)
+        if values.get("is_fallback") and not values.get("enabled"):
+            self.add_error("enabled", "The fall-back contact cannot be switched off: name another one first.")
+        return values
+
+
+def settings_form(channel: type[Channel], contact: Contact) -> type[SettingsForm]:
+    """Return the form of a contact of that channel: one admin field for each of its settings."""
+    fields: dict[str, Any] = {"channel": channel}
+    for name, field in channel.Config().fields.items():
+        secret = name in channel.secrets()
+        widget = WIDGETS.get(type(field.widget))
+        fields[PREFIX + name] = forms.CharField(
+            required=False,
+            label=field.label or name.replace("_", " ").capitalize(),
+            help_text=f"{field.help_text} Stored encrypted; leave blank to keep it." if secret else field.help_text,
+            initial="" if secret else field.prepare_value(contact.config.get(name, "")),
+            widget=(widget or UnfoldAdminTextInputWidget)(),
+        )
+    return type("ContactForm", (SettingsForm,), fields)
+
+
+@admin.register(Contact)
+class ContactAdmin(AuditedAdmin[Contact]):
+    """Contacts, their problems, and a button that sends a test."""
+
+    edit_right = Right.ADMINISTER
+    list_display = ("name", "kind", "address", "state", "last_ok_at", "is_fallback", "origin")
+    list_filter = ("kind", "enabled", "origin")
+    search_fields = ("name", "problem")
+    list_select_related = ("owner",)
+    actions = ("send_test",)
+    actions_detail = ("send_test_now",)
+    readonly = ("kind_name", "state", "problem", "problem_at", "last_ok_at", "origin", "log")
+
+    # --- what is shown ---
+    @display(description="To")
+    def address(self, contact: Contact) -> str:
+        try:
+            return contact.channel.address(contact.config)
+        except UnknownKind as error:
+            return str(error)
+
+    @display(description="Channel")
+    def kind_name(self, contact: Contact) -> str:
+        return contact.get_kind_display()
+
+    @display(description="State", label={"works": "success", "problem": "danger", "off": "warning", "untried": "info"})
+    def state(self, contact: Contact) -> str:
+        if not contact.enabled:
+            return "off"
+        if contact.problem:
+            return "problem"
+        return "works" if contact.last_ok_at else "untried"
+
+    @display(description="Deliveries")
+    def log(self, contact: Contact) -> str:
+        url = reverse("admin:notifications_delivery_changelist")
+        return format_html('<a href="{}?contact__id__exact={}">What it was told</a>', url, contact.pk)
+
+    # --- the form: first the channel, then its fields ---
+    def _channel(self, request: HttpRequest, obj: Contact | None) -> type[Channel] | None:
+        """Return the contact's channel, or the one that was chosen for a new one."""
+        return channels.all().get(request.GET.get("kind", "") if obj is None else obj.kind)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Contact | None = None) -> Any:
+        channel = self._channel(request, obj)
+        settings = tuple(PREFIX + name for name in channel.Config.base_fields) if channel else ()
+        if not self.has_change_permission(request, obj):
+            settings = ("address",)
+        who = ("name", "enabled", "is_fallback", "owner")
+        if obj is None:
+            return ((None, {"fields": who}), ("Settings", {"fields": settings}))
+        return (
+            (None, {"fields": ("kind_name", *who)}),
+            ("Settings", {"fields": settings}),
+            ("How it does", {"fields": ("state", "problem", "problem_at", "last_ok_at", "origin", "log")}),
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Contact | None = None) -> Any:
+        return () if obj is None else (*self.readonly, "address")
+
+    def get_form(self, request: HttpRequest, obj: Contact | None = None, change: bool = False, **kwargs: Any) -> Any:
+        channel = self._channel(request, obj)
+        if channel is not None and self.has_change_permission(request, obj):
+            kwargs["form"] = settings_form(channel, obj or Contact(kind=channel.kind))
+            kwargs["fields"] = None
+        return super().get_form(request, obj, change, **kwargs)
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Ask for the channel first: its fields depend on it."""
+        if self._channel(request, None) is None and self.has_add_permission(request):
+            context = {
+                **self.admin_site.each_context(request),
+                "title": "New contact: which channel?",
+                "kinds": channels.kinds(),
+                "opts": self.opts,
+            }
+            return TemplateResponse(request, "notifications/choose_channel.html", context)
+        return super().add_view(request, form_url, {**(extra_context or {}), "show_save_and_add_another": False})
+
+    # --- what is written ---
+    def save_model(self, request: HttpRequest, obj: Contact, form: Any, change: bool) -> None:
+        values = form.cleaned_data
+        contact = services.save_contact(
+            by=principal_of(request),
+            now=timezone.now(),
+            contact=Contact.objects.get(pk=obj.pk) if change else None,
+            name=values["name"],
+            kind=form.channel.kind,
+            values=form.settings(),
+            enabled=values["enabled"],
+            is_fallback=values["is_fallback"],
+            owner=values["owner"],
+        )
+        obj.__dict__.update(contact.__dict__)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Contacts have no relations of their own to save."""
+
+    def delete_model(self, request: HttpRequest, obj: Contact) -> None:
+        services.delete_contact(by=principal_of(request), contact=obj, now=timezone.now())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Contact]) -> None:
+        for contact in queryset:
+            self.delete_model(request, contact)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Contact | None = None) -> bool:
+        """The fall-back contact stays until another one takes its place."""
+        return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_fallback)
+
+    # --- tests ---
+    @action(description="Send test", permissions=["operate"])
+    def send_test(self, request: HttpRequest, queryset: QuerySet[Contact]) -> None:
+        for contact in queryset:
+            self._test(request, contact)
+
+    @action(description="Send test", permissions=["operate"], url_path="send-test")
+    def send_test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        contact = self.get_object(request, object_id)
+        if contact is not None:
+            self._test(request, contact)
+        return HttpResponseRedirect(reverse("admin:notifications_contact_change", args=[object_id]))
+
+    def _test(self, request: HttpRequest, contact: Contact) -> None:
+        try:
+            delivery = services.send_test(by=principal_of(request), contact=contact, now=timezone.now())
+        except ValidationError as error:
+            self.message_user(request, " ".join(error.messages), messages.ERROR)
+            return
+        url = reverse("admin:notifications_delivery_change", args=[delivery.pk])
+        text = format_html('A test to {} is on its way: <a href="{}">see what becomes of it</a>.', contact.name, url)
+        self.message_user(request, text)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(AuditedAdmin[Delivery]):
+    """The delivery log: who was told what, when, by which provider id; to be read only."""
+
+    edit_right = None
+    list_display = ("id", "created_at", "contact_name", "kind", "title", "purpose", "shown_state", "attempts", "error")
+    list_display_links = ("id", "title")
+    list_filter = ("state", "purpose", "kind", "contact")
+    search_fields = ("contact_name", "error", "provider_id")
+    list_per_page = 50
+    ordering = ("-id",)
+    fields = (
+        "key", "contact_name", "kind", "purpose", "shown_state", "title", "text", "group_key",
+        "created_at", "due_at", "attempts", "finished_at", "error", "provider_id",
+    )  # fmt: skip
+    readonly_fields = ("title", "text", "shown_state")
+
+    COLOURS: ClassVar[dict[str, str]] = {
+        "Sent": "success",
+        "Queued": "info",
+        "Failed": "danger",
+        "Cancelled": "warning",
+    }
+
+    @display(description="Message")
+    def title(self, delivery: Delivery) -> str:
+        return str(delivery.message.get("title", ""))
+
+    @display(description="Text")
+    def text(self, delivery: Delivery) -> str:
+        return str(delivery.message.get("body", ""))
+
+    @display(description="State", label=COLOURS)
+    def shown_state(self, delivery: Delivery) -> str:
+        return delivery.get_state_display()

@@ -1,0 +1,391 @@
+"""The admin of policies, routes and rules' own targets, and the record of groups, escalations and notices."""
+
+import copy
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db.models import Count, QuerySet
+from django.forms.models import BaseInlineFormSet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from unfold.decorators import display
+from unfold.widgets import (
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
+
+from apps.accounts.admin import AuditedAdmin, AuditedStackedInline
+from apps.accounts.permissions import principal_of
+from apps.alerting.models import AlertRule
+from apps.core.registry import UnknownKind, extend
+from apps.notifications.models import Contact
+from apps.oncall import services
+from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route, RuleTarget, Step
+from apps.oncall.steps import ContactIds, clean, steps
+
+SEPARATOR = "__"
+
+
+def contact_choices() -> list[tuple[int, str]]:
+    """Return the contacts there are, for forms."""
+    return list(Contact.objects.values_list("pk", "name"))
+
+
+def _fields() -> dict[str, forms.Field]:
+    """Return one form field for each setting of each kind of step, as kind__setting."""
+    fields: dict[str, forms.Field] = {}
+    for kind, plugin in steps.all().items():
+        for name, field in plugin.Config().fields.items():
+            label = f"{plugin.label}: {field.label or name.replace('_', ' ')}"
+            options: dict[str, Any] = {"required": False, "label": label, "help_text": field.help_text}
+            shown: forms.Field
+            if isinstance(field, ContactIds):
+                boxes = forms.CheckboxSelectMultiple
+                shown = forms.MultipleChoiceField(choices=contact_choices, widget=boxes, **options)
+            elif isinstance(field, forms.BooleanField):
+                shown = forms.BooleanField(widget=UnfoldBooleanSwitchWidget, **options)
+            else:
+                shown = forms.CharField(widget=UnfoldAdminTextInputWidget, initial=field.initial, **options)
+            fields[f"{kind}{SEPARATOR}{name}"] = shown
+    return fields
+
+
+class StepForm(forms.ModelForm[Step]):
+    """A step with the settings of every kind; those of the chosen kind count."""
+
+    class Meta:
+        model = Step
+        fields = ("position", "kind")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        own = f"{self.instance.kind}{SEPARATOR}"
+        for name, field in _fields().items():
+            self.fields[name] = field
+            if name.startswith(own):
+                self.initial[name] = self.instance.config.get(name.removeprefix(own))
+
+    def clean(self) -> dict[str, Any]:
+        """Let the form of the chosen kind judge, and put its words beside the right fields."""
+        values = super().clean() or self.cleaned_data
+        kind = values.get("kind")
+        if not kind or values.get("DELETE"):
+            return values
+        own = f"{kind}{SEPARATOR}"
+        typed = {name.removeprefix(own): value for name, value in values.items() if name.startswith(own)}
+        try:
+            self.instance.config = clean(kind, typed, contact_choices())
+        except ValidationError as error:
+            for name, texts in error.message_dict.items():
+                self.add_error(own + name if own + name in self.fields else "kind", texts)
+        return values
+
+
+class StepFormSet(BaseInlineFormSet[Any, Any, Any]):
+    """The steps of a policy, at least one."""
+
+    def clean(self) -> None:
+        """Refuse a policy by which nobody is told."""
+        super().clean()
+        if any(self.errors):
+            return
+        if not self.rows():
+            raise ValidationError("A policy needs at least one step, or nobody is told by it.")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the steps in order, as the verb takes them."""
+        kept = [form for form in self.forms if form.cleaned_data.get("kind") and not form.cleaned_data.get("DELETE")]
+        kept.sort(key=lambda form: form.cleaned_data["position"])
+        return [{"kind": form.cleaned_data["kind"], "config": form.instance.config} for form in kept]
+
+    def validate_unique(self) -> None:
+        """Positions only order the rows: the verb numbers them anew."""
+
+
+class StepInline(AuditedStackedInline):
+    """Steps in the order of their positions."""
+
+    model = Step
+    form = StepForm
+    formset = StepFormSet
+    ordering = ("position",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ((None, {"fields": ("position", "kind", *_fields())}),)
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        kwargs["fields"] = ("position", "kind")
+        return super().get_formset(request, obj, **kwargs)
+
+
+@admin.register(Policy)
+class PolicyAdmin(AuditedAdmin[Policy]):
+    """Escalation policies with their steps; what runs keeps the copy it began with."""
+
+    inlines = (StepInline,)
+    list_display = ("name", "summary", "used_by")
+    search_fields = ("name", "description")
+    fields = ("name", "description")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
+        return super().get_queryset(request).prefetch_related("steps", "routes", "rule_targets__rule")
+
+    @display(description="Steps")
+    def summary(self, policy: Policy) -> str:
+        names = dict(contact_choices())
+        return " › ".join(describe(step.kind, step.config, names) for step in policy.steps.all())
+
+    @display(description="Used by")
+    def used_by(self, policy: Policy) -> str:
+        return ", ".join([*map(str, policy.routes.all()), *(str(t.rule) for t in policy.rule_targets.all())])
+
+    def save_model(self, request: HttpRequest, obj: Policy, form: Any, change: bool) -> None:
+        """Nothing yet: a policy is written with its steps, in save_related."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        rows: list[dict[str, Any]] = []
+        for formset in formsets:
+            formset.new_objects, formset.changed_objects, formset.deleted_objects = [], [], []
+            rows += formset.rows()
+        values = form.cleaned_data
+        saved = services.save_policy(
+            by=principal_of(request),
+            name=values["name"],
+            description=values["description"],
+            steps=rows,
+            policy=Policy.objects.get(pk=form.instance.pk) if change else None,
+        )
+        form.instance.pk = saved.pk
+
+    def delete_model(self, request: HttpRequest, obj: Policy) -> None:
+        services.delete_policy(by=principal_of(request), policy=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Policy]) -> None:
+        for policy in queryset:
+            self.delete_model(request, policy)
+
+
+def describe(kind: str, config: dict[str, Any], names: dict[int, str]) -> str:
+    """Return a step in a few words; one whose plug-in is gone says so."""
+    try:
+        return steps.get(kind).describe(config, names)
+    except UnknownKind:
+        return f"unknown step {kind}"
+
+
+class Lines(forms.CharField):
+    """Texts, one a line; the value is a list."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def to_python(self, value: Any) -> Any:
+        """Split lines."""
+        return [line.strip() for line in str(value or "").splitlines() if line.strip()]
+
+    def prepare_value(self, value: Any) -> Any:
+        """Join lines."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare lists."""
+        return bool((initial or []) != self.to_python(data))
+
+
+class RouteForm(forms.ModelForm[Route]):
+    """A route whose matchers and labels are typed a line each."""
+
+    matchers = Lines(required=False, help_text='All must hold; one a line, like severity="critical" or team=~"db|web".')
+    group_by = Lines(required=False, help_text="Label names, one a line; ... keeps every alert by itself.")
+
+    class Meta:
+        model = Route
+        fields = (
+            "name", "position", "enabled", "matchers", "continue_matching", "contacts", "policy",
+            "group_by", "group_wait", "group_interval", "repeat_interval",
+        )  # fmt: skip
+
+    def clean(self) -> dict[str, Any]:
+        """Let the verb's own check judge, before anything is saved."""
+        values = super().clean() or self.cleaned_data
+        draft = copy.copy(self.instance)
+        for name in services.ROUTE_FIELDS:
+            setattr(draft, name, values.get(name, getattr(self.instance, name)))
+        try:
+            services.check_route(draft)
+        except ValidationError as error:
+            for name, texts in error.message_dict.items():
+                if name not in self.errors:
+                    self.add_error(name if name in self.fields else None, texts)
+        return values
+
+
+@admin.register(Route)
+class RouteAdmin(AuditedAdmin[Route]):
+    """Routes in the order in which they are tried; the root takes the rest and stays."""
+
+    form = RouteForm
+    list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
+    list_select_related = ("policy",)
+    filter_horizontal = ("contacts",)
+    search_fields = ("name",)
+    ordering = ("is_root", "position", "id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
+        return super().get_queryset(request).prefetch_related("contacts")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> Any:
+        return ("position", "enabled", "matchers", "continue_matching") if obj is not None and obj.is_root else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Route | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_root)
+
+    @display(description="Order")
+    def place(self, route: Route) -> str:
+        return "last (root)" if route.is_root else str(route.position)
+
+    @display(description="Matchers")
+    def shown_matchers(self, route: Route) -> str:
+        return "everything else" if route.is_root else ", ".join(route.matchers) or "everything"
+
+    @display(description="Contacts")
+    def told(self, route: Route) -> str:
+        return ", ".join(map(str, route.contacts.all()))
+
+    def save_model(self, request: HttpRequest, obj: Route, form: Any, change: bool) -> None:
+        values = {name: form.cleaned_data[name] for name in services.ROUTE_FIELDS if name in form.cleaned_data}
+        saved = services.save_route(
+            by=principal_of(request),
+            values=values,
+            contacts=form.cleaned_data["contacts"],
+            route=Route.objects.get(pk=obj.pk) if change else None,
+        )
+        obj.pk = saved.pk
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Contacts are saved with the route."""
+
+    def delete_model(self, request: HttpRequest, obj: Route) -> None:
+        services.delete_route(by=principal_of(request), route=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Route]) -> None:
+        roots = [route.name for route in queryset if route.is_root]
+        for route in queryset.filter(is_root=False):
+            self.delete_model(request, route)
+        if roots:
+            self.message_user(request, f"{roots[0]} is the root and stays.", "WARNING")
+
+
+class TargetFormSet(BaseInlineFormSet[Any, Any, Any]):
+    """Saves through the verb, which audits contacts and policy together; `by` is put in for each request."""
+
+    by: ClassVar[Any] = None
+
+    def save(self, commit: bool = True) -> list[Any]:
+        """Leave everything to save_m2m: the rule itself is saved by then."""
+        self.new_objects, self.changed_objects, self.deleted_objects = [], [], []
+        self.save_m2m = self.write  # type: ignore[method-assign]
+        return []
+
+    def write(self) -> None:
+        """Give the rule what was chosen; a removed target leaves its alerts to the routes."""
+        for form in self.forms:
+            if form.has_changed():
+                values = {} if form.cleaned_data.get("DELETE") else form.cleaned_data
+                services.save_target(
+                    by=self.by, rule=self.instance, contacts=values.get("contacts", []), policy=values.get("policy")
+                )
+
+
+class RuleTargetInline(AuditedStackedInline):
+    """A rule's own contacts and policy, on the rule's page; empty: the routes decide."""
+
+    model = RuleTarget
+    formset = TargetFormSet
+    fields = ("contacts", "policy")
+    filter_horizontal = ("contacts",)
+    max_num = 1
+    extra = 1
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        formset = super().get_formset(request, obj, **kwargs)
+        return type("TargetFormSet", (formset,), {"by": principal_of(request)})
+
+
+extend(AlertRule, "inlines", RuleTargetInline)
+
+
+# --- The record ------------------------------------------------------------------------------------------------------
+@admin.register(NotificationGroup)
+class NotificationGroupAdmin(AuditedAdmin[NotificationGroup]):
+    """Alerts that are told together, and when they are next looked at."""
+
+    edit_right = None
+    list_display = ("key", "receiver", "alert_count", "opened_at", "flushed_at", "due_at", "reason")
+    search_fields = ("key", "receiver")
+    list_filter = (("due_at", admin.EmptyFieldListFilter),)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[NotificationGroup]:
+        return super().get_queryset(request).annotate(held=Count("members"))
+
+    @display(description="Alerts")
+    def alert_count(self, group: NotificationGroup) -> int:
+        return int(vars(group).get("held", 0))
+
+
+@admin.register(Escalation)
+class EscalationAdmin(AuditedAdmin[Escalation]):
+    """Policies on their way, with the copy that each follows."""
+
+    edit_right = None
+    list_display = ("started_at", "incident", "policy_name", "shown_state", "severity", "reason", "due_at", "ended_at")
+    list_filter = ("state", "severity")
+    list_select_related = ("incident",)
+    search_fields = ("incident__title", "reason")
+    fields = (
+        "incident", "policy_name", "shown_plan", "position", "rounds", "severity", "shown_state", "reason",
+        "due_at", "started_at", "ended_at",
+    )  # fmt: skip
+    readonly_fields = ("policy_name", "shown_plan", "shown_state")
+
+    COLOURS: ClassVar[dict[str, str]] = {
+        "Running": "danger",
+        "Stopped by an acknowledgement": "success",
+        "Stopped: nothing is wrong any more": "success",
+        "Ran to the end of its policy": "warning",
+    }
+
+    @display(description="Policy")
+    def policy_name(self, escalation: Escalation) -> str:
+        return str(escalation.plan.get("name", ""))
+
+    @display(description="State", label=COLOURS)
+    def shown_state(self, escalation: Escalation) -> str:
+        return escalation.get_state_display()
+
+    @display(description="Plan")
+    def shown_plan(self, escalation: Escalation) -> str:
+        names = dict(contact_choices())
+        lines = []
+        for number, step in enumerate(escalation.plan.get("steps", [])):
+            mark = "→ " if number == escalation.position else ""
+            lines.append(f"{mark}{number + 1}. {describe(step['kind'], step['config'], names)}")
+        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines))
+
+
+@admin.register(Notice)
+class NoticeAdmin(AuditedAdmin[Notice]):
+    """Who was told what of which alert, when and why."""
+
+    edit_right = None
+    list_display = ("at", "contact_name", "kind", "alert", "severity", "reason", "delivery_state")
+    list_filter = ("kind", "severity")
+    list_select_related = ("alert", "delivery")
+    search_fields = ("contact_name", "alert__key", "alert__message", "reason")
+    list_per_page = 50
+
+    @display(description="Delivery")
+    def delivery_state(self, notice: Notice) -> str:
+        return notice.delivery.get_state_display() if notice.delivery else "–"

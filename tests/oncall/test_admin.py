@@ -1,0 +1,99 @@
+"""Policies and routes in the admin."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from apps.accounts.models import AuditEntry, User
+from apps.notifications.models import Contact
+from apps.oncall.models import Policy, Route
+from tests.oncall.conftest import Night
+
+
+@pytest.fixture
+def admin(db: None, client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    return client
+
+
+def _steps(*rows: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = {"steps-TOTAL_FORMS": len(rows), "steps-INITIAL_FORMS": 0}
+    for number, row in enumerate(rows):
+        data |= {f"steps-{number}-{name}": value for name, value in row.items()}
+    return data
+
+
+def test_a_policy_is_made_with_steps_in_the_order_of_their_positions(admin: Client):
+    phone = Contact.objects.create(name="phone", kind="webhook")
+    page = admin.post("/admin/oncall/policy/add/", {"name": "Night", "description": "", **_steps(
+        {"position": 2, "kind": "wait", "wait__minutes": "15"},
+        {"position": 1, "kind": "notify", "notify__contacts": [phone.pk]},
+    )})  # fmt: skip
+    assert page.status_code == 302, page.content.decode()
+    steps = list(Policy.objects.get().steps.order_by("position").values_list("kind", "config"))
+    assert steps == [
+        ("notify", {"contacts": [phone.pk], "route_contacts": False, "fallback": False}),
+        ("wait", {"minutes": 15.0}),
+    ]
+    assert AuditEntry.objects.filter(verb="oncall.save_policy").count() == 1
+
+
+def test_a_step_that_tells_nobody_is_refused(admin: Client):
+    page = admin.post("/admin/oncall/policy/add/", {"name": "Night", "description": "", **_steps(
+        {"position": 1, "kind": "notify"})})  # fmt: skip
+    assert "a step that tells nobody is never meant" in page.content.decode()
+    assert not Policy.objects.exists()
+
+
+def test_a_policy_without_steps_is_refused(admin: Client):
+    page = admin.post("/admin/oncall/policy/add/", {"name": "Night", "description": "", **_steps()})
+    assert "needs at least one step" in page.content.decode()
+
+
+def test_a_saved_policy_shows_its_settings_again(admin: Client, night: Night):
+    night.contact("phone")
+    policy = night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 7.5}))
+    page = admin.get(f"/admin/oncall/policy/{policy.pk}/change/").content.decode()
+    assert 'value="7.5"' in page
+    assert "checked" in page
+
+
+def _route(**values: Any) -> dict[str, Any]:
+    return {"name": "Web", "position": 0, "enabled": "on", "matchers": 'service="web"\nseverity=~"error|critical"',
+            "group_by": "alertname", "group_wait": "00:00:30", "group_interval": "00:05:00",
+            "repeat_interval": "04:00:00", "policy": "", **values}  # fmt: skip
+
+
+def test_a_route_is_made_and_a_wrong_matcher_refused(admin: Client):
+    page = admin.post("/admin/oncall/route/add/", _route(matchers='service=~"("'))
+    assert "no regular expression" in page.content.decode()
+    assert admin.post("/admin/oncall/route/add/", _route()).status_code == 302
+    assert Route.objects.get().matchers == ['service="web"', 'severity=~"error|critical"']
+
+
+def test_the_root_is_edited_and_never_deleted(admin: Client, night: Night):
+    slack = night.contact("slack")
+    root = night.route()
+    url = f"/admin/oncall/route/{root.pk}"
+    values = {name: value for name, value in _route(name="Rest").items() if name not in ("matchers", "enabled")}
+    assert admin.post(f"{url}/change/", {**values, "contacts": [slack.pk]}).status_code == 302
+    assert (Route.objects.get().name, list(Route.objects.get().contacts.all())) == ("Rest", [slack])
+    assert admin.post(f"{url}/delete/", {"post": "yes"}).status_code == 403
+    admin.post("/admin/oncall/route/", {"action": "delete_selected", "_selected_action": [root.pk], "post": "yes"})
+    assert Route.objects.count() == 1
+
+
+def test_the_record_is_shown(admin: Client, night: Night):
+    night.contact("phone")
+    policy = night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60}))
+    night.route(policy=policy)
+    night.fire()
+    night.wait(minutes=1)
+    for page in ("notificationgroup", "escalation", "notice", "policy", "route"):
+        assert admin.get(f"/admin/oncall/{page}/").status_code == 200, page
+    assert "1. Notify phone" in admin.get(f"/admin/oncall/escalation/{night.escalation.pk}/change/").content.decode()
+
+
+def test_a_rule_page_offers_its_own_contacts(admin: Client):
+    assert 'name="target-0-contacts"' in admin.get("/admin/alerting/alertrule/add/").content.decode()

@@ -26,8 +26,8 @@ def test_a_loop_runs_and_writes_down_how_it_went(world: World, name: str) -> Non
 
 def test_the_clock_of_expiry_ends_what_is_over(world: World) -> None:
     now = timezone.now()
-    post = {"type": "backup", "severity": "error", "message": "failed"}
-    services.post_alert(by=SETUP, now=now, ends_at=now + timedelta(minutes=1), **post)
+    ends = now + timedelta(minutes=1)
+    services.post_alert(by=SETUP, type="backup", severity="error", message="failed", now=now, ends_at=ends)
     run("alerting.expire", now=now + timedelta(minutes=2))
     assert Alert.objects.get().resolve_reason == "expired"
 

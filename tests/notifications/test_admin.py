@@ -60,7 +60,7 @@ def test_a_wrong_setting_is_refused_beside_its_field(admin: Client):
 
 def test_the_test_button_writes_a_delivery(admin: Client):
     contact = Contact.objects.create(name="Pager", kind="webhook", config={"url": "https://a.example/"})
-    admin.get(f"/admin/notifications/contact/{contact.pk}/send-test/")
+    admin.post(f"/admin/notifications/contact/{contact.pk}/send-test/", {"confirmed": "yes"})
     assert Delivery.objects.get().purpose == "test"
 
 

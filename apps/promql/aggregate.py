@@ -182,30 +182,57 @@ def ranked(groups: Groups, k: Floats, *, largest: bool) -> Vec:
     With one step, rows come group by group in rank order, else in their own order. NaN ranks last; of equal
     values the earlier series wins.
     """
-    vec = groups.vec
+    if groups.vec.v.shape[1] == 1:
+        return _ranked_once(groups, float(k[0]), largest=largest)
     v, ok = groups.v, groups.ok
     kept = np.zeros(v.shape, dtype=np.bool_)
-    numbers = groups.numbers()
-    ordered: list[tuple[int, list[int]]] = []
-    for some, positions in groups.alike():
-        values, here = v[positions], ok[positions]
-        order = rank_order(values, here, largest=largest)
-        place = np.empty_like(order)
-        np.put_along_axis(place, order, np.broadcast_to(np.arange(order.shape[1])[None, :, None], order.shape), axis=1)
-        keep = here & (place < k)
-        kept[positions] = keep
-        if v.shape[1] == 1:
-            for group, row_order, row_keep, row_positions in zip(some, order, keep, positions, strict=True):
-                chosen = [int(i) for i in row_order[:, 0] if row_keep[i, 0]]
-                ordered.append((int(group), numbers[row_positions[chosen]].tolist()))
-    if v.shape[1] == 1:
-        rows = np.array([row for _, rows in sorted(ordered) for row in rows], dtype=np.int64)
-        part = vec.take(rows)
-        return Vec(part.labels, part.v, part.ok, part.drop, ordered=True)
+    for _, positions in groups.alike():
+        kept[positions] = _best(v[positions], ok[positions], k, largest=largest)
     mask = np.empty_like(kept)
-    mask[numbers] = kept
+    mask[groups.numbers()] = kept
     alive = np.flatnonzero(mask.any(axis=1))
+    vec = groups.vec
     return Vec(vec.labels.take(alive), vec.v[alive], mask[alive], vec.drop[alive])
+
+
+def _ranked_once(groups: Groups, k: float, *, largest: bool) -> Vec:
+    """At a single step the order of the rows is part of the answer."""
+    v, ok, numbers = groups.v, groups.ok, groups.numbers()
+    chosen: list[tuple[int, list[int]]] = []
+    for some, positions in groups.alike():
+        order = rank_order(v[positions], ok[positions], largest=largest)[:, :, 0]
+        for group, row_order, row_positions in zip(some.tolist(), order, positions, strict=True):
+            ranks = row_positions[row_order]
+            present = ranks[ok[ranks, 0]]
+            chosen.append((group, numbers[present[: max(0, int(k))]].tolist()))
+    rows = np.array([row for _, rows in sorted(chosen) for row in rows], dtype=np.int64)
+    part = groups.vec.take(rows)
+    return Vec(part.labels, part.v, part.ok, part.drop, ordered=True)
+
+
+def _best(values: Floats, here: Mask, k: Floats, *, largest: bool) -> Mask:
+    """bool[g, rows, n]: the cells of the k best of each group and step, found without sorting all of them."""
+    rows = values.shape[1]
+    numbers = here & ~np.isnan(values)
+    keys = np.where(numbers, values if largest else -values, -np.inf)
+    wanted = np.clip(k, 0, rows).astype(np.int64)
+    most = int(wanted.max(initial=0))
+    if not most:
+        return np.zeros(values.shape, dtype=np.bool_)
+    top = np.sort(np.partition(keys, rows - most, axis=1)[:, rows - most :], axis=1)
+    taken = np.minimum(wanted, numbers.sum(axis=1))
+    last = np.take_along_axis(top, np.minimum(most - taken, most - 1)[:, None], axis=1)
+    better = numbers & (keys > last) & (taken > 0)[:, None]
+    level = numbers & (keys == last)
+    keep: Mask = better | _first(level, taken - better.sum(axis=1))
+    short = wanted - taken
+    return keep | _first(here & ~numbers, short) if short.any() else keep
+
+
+def _first(cells: Mask, count: Index) -> Mask:
+    """The first `count` int64[g, n] marked cells along axis 1."""
+    first: Mask = cells & (np.cumsum(cells, axis=1) <= count[:, None])
+    return first
 
 
 def limited(groups: Groups, k: Floats) -> Vec:

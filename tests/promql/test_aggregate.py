@@ -97,6 +97,23 @@ def test_the_k_best_are_the_k_best(data: Rows, k: int, largest: bool) -> None:
 
 @given(rows())
 @settings(deadline=None)
+def test_the_best_at_each_step_are_the_best_at_that_step(data: Rows) -> None:
+    """Range queries find them by partition, instant ones by sorting: the same series either way, ties included."""
+    data = [(group, [*each, each[0]]) for group, each in data]
+    vec = vector(data)
+    for largest in (True, False):
+        over_time = ranked(Groups(vec, ("g",), without=False), np.full(vec.v.shape[1], 2.0), largest=largest)
+        for step in range(vec.v.shape[1]):
+            once = Vec(vec.labels, vec.v[:, [step]], vec.ok[:, [step]], vec.drop)
+            best = ranked(Groups(once, ("g",), without=False), np.array([2.0]), largest=largest)
+            names = [
+                labels for labels, here in zip(over_time.labels.dicts(), over_time.ok[:, step], strict=True) if here
+            ]
+            assert sorted(names, key=str) == sorted(best.labels.dicts(), key=str)
+
+
+@given(rows())
+@settings(deadline=None)
 def test_counting_values(data: Rows) -> None:
     got = cells(count_values(Groups(vector(data), ("g",), without=False), "v"))
     wanted: dict[tuple[str, int], float] = defaultdict(float)

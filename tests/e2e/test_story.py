@@ -1,7 +1,6 @@
 """One alert from a number to its end, through a running portal, with nothing faked."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -9,44 +8,11 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from monitoring_portal.testing import Portal
-from tests.browser.conftest import chromium  # noqa: F401  the fixture
+from tests.e2e.conftest import TOKEN
 from tests.e2e.receivers import Hooks, Mailbox, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-TOKEN = "story-token-0123456789-abcdef"
 PATIENCE = 45
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[Mailbox]:
-    running = Mailbox()
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def hooks() -> Iterator[Hooks]:
-    running = Hooks()
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def portal(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, hooks: Hooks) -> Iterator[Portal]:
-    environment = {
-        "ALERT_EMAIL_FROM": "alerts@portal.example",
-        "ALERT_EMAIL_TO": "oncall@portal.example",
-        "SMTP_HOST": "127.0.0.1",
-        "SMTP_PORT": str(mailbox.port),
-        "WEBHOOK_URL": hooks.url,
-        "WEBHOOK_TOKEN": "hook-token",
-        "OUTBOUND_ALLOW": "127.0.0.0/8",
-        "MONITORING_AUTH_TOKEN": TOKEN,
-    }
-    with Portal(tmp_path_factory.mktemp("story"), environment) as running:
-        yield running
 
 
 class Program:
@@ -118,7 +84,7 @@ def test_an_alert_from_the_first_number_to_the_last_message(
     portal: Portal,
     mailbox: Mailbox,
     hooks: Hooks,
-    chromium: Browser,  # noqa: F811
+    chromium: Browser,
     tmp_path: Path,
 ) -> None:
     admin, program = Administrator(portal), Program(portal)

@@ -204,9 +204,14 @@ class ContactAdmin(AuditedAdmin[Contact]):
     @action(description="Send test", permissions=["operate"], url_path="send-test")
     def send_test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
         contact = self.get_object(request, object_id)
+        back = reverse("admin:notifications_contact_change", args=[object_id])
         if contact is not None:
+            if (
+                page := self.ask(request, title="Send test", question=f"Send a test to {contact}?", back=back)
+            ) is not None:
+                return page
             self._test(request, contact)
-        return HttpResponseRedirect(reverse("admin:notifications_contact_change", args=[object_id]))
+        return HttpResponseRedirect(back)
 
     def _test(self, request: HttpRequest, contact: Contact) -> None:
         try:

@@ -15,6 +15,7 @@ from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabul
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import Principal
 from apps.notifications.services import save_contact
+from apps.oncall.services import save_policy
 from tests.house.browser import form_of
 from tests.house.rows import AT, make
 
@@ -47,6 +48,9 @@ EDITS: dict[str, dict[str, str]] = {
 ROWS: dict[str, Callable[[], Any]] = {
     "alerting.incident": lambda: make("alerting.alert").incident,
     "metrics.collectorsetting": lambda: make("metrics.collectorsetting", kind="cpu"),
+    "oncall.policy": lambda: save_policy(
+        by=Principal.system("test"), name="Night", steps=[{"kind": "wait", "config": {"minutes": 5}}]
+    ),
     "notifications.contact": lambda: save_contact(
         by=Principal.system("test"), name="Hook", kind="webhook", values={"url": "https://example.com/x"}, now=AT
     ),

@@ -302,6 +302,18 @@ def test_the_fast_lane_lets_in_whom_the_table_says(caller):
 
 
 @pytest.mark.django_db
+def test_without_authentication_only_the_seeds_reads_are_open(settings):
+    settings.MONITORING_AUTH_ENABLED = False
+    opened = {
+        pattern: {
+            m: OPEN if m == "GET" and pattern.startswith("api/monitoring/") else need for m, need in methods.items()
+        }
+        for pattern, methods in API.items()
+    }
+    listed(differences(client_of(ANONYMOUS), ANONYMOUS, opened | PAGES))
+
+
+@pytest.mark.django_db
 def test_no_api_address_describes_itself_to_strangers():
     client = APIClient()
     for pattern in API:

@@ -1,6 +1,6 @@
 """Aggregations over series: pure functions on matrices whose rows are sorted into groups."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -255,8 +255,11 @@ def rank_order(values: Floats, here: Mask, *, largest: bool) -> Index:
     return np.lexsort((keys, last), axis=1)
 
 
-def count_values(groups: Groups, label: str) -> Vec:
-    """One series for each distinct value, named by it in `label`, counting the series that have it."""
+def count_values(groups: Groups, label: str, check_cells: Callable[[int, int], None]) -> Vec:
+    """One series for each distinct value, named by it in `label`, counting the series that have it.
+
+    check_cells(series, steps) refuses what is too large before it is built: values may be as many as cells.
+    """
     v, ok = groups.v, groups.ok
     n = v.shape[1]
     row, step = np.nonzero(ok)
@@ -267,6 +270,7 @@ def count_values(groups: Groups, label: str) -> Vec:
     distinct, value = np.unique(bits, return_inverse=True)
     pair = groups.each()[row] * len(distinct) + value
     pairs, series = np.unique(pair, return_inverse=True)
+    check_cells(len(pairs), n)
     counts = np.zeros((len(pairs), n))
     np.add.at(counts, (series, step), 1.0)
     group = pairs // len(distinct)

@@ -320,7 +320,7 @@ class Evaluator:
         if op == "quantile":
             return aggregate.quantile(groups, numbers)
         if op == "count_values":
-            return aggregate.count_values(groups, text)
+            return aggregate.count_values(groups, text, self.check_cells)
         return aggregate.simple(op, groups)
 
     def check_quantile(self, q: Floats, node: Expr) -> None:

@@ -6,13 +6,16 @@ from typing import Final
 
 import numpy as np
 
-from apps.promql.arrays import Index
+from apps.promql.arrays import Ids, Index
 from apps.promql.binary import merged
-from apps.promql.errors import QueryError
+from apps.promql.errors import LimitError, QueryError
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.series import Vec
 from apps.promql.source import compiled
 from apps.promql.text import printable, quote, valid_name
+
+VALUE_LIMIT: Final = 4_096
+"""Characters of a label value that a query makes; it is kept as long as the process lives."""
 
 _REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 _DIGITS: Final = re.compile(r"([0-9]+)")
@@ -32,7 +35,7 @@ def replace(vec: Vec, target: str, template: str, source: str, pattern: str) -> 
         groups = (text, *(group or "" for group in match.groups()))
         texts.append(expand(template, groups, program.groupindex))
     matched = np.array([text is not None for text in texts], dtype=np.bool_)[inverse]
-    ids = STRINGS.intern_many([text or "" for text in texts])[inverse]
+    ids = _interned([text or "" for text in texts])[inverse]
     labels = vec.labels.replace(target, np.where(matched, ids, vec.labels.column(target)))
     drop = vec.drop & ~matched if target == NAME else vec.drop
     return merged(Vec(labels, vec.v, vec.ok, drop))
@@ -60,10 +63,17 @@ def join(vec: Vec, target: str, separator: str, sources: Sequence[str]) -> Vec:
         _check(source, "source", "label_join")
     columns = [vec.labels.texts(source) for source in sources]
     rows = zip(*columns, strict=True) if columns else ((),) * vec.size
-    ids = STRINGS.intern_many([printable(separator).join(row) for row in rows])
+    ids = _interned([printable(separator).join(row) for row in rows])
     labels = vec.labels.replace(target, ids)
     drop = np.zeros(vec.size, dtype=np.bool_) if target == NAME else vec.drop
     return merged(Vec(labels, vec.v, vec.ok, drop))
+
+
+def _interned(texts: list[str]) -> Ids:
+    longest = max(map(len, texts), default=0)
+    if longest > VALUE_LIMIT:
+        raise LimitError(f"a label value of {longest} characters is longer than the limit of {VALUE_LIMIT}")
+    return STRINGS.intern_many(texts)
 
 
 def _check(name: str, what: str, function: str) -> None:

@@ -213,6 +213,7 @@ def test_a_query_without_selectors_asks_for_nothing() -> None:
         (Limits(samples=3), "up", "samples, more than the limit of 3"),
         (Limits(cells=5), "load", "values, more than the limit of 5"),
         (Limits(cells=5), "rate(load[5m])", "values, more than the limit of 5"),
+        (Limits(cells=9), "count_values('v', load)", "values, more than the limit of 9"),
         (Limits(cells=5), "load @ 60", "values, more than the limit of 5"),
     ],
 )
@@ -220,6 +221,14 @@ def test_limits_name_the_number_and_the_limit(limits: Limits, expr: str, says: s
     with pytest.raises(LimitError, match=says) as caught:
         query_range(expr, HOSTS, 0, 120_000, 60_000, limits=limits)
     assert caught.value.kind == "execution"
+
+
+@pytest.mark.parametrize(
+    "expr", ["label_replace(up, 'a', '{0}', '', '')", "label_join(up, 'a', '{0}', 'host', 'host')"]
+)
+def test_labels_that_a_query_makes_are_not_endless(expr: str) -> None:
+    with pytest.raises(LimitError, match="longer than the limit"):
+        instant(expr.format("x" * 5000), HOSTS, 0)
 
 
 def test_raw_samples_are_limited_too() -> None:

@@ -255,3 +255,20 @@ def test_values_that_json_lacks_are_kept(world: World, value: float) -> None:
     assert list(GroupRun.objects.get().results["rules"].values()) == [
         {"value": "+inf" if value > 0 else "NaN", "series": 1, "breached": 1}
     ]
+
+
+def test_time_in_which_nobody_looked_counts_for_no_wait(world: World) -> None:
+    world.rule(pending_period=30)
+    world.tick(85.0)
+    world.wait(3600)
+    world.tick(85.0)
+    alert = Alert.objects.get()
+    assert alert.state == "pending"
+    assert Transition.objects.latest("id").reason == "restart"
+    world.tick(85.0)
+    world.tick(85.0)
+    alert.refresh_from_db()
+    assert alert.state == "firing"
+    assert alert.fired_at is not None
+    assert alert.pending_at is not None
+    assert alert.fired_at - alert.pending_at == timedelta(seconds=30)

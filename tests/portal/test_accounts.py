@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,22 +18,27 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("portal-accounts")]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a portal, cleaned also of the data that nobody had to keep elsewhere."""
+    yield tmp_path
+    kept = (tmp_path / "var" / "postgres").resolve()
+    if tmp_path not in kept.parents:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
 @root_only
-def test_where_namespaces_are_forbidden_postgresql_runs_as_nobody(tmp_path: Path) -> None:
-    with Portal(tmp_path, {"NOUSERNS": "1"}) as portal:
-        account = embedded.Account("nobody", embedded._nobody().pw_uid, 0)
-        assert Path(f"/proc/{portal.pids['postgres']}").stat().st_uid == account.uid
+def test_where_namespaces_are_forbidden_postgresql_runs_as_nobody(folder: Path) -> None:
+    with Portal(folder, {"NOUSERNS": "1"}) as portal:
+        assert Path(f"/proc/{portal.pids['postgres']}").stat().st_uid == embedded._nobody().pw_uid
         assert portal.answers()
-        outside = (portal.data / "postgres").resolve()
         before = portal.kill("postgres")
         portal.wait_back("postgres", before)
         assert portal.stop(signal.SIGTERM) == 0
     # The same data, the other way of running: it is found, and given back to root.
-    with Portal(tmp_path) as portal:
+    with Portal(folder) as portal:
         assert "created" not in portal.output.rpartition("Stopped")[2]
         assert Path(f"/proc/{portal.pids['postgres']}").stat().st_uid == 0
-    if outside.parent != portal.data:
-        shutil.rmtree(outside)
 
 
 def interpreter(account: embedded.Account, home: Path) -> tuple[str, dict[str, str]] | None:

@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from django.db import connection
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from apps.accounts.permissions import Principal
 from apps.metrics import catalog, compaction, query, registry, services, storage, young
@@ -22,17 +21,18 @@ BY = Principal.system("test")
 
 samples = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 0), st.integers(0, 6)), min_size=1, max_size=8)
 """(series, window, second in it)"""
+crashes = st.sampled_from([0] * 48 + list(range(1, 17)))
+"""The statement that fails; three times in four none does."""
 
 
 class Crash(Exception):
     """Stands for a process that ends here."""
 
 
-class Store(RuleBasedStateMachine):
+class Store:
     """The store beside a dictionary. Each value is written once, so that a stale one is seen."""
 
     def __init__(self):
-        super().__init__()
         with connection.cursor() as cursor:
             for table in ("batch", "block", "series", "metric"):
                 cursor.execute(f"DELETE FROM metrics_{table}")
@@ -66,7 +66,6 @@ class Store(RuleBasedStateMachine):
             psycopg.Cursor.execute = original
         return True
 
-    @rule(rows=samples, crash=st.integers(0, 12))
     def ingest(self, rows, crash):
         new = {}
         labels, times, values = [], [], []
@@ -80,22 +79,18 @@ class Store(RuleBasedStateMachine):
         if self.crashing(crash, lambda: services.ingest(samples=batch, by=BY, now=NOW, window=None)):
             self.truth |= new
 
-    @rule(crash=st.integers(0, 16))
     def compact(self, crash):
         self.crashing(crash, lambda: compaction.compact_log(now=NOW))
 
-    @rule(window=st.integers(-1, 0), closed=st.booleans(), crash=st.integers(0, 16))
     def merge(self, window, closed, crash):
         def body():
             compaction.merge_window(window=WINDOW + window * WINDOW_MS, closed=closed, now=LATER)
 
         self.crashing(crash, body)
 
-    @rule()
     def start_anew(self):
         self.forget()
 
-    @invariant()
     def reads_are_what_was_acknowledged(self):
         got = query.select([Matcher("__name__", "=~", "m.")], 0, WINDOW + WINDOW_MS)
         names = got.labels.texts("n")
@@ -110,7 +105,6 @@ class Store(RuleBasedStateMachine):
         assert found == self.truth
         assert got.warnings == ()
 
-    @rule(series=st.integers(0, 3), begin=st.integers(-1, 8), length=st.integers(0, 8))
     def narrow_reads_are_cut_from_it(self, series, begin, length):
         tmin, tmax = WINDOW + begin * 1000, WINDOW + (begin + length) * 1000
         got = query.select([Matcher("__name__", "=", f"m{series % 2}"), Matcher("n", "=", str(series))], tmin, tmax)
@@ -118,19 +112,28 @@ class Store(RuleBasedStateMachine):
         assert list(zip(got.ts.tolist(), got.v.tolist(), strict=True)) == expected
 
 
+steps = st.one_of(
+    st.tuples(st.just("ingest"), samples, crashes),
+    st.tuples(st.just("ingest"), samples, crashes),
+    st.tuples(st.just("compact"), crashes),
+    st.tuples(st.just("merge"), st.integers(-1, 0), st.booleans(), crashes),
+    st.tuples(st.just("start_anew")),
+    st.tuples(st.just("narrow_reads_are_cut_from_it"), st.integers(0, 3), st.integers(-1, 8), st.integers(0, 8)),
+)
+"""The machine's moves. Not hypothesis' own state machine: it leaves out rules at random, here mostly the ingest."""
+
+
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_any_interleaving_returns_exactly_what_was_acknowledged(monkeypatch):
-    monkeypatch.setattr(compaction, "BLOCK_SAMPLES", 5)
-    monkeypatch.setattr(compaction, "MERGE_SAMPLES", 7)
-    from hypothesis.stateful import run_state_machine_as_test
-
-    run_state_machine_as_test(
-        Store,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(steps, st.booleans()), min_size=10, max_size=40))
+def test_any_interleaving_returns_exactly_what_was_acknowledged(moves):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "BLOCK_SAMPLES", 5)
+        patch.setattr(compaction, "MERGE_SAMPLES", 7)
+        store = Store()
+        for (move, *arguments), look in moves:
+            getattr(store, move)(*arguments)
+            if look:
+                store.reads_are_what_was_acknowledged()
+        store.reads_are_what_was_acknowledged()

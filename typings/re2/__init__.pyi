@@ -1,6 +1,6 @@
 """The part of google-re2 that the query engine uses."""
 
-class error(Exception): ...
+class error(Exception): ...  # noqa: N801 - its name there
 
 class Options:
     max_mem: int
@@ -22,4 +22,4 @@ class _Regexp:
     def match(self, text: str) -> _Match | None: ...
     def search(self, text: str) -> _Match | None: ...
 
-def compile(pattern: str, options: Options | None = ...) -> _Regexp: ...
+def compile(pattern: str, options: Options | None = ...) -> _Regexp: ...  # noqa: A001 - its name there

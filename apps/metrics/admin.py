@@ -111,10 +111,9 @@ class _Payload(Stored):
     ordering = ("-id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        stored = sum(
-            (Func(F(name), function="octet_length", output_field=IntegerField()) for name in self.heavy), start=0
-        )
-        return super().get_queryset(request).defer(*self.heavy).annotate(stored=stored)
+        sizes = (Func(F(name), function="octet_length", output_field=IntegerField()) for name in self.heavy)
+        rows: QuerySet[Any] = super().get_queryset(request).defer(*self.heavy).annotate(stored=sum(sizes, start=0))
+        return rows
 
     @display(description="from", ordering="t_min")
     def begins(self, row: Any) -> datetime:

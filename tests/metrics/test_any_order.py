@@ -57,13 +57,13 @@ class Store:
                 raise Crash
             return original(cursor, *args, **kwargs)
 
-        psycopg.Cursor.execute = execute
+        psycopg.Cursor.execute = execute  # type: ignore[method-assign,assignment]
         try:
             body()
         except Crash:
             return False
         finally:
-            psycopg.Cursor.execute = original
+            psycopg.Cursor.execute = original  # type: ignore[method-assign]
         return True
 
     def ingest(self, rows, crash):

@@ -42,7 +42,7 @@ def piece(rank, is_block, content):
 @settings(max_examples=300, deadline=None)
 def test_every_sample_once_in_order_and_the_highest_rank_wins(store, order, count, tmin, length):
     tmax = tmin + length
-    truth = {}
+    truth: dict[int, dict[int, float]] = {}
     for _, _, content in store:
         for series, samples in content.items():
             truth.setdefault(series, {}).update(samples)

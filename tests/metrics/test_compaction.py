@@ -482,7 +482,7 @@ def test_a_series_that_commits_late_with_a_lower_id_is_still_found(another_conne
     ident = Series.objects.get(labels={"n": "9"}).pk
     assert ident < Series.objects.get(labels={"n": "2"}).pk
     with transaction.atomic():
-        services.storage.insert_batch(*_one(ident), NOW)
+        storage.insert_batch(*_one(ident), NOW)
     assert read()[9] == {0: 9.0}
 
 

@@ -198,7 +198,7 @@ def test_backfill_takes_any_age_twice_and_leaves_an_entry_each_time():
         assert services.backfill(samples=samples, by=BY, now=NOW, source="old.csv").accepted == 2
     assert read(span=2 * 10**10) == {(("__name__", "x"),): [(10**10, 5.0), (10**9, 6.0), (0, 1.0)]}
     entries = AuditEntry.objects.filter(verb="metrics.backfill")
-    assert [entry.after["samples"] for entry in entries] == [2, 2]
+    assert [(entry.after or {})["samples"] for entry in entries] == [2, 2]
 
 
 def test_a_large_ingest_becomes_several_rows_in_one_transaction(monkeypatch):

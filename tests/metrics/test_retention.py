@@ -35,7 +35,7 @@ def test_old_blocks_go_young_ones_stay_and_the_audit_trail_proves_it(monkeypatch
     monkeypatch.setattr(retention, "ROWS", 2)
     tasks.retain(now=NOW)
     assert count() == 2
-    proofs = [entry.after for entry in AuditEntry.objects.filter(verb="metrics.expire").order_by("id")]
+    proofs = [entry.after or {} for entry in AuditEntry.objects.filter(verb="metrics.expire").order_by("id")]
     assert [(proof["blocks"], proof["samples"]) for proof in proofs] == [(2, 2), (1, 1)]
     windows = {window: counts for proof in proofs for window, counts in proof["windows"].items()}
     assert windows == {str(block.window): [1, block.samples, block.crc] for block in doomed}

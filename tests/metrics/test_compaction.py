@@ -482,7 +482,8 @@ def test_a_series_that_commits_late_with_a_lower_id_is_still_found(another_conne
     ident = Series.objects.get(labels={"n": "9"}).pk
     assert ident < Series.objects.get(labels={"n": "2"}).pk
     with transaction.atomic():
-        storage.insert_batch(*_one(ident), NOW)
+        columns, payload = _one(ident)
+        storage.insert_batch(columns, payload, NOW)
     assert read()[9] == {0: 9.0}
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -97,7 +96,8 @@ def main() -> int:
     try:
         servers.start()
         steps: list[tuple[str, Callable[[], str]]] = [
-            (name, partial(command, arguments, extra)) for name, arguments, extra in STEPS
+            (name, lambda arguments=arguments, extra=extra: command(arguments, extra))
+            for name, arguments, extra in STEPS
         ]
         for name, step in [*steps, ("locks", locks)]:
             start = time.monotonic()

@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html_join
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.decorators import action, display
 from unfold.forms import AdminOwnPasswordChangeForm, AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -482,8 +482,7 @@ def _table(state: dict[str, Any] | None) -> str:
     """Return a state as lines of name and value."""
     if not state:
         return "–"
-    lines = "".join(f"{name}: {value}\n" for name, value in state.items())
-    return format_html('<pre class="whitespace-pre-wrap">{}</pre>', lines)
+    return format_html_join("", "<div>{}: {}</div>", state.items())
 
 
 def _cell(value: Any) -> str:

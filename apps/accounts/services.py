@@ -16,6 +16,7 @@ from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.permissions import digest_of, recheck_tokens
 from apps.accounts.rights import ROLES, SCOPES, Forbidden, Matcher, Principal, Right, rights_of_scopes
+from apps.core import live
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +134,10 @@ def bootstrap_token(*, value: str, by: Principal, now: datetime) -> Token | None
 
 
 def _tokens_changed() -> None:
-    """Make cached answers be asked anew: now, and again once others can see the change."""
+    """Make cached answers be asked anew: now, and again once others can see the change; open pages look again too."""
     recheck_tokens()
     transaction.on_commit(recheck_tokens)
+    live.publish("accounts")
 
 
 # --- People and roles --------------------------------------------------------------------------------------------

@@ -159,3 +159,12 @@ def test_a_vectors_hash_is_the_sum_of_its_parts():
     parts = codec.vector_hashes(ts, np.array([0, 1, 3, 3, 6]))
     assert whole[0] == whole[1] == parts[0] + parts[1] == parts[3]
     assert parts[2] == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(-3, 3)), min_size=1, max_size=80), st.sampled_from([1, 2**40])
+)
+@settings(max_examples=100, deadline=None)
+def test_packed_and_unpacked_sorting_agree(pairs, scale):
+    major, minor = (np.array(column, np.int64) * scale for column in zip(*pairs, strict=True))
+    assert codec.stable_order(major, minor).tolist() == np.lexsort((minor, major)).tolist()

@@ -155,16 +155,10 @@ def test_metrics_of_different_policies_never_share_a_block():
     assert sorted(Block.objects.values_list("retention__category", flat=True)) == ["default", "short"]
 
 
-def test_sorting_by_packed_keys_equals_sorting_by_columns():
-    rng = np.random.default_rng(5)
-    owner, ts = rng.integers(0, 50, 5000), rng.integers(10**12, 10**12 + 40, 5000)
-    packed = compaction._sorted_once(owner, ts, 50)
-    wide = compaction._sorted_once(owner, np.where(np.arange(5000) == 0, ts - 2**60, ts), 50)
-    order = np.lexsort((ts, owner))
-    last = np.append((np.diff(owner[order]) != 0) | (np.diff(ts[order]) != 0), True)
-    assert packed[0].tolist() == order[last].tolist()
-    assert set(wide[0].tolist()) - {0} <= set(packed[0].tolist()) | {0}
-    assert packed[1].sum() == len(packed[0])
+def test_a_round_keeps_the_last_of_equal_instants():
+    owner, ts = np.array([1, 0, 1, 1, 0]), np.array([7, 5, 7, 6, 5])
+    order, counts = compaction._sorted_once(owner, ts, 3)
+    assert (order.tolist(), counts.tolist()) == ([4, 3, 2], [1, 2, 0])
 
 
 def test_first_and_last_instants_are_written_by_compaction():

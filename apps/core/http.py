@@ -6,6 +6,7 @@ the portal's own sockets stay shut always; private networks open only where the 
 """
 
 import contextlib
+import functools
 import ipaddress
 import socket
 import ssl
@@ -131,11 +132,17 @@ class _PinnedBackend(httpcore.SyncBackend):
         raise Refused("Unix sockets are not reachable from here.")
 
 
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Return the process's TLS context: reading the certificates costs 20 ms and more, too much for each request."""
+    return ssl.create_default_context()
+
+
 def _transport(*, allow_private: bool) -> httpx.HTTPTransport:
-    transport = httpx.HTTPTransport(retries=0)
+    transport = httpx.HTTPTransport(retries=0, verify=_tls())
     # httpx has no public way to give its transport a network backend.
     transport._pool = httpcore.ConnectionPool(  # noqa: SLF001
-        ssl_context=ssl.create_default_context(), network_backend=_PinnedBackend(allow_private=allow_private)
+        ssl_context=_tls(), network_backend=_PinnedBackend(allow_private=allow_private)
     )
     return transport
 

@@ -1,0 +1,104 @@
+"""How an escalation goes on, as a pure function, on a simulated clock."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.oncall.escalation import Progress, advance, tells_somebody
+from apps.oncall.steps import clean, steps
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def notify(*contacts: int) -> dict[str, Any]:
+    return {"kind": "notify", "config": {"contacts": list(contacts)}}
+
+
+def wait(minutes: float) -> dict[str, Any]:
+    return {"kind": "wait", "config": {"minutes": minutes}}
+
+
+def repeat(times: int) -> dict[str, Any]:
+    return {"kind": "repeat", "config": {"times": times}}
+
+
+def played(plan: list[dict[str, Any]]) -> list[tuple[float, int]]:
+    """Play a plan to its end; return (minutes since the start, contact) of everything it tells."""
+    told, progress, now = [], Progress(), NOW
+    for _ in range(10_000):
+        turn = advance(plan, progress, now=now, severity="critical")
+        told += [((now - NOW).total_seconds() / 60, contact) for a in turn.actions for contact in a.contacts]
+        if turn.due_at is None:
+            return told
+        assert turn.due_at > now
+        progress, now = turn.after, turn.due_at
+    raise AssertionError("The plan never ends.")
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ([], []),
+        ([notify(1), notify(2)], [(0, 1), (0, 2)]),
+        ([notify(1), wait(10), notify(2)], [(0, 1), (10, 2)]),
+        ([notify(1), wait(5), repeat(2)], [(0, 1), (5, 1), (10, 1)]),
+        ([notify(1), wait(5), repeat(1), notify(2)], [(0, 1), (5, 1), (10, 2)]),
+        ([notify(1), repeat(2)], [(0, 1), (1, 1), (2, 1)]),
+        ([{"kind": "gone", "config": {}}, notify(1)], [(0, 1)]),
+    ],
+)
+def test_a_plan_is_played_in_order(plan: list[dict[str, Any]], told: list[tuple[float, int]]):
+    assert played(plan) == told
+
+
+def test_a_step_of_an_unknown_kind_is_named():
+    assert "unknown kind 'gone'" in advance([{"kind": "gone"}], Progress(), now=NOW, severity="info").reason
+
+
+any_step = st.one_of(st.integers(1, 5).map(notify), st.floats(0.01, 100).map(wait), st.integers(1, 3).map(repeat))
+
+
+@given(st.lists(any_step, max_size=6))
+def test_every_plan_ends_and_never_pages_without_a_breath(plan: list[dict[str, Any]]):
+    told = played(plan)
+    for contact in {contact for _, contact in told}:
+        times = [at for at, other in told if other == contact]
+        assert times == sorted(times)
+        at_once = [step for step in plan if step["kind"] == "notify" and contact in step["config"]["contacts"]]
+        assert all(times.count(at) <= 2 * len(at_once) for at in times)
+
+
+def test_whether_a_plan_would_tell_anybody():
+    assert tells_somebody([wait(1), notify(1)], contacts=frozenset({1}), has_route_contacts=False)
+    assert not tells_somebody([wait(1), notify(1)], contacts=frozenset({2}), has_route_contacts=True)
+    by_route = [{"kind": "notify", "config": {"route_contacts": True}}]
+    assert tells_somebody(by_route, contacts=frozenset(), has_route_contacts=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "problem"),
+    [
+        ("notify", {}, "tells nobody"),
+        ("notify", {"contacts": ["nobody"]}, "nobody"),
+        ("wait", {}, "required"),
+        ("wait", {"minutes": 0}, "greater"),
+        ("repeat", {"times": "often"}, "whole number"),
+        ("wait", {"minutes": 1, "hours": 2}, "no such setting"),
+    ],
+)
+def test_a_wrong_step_is_refused_in_words(kind: str, data: dict[str, Any], problem: str):
+    with pytest.raises(ValidationError, match=problem):
+        clean(kind, data, [(1, "phone")])
+
+
+def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
+    given_settings = {"notify": {"contacts": ["phone"]}, "wait": {"minutes": 3}, "repeat": {"times": 2}}
+    assert set(given_settings) == set(steps.all())
+    for kind, data in given_settings.items():
+        once = clean(kind, data, [(1, "phone")])
+        assert clean(kind, once, [(1, "phone")]) == once
+        assert steps.get(kind).describe(once, {1: "phone"})

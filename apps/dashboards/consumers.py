@@ -93,14 +93,13 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def _principal(self) -> Principal | None:
         """Read again who is there and what they may do; closes the socket where that is nothing."""
-        principal = await in_thread(_present)(self.scope)
-        if principal.kind == "anonymous":
-            await self.close(NOBODY)
-            return None
-        if not principal.can(Right.READ):
-            await self.close(FORBIDDEN)
-            return None
-        return principal
+        return await self._welcome(await in_thread(present)(self.scope))
+
+    async def _welcome(self, principal: Principal) -> Principal | None:
+        if principal.can(Right.READ):
+            return principal
+        await self.close(NOBODY if principal.kind == "anonymous" else FORBIDDEN)
+        return None
 
     async def _pump(self) -> None:
         try:
@@ -120,12 +119,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(inbox.something.wait(), BEAT)
                 changed = inbox.take()
-            principal = await self._principal()
-            if principal is None:
-                return
             is_due = time.monotonic() - looked >= BEAT
             looked = time.monotonic() if is_due else looked
-            frame = await in_thread(parts)(self.view, principal, changed, is_due=is_due)
+            principal, frame = await in_thread(frame_for)(self.scope, self.view, changed, is_due=is_due)
+            if await self._welcome(principal) is None:
+                return
             fresh = {name: part for name, part in frame.items() if is_new(sent, name, part)}
             await self.send(text_data=orjson.dumps(fresh or {"beat": int(time.time())}).decode())
             await asyncio.sleep(FRAME)
@@ -142,7 +140,23 @@ def is_new(sent: dict[str, bytes], name: str, part: Any) -> bool:
     return True
 
 
-def _present(scope: Mapping[str, Any]) -> Principal:
+def frame_for(
+    scope: Mapping[str, Any], view: str, changed: Mapping[str, set[str | None]], *, is_due: bool
+) -> tuple[Principal, dict[str, Any]]:
+    """Return who is there and what they may see now.
+
+    The right is looked at before and after reading: what was written after it was lost must not slip through.
+    """
+    principal = present(scope)
+    while principal.can(Right.READ):
+        frame = parts(view, principal, changed, is_due=is_due)
+        before, principal = principal, present(scope)
+        if (before.rights, before.scope) == (principal.rights, principal.scope):
+            return principal, frame
+    return principal, {}
+
+
+def present(scope: Mapping[str, Any]) -> Principal:
     """Who holds the session now: it may have ended, the person may have been locked or lost a role."""
     session = scope.get("session")
     if session is None:

@@ -31,15 +31,22 @@ TIMELINE = 200
 
 def alerts(*, scope: Scope) -> Row:
     """Return the active alerts, worst and newest first (50 rows at most), and how many there are of each severity."""
+    watched = Alert.objects.open().visible_to(scope)
+    counts: dict[str, int] = {}
+    pending = 0
+    for row in watched.order_by().values("state", "severity").annotate(n=Count("pk")):
+        if row["state"] == "pending":
+            pending += row["n"]
+        else:
+            counts[row["severity"]] = counts.get(row["severity"], 0) + row["n"]
     active = Alert.objects.active().visible_to(scope)
-    counts = {row["severity"]: row["n"] for row in active.order_by().values("severity").annotate(n=Count("pk"))}
     newest = active.select_related("rule").order_by(FIRING_FIRST, "-fired_at", "-id")[:ROWS]
-    worst = max(counts, key=lambda severity: RANKS.get(severity, 0), default=None)
     return {
         "rows": [alert_row(alert) for alert in newest],
         "total": sum(counts.values()),
         "counts": counts,
-        "worst": worst,
+        "worst": max(counts, key=lambda severity: RANKS.get(severity, 0), default=None),
+        "pending": pending,
     }
 
 
@@ -72,7 +79,8 @@ def verdict(health: Health, active: Row) -> Row:
     facts = [{"name": "Checks", "value": f"{len(health.checks) - len(health.problems)} of {len(health.checks)} pass"}]
     facts.append({"name": "Portal up for", "at": _iso_ms(health.timestamp - 1000 * health.uptime)})
     answer: Row = {"status": health.status, "since": None, "facts": facts}
-    problems = [check.message for _, check in health.problems]
+    # That nobody can be told stands on every page already, with what to do about it.
+    problems = ["No contact works." if name == "contacts" else check.message for name, check in health.problems]
     if health.status == "unhealthy":
         failing = next(c.message for name, c in health.problems if c.status is Status.FAIL)
         return answer | {
@@ -267,7 +275,7 @@ def _facts(found: Alert, unit: str, principal: Principal) -> list[Row]:
     if found.threshold is not None:
         facts.append({"name": "Threshold", "number": found.threshold, "unit": unit})
     for name, at in (
-        ("Pending since", found.pending_at),
+        ("Pending since", found.pending_at if found.pending_at != found.fired_at else None),
         ("Fired at", found.fired_at),
         ("Resolved at", found.resolved_at),
     ):

@@ -222,7 +222,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
         detail=found,
         panel=panel,
         fixed=fixed,
-        with_range=True,
+        with_range=row.rule is not None,
         description=row.annotations.get("description", ""),
         runbook=row.rule.runbook if row.rule else "",
     )

@@ -16,8 +16,9 @@ export function alertRow(alert, isFresh = false) {
       h("span", { class: "alert-when" }, timeElement(alert.since, "for"), h("small", {}, "since ", timeElement(alert.since, "moment")))));
 }
 
-function none() {
-  return h("li", { class: "empty is-ok" }, icon("ok"), h("strong", {}, "No active alerts"), h("span", {}, "Every rule is within its limits."));
+function none(pending) {
+  const text = pending ? `${pending} pending: ${pending === 1 ? "it fires" : "they fire"} if this goes on.` : "Nothing is pending either.";
+  return h("li", { class: "empty is-ok" }, icon(pending ? "pending" : "ok"), h("strong", {}, "No active alerts"), h("span", {}, text));
 }
 
 let known = null;
@@ -32,7 +33,7 @@ export function drawAlerts(alerts) {
     const rows = alerts.rows.map((row) => alertRow(row, before !== null && (!before.has(row.key) || before.get(row.key).state !== row.state || before.get(row.key).severity !== row.severity)));
     const more = alerts.total - alerts.rows.length;
     if (more > 0) rows.push(h("li", { class: "card-note" }, `and ${more} more`));
-    list.replaceChildren(...(rows.length ? rows : [none()]));
+    list.replaceChildren(...(rows.length ? rows : [none(alerts.pending)]));
     if (focused) find(`[data-key="${CSS.escape(focused)}"] a`, list)?.focus();
   }
   carry(alerts);

@@ -123,7 +123,7 @@ export class Chart {
       scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },
       axes: [
         { ...axis, size: 30, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
-        { ...axis, size: 62, space: 34, incrs: unit.startsWith("bytes") ? BYTE_STEPS : undefined, values: (_, splits) => splits.map((v) => quantity(v, unit)) },
+        { ...axis, size: 62, space: 34, incrs: unit.startsWith("bytes") ? BYTE_STEPS : undefined, values: (_, splits, __, ___, step) => splits.map((v) => quantity(v, unit, step)) },
       ],
       series: [{}, ...lines],
       // In a stack each area ends where the one below it begins.
@@ -156,8 +156,10 @@ export class Chart {
     const ratio = devicePixelRatio || 1;
     ctx.save();
     ctx.font = `${600} ${11 * ratio}px system-ui, sans-serif`;
-    for (const level of levels) {
-      const y = Math.round(plot.valToPos(level.value, "y", true));
+    const heights = levels.map((level) => Math.round(plot.valToPos(level.value, "y", true)));
+    for (const [index, level] of levels.entries()) {
+      const y = heights[index];
+      const isCrowded = y - bbox.top < 16 * ratio || heights.some((other) => other < y && y - other < 18 * ratio);
       if (y < bbox.top || y > bbox.top + bbox.height) continue;
       const tone = colour(level.severity);
       ctx.strokeStyle = tone;
@@ -169,7 +171,7 @@ export class Chart {
       ctx.lineTo(bbox.left + bbox.width, y + 0.5);
       ctx.stroke();
       ctx.textAlign = "right";
-      ctx.textBaseline = y - bbox.top < 16 * ratio ? "top" : "bottom";
+      ctx.textBaseline = isCrowded ? "top" : "bottom";
       ctx.fillText(level.severity, bbox.left + bbox.width - 4 * ratio, y + (ctx.textBaseline === "top" ? 3 : -2) * ratio);
     }
     ctx.restore();

@@ -38,8 +38,11 @@ export function measure(value, unit) {
   return (UNITS[unit] || UNITS.count)(value);
 }
 
-export function quantity(value, unit) {
-  const [text, name] = measure(value, unit);
+/** "83 %". With the `step` of an axis, as many digits as tell its ticks apart. */
+export function quantity(value, unit, step = null) {
+  const [rounded, name] = measure(value, unit);
+  const isFine = step !== null && step < 1 && unit === "percent";
+  const text = isFine ? value.toFixed(Math.min(4, Math.ceil(-Math.log10(step)))) : rounded;
   if (!name) return text;
   return name === "%" || name.startsWith("/") ? `${text}${name === "%" ? " %" : name}` : `${text} ${name}`;
 }

@@ -2,6 +2,7 @@
 import { drawAlert } from "./alert.js";
 import { drawAlerts } from "./alerts.js";
 import { find, state } from "./dom.js";
+import { writeTimes } from "./format.js";
 import { Live } from "./live.js";
 import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
 import { Board } from "./panels.js";
@@ -30,10 +31,8 @@ async function redraw() {
   if (!answer?.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   const [place, next] = [find("[data-redraw]"), find("[data-redraw]", fresh)];
-  if (place && next && !place.contains(document.activeElement)) { place.replaceWith(document.adoptNode(next)); startTimes(); }
+  if (place && next && !place.contains(document.activeElement)) { place.replaceWith(document.adoptNode(next)); writeTimes(); }
 }
-
-const startTimes = () => import("./format.js").then(({ writeTimes }) => writeTimes());
 
 draw(initial);
 startClock();

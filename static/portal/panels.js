@@ -45,7 +45,7 @@ class Tile {
     find(".tile-title .icon", this.root)?.remove();
     if (broken.length) find(".tile-title", this.root).append(icon(tone));
     const first = data.levels[0];
-    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken.length ? `${tone}: limit ${quantity(broken.at(-1).value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
+    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken.length ? `${tone} ${broken.at(-1).comparison} ${quantity(broken.at(-1).value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
     this.spark(series, data);
   }
 

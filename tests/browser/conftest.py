@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -16,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from apps.accounts.models import User
 from apps.accounts.permissions import Principal
+from apps.alerting.models import Alert
 from monitoring_portal import celery
 from tests.browser import scene
 
@@ -24,7 +26,7 @@ os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
 
 PASSWORD = "correct horse battery"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 400, "height": 800}, "color_scheme": "light"},
@@ -89,11 +91,12 @@ def mara(people: dict[str, User]) -> Principal:
 
 
 @pytest.fixture
-def full_scene(mara: Principal) -> list[object]:
+def full_scene(mara: Principal) -> list[Alert]:
     """An hour of samples, the shipped rules, three active alerts."""
     now = timezone.now()
     scene.write_hour(now=now)
-    return list(scene.write_alerts(now=now, mara=mara))
+    scene.write_people_to_tell(now=now)
+    return scene.write_alerts(now=now, mara=mara)
 
 
 class Window:

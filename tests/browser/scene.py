@@ -4,10 +4,17 @@ import math
 from datetime import datetime, timedelta
 
 from apps.accounts.permissions import Principal
+from apps.alerting import evaluation
 from apps.alerting import services as alerting
-from apps.alerting.models import Alert
+from apps.alerting.models import Alert, AlertRule, RecordingRule
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
+from apps.notifications import sending
+from apps.notifications import services as notifications
+from apps.notifications.models import Contact
+from apps.oncall import telling
+from apps.oncall.models import Route
+from monitoring_portal import setup
 
 BY = Principal.system("scene", via="command")
 STEP = 15
@@ -40,7 +47,7 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
         ("errorRate", 0.8 * wave(second, 2)),
         ("throughput", 8 + 6 * wave(second, 3)),
         ("cpuUsage", 25 + 30 * wave(second, 4)),
-        ("memoryUsage", 74 + 10 * wave(second, 0)),
+        ("memoryUsage", 79 + 8 * wave(second, 0)),
         ("diskUsage", 61 + second / 3600),
         ("dbConnections", 14 + 6 * wave(second, 5)),
     ):
@@ -55,7 +62,7 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
         ("node_load5", 0.8 + 0.8 * wave(second - 120, 4)),
         ("node_load15", 0.9 + 0.5 * wave(second - 400, 4)),
         ("node_memory_MemTotal_bytes", 16 * GIB),
-        ("node_memory_MemAvailable_bytes", 16 * GIB * (1 - (74 + 10 * wave(second, 0)) / 100)),
+        ("node_memory_MemAvailable_bytes", 16 * GIB * (1 - (79 + 8 * wave(second, 0)) / 100)),
         ("node_memory_MemFree_bytes", 1.1 * GIB + 0.4 * GIB * wave(second, 2)),
         ("node_memory_SwapTotal_bytes", 2 * GIB),
         ("node_memory_SwapFree_bytes", 1.8 * GIB),
@@ -102,18 +109,17 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
     found.append(("redis_memory_used_rss_bytes", own, 8.4e6))
     for queue in ("fast", "send", "slow"):
         found.append(("celery_queue_length", own | {"queue": queue}, float(round(2 * wave(second, len(queue))))))
-    for method, endpoint, per_minute, seconds in ENDPOINTS:
+    for number, (method, endpoint, per_minute, seconds) in enumerate(ENDPOINTS):
         for code, share in (("200", 0.97), ("404", 0.02), ("500", 0.01)):
             labels = own | {"method": method, "endpoint": endpoint, "code": code}
-            count = share * per_minute / 60 * (second + 240 * math.sin(second / 600)) + 300
-            found.append(("http_requests_total", labels, count))
-            found.append(("http_request_duration_seconds_count", labels, count))
-            found.append(("http_request_duration_seconds_sum", labels, count * seconds))
-            slow = seconds * (0.7 + 0.6 * wave(second, 1))
+            requests = 1.0 * share * per_minute / 60 * (second + 400 * math.sin(second / 600 + 2 * number)) + 900
+            found.append(("http_requests_total", labels, requests))
+            found.append(("http_request_duration_seconds_count", labels, requests))
+            found.append(("http_request_duration_seconds_sum", labels, requests * seconds))
             for edge in BUCKETS:
-                part = 1 - math.exp(-edge / slow)
-                found.append(("http_request_duration_seconds_bucket", labels | {"le": f"{edge:g}"}, count * part))
-            found.append(("http_request_duration_seconds_bucket", labels | {"le": "+Inf"}, count))
+                part = 1 - math.exp(-edge / seconds)
+                found.append(("http_request_duration_seconds_bucket", labels | {"le": f"{edge:g}"}, requests * part))
+            found.append(("http_request_duration_seconds_bucket", labels | {"le": "+Inf"}, requests))
     return found
 
 
@@ -129,12 +135,26 @@ def write_hour(*, now: datetime) -> None:
     metrics.backfill(samples=Samples.of(labels, times, values), by=BY, now=now)
 
 
+def write_people_to_tell(*, now: datetime) -> None:
+    """The shipped rules and policy, and two contacts of which one does not work."""
+    setup.load_defaults(now=now)
+    for name, to in (("On-call", "oncall@shop.example"), ("Shop team", "shop@shop.example")):
+        contact = notifications.save_contact(by=BY, now=now, name=name, kind="email", values={"to": [to]})
+        Route.objects.get(is_root=True).contacts.add(contact)
+    notifications.save_contact(
+        by=BY, now=now, name="Chat of operations", kind="slack", values={"webhook_url": "https://hooks.example/T0/B0/x"}
+    )
+    Contact.objects.filter(kind="slack").update(problem="The webhook answered 404: no_team.", problem_at=now)
+
+
 def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
-    """Three things are wrong; somebody is on one of them."""
+    """A rule fires, two things were reported from outside; contacts are told, and somebody takes one of them."""
+    AlertRule.objects.filter(slug="high-memory-usage").update(pending_period=timedelta(0))
+    RecordingRule.objects.update(enabled=False)  # the hour brings its own values
+    evaluation.evaluate(now=now - timedelta(minutes=8))
     posted = [
         ("payment-errors", "critical", "Payments fail: 14 of 100 charges were refused by the provider", "shop", 42),
         ("slow-search", "warning", "Search takes 6.2 s at the 95th percentile", "search", 180),
-        ("certificate", "info", "The certificate of shop.example ends in 20 days", "edge", 300),
     ]
     found = [
         alerting.post_alert(
@@ -142,14 +162,14 @@ def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
         )
         for kind, severity, message, service, minutes in posted
     ]
-    alerting.acknowledge(by=mara, alert=found[1], now=now - timedelta(minutes=150))
-    old = alerting.post_alert(
-        by=BY,
-        type="backup",
-        severity="error",
-        message="Last night's backup is missing",
-        service="backup",
-        now=now - timedelta(hours=9),
-    )
+    past = now - timedelta(hours=9)
+    old = alerting.post_alert(by=BY, type="backup", severity="error", message="No backup last night", now=past)
+    for minutes in (7, 6):
+        telling.tell(now=now - timedelta(minutes=minutes))
+        telling.flush(now=now - timedelta(minutes=minutes))
+        telling.escalate(now=now - timedelta(minutes=minutes))
+    sending.drain(clock=lambda: now - timedelta(minutes=5))
+    alerting.acknowledge(by=mara, alert=found[1], now=now - timedelta(minutes=4))
     alerting.resolve(by=mara, alert=old, now=now - timedelta(hours=7))
-    return found
+    evaluation.evaluate(now=now)
+    return [Alert.objects.active().get(type="high-memory-usage"), *found]

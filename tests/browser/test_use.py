@@ -112,7 +112,7 @@ def test_a_broken_connection_is_shown_and_comes_back_with_what_was_missed(window
         "window.seen = []; new MutationObserver(() => seen.push(document.documentElement.dataset.live))"
         ".observe(document.documentElement, {attributes: true, attributeFilter: ['data-live']})"
     )
-    mine, theirs = connections[0]
+    mine, _ = connections[0]
     mine.close(code=1012)
     post("Missed meanwhile")
     expect(page.locator("[data-alerts]")).to_contain_text("Missed meanwhile")
@@ -144,7 +144,8 @@ def test_every_control_can_be_reached_and_shows_its_focus(window, full_scene):
         page.keyboard.press("Tab")
         name, has_ring = page.evaluate(
             "(() => { const e = document.activeElement; const s = getComputedStyle(e);"
-            "return [e === document.body ? '' : e.innerText || e.ariaLabel || e.tagName, s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0]; })()"
+            "const ring = s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0;"
+            "return [e === document.body ? '' : e.innerText || e.ariaLabel || e.tagName, ring]; })()"
         )
         if not name:
             break

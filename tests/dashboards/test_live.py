@@ -13,6 +13,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.db import transaction
 from django.utils import timezone
 
+from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal
 from apps.alerting import services as alerting
 from apps.core import live
@@ -213,7 +214,7 @@ def test_a_lost_right_closes_the_socket_before_the_next_frame(person, end):
         async with socket(session) as it:
             await frame_with(it, "alerts")
             await sync_to_async(lose)()
-            seen = []
+            seen: list[str] = []
             async with asyncio.timeout(WAIT):
                 while True:
                     message = await it.receive_output(timeout=WAIT)
@@ -224,6 +225,19 @@ def test_a_lost_right_closes_the_socket_before_the_next_frame(person, end):
     code, seen = run(scenario())
     assert code == (FORBIDDEN if end == "role" else NOBODY)
     assert not [text for text in seen if "Not for them" in text]
+
+
+def test_a_role_that_is_taken_away_closes_an_idle_page_at_once(person):
+    user, by = person("viewer"), Principal.system("test", via="command")
+    session = session_of(user)
+
+    async def scenario():
+        async with socket(session) as it:
+            await frame_with(it, "alerts")
+            await sync_to_async(accounts.set_roles)(by=by, user=user, roles=[])
+            return await code_of(it)
+
+    assert run(scenario()) == FORBIDDEN
 
 
 def test_what_is_no_request_closes_the_socket(person):
@@ -304,7 +318,7 @@ def test_an_inbox_is_bounded_and_then_asks_for_everything():
 
 
 def test_a_part_is_sent_again_only_when_it_changed():
-    sent = {}
+    sent: dict[str, bytes] = {}
     assert is_new(sent, "alerts", {"total": 1})
     assert not is_new(sent, "alerts", {"total": 1})
     assert is_new(sent, "alerts", {"total": 2})

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import uuid
 from dataclasses import replace
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ SENDER = Sender("night shift", "https://portal.example", ("admin@example.com",))
 EVIL = '<script>alert("x")</script> & <!channel>'
 
 
+def _part(mail: EmailMessage, kind: str) -> str:
+    part = mail.get_body((kind,))
+    assert part is not None
+    return str(part.get_content())
+
+
 def test_an_email_has_text_html_and_the_headers_of_its_thread(smtp_receiver: SmtpReceiver):
     channel = Email({"to": ["a@example.com"], "from_address": "night@example.com"}, SENDER)
     assert channel.send(a_message(), KEY) == f"{KEY}@portal.example"
@@ -34,7 +41,7 @@ def test_an_email_has_text_html_and_the_headers_of_its_thread(smtp_receiver: Smt
     assert first["References"] == second["References"] == first["In-Reply-To"]
     assert first["Message-ID"] != second["Message-ID"]
     assert [part.get_content_type() for part in first.iter_parts()] == ["text/plain", "text/html"]
-    assert "93 % of memory is used." in first.get_body(("plain",)).get_content()
+    assert "93 % of memory is used." in _part(first, "plain")
 
 
 def test_an_email_without_addresses_goes_to_the_administrators(smtp_receiver: SmtpReceiver):
@@ -48,7 +55,7 @@ def test_nothing_that_a_user_wrote_becomes_html_or_a_header(smtp_receiver: SmtpR
     message = Message(title=f"One\nBcc: all@example.com {EVIL}", body=EVIL, alerts=(item,), reason=EVIL)
     Email({"to": ["a@example.com"]}, SENDER).send(message, KEY)
     [mail] = smtp_receiver.mails
-    assert "<script>" not in mail.get_body(("html",)).get_content()
+    assert "<script>" not in _part(mail, "html")
     assert mail["Bcc"] is None
     assert "\n" not in mail["Subject"]
 

@@ -1,5 +1,6 @@
 """The outbox: claims, order, retries, and senders that die."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -219,7 +220,7 @@ def test_a_sender_that_is_killed_loses_nothing(http_receiver: HttpReceiver, cloc
     http_receiver.answer = lambda request: Answer(delay=0.01)
     for after in (10, 60, 110):
         sender = _sender()
-        _until(lambda n=after, s=sender: len(http_receiver.requests) >= n or s.poll() is not None)
+        _until(functools.partial(_is_far_enough, http_receiver, sender, after))
         os.kill(sender.pid, signal.SIGKILL)
         sender.wait()
         Delivery.objects.exclude(claim=None).update(claimed_until="2000-01-01T00:00Z")
@@ -244,6 +245,10 @@ def _sender() -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "monitoring_portal.settings", "DATABASE_URL": url}
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=root)
+
+
+def _is_far_enough(receiver: HttpReceiver, sender: "subprocess.Popen[bytes]", count: int) -> bool:
+    return len(receiver.requests) >= count or sender.poll() is not None
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -58,7 +58,8 @@ class Night:
             steps = Escalation.objects.filter(due_at__gt=self.now).values_list("due_at", flat=True)
             open_since = Notice.objects.unsettled().values_list("at", flat=True)
             stuck = [at + telling.UNTOLD_FOR for at in open_since if at + telling.UNTOLD_FOR > self.now]
-            self.now = min([*groups, *steps, *stuck, ends])
+            due = [at for at in (*groups, *steps, *stuck) if at is not None]
+            self.now = min([*due, ends])
             self.run()
 
     def run(self) -> None:

@@ -96,7 +96,11 @@ def test_a_wrong_step_is_refused_in_words(kind: str, data: dict[str, Any], probl
 
 
 def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
-    given_settings = {"notify": {"contacts": ["phone"]}, "wait": {"minutes": 3}, "repeat": {"times": 2}}
+    given_settings: dict[str, dict[str, Any]] = {
+        "notify": {"contacts": ["phone"]},
+        "wait": {"minutes": 3},
+        "repeat": {"times": 2},
+    }
     assert set(given_settings) == set(steps.all())
     for kind, data in given_settings.items():
         once = clean(kind, data, [(1, "phone")])

@@ -159,7 +159,13 @@ def crowds(draw: st.DrawFn) -> list[Standing]:
         last = max((at for at in (earlier, told.at if told else None) if at), default=None)
         found.append(
             Standing(
-                number, draw(st.booleans()), draw(st.integers(0, 3)), draw(st.booleans()), told, last, draw(minutes)
+                alert=number,
+                is_firing=draw(st.booleans()),
+                rank=draw(st.integers(0, 3)),
+                is_acknowledged=draw(st.booleans()),
+                told=told,
+                identity_told_at=last,
+                cooldown=draw(minutes),
             )
         )
     return found

@@ -1,6 +1,7 @@
 """Who is told what and when, from alert to outbox, on a clock that is stepped by hand."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -263,7 +264,7 @@ def test_a_transition_that_cannot_be_taken_up_stays_and_stops_no_other(night: Ni
     night.fire("memory")
     whole = telling._take_up
 
-    def fragile(transition: Transition, *args: object) -> None:
+    def fragile(transition: Transition, *args: Any) -> None:
         if transition.alert.type == "disk":
             raise ValueError("broken")
         whole(transition, *args)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from django import forms
 
+from apps.core.documents import document
 from apps.core.http import Response
 from apps.core.registry import Plugin, Registry
 from apps.notifications.message import Message
@@ -108,3 +109,25 @@ def raise_for(response: Response, receiver: str) -> None:
 def _seconds(text: str) -> timedelta | None:
     """Read a Retry-After header in seconds (RFC 9110 §10.2.3); its date form is left to the ordinary back-off."""
     return timedelta(seconds=min(int(text), 86_400)) if text.isascii() and text.isdigit() else None
+
+
+@document("channels.md", "Channels")
+def describe() -> str:
+    """Return the table of channels and their settings for the docs."""
+    parts = []
+    for kind, plugin in channels.all().items():
+        secret = plugin.secrets()
+        about = (plugin.__doc__ or "").strip().splitlines()[0]
+        rows = [
+            f"## {plugin.label} (`{kind}`)",
+            "",
+            about,
+            "",
+            "| setting | required | secret | |",
+            "|---|---|---|---|",
+        ]
+        for name, field in plugin.Config().fields.items():
+            needed, hidden = "yes" if field.required else "", "yes" if name in secret else ""
+            rows.append(f"| `{name}` | {needed} | {hidden} | {str(field.help_text).replace('|', '&#124;')} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)

@@ -12,6 +12,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from apps.core.documents import document
 from apps.core.registry import Plugin, Registry
 
 
@@ -92,3 +93,15 @@ def offer(form: forms.Form, contacts: Sequence[tuple[int, str]]) -> None:
     for field in form.fields.values():
         if isinstance(field, ContactIds):
             field.choices = list(contacts)
+
+
+@document("steps.md", "Steps of an escalation policy")
+def describe() -> str:
+    """Return the table of steps and their settings for the docs."""
+    parts = []
+    for kind, plugin in steps.all().items():
+        about = (plugin.__doc__ or "").strip().splitlines()[0]
+        rows = [f"## {plugin.label} (`{kind}`)", "", about, "", "| setting | |", "|---|---|"]
+        rows += [f"| `{name}` | {field.help_text} |" for name, field in plugin.Config().fields.items()]
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)

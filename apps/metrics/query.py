@@ -70,34 +70,18 @@ def _bounds(request: Request, found: Found) -> Range:
 
 @dataclass(frozen=True, slots=True)
 class _Damage:
-    """A stored row that cannot be decoded: where its samples are, how many, and why."""
+    """A stored row that cannot be decoded: what it is, and why."""
 
+    row: BlockRow
     name: str
-    t_min: int
-    t_max: int
-    series_min: int
-    series_max: int
-    samples: int
     reason: str
 
-    def concerns(self, bounds: Range) -> bool:
-        return (
-            self.t_max > bounds.tmin
-            and self.t_min <= bounds.tmax
-            and self.series_max >= bounds.series_min
-            and self.series_min <= bounds.series_max
-        )
-
     def __str__(self) -> str:
-        begin, end = (f"{_moment(ms):%Y-%m-%d %H:%M:%S}" for ms in (self.t_min, self.t_max))
+        begin, end = (f"{_moment(ms):%Y-%m-%d %H:%M:%S}" for ms in (self.row.t_min, self.row.t_max))
         return (
-            f"{self.samples} samples between {begin} and {end} UTC are missing: {self.name} is damaged "
+            f"{self.row.samples} samples between {begin} and {end} UTC are missing: {self.name} is damaged "
             f"({self.reason}). Restore it from a backup; `manage.py store check` lists all damage."
         )
-
-
-def _damage(kind: str, row: Any, reason: str) -> _Damage:
-    return _Damage(f"{kind} {row.id}", row.t_min, row.t_max, row.series_min, row.series_max, row.samples, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +129,7 @@ def _blocks(cur: "psycopg.Cursor[Any]", rows: Sequence[BlockRow]) -> tuple[dict[
         try:
             new[ident] = View(directory, payload, crc)
         except Corrupt as error:
-            damage[ident] = _damage("block", missing[ident], str(error))
+            damage[ident] = _Damage(missing[ident], f"block {ident}", str(error))
     _mark(1, [ident for ident in damage if not missing[ident].bad])
     storage.cache().put(new)
     return {**views, **new}, list(damage.values())
@@ -159,9 +143,9 @@ def _runs(cur: "psycopg.Cursor[Any]", rows: NDArray[Any], bounds: Range) -> tupl
     runs, damaged = young.held().read(rows["id"], rows["samples"], fetch)
     if not damaged:
         return runs, []
-    listed = {int(row["id"]): row for row in rows[np.isin(rows["id"], list(damaged))]}
-    _mark(0, [ident for ident, row in listed.items() if not row["bad"]])
-    return runs, [_damage("batch", row.view(np.recarray), damaged[ident]) for ident, row in listed.items()]
+    listed = storage.young_rows(rows[np.isin(rows["id"], list(damaged))])
+    _mark(0, [row.id for row in listed if not row.bad])
+    return runs, [_Damage(row, f"batch {row.id}", damaged[row.id]) for row in listed]
 
 
 def _mark(kind: int, new: Sequence[int]) -> None:
@@ -172,7 +156,7 @@ def _mark(kind: int, new: Sequence[int]) -> None:
 
 def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
     bounds = _bounds(request, found)
-    damage = [str(one) for one in loaded.damage if one.concerns(bounds)]
+    damage = [str(one) for one in loaded.damage if one.row.may_hold(bounds)]
     pieces = [
         Piece(row.round, row.t_min, view, f"block {row.id}") for row, view in loaded.blocks if row.may_hold(bounds)
     ]
@@ -189,7 +173,7 @@ def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
         except Damaged as error:
             pieces.remove(error.piece)
             row = next(row for row, _ in loaded.blocks if f"block {row.id}" == error.piece.name)
-            damage.append(str(_damage("block", row, error.reason)))
+            damage.append(str(_Damage(row, error.piece.name, error.reason)))
     got = without_buried(got, found.ids, loaded.tombstones)
     labels = found.labels
     counts = np.diff(got.off)

@@ -198,6 +198,14 @@ class Snapshot:
     tombstones: tuple[tuple[Int64, int, int], ...]
 
 
+def young_rows(rows: NDArray[Any]) -> list[BlockRow]:
+    """Young rows as if they were blocks that may hold any metric."""
+    return [
+        BlockRow(ident, YOUNG, t_min, t_max, 0, 2**31 - 1, series_min, series_max, samples, bad)
+        for ident, t_min, t_max, series_min, series_max, samples, bad in rows.tolist()
+    ]
+
+
 def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range) -> Snapshot:
     """List what is there, in one statement."""
     cur.execute(

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connections
 
 from apps.accounts import fastauth
@@ -75,6 +77,50 @@ ROUTES: dict[str, Lane] = {
 }
 
 
+def bounded(app: App) -> App:
+    """Answer 413 to a request whose body is larger than the portal takes, before it is spooled to disk."""
+
+    async def bounded_app(scope: Scope, receive: Receive, send: Send) -> None:
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not declared.isdigit() or int(declared) > limit:
+            await refuse(send)
+            return
+        size = 0
+        over = False
+
+        async def counted() -> dict[str, Any]:
+            nonlocal size, over
+            event = await receive()
+            size += len(event.get("body", b""))
+            if size > limit and not over:
+                over = True
+                await refuse(send)
+            # To Django it is a client that left: it drops the request and what it has spooled.
+            return {"type": "http.disconnect"} if over else event
+
+        async def unless_refused(event: dict[str, Any]) -> None:
+            if not over:
+                await send(event)
+
+        await app(scope, counted, unless_refused)
+
+    return bounded_app
+
+
+async def refuse(send: Send) -> None:
+    """Answer 413 as JSON and end the connection, for the rest of the body is still on its way."""
+    words = f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1_000_000} MB; send it in parts."
+    body = orjson.dumps({"error": words})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 class FastLane:
     """ASGI application: serves `ROUTES`, hands everything else to Django."""
 
@@ -84,7 +130,7 @@ class FastLane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         lane = ROUTES.get(scope["path"].rstrip("/") or "/") if scope["type"] == "http" else None
         if lane is None:
-            await self.django(scope, receive, send)
+            await (bounded(self.django) if scope["type"] == "http" else self.django)(scope, receive, send)
             return
         started = time.perf_counter()
         answer = await self._answer(lane, scope)

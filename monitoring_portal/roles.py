@@ -28,6 +28,7 @@ def enter(process: str) -> None:
 def web(listening: socket.socket) -> None:
     """Serve HTTP and WebSocket on a socket that was bound before this process existed."""
     import uvicorn
+    from django.conf import settings
 
     from monitoring_portal.asgi import application
 
@@ -45,7 +46,8 @@ def web(listening: socket.socket) -> None:
         lifespan="off",
         timeout_graceful_shutdown=GRACE_SECONDS,
         ws_max_size=1_000_000,
-        proxy_headers=True,
+        # Behind a proxy its word counts for the address; otherwise anybody could claim one.
+        proxy_headers=settings.TRUST_PROXY,
     )
     uvicorn.Server(config).run(sockets=[listening])
 

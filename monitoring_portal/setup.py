@@ -24,6 +24,7 @@ from apps.core.defaults import write_once
 from apps.metrics import services as metrics
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
+from monitoring_portal import environment
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -49,7 +50,8 @@ def prepare(progress: Progress) -> Prepared:
     notifications.contacts_from_environment(by=BY, now=now)
     password = accounts.create_admin(now=now)
     connection.close()
-    return Prepared(password, tuple(notifications.environment_warnings()))
+    problems = [sentence for _, sentence in environment.PROBLEMS]
+    return Prepared(password, (*problems, *notifications.environment_warnings()))
 
 
 def migrate(progress: Progress) -> None:

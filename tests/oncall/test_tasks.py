@@ -1,0 +1,32 @@
+"""The loops run as the clock runs them, from alert to receiver."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from apps.core.models import Loop
+from apps.core.tasks import run
+from apps.notifications.models import Delivery
+from tests.notifications.conftest import http_receiver as http_receiver
+from tests.notifications.receivers import HttpReceiver
+from tests.oncall.conftest import Night
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_alert_reaches_a_receiver_through_the_loops(http_receiver: HttpReceiver):
+    night = Night()
+    night.now = timezone.now()
+    hook = night.contact("hook")
+    hook.config = {"url": http_receiver.url}
+    hook.save()
+    policy = night.policy(("notify", {"contacts": ["hook"]}), ("wait", {"minutes": 60}))
+    night.route("root", policy=policy, group_wait=timedelta(0))
+    night.fire("disk", severity="critical")
+    for name in ("oncall.tell", "oncall.escalate", "notifications.deliver"):
+        assert run(name, now=timezone.now())
+    assert set(Loop.objects.values_list("error", flat=True)) == {""}
+    [request] = http_receiver.requests
+    assert request.json()["title"] == "[CRITICAL] disk is bad"
+    assert request.json()["alerts"][0]["labels"]["alertname"] == "disk"
+    assert Delivery.objects.get().state == "sent"

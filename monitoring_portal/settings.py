@@ -213,6 +213,15 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "PREPROCESSING_HOOKS": ["monitoring_portal.api.without_twins"],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    "ENUM_NAME_OVERRIDES": {
+        "CategoryEnum": "apps.alerting.models.categories",
+        "EndReasonEnum": "apps.alerting.models.reasons",
+        "TransitionKindEnum": "apps.alerting.models.transition_kinds",
+        "ChannelKindEnum": "apps.notifications.channels.kinds",
+        "StepKindEnum": "apps.oncall.steps.kinds",
+        "ContactOriginEnum": "apps.notifications.models.origins",
+        "TokenOriginEnum": "apps.accounts.models.token_origins",
+    },
 }
 
 # --- Static files, language, time -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, pagination, serializers, status, viewsets
 from rest_framework.decorators import action
@@ -26,6 +27,7 @@ class Pages(pagination.LimitOffsetPagination):
     max_limit = 1000
 
 
+@extend_schema_field(OpenApiTypes.NUMBER)
 class Seconds(serializers.Field[Any, Any, Any, Any]):
     """A duration: given as seconds or as text (1h30m), answered in seconds."""
 
@@ -36,6 +38,7 @@ class Seconds(serializers.Field[Any, Any, Any, Any]):
         return float(value.total_seconds())
 
 
+@extend_schema_field(OpenApiTypes.NUMBER)
 class SafeFloat(serializers.Field[Any, Any, Any, Any]):
     """A value; NaN and the infinities, which JSON lacks, as text."""
 

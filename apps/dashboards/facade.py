@@ -180,7 +180,7 @@ class HealthEndpoint(Endpoint):
 
     def get_authenticators(self) -> list[Any]:
         """Ask nobody who they are for the plain answer: a probe with an outdated token still gets it."""
-        return super().get_authenticators() if _is_detailed(self.request) else []
+        return super().get_authenticators() if self.request is None or _is_detailed(self.request) else []
 
     def get(self, request: Request) -> Response:
         detailed = _is_detailed(request)

@@ -4,7 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, pagination, serializers, status, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,6 +20,7 @@ from apps.oncall.models import Escalation, Notice, Policy, Route, Step
 from apps.oncall.steps import kinds
 
 
+@extend_schema_field(OpenApiTypes.NUMBER)
 class Seconds(serializers.Field[Any, Any, Any, Any]):
     """A duration in seconds."""
 

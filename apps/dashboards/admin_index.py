@@ -13,7 +13,8 @@ from apps.alerting.models import AlertRule
 from apps.dashboards import snapshots
 from apps.dashboards.health import health
 from apps.metrics.models import CollectorSetting
-from apps.notifications.models import Contact, Delivery
+from apps.notifications.models import Delivery
+from apps.oncall.reachability import Reachability
 
 Row = dict[str, Any]
 
@@ -97,6 +98,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         return context
     state = health(now=now)
     active = snapshots.alerts(scope=who.scope)
+    reach = snapshots.reach()
     failing = list(CollectorSetting.objects.filter(enabled=True).exclude(error=""))
     context |= {
         "health": snapshots.verdict(state, active),
@@ -106,36 +108,34 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         ],
         "active_alerts": active,
         "failing_collectors": failing,
-        "todos": todos(active=active),
-        "cards": cards(active),
+        "todos": todos(active, reach),
+        "cards": cards(active, reach),
     }
     return context
 
 
-def cards(active: Row) -> list[Row]:
+def cards(active: Row, reach: Reachability) -> list[Row]:
     """Return the figures at the top of the index."""
     rules = AlertRule.objects.filter(enabled=True).count()
-    contacts = Contact.objects.working().count()
     queued = Delivery.objects.queued().count()
     collectors = CollectorSetting.objects.filter(enabled=True).count()
     return [
         {"title": "Active alerts", "value": active["total"], "note": snapshots.headline(active["counts"]) or "none"},
         {"title": "Rules", "value": rules, "note": "switched on"},
         {"title": "Collectors", "value": collectors, "note": "switched on"},
-        {"title": "Working contacts", "value": contacts, "note": f"{queued} messages waiting"},
+        {"title": "Working contacts", "value": len(reach.working), "note": f"{queued} messages waiting"},
     ]
 
 
-def todos(*, active: Row) -> list[Row]:
+def todos(active: Row, reach: Reachability) -> list[Row]:
     """Return what somebody should see to, most urgent first."""
     found: list[Row] = []
-    reach = snapshots.reach()
+    contacts = reverse("admin:notifications_contact_changelist")
     if not reach.ok:
-        found.append({"text": reach.sentence, "url": reverse("admin:notifications_contact_changelist")})
-    broken = list(Contact.objects.filter(enabled=True).exclude(problem="").values_list("name", "problem")[:5])
-    for name, problem in broken:
-        url = reverse("admin:notifications_contact_changelist")
-        found.append({"text": f"The contact {name} does not work: {problem}", "url": url})
+        found.append({"text": reach.sentence, "url": contacts})
+    else:
+        for name, problem in reach.broken[:5]:
+            found.append({"text": f"The contact {name} does not work: {problem}", "url": contacts})
     unowned = sum(not row["acknowledged_by"] for row in active["rows"])
     if unowned:
         noun = "alert is" if unowned == 1 else "alerts are"

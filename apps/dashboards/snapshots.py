@@ -4,7 +4,7 @@ Everything is read for one principal: through its scope, and only with its right
 number of queries, whatever there is to show.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from apps.dashboards.wording import FIRING_FIRST, audit_title, duration, transit
 from apps.metrics.models import CollectionSwitch
 from apps.notifications.models import Contact, Delivery
 from apps.oncall.models import Notice
-from apps.oncall.reachability import reachability
+from apps.oncall.reachability import Reachability, reachability
 
 Row = dict[str, Any]
 ROWS = 50
@@ -301,17 +301,24 @@ def _facts(found: Alert, unit: str, principal: Principal) -> list[Row]:
     return facts
 
 
-def contact_row(contact: Contact, *, now: datetime) -> Row:
-    """Return how a contact stands: works, has a problem, is switched off, was never used."""
+def contact_row(contact: Contact, problems: Mapping[str, str]) -> Row:
+    """Return how a contact stands: works, has a problem (by name), is switched off, was never used."""
+    problem = problems.get(contact.name, "")
     if not contact.enabled:
         tone, state = "quiet", "switched off"
-    elif contact.problem:
+    elif problem:
         tone, state = "critical", "does not work"
     elif contact.last_ok_at:
         tone, state = "ok", "works"
     else:
         tone, state = "info", "not tried yet"
-    return {"contact": contact, "tone": tone, "state": state, "kind": contact.get_kind_display()}
+    return {
+        "contact": contact,
+        "tone": tone,
+        "state": state,
+        "kind": contact.get_kind_display(),
+        "problem": problem,
+    }
 
 
 def _iso(at: datetime | None) -> str | None:
@@ -331,6 +338,6 @@ def deliveries(*, scope: Scope) -> list[Row]:
     ]
 
 
-def reach() -> Any:
+def reach() -> Reachability:
     """Return whether anybody can be told at all."""
     return reachability()

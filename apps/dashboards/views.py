@@ -182,8 +182,9 @@ def _standing(
 
 
 def _notifications(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
-    contacts = [snapshots.contact_row(contact, now=now) for contact in Contact.objects.order_by("name")]
-    return {"contacts": contacts, "deliveries": snapshots.deliveries(scope=who.scope), "reach": snapshots.reach()}
+    problems = dict(snapshots.reach().broken)
+    contacts = [snapshots.contact_row(contact, problems) for contact in Contact.objects.order_by("name")]
+    return {"contacts": contacts, "deliveries": snapshots.deliveries(scope=who.scope)}
 
 
 TAB_CONTENT = {"history": _history, "rules": _rules, "notifications": _notifications}

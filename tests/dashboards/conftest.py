@@ -18,10 +18,10 @@ def broker():
 
 @pytest.fixture
 def person(db):
-    """Return a function that makes a person with roles: person("operator")."""
+    """Return a function that makes a person with roles: person("operator"). Hashing a password takes its time."""
 
-    def make(*roles, name=None):
-        user = User.objects.create_user(name or "-".join(roles) or "nobody", password="correct horse battery")
+    def make(*roles, name=None, password=None):
+        user = User.objects.create_user(name or "-".join(roles) or "nobody", password=password)
         for role in roles:
             assert role in ROLES
             user.groups.add(Group.objects.get_or_create(name=role)[0])

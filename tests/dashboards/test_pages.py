@@ -23,6 +23,7 @@ PAGES = (
     "/monitoring/alerts/?tab=notifications",
     "/monitoring/data/?panel=tile-cpuUsage",
 )
+PASSWORD = "correct horse battery"
 READERS = ("viewer", "operator", "editor", "administrator", "auditor")
 
 
@@ -47,17 +48,17 @@ def test_every_role_reads_every_page(client, person, address):
 
 
 def test_the_login_takes_a_password_and_goes_on_where_it_was_wanted(client, person):
-    person("viewer")
-    wanted = {"username": "viewer", "password": "correct horse battery", "next": "/monitoring/system/"}
+    person("viewer", password=PASSWORD)
+    wanted = {"username": "viewer", "password": PASSWORD, "next": "/monitoring/system/"}
     answer = client.post("/accounts/login/", wanted)
     assert (answer.status_code, answer["location"]) == (302, "/monitoring/system/")
 
 
 def test_a_wrong_password_is_said_and_another_site_is_never_gone_to(client, person):
-    person("viewer")
+    person("viewer", password=PASSWORD)
     wrong = client.post("/accounts/login/", {"username": "viewer", "password": "guess"})
     assert "correct username and password" in wrong.content.decode()
-    away = {"username": "viewer", "password": "correct horse battery", "next": "https://elsewhere.example/"}
+    away = {"username": "viewer", "password": PASSWORD, "next": "https://elsewhere.example/"}
     assert client.post("/accounts/login/", away)["location"] == "/monitoring/"
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.utils import timezone
 from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal
 from apps.alerting import services as alerting
-from apps.core.defaults import write_once
+from apps.core.defaults import changes, write_once
 from apps.metrics import services as metrics
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
@@ -50,8 +51,11 @@ def prepare(progress: Progress) -> Prepared:
     notifications.contacts_from_environment(by=BY, now=now)
     password = accounts.create_admin(now=now)
     connection.close()
-    problems = [sentence for _, sentence in environment.PROBLEMS]
-    return Prepared(password, (*problems, *notifications.environment_warnings()))
+    warnings = [sentence for _, sentence in environment.PROBLEMS]
+    warnings += notifications.environment_warnings()
+    if changed := changed_defaults():
+        warnings.append(f"{len(changed)} shipped defaults changed; `./portal manage defaults` shows the differences.")
+    return Prepared(password, tuple(warnings))
 
 
 def migrate(progress: Progress) -> None:
@@ -71,26 +75,40 @@ def read(name: str) -> list[dict[str, Any]]:
     return loaded
 
 
+@dataclass(frozen=True)
+class Shipment:
+    """One file of shipped rows: how a row is recognised and written."""
+
+    model: str
+    file: str
+    key: Callable[[Mapping[str, Any]], str]
+    write: Callable[..., object]
+
+
+def _by(field: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: str(row[field])
+
+
+SHIPMENTS = (
+    Shipment("metrics.RetentionPolicy", "retention", _by("category"), metrics.ship_retention),
+    Shipment("metrics.CollectorSetting", "collectors", _by("kind"), metrics.ship_collector),
+    Shipment("alerting.RecordingRule", "recording_rules", _by("name"), alerting.ship_recording_rule),
+    Shipment("alerting.AlertRule", "alert_rules", _by("slug"), alerting.ship_rule),
+)
+
+
 def load_defaults(*, now: datetime) -> None:
     """Write each shipped row whose natural key was never shipped before."""
-
-    def by(field: str) -> Callable[[Mapping[str, Any]], str]:
-        return lambda row: str(row[field])
-
-    write_once(
-        "metrics.RetentionPolicy", read("retention"), key=by("category"), now=now,
-        write=lambda row: metrics.ship_retention(row, by=BY, now=now),
-    )  # fmt: skip
-    write_once(
-        "metrics.CollectorSetting", read("collectors"), key=by("kind"), now=now,
-        write=lambda row: metrics.ship_collector(row, by=BY, now=now),
-    )  # fmt: skip
-    write_once(
-        "alerting.RecordingRule", read("recording_rules"), key=by("name"), now=now,
-        write=lambda row: alerting.ship_recording_rule(row, by=BY, now=now),
-    )  # fmt: skip
-    write_once(
-        "alerting.AlertRule", read("alert_rules"), key=by("slug"), now=now,
-        write=lambda row: alerting.ship_rule(row, by=BY, now=now),
-    )  # fmt: skip
+    for shipment in SHIPMENTS:
+        write = partial(shipment.write, by=BY, now=now)
+        write_once(shipment.model, read(shipment.file), key=shipment.key, write=write, now=now)
     oncall.ship_defaults(read("oncall"), by=BY, now=now)
+
+
+def changed_defaults() -> dict[str, str]:
+    """Return the diff of each shipped row that this release would ship otherwise, by kind and key."""
+    return {
+        f"{shipment.model} {key}": diff
+        for shipment in SHIPMENTS
+        for key, diff in changes(shipment.model, read(shipment.file), key=shipment.key).items()
+    }

@@ -39,7 +39,9 @@ class Shipped(models.Model):
 
     model = models.CharField(max_length=80)
     key = models.CharField(max_length=200)
-    digest = models.CharField(max_length=64, help_text="SHA-256 of the row as shipped.")
+    row = models.JSONField(
+        default=dict, help_text="The row as shipped, by which a later release shows what it changed."
+    )
     shipped_at = models.DateTimeField()
 
     class Meta:

@@ -8,7 +8,6 @@ import pytest
 
 from apps.core import http
 
-
 STOPPED = threading.Event()
 
 

@@ -23,11 +23,25 @@ def _watch(stop: threading.Event) -> None:
     # The workers of a fresh start get the time to come up, else beat would race them for their first ticks.
     if stop.wait(10 * EVERY):
         return
+    running: dict[str, threading.Thread] = {}
     while not stop.wait(EVERY):
         try:
-            if ran := tasks.run_stale(now=timezone.now()):
-                log.warning("Workers are away: the beat process ran %s itself.", ", ".join(ran))
+            names = tasks.stale()
         except DatabaseError as error:
             log.warning("The fall-back could not reach the database: %s", str(error).strip().splitlines()[:1])
+            names = []
         finally:
             connection.close()
+        for name in names:
+            # One thread a loop: a delivery that waits for its receiver must not hold up evaluation.
+            if name not in running or not running[name].is_alive():
+                running[name] = threading.Thread(target=_run, args=(name,), name=f"fallback {name}", daemon=True)
+                running[name].start()
+
+
+def _run(name: str) -> None:
+    try:
+        if tasks.run(name, now=timezone.now()):
+            log.warning("Workers are away: the beat process ran %s itself.", name)
+    finally:
+        connection.close()

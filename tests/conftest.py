@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _real_broker() -> None:
+    """Wakes go to the run's own Valkey; an unconfigured Celery would look for another broker for ever."""
+    from monitoring_portal import celery
+
+    celery.configure()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """Processes remember series, rows and tokens; between tests the tables are emptied under this one."""

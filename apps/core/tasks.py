@@ -155,11 +155,11 @@ def _send(name: str) -> None:
         log.warning("Could not wake %s (%s); its next tick does the work.", name, error)
 
 
-def run_stale(*, now: datetime) -> list[str]:
-    """Run here every fallback loop that stood still for three periods; return their names.
+def stale() -> list[str]:
+    """Return every fallback loop that stood still for three periods, Redis or the workers being away.
 
-    Called by the beat process each second: so evaluation, escalation and delivery go on while Redis or the workers
-    are away. The functions are the same and the lease makes it safe beside a worker that comes back.
+    The beat process asks each second and runs them itself: so evaluation, escalation and delivery go on. The functions
+    are the same, and the lease makes it safe beside a worker that comes back.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -169,5 +169,4 @@ def run_stale(*, now: datetime) -> list[str]:
             """
         )
         alive = {name for (name,) in cursor.fetchall()}
-    stale = [spec.name for spec in LOOPS.values() if spec.fallback and spec.name not in alive]
-    return [name for name in stale if run(name, now=now)]
+    return [spec.name for spec in LOOPS.values() if spec.fallback and spec.name not in alive]

@@ -19,7 +19,7 @@ def enter(process: str) -> None:
     settings.PROCESS = process
     options = settings.DATABASES["default"].get("OPTIONS", {})
     if process == "beat" and isinstance(options.get("pool"), dict):
-        options["pool"].update(min_size=0, max_size=2)  # It asks for a connection only while the workers are away.
+        options["pool"].update(min_size=0, max_size=6)  # It asks for connections only while the workers are away.
     from apps.metrics import telemetry_flush
 
     telemetry_flush.start(process=process)

@@ -165,7 +165,7 @@ def stale() -> list[str]:
         cursor.execute(
             """
             SELECT name FROM core_loop
-             WHERE coalesce(finished_at, started_at) > clock_timestamp() - greatest(3 * every, interval '3 seconds')
+             WHERE greatest(started_at, finished_at) > clock_timestamp() - greatest(3 * every, interval '3 seconds')
             """
         )
         alive = {name for (name,) in cursor.fetchall()}

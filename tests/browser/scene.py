@@ -127,7 +127,7 @@ def write_hour(*, now: datetime) -> None:
     """Store an hour of samples up to now, on the 15 s grid of the collectors."""
     end = int(now.timestamp()) // STEP * STEP
     labels, times, values = [], [], []
-    for second in range(0, 3601, STEP):
+    for second in range(-300, 3601, STEP):  # rates need something before the hour
         for name, own, value in readings(second):
             labels.append({"__name__": name, **own})
             times.append((end - 3600 + second) * 1000)

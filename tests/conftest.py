@@ -1,10 +1,15 @@
 """What every test shares: a flush that respects append-only tables, and browser tests at the end."""
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
+from playwright.sync_api import Browser, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def _flush_by_delete(
@@ -59,3 +64,19 @@ def another_connection(transactional_db: None) -> Iterator[object]:
     other.connect()
     yield other
     other.close()
+
+
+def browser_path() -> str:
+    """Return the Chromium of the machine, or the one that `./portal test` unpacked (PORTAL_CHROMIUM)."""
+    found = os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.fail("No Chromium on PATH: install the package chromium, or run the tests by ./portal test.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

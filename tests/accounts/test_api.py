@@ -2,6 +2,8 @@
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from django.core.cache import cache
+from django.core.exceptions import ValidationError
 from rest_framework.test import APIClient, APIRequestFactory
 
 from apps.accounts import permissions
@@ -104,6 +106,11 @@ def test_the_audit_trail_is_for_auditors_newest_first_and_filtered(person, secre
     assert client.get("/api/v1/portal/audit/").status_code == 403
 
 
+def test_who_sees_only_some_labels_sees_no_audit_trail(secret):
+    narrow = bearer(secret("admin", matchers=[("team", "=", "web")]))
+    assert narrow.get("/api/v1/portal/audit/").json()["results"] == []
+
+
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 def test_nobody_writes_the_audit_trail(secret, method):
     assert getattr(bearer(secret("admin")), method)("/api/v1/portal/audit/").status_code in (403, 405)
@@ -142,6 +149,12 @@ def test_needs_tells_reading_from_writing(permission, rights, get, post):
     assert (permitted(permission, "GET", principal), permitted(permission, "POST", principal)) == (get, post)
 
 
+def test_an_error_that_quotes_half_a_character_can_be_sent():
+    answer = explain(ValidationError({"kind": "'\ud800' is no choice."}), {})
+    assert answer is not None
+    assert "is no choice" in answer.data["error"].encode().decode()
+
+
 def test_an_unforeseen_error_is_500_json_and_is_logged(caplog):
     answer = explain(RuntimeError("boom"), {})
     assert answer is not None
@@ -151,6 +164,7 @@ def test_an_unforeseen_error_is_500_json_and_is_logged(caplog):
 
 
 def test_a_token_that_asks_too_often_is_told_to_wait(secret, monkeypatch):
+    cache.clear()  # ids come again after a flush
     monkeypatch.setattr(PrincipalThrottle, "THROTTLE_RATES", {"principal": "2/min"})
     client = bearer(secret("read"))
     answers = [client.get("/api/v1/portal/users/me/") for _ in range(3)]

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from apps.accounts import services
 from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.permissions import authenticate, digest_of
-from apps.accounts.rights import ROLES, SCOPES, Forbidden, Principal, Right
+from apps.accounts.rights import ROLES, SCOPES, Forbidden, Principal, Right, Scope
 from tests.accounts.conftest import NOW, ROOT, known, newest
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +52,14 @@ def test_nobody_hands_out_more_than_they_have():
     with pytest.raises(Forbidden, match="ingest"):
         issue(by=clerk)
     assert issue(by=clerk, scopes=["read"])[0].scopes == ["read"]
+
+
+def test_nobody_hands_out_a_wider_view_than_they_have():
+    clerk = Principal("token", "1", "clerk", SCOPES["admin"], Scope((("team", "=", "web"),)))
+    with pytest.raises(Forbidden, match="team=web"):
+        issue(by=clerk, scopes=["read"])
+    narrower = [["team", "=", "web"], ["env", "=", "prod"]]
+    assert issue(by=clerk, scopes=["read"], matchers=narrower)[0].matchers == narrower
 
 
 def test_without_the_right_to_administer_nothing_is_issued_or_revoked():

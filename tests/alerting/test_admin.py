@@ -176,3 +176,7 @@ def test_every_list_costs_the_same_however_long_it_is(
         grow(number)
     world.tick(95.0)
     assert cost() <= first
+
+
+def test_a_question_about_no_alert_is_404(world: World) -> None:
+    assert browser("operator").get("/admin/alerting/alert/zz/resolve/").status_code == 404

@@ -63,6 +63,8 @@ def test_the_seeds_rule_object_is_taken(world: World) -> None:
         ({"expression": "sum("}, "expression"),
         ({"levels": [{"severity": "warning", "comparison": ">", "threshold": "much"}]}, "levels"),
         ({"pending_period": "soon"}, "pending_period"),
+        ({"pending_period": "9" * 30 + "d"}, "pending_period"),
+        ({"pending_period": 1e300}, "pending_period"),
         ({"colour": "red"}, "colour"),
         ({"levels": []}, "levels"),
     ],

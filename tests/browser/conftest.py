@@ -1,7 +1,6 @@
 """A real Chromium looks at the real application: uvicorn in a thread, the test database, Valkey of the run."""
 
 import os
-import shutil
 import socket
 import threading
 import time
@@ -13,7 +12,7 @@ import uvicorn
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.utils import timezone
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from apps.accounts.models import User
 from apps.accounts.permissions import Principal
@@ -25,7 +24,6 @@ from tests.browser import scene
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
 
 PASSWORD = "correct horse battery"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "dark"},
@@ -38,22 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/browser/" in str(item.path):
             item.add_marker(pytest.mark.browser)
-
-
-def browser_path() -> str:
-    """Return the Chromium of the machine, or the one that `./portal test` unpacked (PORTAL_CHROMIUM)."""
-    found = os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.fail("No Chromium on PATH: install the package chromium, or run the tests by ./portal test.")
-    return found
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

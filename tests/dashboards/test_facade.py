@@ -78,6 +78,16 @@ def test_bad_rows_are_refused_by_index_and_the_others_stored(api):
     assert "responseTime" in answer["rejected"][0]["error"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"value": 10**400}, {"timestamp": 10**400}, {"timestamp": 1e300}, {"name": "a\0b"}, {"labels": {"a": "\0"}}],
+)
+def test_one_unkeepable_value_is_refused_alone(api, odd):
+    rows = [{"name": "bookings", "value": 1}, {"name": "bookings", "value": 1} | odd]
+    answer = send(api, "post", "metrics", {"type": "business", "metrics": rows})
+    assert (answer["accepted"], [item["index"] for item in answer["rejected"]]) == (1, [1])
+
+
 def test_other_types_come_back_as_series_with_a_summary(api):
     rows = [{"name": "bookings", "value": value, "labels": {"clinic": "north"}} for value in (3,)]
     assert send(api, "post", "metrics", {"type": "business", "metrics": rows})["success"]
@@ -90,7 +100,14 @@ def test_other_types_come_back_as_series_with_a_summary(api):
 
 @pytest.mark.parametrize(
     "path",
-    ["metrics?type=nonsense", "metrics?timeRange=9,5", "alerts?status=odd", "alerts?limit=1001", "alerts?limit=x"],
+    [
+        "metrics?type=nonsense",
+        "metrics?timeRange=9,5",
+        "alerts?status=odd",
+        "alerts?limit=1001",
+        "alerts?limit=x",
+        "alerts?limit=²",
+    ],
 )
 def test_odd_questions_are_400_with_an_error(api, path):
     assert get(api, path, 400)["error"]
@@ -141,6 +158,22 @@ def test_the_statistics_count_by_severity_and_type(api):
 )
 def test_an_odd_alert_is_refused(api, change):
     assert send(api, "post", "alerts", POSTED | change, 400)["error"]
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, '{"alertId": "a\\u0000", "resolvedBy": "x"}', '{"alertId": "\\ud800", "resolvedBy": "x"}']
+)
+def test_what_cannot_be_read_or_kept_is_400_and_said(api, body):
+    answer = api.put("/api/monitoring/alerts", body, content_type="application/json")
+    assert (answer.status_code, "error" in answer.json()) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/api/monitoring/alerts", "application/json"), ("/monitoring/", "text/plain")]
+)
+def test_a_foreign_host_is_told_so_without_a_page(api, path, kind):
+    answer = api.get(path, headers={"host": "evil.example"})
+    assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (400, kind)
 
 
 def test_an_unknown_alert_is_404(api):

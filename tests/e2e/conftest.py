@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from monitoring_portal.testing import Portal
-from tests.browser.conftest import chromium  # noqa: F401  the fixture
 from tests.e2e.receivers import Hooks, Mailbox
 
 TOKEN = "story-token-0123456789-abcdef"

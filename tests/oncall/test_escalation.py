@@ -88,6 +88,8 @@ def test_whether_a_plan_would_tell_anybody():
         ("wait", {"minutes": 0}, "greater"),
         ("repeat", {"times": "often"}, "whole number"),
         ("wait", {"minutes": 1, "hours": 2}, "no such setting"),
+        ("wait", {"minutes": 10**400}, "too large"),
+        ("notify", {"contacts": [{"id": 1}]}, "contacts"),
     ],
 )
 def test_a_wrong_step_is_refused_in_words(kind: str, data: dict[str, Any], problem: str):

@@ -9,7 +9,9 @@ import pytest
 from monitoring_portal.fastlane import bounded
 
 
-def exchange(app: Any, headers: list[tuple[bytes, bytes]], parts: list[bytes]) -> tuple[int, dict[str, Any]]:
+def exchange(
+    app: Any, headers: list[tuple[bytes, bytes]], parts: list[bytes], path: str = "/", query: bytes = b""
+) -> tuple[int, dict[str, Any]]:
     """Send one request in parts through the ASGI application; return its status and JSON."""
     sent: list[dict[str, Any]] = []
     events = [{"type": "http.request", "body": part, "more_body": n < len(parts) - 1} for n, part in enumerate(parts)]
@@ -20,7 +22,8 @@ def exchange(app: Any, headers: list[tuple[bytes, bytes]], parts: list[bytes]) -
     async def send(event: dict[str, Any]) -> None:
         sent.append(event)
 
-    asyncio.run(app({"type": "http", "headers": headers}, receive, send))
+    scope = {"type": "http", "path": path, "query_string": query, "headers": headers}
+    asyncio.run(app(scope, receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
@@ -56,3 +59,9 @@ def test_a_large_body_in_undeclared_parts_is_refused_when_it_grows_too_large():
 
 def test_a_senseless_length_is_refused():
     assert exchange(bounded(reader), [(b"content-length", b"-1")], [])[0] == 413
+
+
+@pytest.mark.parametrize(("path", "query"), [("/a\0b", b""), ("/a", b"q=%00")])
+def test_an_address_with_a_nul_is_refused(path, query):
+    status, body = exchange(bounded(reader), [], [], path, query)
+    assert (status, "NUL" in body["error"]) == (400, True)

@@ -1,10 +1,9 @@
-"""The portal's own disk and clock as series."""
+"""The portal's recurring jobs as series."""
 
 from datetime import timedelta
 
 from apps.core import heartbeat_tasks
-from apps.metrics.collectors import data_disk, loops
-from apps.metrics.mount_probe import Usage
+from apps.metrics.collectors import loops
 from tests.clock import NOW
 
 SECOND = timedelta(seconds=1)
@@ -12,13 +11,6 @@ SECOND = timedelta(seconds=1)
 
 def values(readings):
     return {(r.name, *r.labels.values()): r.value for r in readings}
-
-
-def test_the_data_disk_has_three_gauges():
-    usage = Usage(size=10, free=6, avail=5, files=1, files_free=1)
-    found = values(data_disk.readings(usage))
-    assert found["portal_data_disk_size_bytes",] == usage.size
-    assert found["portal_data_disk_avail_bytes",] == usage.avail
 
 
 def test_a_job_lags_from_when_its_next_run_is_due():

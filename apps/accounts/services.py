@@ -46,6 +46,9 @@ def issue_token(
     check_token(scopes=wanted, expires_at=expires_at, matchers=matchers, now=now)
     if beyond := rights_of_scopes(wanted) - by.rights:
         raise Forbidden(f"{by.name} cannot hand out the right to {', '.join(sorted(beyond))} without having it.")
+    if missing := set(by.scope.matchers) - {tuple(matcher) for matcher in matchers}:
+        own = ", ".join(f"{name}{operator}{value}" for name, operator, value in sorted(missing))
+        raise Forbidden(f"{by.name} sees only {own}: a token that it hands out needs these matchers too.")
     secret = f"mp_{secrets.token_urlsafe(32)}"
     token = Token.objects.create(
         name=name,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import redis
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import models
+from django.db import DataError, models
 from django.http import Http404
 from rest_framework import authentication, exceptions, serializers, throttling
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -136,6 +136,13 @@ def explain(error: Exception, context: dict[str, Any]) -> Response | None:
             code, body = 400, _fields(serializers.as_serializer_error(error))
         case exceptions.ValidationError():
             code, body = 400, _fields(error.detail)
+        case DataError() | UnicodeEncodeError():
+            log.warning(
+                "%s was sent what the database cannot keep: %s", getattr(context.get("request"), "path", ""), error
+            )
+            code, body = 400, {"error": "A text holds a NUL or half a character, or a number is too large to be kept."}
+        case RecursionError():
+            code, body = 400, {"error": "The request is nested too deeply."}
         case models.ProtectedError():
             code, body = 409, {"error": "Something else still uses this; detach it first."}
         case exceptions.APIException():
@@ -152,7 +159,19 @@ def explain(error: Exception, context: dict[str, Any]) -> Response | None:
     set_rollback()
     if (request := context.get("request")) is not None:  # a view that answers in another format refuses in JSON too
         request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
-    return Response(body, status=code, headers=headers)
+    return Response(_sayable(body), status=code, headers=headers)
+
+
+def _sayable(value: Any) -> Any:
+    """Return an error's body as UTF-8 can carry it: it quotes what was sent, half a surrogate pair too."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {_sayable(name): _sayable(part) for name, part in value.items()}
+        case list():
+            return [_sayable(part) for part in value]
+    return value
 
 
 def _fields(detail: Any) -> dict[str, Any]:

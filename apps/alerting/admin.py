@@ -13,8 +13,7 @@ from django.db import models, transaction
 from django.db.models import Count, Func, JSONField, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -330,7 +329,10 @@ class Operated(AuditedAdmin[Any]):
         return self._ask("resolve", request, [self._one(request, object_id)])
 
     def _one(self, request: HttpRequest, object_id: str) -> Any:
-        return get_object_or_404(self.get_queryset(request), pk=object_id)
+        found = self.get_object(request, object_id)
+        if found is None:
+            raise Http404
+        return found
 
     def _ask(self, name: str, request: HttpRequest, chosen: Sequence[Any], bulk: bool = False) -> HttpResponse | None:
         """Show what would be done; do it when the answer has come."""

@@ -36,6 +36,8 @@ SEVERITIES = ("INFO", "WARNING", "ERROR", "CRITICAL")
 MOST_SERIES = 100
 MOST_POSTED = 10_000
 JOB = "push"
+LAST_MOMENT = 253_402_300_799_000
+"""The end of the year 9999 in milliseconds since 1970: the last moment that Python's calendar knows."""
 
 
 class Rights(BasePermission):
@@ -206,7 +208,7 @@ def time_range(text: str, *, now: datetime) -> tuple[int, int]:
         raise ValidationError(f"timeRange is {text!r}, but must be `start,end` in milliseconds since 1970.") from None
     if start > end:
         raise ValidationError(f"timeRange starts at {start}, after its end at {end}.")
-    if start < 0 or end > 253_402_300_799_000:
+    if start < 0 or end > LAST_MOMENT:
         raise ValidationError("timeRange must lie between 1970 and 9999.")
     return start, end
 
@@ -340,14 +342,22 @@ def metric_reading(row: Any, kind: str, now: datetime) -> Reading:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        pass
+    raise ValueError(f"{name} must be a finite number")
 
 
 def _timestamp(row: dict[str, Any], now: datetime) -> int:
     value = row.get("timestamp")
-    return int(now.timestamp() * 1000) if value is None else int(_number(value, "timestamp"))
+    if value is None:
+        return int(now.timestamp() * 1000)
+    moment = _number(value, "timestamp")
+    if abs(moment) > LAST_MOMENT:
+        raise ValueError("timestamp must be milliseconds since 1970, before the year 10000")
+    return int(moment)
 
 
 def _moment(value: Any, name: str) -> datetime:
@@ -362,7 +372,7 @@ def _ms(moment: datetime | None) -> int | None:
 
 
 def _limit(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1000:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1000:
         raise ValidationError(f"limit is {text!r}, but must be a whole number from 1 to 1000.")
     return int(text)
 

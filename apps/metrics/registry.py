@@ -24,7 +24,7 @@ from django.db import connection, transaction
 from apps.core.telemetry import Counter
 from apps.metrics.codec import Int64
 from apps.metrics.models import RetentionPolicy
-from apps.metrics.samples import LabelSet, Meta, label_set
+from apps.metrics.samples import NAME, LabelSet, Meta, label_set
 
 CREATED: Final = Counter("portal_series_created_total", "Series that this process was the first to write.")
 
@@ -132,7 +132,8 @@ class Registry:
 
     def describe(self, meta: Mapping[str, Meta]) -> None:
         """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process."""
-        new = {name: about for name, about in meta.items() if name not in self._described}
+        unseen = {name: about for name, about in meta.items() if name not in self._described}
+        new = {name: about for name, about in unseen.items() if not isinstance(label_set({NAME: name}), str)}
         if not new:
             return
         with _own_transaction() as raw:

@@ -313,13 +313,16 @@ def duration(value: Any, name: str) -> timedelta:
     """Seconds, or a text such as 1h30m, as a timedelta; ValidationError names the field."""
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return timedelta(seconds=value)
     found = _DURATION.match(value) if isinstance(value, str) and value else None
-    if found is None:
-        raise ValidationError({name: [f"{value!r} is no duration: give seconds, or a text such as 1h30m."]})
-    days, hours, minutes, seconds, ms = (int(part or 0) for part in found.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=ms)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return timedelta(seconds=value)
+        if found is not None:
+            days, hours, minutes, seconds, ms = (int(part or 0) for part in found.groups())
+            return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=ms)
+    except (OverflowError, ValueError):  # beyond what a timedelta, or int() of a text, can hold
+        pass
+    raise ValidationError({name: [f"{str(value)[:50]!r} is no duration: give seconds, or a text such as 1h30m."]})
 
 
 def group_named(name: str, interval: timedelta | None, *, by: Principal, now: datetime) -> RuleGroup:

@@ -74,7 +74,9 @@ def clean(kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]
     """Return the step's settings as JSON. Contacts may be given by id or name; `ValidationError` names the fields."""
     by_name = {name: ident for ident, name in contacts}
     values = {
-        name: [by_name.get(entry, entry) for entry in value] if isinstance(value, list) else value
+        name: [by_name.get(entry, entry) if isinstance(entry, str) else entry for entry in value]
+        if isinstance(value, list)
+        else value
         for name, value in data.items()
     }
     form = steps.get(kind).Config(values)
@@ -83,7 +85,11 @@ def clean(kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]
     if unknown:
         has = ", ".join(form.fields) or "none"
         raise ValidationError({unknown[0]: f"A step of kind {kind} has no such setting; it has {has}."})
-    if not form.is_valid():
+    try:
+        is_valid = form.is_valid()
+    except OverflowError:  # a whole number of JSON that no float can hold
+        raise ValidationError("A number is too large.") from None
+    if not is_valid:
         raise ValidationError(form.errors.as_data())
     return dict(form.cleaned_data)
 

@@ -78,13 +78,19 @@ ROUTES: dict[str, Lane] = {
 
 
 def bounded(app: App) -> App:
-    """Answer 413 to a request whose body is larger than the portal takes, before it is spooled to disk."""
+    """Answer 413 to a request whose body is larger than the portal takes, before it is spooled to disk.
+
+    And 400 to an address with a NUL, which is in no text that the database keeps: it would fail each look-up by it.
+    """
 
     async def bounded_app(scope: Scope, receive: Receive, send: Send) -> None:
+        if b"%00" in scope["query_string"] or "\0" in scope["path"]:
+            await refuse(send, 400, "The address holds a NUL (%00), which no text here can.")
+            return
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not declared.isdigit() or int(declared) > limit:
-            await refuse(send)
+            await refuse(send, 413, too_large())
             return
         size = 0
         over = False
@@ -95,7 +101,7 @@ def bounded(app: App) -> App:
             size += len(event.get("body", b""))
             if size > limit and not over:
                 over = True
-                await refuse(send)
+                await refuse(send, 413, too_large())
             # To Django it is a client that left: it drops the request and what it has spooled.
             return {"type": "http.disconnect"} if over else event
 
@@ -108,16 +114,20 @@ def bounded(app: App) -> App:
     return bounded_app
 
 
-async def refuse(send: Send) -> None:
-    """Answer 413 as JSON and end the connection, for the rest of the body is still on its way."""
-    words = f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1_000_000} MB; send it in parts."
+def too_large() -> str:
+    """Return the sentence for a body beyond the limit."""
+    return f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1_000_000} MB; send it in parts."
+
+
+async def refuse(send: Send, status: int, words: str) -> None:
+    """Answer an error as JSON and end the connection, for the rest of the body may still be on its way."""
     body = orjson.dumps({"error": words})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -10,6 +10,7 @@ urlpatterns = [
     path("api/", include("monitoring_portal.api")),
     path("", include("apps.dashboards.urls")),
 ]
+handler400 = "apps.dashboards.views.bad_request"
 handler403 = "apps.dashboards.views.forbidden"
 handler404 = "apps.dashboards.views.not_found"
 handler500 = "apps.dashboards.views.broken"

@@ -308,6 +308,14 @@ def _json(body: Any, status: int = 200) -> HttpResponse:
     return HttpResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), "application/json", status)
 
 
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """400 before any view: a host name that is not the portal's, or more form fields than anybody sends."""
+    words = "The portal does not answer to this: a host name it does not know (ALLOWED_HOSTS), or a malformed request."
+    if request.path.startswith("/api/"):
+        return _json({"error": words}, 400)
+    return HttpResponse(words, "text/plain; charset=utf-8", 400)
+
+
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """403: JSON for programs and for the page's own script, a page for people."""
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":

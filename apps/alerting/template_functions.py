@@ -37,6 +37,9 @@ class Sample:
 
 MAX_WIDTH: Final = 1000
 """Columns that one printf verb may fill."""
+MAX_REPLACED: Final = 10_000
+"""Characters of a text in which patterns are replaced, for each place may be searched to the end; and a hundredth of
+what may come out."""
 
 
 # --- How Go writes values ---------------------------------------------------------------------------------------
@@ -239,6 +242,19 @@ def sort_by_label(label: Value, result: Value) -> list[Value]:
     return sorted(_list(result), key=lambda sample: _sample(sample).Labels.get(to_text(label), ""))
 
 
+def size(value: Value, most: int) -> int:
+    """Return how much a value holds, texts by the character; what is in it twice counts twice. Stops beyond `most`."""
+    if isinstance(value, str | list):  # lists hold samples of the store, which are there already
+        return len(value)
+    total = 1
+    if isinstance(value, dict):
+        for part in value.values():
+            total += size(part, most - total)
+            if total > most:
+                break
+    return total
+
+
 def _regex(pattern: Value) -> Any:
     try:
         return compiled(to_text(pattern))
@@ -252,6 +268,8 @@ _GO_GROUP: Final = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
 def replace_all(pattern: Value, replacement: Value, text: Value) -> str:
     """Replace every match; $1 and ${name} stand for groups."""
     program, into, rest, out, at = _regex(pattern), to_text(replacement), to_text(text), [], 0
+    if len(rest) > MAX_REPLACED or (len(rest) + 1) * len(into) > 100 * MAX_REPLACED:
+        raise TemplateError(f"a text of {len(rest)} and a replacement of {len(into)} characters are too long")
     while at <= len(rest) and (match := program.search(rest[at:])) is not None:
 
         def group(found: re.Match[str], match: Any = match) -> str:

@@ -17,6 +17,7 @@ from apps.alerting.template_functions import (
     Sample,
     TemplateError,
     Value,
+    size,
     to_text,
     truth,
     type_name,
@@ -58,6 +59,9 @@ def expand(text: str, context: Context, *, name: str = "") -> str:
         return _Run(context, defined).expand(body)
     except TemplateError as error:
         return f"<error expanding template: error executing template {full}: template: {full}:{error}>"
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, _Left) as error:
+        # Whatever a template finds to break on must not stop its rule, let alone the other rules of the group.
+        return f"<error expanding template: error executing template {full}: {type(error).__name__}>"
 
 
 def check(text: str) -> str:
@@ -550,6 +554,15 @@ class _Run:
         if self.steps > MAX_STEPS:
             raise TemplateError(f"1: took more than {MAX_STEPS} steps")
 
+    def weigh(self, values: list[Value], line: int) -> None:
+        """Bound what a call is given, and so what variables can grow to, and count work on much as many steps."""
+        held = 0
+        for value in values:
+            held += size(value, MAX_TEXT)
+            if held > MAX_TEXT:
+                raise TemplateError(f"{line}: a call is given more than {MAX_TEXT} characters or samples")
+        self.steps += held // 100
+
     def write(self, text: str) -> None:
         self.length += len(text)
         if self.length > MAX_TEXT:
@@ -666,6 +679,7 @@ class _Run:
         if len(values) < fewest or (most >= 0 and len(values) > most):
             wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
             raise TemplateError(f"{call.line}: wrong number of args for {call.name}: want {wanted} got {len(values)}")
+        self.weigh(values, call.line)
         try:
             return self.around(call.name, values) if function is None else function(*values)
         except TemplateError as error:

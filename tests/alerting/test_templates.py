@@ -174,6 +174,12 @@ def test_printf_is_gos_with_its_complaints(pattern: str, values: tuple[object, .
         ('{{ range 50 }}{{ printf "%1000d" 1 }}{{ printf "%1000d" 1 }}{{ end }}', "expands to more than"),
         ('{{ range 20 }}{{ query "none" }}{{ end }}', "more than 10 queries"),
         ("{{ if true }}" * 60 + "{{ end }}" * 60, "nested deeper"),
+        (
+            '{{ $x := "aaaaaaaaaa" }}' + '{{ $x = printf "%s%s%s%s" $x $x $x $x }}' * 30 + "{{ $x }}",
+            "is given more than",
+        ),
+        ("{{ $x := $labels }}" + "{{ $x = args $x $x $x $x }}" * 30 + "{{ eq $x $x }}", "is given more than"),
+        ('{{ $x := printf "%1000d" 1 }}{{ reReplaceAll "" (print $x $x $x) $x }}', "too long"),
     ],
 )
 def test_what_cannot_be_expanded_says_why_in_its_place(template: str, why: str) -> None:
@@ -219,3 +225,9 @@ pieces = st.sampled_from(
 @given(st.lists(pieces, max_size=12).map("".join))
 def test_no_template_raises_or_grows_without_bound(template: str) -> None:
     assert len(text(template)) <= MAX_TEXT + 500
+
+
+def test_whatever_a_template_breaks_on_is_said_in_its_text():
+    assert text('{{ query "no such series" }}') == (
+        "<error expanding template: error executing template __alert_Test: KeyError>"
+    )

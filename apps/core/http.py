@@ -62,6 +62,8 @@ observers: list[Observer] = []
 
 METADATA = {ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd00:ec2::254")}
 
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 
 def _is_always_refused(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address in METADATA or address.is_link_local or address.is_multicast or address.is_unspecified
@@ -75,11 +77,18 @@ def _networks(entries: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.
     return networks
 
 
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that a gateway would contact for this one: mapped, 6to4 or NAT64 (RFC 6052)."""
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
 def check_address(host: str, port: int, literal: str, *, allow_private: bool) -> None:
     """Raise `Refused` unless the portal may connect to that address (`literal`) of that host."""
     address = ipaddress.ip_address(literal.split("%", maxsplit=1)[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _carried(address) or address
     if _is_always_refused(address):
         raise Refused(f"{host} resolves to {address}, a metadata or link-local address that is never contacted.")
     if (str(address), port) in settings.OWN_ENDPOINTS or (address.is_loopback and port in settings.OWN_PORTS):

@@ -106,6 +106,9 @@ def test_the_portals_own_port_stays_shut(settings):
         ("::1", False),
         ("::ffff:10.0.0.1", False),
         ("::ffff:169.254.169.254", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("2002:a9fe:a9fe::", False),
+        ("2002:7f00:1::", False),
         ("fe80::1", False),
         ("0.0.0.0", False),  # noqa: S104
         ("100.64.0.1", False),

@@ -68,6 +68,12 @@ def test_addresses_are_read_from_text_or_list(typed: Any, kept: list[str]):
     assert Addresses().clean(typed) == kept
 
 
+def test_a_login_in_a_webhooks_address_is_refused_for_readers_see_it():
+    form = Webhook.Config({"url": "https://user:s3cret@example.com/hook"})
+    assert not form.is_valid()
+    assert "token" in str(form.errors["url"])
+
+
 texts = st.text(max_size=4000)
 messages = st.builds(
     Message,

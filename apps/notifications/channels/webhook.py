@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from django import forms
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 
 from apps.core import http
@@ -57,6 +58,13 @@ class Webhook(Channel):
             widget=forms.PasswordInput,
             help_text=f"With it each request carries {SIGNATURE}: HMAC-SHA256 over the time, a full stop and the body.",
         )
+
+        def clean_url(self) -> str:
+            """Refuse a login in the address, which everybody who may read contacts would see."""
+            url = str(self.cleaned_data["url"])
+            if "@" in urlsplit(url).netloc:
+                raise ValidationError("No user name or password here, where readers see them: use the token.")
+            return url
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Post the message; the answer's body is not looked at."""

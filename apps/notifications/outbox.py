@@ -148,7 +148,7 @@ def finish(outcomes: Iterable[Outcome], *, now: datetime) -> int:
 
 
 def _finish(outcome: Outcome, now: datetime) -> bool:
-    delivery = outcome.delivery
+    delivery, error = outcome.delivery, _storable(outcome.error)
     mine = Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim, state="queued")
     if outcome.sent:
         kept = mine.update(
@@ -157,17 +157,22 @@ def _finish(outcome: Outcome, now: datetime) -> bool:
             claim=None,
             claimed_until=None,
             error="",
-            provider_id=outcome.provider_id[:300],
+            provider_id=_storable(outcome.provider_id)[:300],
         )
     elif outcome.due_at is None:
-        kept = mine.update(state="failed", finished_at=now, claim=None, claimed_until=None, error=outcome.error)
+        kept = mine.update(state="failed", finished_at=now, claim=None, claimed_until=None, error=error)
     else:
-        kept = mine.update(due_at=outcome.due_at, claim=None, claimed_until=None, error=outcome.error)
-    _note_health(outcome, now)
+        kept = mine.update(due_at=outcome.due_at, claim=None, claimed_until=None, error=error)
+    _note_health(outcome, error, now)
     return bool(kept)
 
 
-def _note_health(outcome: Outcome, now: datetime) -> None:
+def _storable(text: str) -> str:
+    """Text that PostgreSQL can keep. A receiver's words with a NUL must not undo the outcomes of a whole wave."""
+    return text.replace("\x00", "").encode(errors="replace").decode()
+
+
+def _note_health(outcome: Outcome, error: str, now: datetime) -> None:
     """Show on the contact what its last messages met; a row is written only where that changes something."""
     contact = Contact.objects.filter(pk=outcome.delivery.contact_id)
     if outcome.sent:
@@ -176,10 +181,10 @@ def _note_health(outcome: Outcome, now: datetime) -> None:
         else:
             contact.exclude(last_ok_at__gt=now - timedelta(minutes=1)).update(last_ok_at=now)
     elif outcome.permanent or outcome.due_at is None or outcome.delivery.attempts >= TRIES_UNTIL_PROBLEM:
-        if contact.filter(problem="").update(problem=outcome.error, problem_at=now):
+        if contact.filter(problem="").update(problem=error, problem_at=now):
             live.publish("contacts", outcome.delivery.contact_id)
         else:
-            contact.exclude(problem=outcome.error).update(problem=outcome.error)
+            contact.exclude(problem=error).update(problem=error)
 
 
 def cancel(*, contact: Contact, reason: str, now: datetime) -> int:

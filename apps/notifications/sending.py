@@ -121,6 +121,9 @@ class _Drain:
             channel = contact.open_channel(Sender(contact.name, settings.PORTAL_URL, self.administrators))
         except (Undecryptable, LookupError) as error:
             return Run(None, str(error), deque())
+        except Exception as error:  # a channel that cannot even be opened must not hold up those of the others
+            log.exception("The channel %s of contact %s could not be opened", contact.kind, contact.pk)
+            return Run(None, f"The channel {contact.kind} could not be opened ({type(error).__name__}).", deque())
         return Run(channel, "", deque())
 
     def launch(self) -> None:
@@ -188,25 +191,6 @@ def attempt(channel: Channel | None, obstacle: str, delivery: Delivery) -> Tried
             f"The channel {delivery.kind} failed ({type(error).__name__}); the log names the place.", permanent=False
         )
     return Tried(provider_id, failure, time.perf_counter() - started)
-
-
-def _settle(done: set[Future[Tried]], flying: dict[Future[Tried], int], runs: dict[int, Run], clock: Clock) -> None:
-    """Write down the outcomes of one wave, and give back what must not overtake a message that has to wait."""
-    outcomes: list[Outcome] = []
-    returned: list[Delivery] = []
-    now = clock()
-    for future in done:
-        run = runs[flying.pop(future)]
-        outcome = judge(run.waiting.popleft(), future.result(), now)
-        outcomes.append(outcome)
-        waits = not outcome.sent and outcome.due_at is not None
-        if waits or time.monotonic() - run.started > RUN:
-            returned += run.waiting
-            run.waiting.clear()
-    if outcomes:
-        lost = outbox.finish(outcomes, now=now)
-        LOST.inc(lost)
-        outbox.release(returned)
 
 
 def judge(delivery: Delivery, tried: Tried, now: datetime) -> Outcome:

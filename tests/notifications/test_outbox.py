@@ -16,6 +16,7 @@ import pytest
 from django.db import connection
 
 from apps.notifications import outbox
+from apps.notifications.channels import Channel, Sender
 from apps.notifications.models import Contact, Delivery
 from apps.notifications.sending import drain
 from tests.notifications.conftest import Clock, a_message
@@ -170,6 +171,35 @@ def test_a_secret_that_no_key_opens_fails_only_its_own_contact(
     drain(clock=clock)
     assert dict(Delivery.objects.values_list("contact_name", "state")) == {"bad": "failed", "good": "sent"}
     assert "enter the secret again" in Delivery.objects.get(contact=bad).error
+
+
+def test_a_channel_that_cannot_be_opened_fails_only_its_own_contact(
+    webhook: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    bad, good = webhook("bad"), webhook("good")
+    whole = Contact.open_channel
+
+    def opened(contact: Contact, sender: Sender) -> Channel:
+        if contact == bad:
+            raise TypeError("what a former release had stored")
+        return whole(contact, sender)
+
+    monkeypatch.setattr(Contact, "open_channel", opened)
+    put(bad, clock, "one")
+    put(good, clock, "two")
+    drain(clock=clock)
+    assert dict(Delivery.objects.values_list("contact_name", "state")) == {"bad": "failed", "good": "sent"}
+    assert "could not be opened (TypeError)" in Delivery.objects.get(contact=bad).error
+
+
+def test_what_a_receiver_says_is_kept_whatever_it_holds(webhook: Make, clock: Clock):
+    put(webhook(), clock, "one", "two")
+    first, second = outbox.claim(now=clock.now, limit=10)
+    words = "no\x00 room \ud800here"
+    outcomes = [outbox.Outcome(first, sent=False, error=words), outbox.Outcome(second, sent=True, provider_id=words)]
+    assert outbox.finish(outcomes, now=clock.now) == 0
+    assert Delivery.objects.get(pk=first.pk).error == "no room ?here"
+    assert Delivery.objects.get(pk=second.pk).provider_id == "no room ?here"
 
 
 def test_what_a_dead_sender_held_comes_back(webhook: Make, http_receiver: HttpReceiver, clock: Clock):

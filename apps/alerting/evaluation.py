@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import F, Q
 
 from apps.accounts.permissions import EVERYTHING, Principal
@@ -36,14 +36,12 @@ from apps.alerting.lifecycle import (
 from apps.alerting.models import Alert, GroupRun, Incident, RuleGroup, Transition
 from apps.alerting.plans import GroupPlan, Question, RulePlan, plans
 from apps.alerting.recording import Answer, Recorded, milliseconds
-from apps.alerting.telling import clean, close_incidents, short, told_series
+from apps.alerting.telling import clean, close_incidents, keep_series, short, told_series
 from apps.alerting.template_functions import Sample, TemplateError
 from apps.alerting.templates import Context, expand
 from apps.core import live, tasks
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import query
-from apps.metrics import services as metrics
-from apps.metrics.samples import Samples
 from apps.promql.errors import PromQLError, QueryError
 from apps.promql.series import STALE
 
@@ -160,8 +158,28 @@ def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int
 def _ask(questions: Sequence[Question], at: datetime) -> list[Answer]:
     """Answers in the order of the questions; those that could not be parsed are answered by their error."""
     asked = [question.text for question in questions if not question.error]
-    answers = iter(query.evaluate_many(asked, at=at, scope=EVERYTHING) if asked else ())
+    answers = iter(_evaluated(asked, at) if asked else ())
     return [QueryError(question.error) if question.error else next(answers) for question in questions]
+
+
+def _evaluated(asked: Sequence[str], at: datetime) -> list[Answer]:
+    """Answers to all at once; where that breaks, one by one, so that one expression cannot stop the other rules."""
+    try:
+        return query.evaluate_many(asked, at=at, scope=EVERYTHING)
+    except (Error, query.Outrun):
+        raise  # the store cannot be read now: nothing is known of any rule, and the next tick tries again
+    except Exception:
+        log.exception("%d expressions could not be evaluated together; each is asked by itself.", len(asked))
+    answers: list[Answer] = []
+    for text in asked:
+        try:
+            answers += query.evaluate_many([text], at=at, scope=EVERYTHING)
+        except (Error, query.Outrun):
+            raise
+        except Exception as error:
+            log.exception("The engine broke on the expression %s", text)
+            answers.append(QueryError(f"the engine broke on it ({type(error).__name__}); the worker's log says where"))
+    return answers
 
 
 def _write(readings: Sequence[Reading]) -> None:
@@ -170,11 +188,7 @@ def _write(readings: Sequence[Reading]) -> None:
 
 
 def _ingest(readings: Sequence[Reading], tick_ms: int, push: str | None = None) -> None:
-    at = datetime.fromtimestamp(tick_ms / 1000, tz=UTC)
-    written = metrics.ingest(samples=Samples.from_readings(readings, at=at), by=BY, now=at, live=push)
-    if written.rejected:
-        first = written.rejected[0]
-        log.warning("The store refused %d of %d rule results: %s", len(written.rejected), len(readings), first.reason)
+    keep_series(readings, by=BY, now=datetime.fromtimestamp(tick_ms / 1000, tz=UTC), push=push)
 
 
 def _tracked(groups: Sequence[int]) -> dict[int, list[Alert]]:

@@ -1,13 +1,18 @@
 """What alerts leave behind beside their rows: the ALERTS series, texts that can be kept, incidents that are over."""
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from apps.accounts.permissions import Principal
 from apps.alerting.lifecycle import State
 from apps.alerting.models import Alert, Incident
 from apps.core.telemetry import Reading
-from apps.metrics.samples import MAX_VALUE
+from apps.metrics import services as metrics
+from apps.metrics.samples import MAX_VALUE, Samples
+
+log = logging.getLogger(__name__)
 
 ALERTS = "ALERTS"
 ALERTS_FOR_STATE = "ALERTS_FOR_STATE"
@@ -32,6 +37,21 @@ def told_series(alert: Alert) -> list[Reading]:
         Reading(ALERTS, 1.0, {**labels, "alertstate": shown}),
         Reading(ALERTS_FOR_STATE, float(math.floor(since)), labels),
     ]
+
+
+def keep_series(readings: Sequence[Reading], *, by: Principal, now: datetime, push: str | None = None) -> None:
+    """Write what rules compute and alerts leave behind, in the caller's transaction.
+
+    A full disk costs these series, never the alert that they are about: somebody has to be told of the disk.
+    """
+    try:
+        written = metrics.ingest(samples=Samples.from_readings(readings, at=now), by=by, now=now, live=push)
+    except metrics.StoreFull as full:
+        log.warning("%d results of rules and alerts are not kept as series: %s", len(readings), full)
+        return
+    if written.rejected:
+        first = written.rejected[0]
+        log.warning("The store refused %d of %d rule results: %s", len(written.rejected), len(readings), first.reason)
 
 
 def close_incidents(incidents: Iterable[int], at: datetime) -> int:

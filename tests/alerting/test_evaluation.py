@@ -8,6 +8,8 @@ import pytest
 from apps.alerting import services
 from apps.alerting.models import Alert, GroupRun, Incident, Transition
 from apps.metrics import query
+from apps.metrics import services as metrics
+from apps.promql import engine
 from apps.promql.labels import NAME
 from tests.alerting.conftest import SETUP, START, World
 
@@ -272,3 +274,39 @@ def test_time_in_which_nobody_looked_counts_for_no_wait(world: World) -> None:
     assert alert.fired_at is not None
     assert alert.pending_at is not None
     assert alert.fired_at - alert.pending_at == timedelta(seconds=30)
+
+
+def test_an_expression_on_which_the_engine_breaks_stops_no_other_rule(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rule(expression="poison")
+    world.rule("other")
+    whole = engine.evaluate_many
+
+    def breaking(exprs: list[str], *args: object, **options: object) -> object:
+        if any("poison" in text for text in exprs):
+            raise IndexError("a mistake of the engine")
+        return whole(exprs, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "evaluate_many", breaking)
+    world.tick(95.0)
+    assert [alert.type for alert in Alert.objects.active()] == ["other"]
+    errors = [line["error"] for line in GroupRun.objects.get().results["rules"].values() if "error" in line]
+    assert errors == ["the engine broke on it (IndexError); the worker's log says where"]
+
+
+def test_a_full_disk_costs_the_series_of_alerts_but_not_the_alerts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rule()
+    world.record("recorded", "temperature * 2")
+    world.tick(85.0)
+    world.wait(10)
+    world.push(95.0)
+    monkeypatch.setattr(metrics, "FREE_BYTES", 10**18)
+    monkeypatch.setattr(metrics, "_space", (float("-inf"), None))
+    world.wait(-10)
+    world.tick()
+    alert = Alert.objects.active().get()
+    assert alert.severity == "critical"
+    assert services.resolve(by=SETUP, alert=alert, now=world.now).state == "resolved"

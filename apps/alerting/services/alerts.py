@@ -18,11 +18,9 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting.identity import fingerprint
 from apps.alerting.lifecycle import OPEN, Reason, Severity, State
 from apps.alerting.models import Alert, Incident, Transition, alert_key, categories
-from apps.alerting.telling import clean, close_incidents, told_series
+from apps.alerting.telling import clean, close_incidents, keep_series, told_series
 from apps.core import live, tasks
 from apps.core.telemetry import Reading
-from apps.metrics import services as metrics
-from apps.metrics.samples import Samples
 from apps.promql.series import STALE
 
 OPEN_STATES: Final = sorted(state.value for state in OPEN)
@@ -263,7 +261,7 @@ def end(
         _note(alert, now, "state", old, alert.state, reason, by, detail, telling=telling)
     close_incidents({alert.incident_id for alert in alerts if alert.incident_id is not None}, now)
     if series:
-        metrics.ingest(samples=Samples.from_readings(series, at=now), by=Principal.system("alerting"), now=now)
+        keep_series(series, by=Principal.system("alerting"), now=now)
     _publish()
 
 

@@ -1,5 +1,6 @@
 """This room's endpoints: tokens, the audit trail and "who am I". Other rooms take `Needs` from here."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import models
@@ -18,7 +19,7 @@ from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.permissions import Right, principal_of
 from apps.accounts.rights import SCOPES
 
-__all__ = ["Needs", "register"]
+__all__ = ["Exact", "Needs", "register"]
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -41,8 +42,18 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
         return {"type": "apiKey", "in": "cookie", "name": "sessionid"}
 
 
+class Exact(serializers.Serializer[Any]):
+    """Refuses names that it does not know: a misspelt field is an error, never a silent default."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Read the values as serializers do, all of them."""
+        if isinstance(data, Mapping) and (unknown := sorted(set(data) - set(self.fields))):
+            raise serializers.ValidationError({name: ["There is no such field."] for name in unknown})
+        return super().to_internal_value(data)
+
+
 # --- Endpoints -------------------------------------------------------------------------------------------------------
-class TokenSerializer(serializers.ModelSerializer[Token]):
+class TokenSerializer(Exact, serializers.ModelSerializer[Token]):
     """A token as it is shown: everything but its secret."""
 
     owner = serializers.SlugRelatedField[User](

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from apps.accounts.api import Needs
+from apps.accounts.api import Exact, Needs
 from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
 from apps.core.secrets import Undecryptable
@@ -49,7 +49,7 @@ class ContactSerializer(serializers.ModelSerializer[Contact]):
             return dict(contact.config)
 
 
-class ContactInput(serializers.Serializer[Any]):
+class ContactInput(Exact):
     """What may be sent. In `settings` a secret that is left out, blank or masked stays; null removes it."""
 
     name = serializers.CharField(max_length=100)

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
-from apps.accounts.api import Needs
+from apps.accounts.api import Exact, Needs
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
@@ -46,7 +46,7 @@ class NewestFirst(pagination.CursorPagination):
 
 
 # --- Policies --------------------------------------------------------------------------------------------------------
-class StepSerializer(serializers.ModelSerializer[Step]):
+class StepSerializer(Exact, serializers.ModelSerializer[Step]):
     """One step; `config` is what its kind of step asks for. Contacts are given by id or name."""
 
     kind = serializers.ChoiceField(choices=kinds())
@@ -57,7 +57,7 @@ class StepSerializer(serializers.ModelSerializer[Step]):
         fields = ("kind", "config")
 
 
-class PolicySerializer(serializers.ModelSerializer[Policy]):
+class PolicySerializer(Exact, serializers.ModelSerializer[Policy]):
     """An escalation policy with its steps in order."""
 
     steps = StepSerializer(many=True)
@@ -103,7 +103,7 @@ class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
 
 
 # --- Routes ----------------------------------------------------------------------------------------------------------
-class RouteSerializer(serializers.ModelSerializer[Route]):
+class RouteSerializer(Exact, serializers.ModelSerializer[Route]):
     """A route. Contacts and policy are given by name; waits and intervals in seconds."""
 
     contacts = serializers.SlugRelatedField[Contact](

@@ -59,6 +59,7 @@ def test_a_secret_is_in_the_answer_that_issues_it_and_in_no_other(person):
     ("body", "field"),
     [
         ({}, "name"),
+        ({"name": "x", "scopes": ["read"], "expires": "2030-01-01T00:00:00Z"}, "expires"),
         ({"name": "x", "scopes": ["root"]}, "scopes"),
         ({"name": "x", "scopes": ["read"], "expires_at": NOW.isoformat()}, "expires_at"),
     ],

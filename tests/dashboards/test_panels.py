@@ -138,6 +138,8 @@ def test_the_unit_of_a_rule_is_read_from_the_names_in_it(expression, unit):
         (0.25, "seconds", "250 ms"),
         (3, "req/s", "3 req/s"),
         (100, "count", "100"),
+        ("NaN", "ms", "NaN"),
+        (1.5e300, "count", "1.5e+300"),
     ],
 )
 def test_numbers_in_tables_carry_their_unit(value, unit, text):

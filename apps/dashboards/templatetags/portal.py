@@ -46,10 +46,12 @@ def lasting(span: timedelta | None) -> str:
 
 
 @register.filter
-def measured(value: float | None, unit: str) -> str:
-    """Write a number with its unit, as the charts do: 4.2 s, 83 %, 1.5 GiB."""
+def measured(value: float | str | None, unit: str) -> str:
+    """Write a number with its unit, as the charts do: 4.2 s, 83 %, 1.5 GiB. NaN and the infinities come as texts."""
     if value is None:
         return "–"
+    if isinstance(value, str):
+        return value
     if unit == "percent":
         return f"{_short(value)} %"
     if unit == "ms":
@@ -69,5 +71,7 @@ BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def _short(value: float) -> str:
     size = abs(value)
+    if size >= 1e15:
+        return f"{value:.3g}"
     text = f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -154,7 +154,15 @@ def test_the_statistics_count_by_severity_and_type(api):
 
 
 @pytest.mark.parametrize(
-    "change", [{"severity": "BAD"}, {"message": ""}, {"type": 5}, {"metadata": []}, {"endsAt": "x"}]
+    "change",
+    [
+        {"severity": "BAD"},
+        {"message": ""},
+        {"type": 5},
+        {"metadata": []},
+        {"metadata": {"a": "x" * 64_000}},
+        {"endsAt": "x"},
+    ],
 )
 def test_an_odd_alert_is_refused(api, change):
     assert send(api, "post", "alerts", POSTED | change, 400)["error"]

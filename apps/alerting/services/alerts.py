@@ -3,6 +3,7 @@
 Each locks the alert's row first and raises its version, so the evaluation that looked before looks again.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -26,6 +27,8 @@ from apps.promql.series import STALE
 OPEN_STATES: Final = sorted(state.value for state in OPEN)
 AT_ONCE: Final = 1000
 """Rows that one run of the expiry handles; the next run is seconds away."""
+MOST_METADATA: Final = 64_000
+"""Bytes that come along with a posted alert: each list, message and audit entry carries them."""
 FORGOTTEN_AFTER: Final = timedelta(days=7)
 """How long a pending alert that never fired is kept."""
 
@@ -131,6 +134,8 @@ def post_alert(
     kind, message, service = clean(type).strip(), clean(message).strip(), clean(service).strip()
     about: dict[str, Any] = _plain(dict(metadata or {}))
     _check_post(kind, severity, message, service)
+    if (length := len(json.dumps(about, ensure_ascii=False).encode(errors="replace"))) > MOST_METADATA:
+        raise ValidationError({"metadata": f"{length} bytes as JSON; at most {MOST_METADATA} are kept with an alert."})
     until = ends_at or now + settings.ALERT_EXPIRE_AFTER
     identity = fingerprint({"type": kind, "severity": severity, "service": service, "message": message})
     for _ in range(3):

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.utils import timezone
 
 from apps.core import tasks
@@ -27,8 +27,11 @@ def _watch(stop: threading.Event) -> None:
     while not stop.wait(EVERY):
         try:
             names = tasks.stale()
-        except DatabaseError as error:
+        except Error as error:
             log.warning("The fall-back could not reach the database: %s", str(error).strip().splitlines()[:1])
+            names = []
+        except Exception:  # whatever it met: without this thread nobody is paged while the workers are away
+            log.exception("The fall-back could not look at the loops; it looks again.")
             names = []
         finally:
             connection.close()

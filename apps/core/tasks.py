@@ -5,6 +5,7 @@ a tick that comes late has expired; the row in `core.Loop` says when it last ran
 """
 
 import logging
+import time
 import traceback
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from celery import current_app, shared_task
-from django.db import DatabaseError, connection, transaction
+from django.db import Error, connection, transaction
 from django.utils import timezone
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class LoopSpec:
 
 LOOPS: dict[str, LoopSpec] = {}
 QUEUES = ("fast", "send", "slow")
+AWAY = 5.0
+"""Seconds for which a broker that did not answer is not asked to wake anybody."""
 
 
 def loop(
@@ -129,22 +132,40 @@ def run(name: str, *, now: datetime) -> bool:
             log.exception("Loop %s failed", name)
             error = "".join(traceback.format_exception_only(failure)).strip()
         finish(spec, mine, error)
-    except DatabaseError as failure:
+    except Error as failure:
         log.warning("Loop %s could not reach the database: %s", name, str(failure).strip().splitlines()[:1])
         connection.close()
         return False
     return True
 
 
+@dataclass(frozen=True)
+class _Wake:
+    """What a transaction has to do about a loop once it has committed."""
+
+    name: str
+
+    def __call__(self) -> None:
+        _send(self.name)
+
+
 def wake(name: str) -> None:
     """Send the loop's task once this transaction has committed, to save the wait for its next tick.
 
-    A broker that is away costs that wait and nothing else.
+    However often a transaction asks, it is one task. A broker that is away costs that wait and nothing else.
     """
-    transaction.on_commit(lambda: _send(name), robust=True)
+    wanted = _Wake(name)
+    if not any(entry[1] == wanted for entry in connection.run_on_commit):
+        transaction.on_commit(wanted, robust=True)
+
+
+_away_until = float("-inf")
 
 
 def _send(name: str) -> None:
+    global _away_until
+    if time.monotonic() < _away_until:
+        return
     spec = LOOPS.get(name)
     options: dict[str, Any] = {"retry": False, "ignore_result": True}
     if spec is not None:
@@ -152,6 +173,8 @@ def _send(name: str) -> None:
     try:
         current_app.send_task(name, **options)
     except Exception as error:  # kombu's many errors; the tick will do it
+        # One that does not even refuse costs seconds a try, which the next rule group would wait for as well.
+        _away_until = time.monotonic() + AWAY
         log.warning("Could not wake %s (%s); its next tick does the work.", name, error)
 
 

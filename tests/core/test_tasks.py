@@ -1,9 +1,10 @@
-"""The clock: leases keep runs apart, failures are recorded, pushes go out once per transaction."""
+"""The clock: leases keep runs apart, failures are recorded, pushes and wake-ups go out once per transaction."""
 
 from datetime import UTC, datetime
 
 import pytest
 import redis
+from celery import current_app
 from django.conf import settings
 from django.db import transaction
 
@@ -105,3 +106,46 @@ def test_a_transaction_pushes_each_topic_and_id_once_and_a_rolled_back_one_nothi
     assert b'"id":"2"' in messages[0]["data"]
     assert listener.get_message(timeout=0.2) is None
     listener.close()
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Names of the tasks that were handed to the broker."""
+    names = []
+    monkeypatch.setattr(current_app, "send_task", lambda name, **options: names.append(name))
+    monkeypatch.setattr(tasks, "_away_until", float("-inf"))
+    return names
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_wakes_each_loop_once_unless_it_is_rolled_back(spec, sent):
+    spec()
+    with transaction.atomic():
+        undone = transaction.savepoint()
+        tasks.wake("test.loop")
+        transaction.savepoint_rollback(undone)
+        with transaction.atomic():
+            tasks.wake("test.loop")
+        tasks.wake("test.loop")
+        tasks.wake("other.loop")
+        assert sent == []
+    assert sent == ["test.loop", "other.loop"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_broker_that_is_away_is_not_asked_by_each_transaction_anew(spec, sent, monkeypatch):
+    asked = []
+
+    def away(name, **options):
+        asked.append(name)
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(current_app, "send_task", away)
+    tasks.wake("test.loop")
+    tasks.wake("test.loop")
+    assert asked == ["test.loop"]
+    monkeypatch.setattr(tasks, "AWAY", 0.0)
+    monkeypatch.setattr(tasks, "_away_until", float("-inf"))
+    tasks.wake("test.loop")
+    tasks.wake("test.loop")
+    assert asked == ["test.loop"] * 3

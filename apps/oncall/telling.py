@@ -111,10 +111,16 @@ class Routing:
 
     @cached_property
     def specs(self) -> list[RouteSpec]:
-        return [
-            RouteSpec(pk, tuple(map(grouping.parse_matcher, route.matchers)), route.continue_matching)
-            for pk, route in self.routes.items()
-        ]
+        """A route that cannot be read is passed over and named: the others, at last the root, take its alerts."""
+        specs = []
+        for pk, route in self.routes.items():
+            try:
+                matchers = tuple(grouping.parse_matcher(text) for text in route.matchers)
+            except (grouping.MatcherError, TypeError) as error:
+                log.error("The route %s is passed over, mend its matchers: %s", route.name, error)
+                continue
+            specs.append(RouteSpec(pk, matchers, route.continue_matching))
+        return specs
 
     @cached_property
     def targets(self) -> dict[int, RuleTarget]:
@@ -380,7 +386,15 @@ class Book:
         self.alerts = alerts
         self.now = now
         found = Notice.objects.filter(alert__in=alerts, contact__isnull=False)
-        self.notices = list(found.select_related("delivery", "contact").order_by("at", "pk"))
+        self.notices: list[Notice] = []
+        self._known: dict[tuple[int, int], list[Notice]] = defaultdict(list)
+        self._add(found.select_related("delivery", "contact").order_by("at", "pk"))
+
+    def _add(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            self.notices.append(notice)
+            # By alert and contact: a storm's thousands are each looked up once a contact.
+            self._known[notice.alert_id, notice.contact_id or 0].append(notice)
 
     @cached_property
     def told_contacts(self) -> dict[int, Contact]:
@@ -415,7 +429,7 @@ class Book:
 
     def _told(self, alert: Alert, contact: Contact) -> Told | None:
         """A message that never left told nobody; one about the end counts in the group that it was told in."""
-        mine = [notice for notice in self.notices if notice.alert_id == alert.pk and notice.contact_id == contact.pk]
+        mine = self._known.get((alert.pk, contact.pk), [])
         reached = [n for n in mine if n.delivery is None or n.delivery.state not in ("failed", "cancelled")]
         firing = [notice for notice in reached if notice.kind == "firing"]
         if not firing:
@@ -457,7 +471,7 @@ class Book:
                         settled_at=None if kind == "firing" else self.now,
                     )
                 )
-        self.notices += Notice.objects.bulk_create(notices)
+        self._add(Notice.objects.bulk_create(notices))
         if self.group is not None:
             # Whoever is told here that it fires is told here that it ended, so the alert belongs to this group now.
             members = [GroupMember(group=self.group, alert_id=pk, joined_at=self.now) for pk in decision.firing]

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from apps.alerting.models import Alert, Transition
 from apps.notifications.models import Delivery
 from apps.oncall import services, telling
-from apps.oncall.models import Escalation, Notice
+from apps.oncall.models import Escalation, Notice, Route
 from tests.oncall.conftest import BY, Night
 
 
@@ -338,3 +338,14 @@ def _raise(night: Night, alert: Alert, severity: str) -> None:
 
 def notify(*names: str) -> dict[str, object]:
     return {"kind": "notify", "config": {"contacts": list(names)}}
+
+
+def test_a_route_that_cannot_be_read_keeps_no_alert_from_the_others(night: Night):
+    slack, mail = night.contact("slack"), night.contact("mail")
+    night.route("root", slack)
+    broken = night.route("web", mail, is_root=False, matchers=['service="web"'])
+    Route.objects.filter(pk=broken.pk).update(matchers=['service=~"("'])
+    night.fire("disk", service="web")
+    night.wait(minutes=1)
+    assert night.texts(slack) == "30s +disk"
+    assert night.texts(mail) == ""

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from django.db import connections
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
 from apps.dashboards import health
-from apps.metrics import exposition
+from apps.metrics import exposition, query
 from apps.metrics.middleware import observe
+
+log = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -166,8 +169,8 @@ class FastLane:
             if refusal is not None:
                 return Answer(refusal.status, refusal.body, "application/json")
             return await asyncio.to_thread(_serve, lane, by, scope)
+        except query.Outrun as error:
+            return Answer(503, orjson.dumps({"error": str(error)}), "application/json")
         except Exception:
-            import logging
-
-            logging.getLogger(__name__).exception("%s failed", scope["path"])
+            log.exception("%s failed", scope["path"])
             return Answer(500, b'{"error": "The portal failed to answer; its web log says why."}', "application/json")

@@ -165,7 +165,7 @@ def _ask(questions: Sequence[Question], at: datetime) -> list[Answer]:
 def _evaluated(asked: Sequence[str], at: datetime) -> list[Answer]:
     """Answers to all at once; where that breaks, one by one, so that one expression cannot stop the other rules."""
     try:
-        return query.evaluate_many(asked, at=at, scope=EVERYTHING)
+        return query.evaluate_many(asked, at=at, scope=EVERYTHING, limits=query.OF_A_RULE)
     except (Error, query.Outrun):
         raise  # the store cannot be read now: nothing is known of any rule, and the next tick tries again
     except Exception:
@@ -173,7 +173,7 @@ def _evaluated(asked: Sequence[str], at: datetime) -> list[Answer]:
     answers: list[Answer] = []
     for text in asked:
         try:
-            answers += query.evaluate_many([text], at=at, scope=EVERYTHING)
+            answers += query.evaluate_many([text], at=at, scope=EVERYTHING, limits=query.OF_A_RULE)
         except (Error, query.Outrun):
             raise
         except Exception as error:
@@ -476,7 +476,7 @@ class _Round:
         """`query` of templates: at the tick, each expression once."""
         if expression not in self.queries:
             try:
-                result = query.instant(expression, at=self.tick, scope=EVERYTHING)
+                result = query.instant(expression, at=self.tick, scope=EVERYTHING, limits=query.OF_A_RULE)
             except PromQLError as error:
                 raise TemplateError(str(error)) from None
             if result.kind not in ("vector", "scalar"):

@@ -10,7 +10,7 @@ from django.urls import path
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import NotAuthenticated, NotFound, PermissionDenied, ValidationError
+from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied, ValidationError
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -25,6 +25,7 @@ from apps.dashboards import request_figures, system_figures
 from apps.dashboards.health import health
 from apps.metrics import query, services
 from apps.metrics.samples import Samples
+from apps.promql.errors import DeadlineExceeded, PromQLError
 
 TYPES = ("performance", "system", "alerts", "database", "application", "business")
 BUILT_IN = {
@@ -57,6 +58,22 @@ class Rights(BasePermission):
         return True
 
 
+class Unavailable(APIException):
+    """503, to be tried again after `wait` seconds."""
+
+    status_code = 503
+
+    def __init__(self, detail: str, *, wait: int) -> None:
+        super().__init__(detail)
+        self.wait = wait
+
+
+class Unanswerable(APIException):
+    """422: well formed, and asks for what the engine cannot or may not do."""
+
+    status_code = 422
+
+
 class Endpoint(APIView):
     """A view of the seed's API."""
 
@@ -66,6 +83,17 @@ class Endpoint(APIView):
     @property
     def by(self) -> Principal:
         return principal_of(self.request)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """What the store and the engine refuse is 503 with Retry-After where it passes, 422 where it does not."""
+        match exc:
+            case services.StoreFull():
+                exc = Unavailable(str(exc), wait=60)
+            case query.Outrun() | DeadlineExceeded():
+                exc = Unavailable(str(exc), wait=5)
+            case PromQLError():
+                exc = Unanswerable(str(exc))
+        return super().handle_exception(exc)
 
 
 OBJECT = {200: OpenApiTypes.OBJECT}

@@ -29,7 +29,7 @@ from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, span_of
 from apps.metrics import query
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
-from apps.promql.errors import PromQLError
+from apps.promql.errors import DeadlineExceeded, PromQLError
 
 log = logging.getLogger(__name__)
 
@@ -297,10 +297,10 @@ def data(request: HttpRequest) -> HttpResponse:
             )
     except BadSpan as error:
         return _json({"error": str(error)}, 400)
+    except (query.Outrun, DeadlineExceeded) as error:
+        return _json({"error": str(error)}, 503)
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
-    except query.Outrun as error:
-        return _json({"error": str(error)}, 503)
     return _json({"panels": answers})
 
 

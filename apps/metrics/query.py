@@ -21,6 +21,7 @@ from apps.metrics.models import CollectionSwitch, Series
 from apps.metrics.storage import BlockRow, Range
 from apps.metrics.young import Gone, Run
 from apps.promql import engine
+from apps.promql.engine import Limits
 from apps.promql.errors import PromQLError
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.result import Result
@@ -30,6 +31,10 @@ from apps.promql.source import Matcher, Request
 DAMAGED: Final = Counter("portal_store_damaged_total", "Stored rows that could not be decoded when they were read.")
 ATTEMPTS: Final = 8
 """Tries to get a snapshot's rows before compaction takes one away; it needs seconds between two rounds."""
+WAITED_FOR: Final = Limits(seconds=30)
+"""What a query may cost for which a person or a program waits."""
+OF_A_RULE: Final = Limits(seconds=10)
+"""What one expression of a rule may cost: the rules of the same tick wait behind it."""
 
 
 class Outrun(Exception):
@@ -202,19 +207,30 @@ class Source:
         return select_many(requests, scope=self.scope)
 
 
-def instant(expr: str, *, at: datetime, scope: Scope = EVERYTHING) -> Result:
+def instant(expr: str, *, at: datetime, scope: Scope = EVERYTHING, limits: Limits = WAITED_FOR) -> Result:
     """The value of a PromQL expression at one time. Raises PromQLError."""
-    return engine.instant(expr, Source(scope), _ms(at))
+    return engine.instant(expr, Source(scope), _ms(at), limits=limits)
 
 
-def query_range(expr: str, *, start: datetime, end: datetime, step: timedelta, scope: Scope = EVERYTHING) -> Result:
+def query_range(
+    expr: str,
+    *,
+    start: datetime,
+    end: datetime,
+    step: timedelta,
+    scope: Scope = EVERYTHING,
+    limits: Limits = WAITED_FOR,
+) -> Result:
     """The values of a PromQL expression at start, start + step, … up to end. Raises PromQLError."""
-    return engine.query_range(expr, Source(scope), _ms(start), _ms(end), round(step.total_seconds() * 1000))
+    milliseconds = round(step.total_seconds() * 1000)
+    return engine.query_range(expr, Source(scope), _ms(start), _ms(end), milliseconds, limits=limits)
 
 
-def evaluate_many(exprs: Sequence[str], *, at: datetime, scope: Scope = EVERYTHING) -> list[Result | PromQLError]:
-    """Many expressions at one time from one snapshot; an expression's error is its answer."""
-    return engine.evaluate_many(exprs, Source(scope), _ms(at))
+def evaluate_many(
+    exprs: Sequence[str], *, at: datetime, scope: Scope = EVERYTHING, limits: Limits = WAITED_FOR
+) -> list[Result | PromQLError]:
+    """Many expressions at one time from one snapshot; an expression's error is its answer, the limits hold for each."""
+    return engine.evaluate_many(exprs, Source(scope), _ms(at), limits=limits)
 
 
 def _ms(moment: datetime) -> int:

@@ -8,6 +8,8 @@ from rest_framework.test import APIClient
 
 from apps.accounts.permissions import Principal
 from apps.accounts.services import issue_token
+from apps.metrics import query, services
+from apps.promql.errors import DeadlineExceeded, LimitError, ParseError
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -213,3 +215,36 @@ def test_health_is_open_and_its_details_are_not(api):
     }  # fmt: skip
     assert set(detailed["checks"]["database"]) == {"status", "message", "responseTime", "lastCheck"}
     assert set(detailed["metrics"]) == {"activeAlerts", "memoryUsage", "cpuUsage", "responseTime"}
+
+
+def test_a_full_disk_is_503_and_says_when_to_come_back(api, monkeypatch):
+    monkeypatch.setattr(services, "FREE_BYTES", 10**18)
+    monkeypatch.setattr(services, "_space", (float("-inf"), None))
+    for body in (
+        {"type": "performance", "metrics": request()},
+        {"type": "business", "metrics": {"name": "x", "value": 1}},
+    ):
+        answer = api.post("/api/monitoring/metrics", body, format="json")
+        assert answer.status_code == 503
+        assert "are free on the disk" in answer.json()["error"]
+        assert int(answer["Retry-After"]) >= 60
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "waits"),
+    [
+        (DeadlineExceeded("The query ran too long."), 503, True),
+        (query.Outrun("The store is being rewritten."), 503, True),
+        (LimitError("The query reads too much."), 422, False),
+        (ParseError("This is no PromQL."), 422, False),
+    ],
+)
+def test_what_the_engine_refuses_is_said_with_its_status(api, monkeypatch, error, status, waits):
+    def refuse(*args, **options):
+        raise error
+
+    monkeypatch.setattr(query, "query_range", refuse)
+    answer = api.get("/api/monitoring/metrics?type=business")
+    assert answer.status_code == status
+    assert answer.json() == {"error": str(error)}
+    assert answer.has_header("Retry-After") == waits

@@ -10,6 +10,8 @@ from django.urls import reverse
 
 from apps.accounts.models import AuditEntry
 from apps.alerting.models import Alert
+from apps.promql import engine
+from apps.promql.errors import DeadlineExceeded, LimitError
 
 pytestmark = pytest.mark.django_db
 
@@ -182,6 +184,16 @@ def test_the_data_of_panels(client, person, query, status):
     assert answer.status_code == status
     assert answer["content-type"] == "application/json"
     assert status == 200 or answer.json()["error"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(DeadlineExceeded("It ran too long."), 503), (LimitError("It reads too much."), 422)]
+)
+def test_a_table_that_costs_too_much_is_refused_with_a_sentence(client, person, monkeypatch, error, status):
+    client.force_login(person("viewer"))
+    monkeypatch.setattr(engine, "evaluate_many", lambda exprs, *args, **options: [error for _ in exprs])
+    answer = client.get("/monitoring/data/?table=endpoints")
+    assert (answer.status_code, answer.json()) == (status, {"error": str(error)})
 
 
 def test_one_answer_carries_many_panels_on_the_same_grid(client, person):

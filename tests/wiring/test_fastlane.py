@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from monitoring_portal.fastlane import bounded
+from apps.metrics.query import Outrun
+from monitoring_portal.fastlane import READ, Answer, FastLane, Lane, bounded
 
 
 def exchange(
@@ -65,3 +66,12 @@ def test_a_senseless_length_is_refused():
 def test_an_address_with_a_nul_is_refused(path, query):
     status, body = exchange(bounded(reader), [], [], path, query)
     assert (status, "NUL" in body["error"]) == (400, True)
+
+
+def test_a_store_that_cannot_be_read_now_is_503_with_a_sentence():
+    def outrun(by: Any, scope: Any) -> Answer:
+        raise Outrun("Try again.")
+
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "client": ("127.0.0.1", 1)}
+    answer = asyncio.run(FastLane(reader)._answer(Lane(READ, None, outrun), scope))
+    assert (answer.status, json.loads(answer.body)) == (503, {"error": "Try again."})

@@ -1,6 +1,5 @@
-"""Counts over alerts and what happened lately, for the overview, the seed's API and reports."""
+"""Counts over alerts, for the seed's API."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +7,7 @@ from django.db.models import Count, Q
 
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.alerting.lifecycle import ACTIVE, Severity
-from apps.alerting.models import Alert, Transition
+from apps.alerting.models import Alert
 
 
 def stats(*, start: datetime, end: datetime, scope: Scope = EVERYTHING) -> dict[str, Any]:
@@ -35,45 +34,3 @@ def stats(*, start: datetime, end: datetime, scope: Scope = EVERYTHING) -> dict[
         "bySeverity": by_severity,
         "byType": dict(sorted(by_type.items())),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """One line of what happened: when, to which alert, what, why and by whom."""
-
-    at: datetime
-    alert: Alert
-    kind: str
-    before: str
-    after: str
-    severity: str
-    reason: str
-    by: str
-
-    @property
-    def sentence(self) -> str:
-        """What happened, in words."""
-        match self.kind, self.after:
-            case "state", "firing":
-                return "fired again" if self.before == "recovering" else "fired"
-            case "state", "resolved":
-                return f"resolved ({self.reason.replace('_', ' ')})"
-            case "severity", _:
-                return f"went from {self.before} to {self.after}"
-            case ("acknowledged", _) | ("unacknowledged", _):
-                return f"{self.kind} by {self.by}"
-        return f"{self.kind} {self.after}".strip()
-
-
-def recent_activity(*, limit: int = 20, scope: Scope = EVERYTHING) -> list[Activity]:
-    """The newest transitions that anybody cares about: not pending and back."""
-    rows = (
-        Transition.objects.visible_to(scope)
-        .exclude(kind="state", after__in=("pending", "inactive", "recovering"))
-        .select_related("alert")
-        .order_by("-at", "-id")
-    )
-    return [
-        Activity(row.at, row.alert, row.kind, row.before, row.after, row.severity, row.reason, row.by)
-        for row in rows[:limit]
-    ]

@@ -307,19 +307,6 @@ def test_statistics_count_what_fired_in_the_range(world: World) -> None:
     assert statistics.stats(start=world.now - timedelta(hours=2), end=world.now - timedelta(hours=1))["total"] == 0
 
 
-def test_recent_activity_tells_what_happened_newest_first(world: World) -> None:
-    alert = firing(world)
-    services.acknowledge(by=ALICE, alert=alert, now=world.now)
-    world.tick(85.0, host="a")
-    world.tick(10.0, host="a")
-    assert [line.sentence for line in statistics.recent_activity()] == [
-        "resolved (value)",
-        "went from critical to warning",
-        "acknowledged by alice",
-        "fired",
-    ]
-
-
 @pytest.mark.parametrize(
     ("matcher", "count"),
     [
@@ -343,4 +330,3 @@ def test_a_scope_hides_what_its_matchers_do_not_accept(world: World, matcher: tu
     assert Alert.objects.visible_to(scope).count() == count
     assert Incident.objects.visible_to(scope).count() == count
     assert Transition.objects.visible_to(scope).count() == count
-    assert len(statistics.recent_activity(scope=scope)) == count

@@ -78,8 +78,23 @@ def boolean(name: str, default: bool) -> bool:
     return read(name, default, _boolean, "true or false")
 
 
-def integer(name: str, default: int) -> int:
-    return read(name, default, int, "a whole number")
+def integer(name: str, default: int, least: int, most: int) -> int:
+    def convert(value: str) -> int:
+        number = int(value)
+        if not least <= number <= most:
+            raise ValueError(value)
+        return number
+
+    return read(name, default, convert, f"a whole number from {least} to {most}")
+
+
+def choice(name: str, default: str, *words: str) -> str:
+    def convert(value: str) -> str:
+        if value.upper() not in words:
+            raise ValueError(value)
+        return value.upper()
+
+    return read(name, default, convert, f"one of {', '.join(words)}")
 
 
 def url(name: str, default: str, *schemes: str) -> str:

@@ -100,7 +100,7 @@ _database["OPTIONS"] = {
 if PROCESS != "manage":
     _database["OPTIONS"]["pool"] = {
         "min_size": 1,
-        "max_size": env.integer("PORTAL_POOL_SIZE", 12),
+        "max_size": env.integer("PORTAL_POOL_SIZE", 12, 1, 1_000),
         "timeout": 10,
         "max_idle": 120.0,
     }
@@ -168,7 +168,7 @@ OUTBOUND_ALLOW = env.listing("OUTBOUND_ALLOW", [])
 OWN_PORTS = {environ.urlparse(PORTAL_URL).port or 3000}
 OWN_ENDPOINTS: set[tuple[str, int]] = set()
 EMAIL_HOST = env.text("SMTP_HOST", "localhost")
-EMAIL_PORT = env.integer("SMTP_PORT", 25)
+EMAIL_PORT = env.integer("SMTP_PORT", 25, 1, 65_535)
 EMAIL_HOST_USER = env.text("SMTP_USER")
 EMAIL_HOST_PASSWORD = env.text("SMTP_PASSWORD")
 EMAIL_USE_TLS = env.boolean("SMTP_TLS", False)
@@ -184,9 +184,9 @@ SLACK_CHANNEL = env.text("SLACK_CHANNEL")
 WEBHOOK_URL = env.url("WEBHOOK_URL", "", "http", "https")
 WEBHOOK_TOKEN = env.text("WEBHOOK_TOKEN")
 # The least time between two firing notifications of one alert to one contact, where the rule names none.
-ALERT_COOLDOWN = timedelta(milliseconds=env.integer("ALERT_COOLDOWN_MS", 300_000))
+ALERT_COOLDOWN = timedelta(milliseconds=env.integer("ALERT_COOLDOWN_MS", 300_000, 0, 365 * 86_400_000))
 # An alert from outside that nobody repeats ends after this long.
-ALERT_EXPIRE_AFTER = timedelta(hours=env.integer("ALERT_EXPIRE_HOURS", 24))
+ALERT_EXPIRE_AFTER = timedelta(hours=env.integer("ALERT_EXPIRE_HOURS", 24, 1, 365 * 24))
 
 # --- API --------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
@@ -243,13 +243,14 @@ USE_TZ = True
 USE_I18N = False
 
 # --- Logs -------------------------------------------------------------------------------------------------------
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": FORMAT}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},
         "httpx": {"level": "WARNING"},

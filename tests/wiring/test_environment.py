@@ -22,7 +22,7 @@ def test_booleans_by_table(monkeypatch, value, read):
 
 def test_a_wrong_value_falls_back_and_names_the_variable(monkeypatch, problems):
     monkeypatch.setenv("SMTP_PORT", "twenty-five")
-    assert env.integer("SMTP_PORT", 25) == 25
+    assert env.integer("SMTP_PORT", 25, 1, 65_535) == 25
     [(name, sentence)] = problems
     assert name == "SMTP_PORT"
     assert "'twenty-five', but must be a whole number" in sentence
@@ -56,3 +56,18 @@ def test_the_secret_key_is_made_once_and_only_its_owner_reads_it(monkeypatch, tm
 def test_the_version_is_the_changelogs_newest(tmp_path):
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 1.2.3 (2026-01-01)\n\n## 1.2.2\n")
     assert env.version(tmp_path / "CHANGELOG.md") == "1.2.3"
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "99999999999999999999", "-1", "2.5"])
+def test_a_number_out_of_its_range_is_named_with_the_range(monkeypatch, problems, value):
+    monkeypatch.setenv("SMTP_PORT", value)
+    assert env.integer("SMTP_PORT", 25, 1, 65_535) == 25
+    assert problems[0][1] == f"SMTP_PORT is {value!r}, but must be a whole number from 1 to 65535; 25 is used instead."
+
+
+def test_a_word_that_is_no_choice_is_named_with_the_choices(monkeypatch, problems):
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    assert env.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO") == "INFO"
+    assert "one of DEBUG, INFO" in problems[0][1]
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert env.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO") == "DEBUG"

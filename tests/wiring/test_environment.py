@@ -1,8 +1,12 @@
 """The environment: typed, from variables or files, and a wrong value is a sentence that names it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from monitoring_portal import environment as env
+from monitoring_portal import settings as module
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +75,12 @@ def test_a_word_that_is_no_choice_is_named_with_the_choices(monkeypatch, problem
     assert "one of DEBUG, INFO" in problems[0][1]
     monkeypatch.setenv("LOG_LEVEL", "debug")
     assert env.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO") == "DEBUG"
+
+
+def test_every_variable_that_the_settings_read_is_documented():
+    read = re.findall(
+        r'env\.(?:text|boolean|integer|choice|url|listing)\(\s*"(\w+)"', Path(module.__file__).read_text()
+    )
+    assert len(read) > 25
+    page = (module.ROOT / "docs/how-to/run.md").read_text()
+    assert [name for name in ["SECRET_KEY", *read] if f"`{name}" not in page] == []

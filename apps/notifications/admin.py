@@ -67,6 +67,8 @@ class SettingsForm(forms.ModelForm[Contact]):
                 self.add_error(field if field in self.fields else None, texts)
         if values.get("is_fallback") and not values.get("enabled"):
             self.add_error("enabled", "The fall-back contact cannot be switched off: name another one first.")
+        if self.initial.get("is_fallback") and values.get("is_fallback") is False:
+            self.add_error("is_fallback", services.ONE_FALLBACK)
         return values
 
 

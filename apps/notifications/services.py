@@ -22,6 +22,8 @@ from apps.notifications.models import Contact, Delivery
 
 log = logging.getLogger(__name__)
 
+ONE_FALLBACK = "There is always one fall-back contact: name another one as such instead."
+
 
 @verb("notifications.save_contact", right=Right.ADMINISTER)
 def save_contact(
@@ -47,6 +49,8 @@ def save_contact(
         raise ValidationError({"kind": "The channel of a contact does not change: make a new contact instead."})
     if is_fallback and not enabled:
         raise ValidationError({"enabled": "The fall-back contact cannot be switched off: name another one first."})
+    if contact is not None and contact.is_fallback and not is_fallback:
+        raise ValidationError({"is_fallback": ONE_FALLBACK})
     contact = contact or Contact(kind=kind, origin=origin)
     stored, is_lost = _secrets(contact)
     cleaned = configuration.clean(channels.get(kind), values, stored)

@@ -43,6 +43,8 @@ def test_there_is_one_fall_back_contact_and_it_stays():
         services.delete_contact(by=BY, contact=second, now=NOW)
     with pytest.raises(ValidationError, match="cannot be switched off"):
         save("second", contact=second, is_fallback=True, enabled=False)
+    with pytest.raises(ValidationError, match="always one"):
+        save("second", contact=second, is_fallback=False)
 
 
 def test_switching_off_drops_what_waits_and_deleting_keeps_the_record():

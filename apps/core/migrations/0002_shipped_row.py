@@ -4,19 +4,20 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('core', '0001_initial'),
+        ("core", "0001_initial"),
     ]
 
     operations = [
         migrations.RemoveField(
-            model_name='shipped',
-            name='digest',
+            model_name="shipped",
+            name="digest",
         ),
         migrations.AddField(
-            model_name='shipped',
-            name='row',
-            field=models.JSONField(default=dict, help_text='The row as shipped, by which a later release shows what it changed.'),
+            model_name="shipped",
+            name="row",
+            field=models.JSONField(
+                default=dict, help_text="The row as shipped, by which a later release shows what it changed."
+            ),
         ),
     ]

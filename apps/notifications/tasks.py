@@ -1,7 +1,9 @@
 """The clock of the outbox."""
 
+import threading
 import time
 from datetime import datetime
+from typing import Final
 
 from django.db.models import Count, Min
 from django.utils import timezone
@@ -14,13 +16,20 @@ from apps.notifications.sending import drain
 DEPTH = Gauge("portal_delivery_queue_depth", "Messages that wait to be delivered.")
 AGE = Gauge("portal_delivery_queue_age_seconds", "How long the oldest message that is due has been due.")
 MEASURED_EVERY = 10.0
+AT_ONCE: Final = 4
+"""Drains that one process runs side by side; the worker's other threads are for the loops that judge and escalate."""
+_free = threading.BoundedSemaphore(AT_ONCE)
 _measured = 0.0
 
 
 @loop("notifications.deliver", every=1.0, queue="send", lease=None, fallback=True)
 def deliver(*, now: datetime) -> None:
-    """Send what is due."""
-    drain(clock=timezone.now)
+    """Send what is due; receivers that hang keep their drains busy, but never every thread of the worker."""
+    if _free.acquire(blocking=False):
+        try:
+            drain(clock=timezone.now)
+        finally:
+            _free.release()
     _measure(now)
 
 

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
-from apps.notifications import outbox
+from apps.notifications import outbox, tasks
 from apps.notifications.channels import Channel, Sender
 from apps.notifications.models import Contact, Delivery
 from apps.notifications.sending import drain
@@ -200,6 +201,20 @@ def test_what_a_receiver_says_is_kept_whatever_it_holds(webhook: Make, clock: Cl
     assert outbox.finish(outcomes, now=clock.now) == 0
     assert Delivery.objects.get(pk=first.pk).error == "no room ?here"
     assert Delivery.objects.get(pk=second.pk).provider_id == "no room ?here"
+
+
+def test_drains_leave_threads_to_the_other_loops(webhook: Make, http_receiver: HttpReceiver, clock: Clock):
+    clock.now = timezone.now()
+    put(webhook(), clock, "one")
+    for _ in range(tasks.AT_ONCE):
+        assert tasks._free.acquire(blocking=False)
+    try:
+        tasks.deliver(now=clock.now)
+        assert titles(http_receiver) == []
+    finally:
+        tasks._free.release(tasks.AT_ONCE)
+    tasks.deliver(now=clock.now)
+    assert titles(http_receiver) == ["one"]
 
 
 def test_what_a_dead_sender_held_comes_back(webhook: Make, http_receiver: HttpReceiver, clock: Clock):

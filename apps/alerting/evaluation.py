@@ -36,11 +36,12 @@ from apps.alerting.lifecycle import (
 from apps.alerting.models import Alert, GroupRun, Incident, RuleGroup, Transition
 from apps.alerting.plans import GroupPlan, Question, RulePlan, plans
 from apps.alerting.recording import Answer, Recorded, milliseconds
-from apps.alerting.telling import clean, close_incidents, keep_series, short, told_series
+from apps.alerting.telling import close_incidents, keep_series, short, told_series
 from apps.alerting.template_functions import Sample, TemplateError
 from apps.alerting.templates import Context, expand
 from apps.core import live, tasks
 from apps.core.telemetry import Counter, Reading
+from apps.core.text import storable
 from apps.metrics import query
 from apps.promql.errors import PromQLError, QueryError
 from apps.promql.series import STALE
@@ -395,7 +396,7 @@ class _Round:
             type=rule.slug,
             category=rule.category,
             fingerprint=verdict.fingerprint,
-            service=clean(rule.service or verdict.labels.get("service", ""))[:100],
+            service=storable(rule.service or verdict.labels.get("service", ""))[:100],
             pending_at=self.tick,
             seen_at=self.tick,
         )
@@ -456,12 +457,12 @@ class _Round:
         labels = {"service": rule.service, **verdict.labels, **severity}
         labels |= {name: expand(text, context, name=rule.name) for name, text in rule.labels.items()}
         labels["alertname"] = rule.name
-        alert.labels = {name: short(clean(text)) for name, text in labels.items() if text}
+        alert.labels = {name: short(storable(text)) for name, text in labels.items() if text}
 
     def word(self, rule: RulePlan, alert: Alert, labels: Mapping[str, str]) -> None:
         """Annotations and message, as the alert stands now."""
         context = self.context(alert, labels)
-        notes = {name: clean(expand(text, context, name=rule.name)) for name, text in rule.annotations.items()}
+        notes = {name: storable(expand(text, context, name=rule.name)) for name, text in rule.annotations.items()}
         plain = f"{rule.name}: {context.value:g}"
         if alert.threshold is not None:
             plain += f" (threshold {alert.threshold:g})"

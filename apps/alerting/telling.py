@@ -18,11 +18,6 @@ ALERTS = "ALERTS"
 ALERTS_FOR_STATE = "ALERTS_FOR_STATE"
 
 
-def clean(text: str) -> str:
-    """Text that PostgreSQL can keep: without NUL and without halves of surrogate pairs."""
-    return text.replace("\x00", "").encode(errors="replace").decode()
-
-
 def short(text: str) -> str:
     """A label value that the store takes."""
     return text if len(text) <= MAX_VALUE // 4 else text.encode()[:MAX_VALUE].decode(errors="ignore")

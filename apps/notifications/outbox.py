@@ -23,6 +23,7 @@ from django.db import connection, transaction
 
 from apps.core import live
 from apps.core.tasks import wake
+from apps.core.text import storable
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 
@@ -148,7 +149,8 @@ def finish(outcomes: Iterable[Outcome], *, now: datetime) -> int:
 
 
 def _finish(outcome: Outcome, now: datetime) -> bool:
-    delivery, error = outcome.delivery, _storable(outcome.error)
+    # A receiver's words may hold a NUL, which must not undo the outcomes of a whole wave.
+    delivery, error = outcome.delivery, storable(outcome.error)
     mine = Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim, state="queued")
     if outcome.sent:
         kept = mine.update(
@@ -157,7 +159,7 @@ def _finish(outcome: Outcome, now: datetime) -> bool:
             claim=None,
             claimed_until=None,
             error="",
-            provider_id=_storable(outcome.provider_id)[:300],
+            provider_id=storable(outcome.provider_id)[:300],
         )
     elif outcome.due_at is None:
         kept = mine.update(state="failed", finished_at=now, claim=None, claimed_until=None, error=error)
@@ -165,11 +167,6 @@ def _finish(outcome: Outcome, now: datetime) -> bool:
         kept = mine.update(due_at=outcome.due_at, claim=None, claimed_until=None, error=error)
     _note_health(outcome, error, now)
     return bool(kept)
-
-
-def _storable(text: str) -> str:
-    """Text that PostgreSQL can keep. A receiver's words with a NUL must not undo the outcomes of a whole wave."""
-    return text.replace("\x00", "").encode(errors="replace").decode()
 
 
 def _note_health(outcome: Outcome, error: str, now: datetime) -> None:

@@ -19,9 +19,10 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting.identity import fingerprint
 from apps.alerting.lifecycle import OPEN, Reason, Severity, State
 from apps.alerting.models import Alert, Incident, Transition, alert_key, categories
-from apps.alerting.telling import clean, close_incidents, keep_series, told_series
+from apps.alerting.telling import close_incidents, keep_series, told_series
 from apps.core import live, tasks
 from apps.core.telemetry import Reading
+from apps.core.text import storable
 from apps.promql.series import STALE
 
 OPEN_STATES: Final = sorted(state.value for state in OPEN)
@@ -80,7 +81,7 @@ def resolve(*, by: Principal, alert: Alert, resolved_by: str = "", now: datetime
     if not alert.is_active:
         return alert
     before = state_of(alert)
-    name = clean(resolved_by)[:200] or by.name
+    name = storable(resolved_by)[:200] or by.name
     if alert.rule is not None:
         alert.held_until = now + alert.rule.cooldown
     detail = "" if name == by.name else f"In the name of {name}."
@@ -131,7 +132,7 @@ def post_alert(
     Same is: type, severity, service and message of one that has not ended. It ends by a person, at `ends_at`, or when
     it was not posted again for ALERT_EXPIRE_AFTER.
     """
-    kind, message, service = clean(type).strip(), clean(message).strip(), clean(service).strip()
+    kind, message, service = storable(type).strip(), storable(message).strip(), storable(service).strip()
     about: dict[str, Any] = _plain(dict(metadata or {}))
     _check_post(kind, severity, message, service)
     if (length := len(json.dumps(about, ensure_ascii=False).encode(errors="replace"))) > MOST_METADATA:
@@ -329,11 +330,11 @@ def _publish(topics: Iterable[str] = ("alerts", "incidents")) -> None:
 def _plain(value: Any) -> Any:
     """JSON that PostgreSQL keeps: no NUL, no NaN; anything else that JSON has not becomes text."""
     if isinstance(value, str):
-        return clean(value)
+        return storable(value)
     if isinstance(value, dict):
-        return {clean(str(name)): _plain(item) for name, item in value.items()}
+        return {storable(str(name)): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value - value != 0:
         return str(value)
-    return value if value is None or isinstance(value, bool | int | float) else clean(str(value))
+    return value if value is None or isinstance(value, bool | int | float) else storable(str(value))

@@ -405,8 +405,15 @@ class Book:
 
     @cached_property
     def _identities(self) -> dict[tuple[int, str], datetime]:
-        """(contact, identity) → the last time the contact was told that it fires; by any group or escalation."""
-        found = Notice.objects.filter(kind="firing", identity__in={identity(alert) for alert in self.alerts.values()})
+        """(contact, identity) → the last time the contact was told that it fires; by any group or escalation.
+
+        As far back as the longest cooldown: what is older holds nothing up, and there are years of it.
+        """
+        if not self.alerts:
+            return {}
+        since = self.now - max(map(_cooldown, self.alerts.values()))
+        names = {identity(alert) for alert in self.alerts.values()}
+        found = Notice.objects.filter(kind="firing", identity__in=names, at__gt=since)
         reached = found.exclude(delivery__state__in=("failed", "cancelled"))
         rows = reached.filter(contact__isnull=False).values_list("contact", "identity").annotate(last=Max("at"))
         return {(contact, name): last for contact, name, last in rows if contact is not None}
@@ -421,7 +428,7 @@ class Book:
                 is_acknowledged=alert.acknowledged_at is not None,
                 told=self._told(alert, contact),
                 identity_told_at=self._identities.get((contact.pk, identity(alert))),
-                cooldown=alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN,
+                cooldown=_cooldown(alert),
             )
             for alert in self.alerts.values()
             if incident is None or alert.incident_id == incident
@@ -482,6 +489,10 @@ class Book:
         told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
         _record("oncall.notify", delivery, self.now, {**told, "alerts": [view[n.alert_id].key for n in notices]})
         live.publish("alerts")
+
+
+def _cooldown(alert: Alert) -> timedelta:
+    return alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN
 
 
 def identity(alert: Alert) -> str:

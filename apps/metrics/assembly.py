@@ -13,6 +13,7 @@ import numpy as np
 
 from apps.metrics.codec import Columns, Corrupt, Float64, Int64, UInt64, View, offsets, vector_hashes
 from apps.promql.arrays import Mask
+from apps.promql.errors import LimitError
 
 SALT: Final = int.from_bytes(os.urandom(8), "little")
 """Timestamps come from outside: clock hashes of this process are not to be foreseen."""
@@ -202,8 +203,11 @@ class Assembled:
     clock: Int64
 
 
-def assemble(wanted: Wanted, pieces: Sequence[Piece], tmin: int, tmax: int) -> Assembled:
-    """Samples with tmin < ts <= tmax (ms) of the wanted series from all pieces; raises Damaged."""
+def assemble(wanted: Wanted, pieces: Sequence[Piece], tmin: int, tmax: int, *, most: int | None = None) -> Assembled:
+    """Samples with tmin < ts <= tmax (ms) of the wanted series from all pieces; raises Damaged.
+
+    More than `most` samples are a LimitError, raised before any of them is decoded.
+    """
     size = len(wanted.ids)
     ordered = sorted(pieces, key=lambda piece: (piece.t_min, piece.rank))
     parts: list[Part] = [
@@ -220,6 +224,10 @@ def assemble(wanted: Wanted, pieces: Sequence[Piece], tmin: int, tmax: int) -> A
         totals[part.rows] += part.counts
         clock[part.rows] += part.clock
     off = offsets(totals)
+    if most is not None and off[-1] > most:
+        raise LimitError(
+            f"the query reads {off[-1]} samples, more than the limit of {most}: ask for fewer series or a shorter time"
+        )
     ts = np.empty(off[-1], dtype=np.int64)
     v = np.empty(off[-1], dtype=np.float64)
     for piece, part, before in zip(ordered, parts, starts, strict=True):

@@ -33,6 +33,8 @@ ATTEMPTS: Final = 8
 """Tries to get a snapshot's rows before compaction takes one away; it needs seconds between two rounds."""
 WAITED_FOR: Final = Limits(seconds=30)
 """What a query may cost for which a person or a program waits."""
+MOST: Final = WAITED_FOR.samples
+"""Samples that one request may bring; more would fill the memory of a process that serves others, too."""
 OF_A_RULE: Final = Limits(seconds=10)
 """What one expression of a rule may cost: the rules of the same tick wait behind it."""
 
@@ -44,7 +46,8 @@ class Outrun(Exception):
 def select(matchers: Sequence[Matcher], tmin_ms: int, tmax_ms: int, *, scope: Scope = EVERYTHING) -> Ragged:
     """Samples with tmin < ts <= tmax (ms) of the series that all matchers and the scope accept; none without samples.
 
-    Staleness markers are included bit for bit. What is damaged is missing, and a warning names the span.
+    Staleness markers are included bit for bit. What is damaged is missing, and a warning names the span. More than
+    MOST samples are a LimitError.
     """
     return select_many([Request(tuple(matchers), tmin_ms, tmax_ms)], scope=scope)[0]
 
@@ -173,7 +176,7 @@ def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
     wanted = Wanted.of(found.ids)
     while True:
         try:
-            got = assemble(wanted, pieces, request.tmin, request.tmax)
+            got = assemble(wanted, pieces, request.tmin, request.tmax, most=MOST)
             break
         except Damaged as error:
             pieces.remove(error.piece)

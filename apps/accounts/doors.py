@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import redis
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import DataError, models
+from django.db import DataError, InterfaceError, OperationalError, models
 from django.http import Http404
 from rest_framework import authentication, exceptions, serializers, throttling
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -141,6 +141,13 @@ def explain(error: Exception, context: dict[str, Any]) -> Response | None:
                 "%s was sent what the database cannot keep: %s", getattr(context.get("request"), "path", ""), error
             )
             code, body = 400, {"error": "A text holds a NUL or half a character, or a number is too large to be kept."}
+        case OperationalError() | InterfaceError():
+            log.error("%s failed, for the database is away: %s", getattr(context.get("request"), "path", ""), error)
+            code, body = (
+                503,
+                {"error": "The database does not answer; nothing was written. Try again in a few seconds."},
+            )
+            headers["Retry-After"] = "5"
         case RecursionError():
             code, body = 400, {"error": "The request is nested too deeply."}
         case models.ProtectedError():

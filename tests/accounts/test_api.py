@@ -4,6 +4,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
+from django.db import InterfaceError, OperationalError
 from rest_framework.test import APIClient, APIRequestFactory
 
 from apps.accounts import permissions
@@ -154,6 +155,13 @@ def test_an_error_that_quotes_half_a_character_can_be_sent():
     answer = explain(ValidationError({"kind": "'\ud800' is no choice."}), {})
     assert answer is not None
     assert "is no choice" in answer.data["error"].encode().decode()
+
+
+@pytest.mark.parametrize("error", [OperationalError("gone"), InterfaceError("closed")])
+def test_without_the_database_the_answer_is_503_and_says_when_to_come_back(error):
+    answer = explain(error, {})
+    assert answer is not None
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
 
 
 def test_an_unforeseen_error_is_500_json_and_is_logged(caplog):

@@ -95,3 +95,12 @@ def test_what_an_import_refuses_is_told(tmp_path, capsys):
     (tmp_path / "a.csv").write_text(f"name,timestamp,value\nx,{ahead},1\nx,1,1\n")
     assert "refused                      1" in store("import", str(tmp_path / "a.csv"))
     assert "ahead of the portal's clock" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"\xa4\xff\x00"])
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path, content):
+    path = tmp_path / "samples.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match="cannot be read"):
+        store("import", str(path))

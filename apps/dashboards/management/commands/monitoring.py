@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -53,7 +54,7 @@ class Command(BaseCommand):
         watch = verb("watch", "show the health again and again, or `wait MILLISECONDS` for it", http=True)
         watch.add_argument("wait", nargs="?", choices=["wait"], help="end with 0 once healthy, with 1 at the time-out")
         watch.add_argument("milliseconds", nargs="?", type=int, default=300_000)
-        watch.add_argument("--interval", type=float, default=5.0, help="seconds between two looks")
+        watch.add_argument("--interval", type=_seconds, default=5.0, help="seconds between two looks")
         watch.add_argument("--count", type=int, default=0, help="stop after so many looks")
         board = verb("dashboard", "open the dashboard in the browser", http=True)
         board.add_argument("--text", action="store_true", help="draw it in the terminal instead")
@@ -166,8 +167,8 @@ class Command(BaseCommand):
         """Ask the portal; one that does not answer is `unreachable`, which is not yet healthy."""
         token = options["token"] or settings.MONITORING_AUTH_TOKEN
         url = f"{_address(options)}/api/monitoring/health" + ("?detailed=true" if token else "")
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
         try:
+            request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
             # The operator's own question to the portal: not an outbound request of the portal.
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
                 return dict(json.load(answer))
@@ -182,6 +183,14 @@ class Command(BaseCommand):
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             return {"status": "unreachable", "message": f"No portal answers at {_address(options)} ({reason})."}
+
+
+def _seconds(text: str) -> float:
+    """Read a pause: a tenth of a second at least, so that watching is no load."""
+    seconds = float(text)
+    if not 0.1 <= seconds <= 86_400:
+        raise ArgumentTypeError(f"{text} is not between 0.1 and 86400 seconds")
+    return seconds
 
 
 def _address(options: dict[str, Any]) -> str:

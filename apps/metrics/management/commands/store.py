@@ -70,6 +70,12 @@ class Command(BaseCommand):
         self._say({"log_rows": rows, "windows_merged": len(merged)}, options["json"])
 
     def _import(self, options: dict[str, Any]) -> None:
+        try:
+            self._import_file(options)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise CommandError(f"{options['file']} cannot be read: {error}.", returncode=1) from error
+
+    def _import_file(self, options: dict[str, Any]) -> None:
         name = options["file"]
         as_csv = options["csv"] or name.endswith(".csv")
         accepted = refused = 0

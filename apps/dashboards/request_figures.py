@@ -5,7 +5,7 @@ push single requests (`http_request_seconds`, one sample a request). Arithmetic 
 `metrics.query`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,26 +109,6 @@ def performance(start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     if not keys or total == 0:
         return {"metrics": [], "summary": None, "step": step}
 
-    present, where = np.unique(cells, return_inverse=True)
-    count = np.bincount(where, weights=amounts)
-    at = np.searchsorted(present, seconds_cells)
-    known = (at < len(present)) & (present[np.minimum(at, len(present) - 1)] == seconds_cells)
-    spent_in = np.bincount(at[known], weights=seconds[known], minlength=len(present))
-    rows = []
-    for place, amount, whole in zip(present.tolist(), count.tolist(), spent_in.tolist(), strict=True):
-        if amount <= 0:
-            continue
-        endpoint, method, code = keys[place % len(keys)]
-        rows.append(
-            {
-                "timestamp": start + (place // len(keys) + 1) * step,
-                "endpoint": endpoint,
-                "method": method,
-                "statusCode": int(code) if code.isdigit() else code,
-                "count": round(amount),
-                "responseTime": round(whole / amount * 1000, 3),
-            }
-        )
     combination = np.concatenate((used[0], used[2]))
     by_code: dict[str, float] = {}
     for key, amount in zip(keys, np.bincount(combination, weights=amounts, minlength=len(keys)).tolist(), strict=True):
@@ -140,14 +120,41 @@ def performance(start: int, end: int, *, scope: Scope) -> dict[str, Any]:
         "errorRate": round(100 * sum(n for code, n in by_code.items() if code.startswith("5")) / total, 3),
         "statusCodes": {code: round(n) for code, n in sorted(by_code.items()) if n > 0},
     }
+    rows = [
+        {
+            "timestamp": start + (place // len(keys) + 1) * step,
+            "endpoint": keys[place % len(keys)][0],
+            "method": keys[place % len(keys)][1],
+            "statusCode": int(code) if (code := keys[place % len(keys)][2]).isdigit() else code,
+            "count": round(amount),
+            "responseTime": round(whole / amount * 1000, 3),
+        }
+        for place, amount, whole in _by_cell(cells, amounts, seconds_cells, seconds)
+    ]
     return {"metrics": rows[:ROWS], "summary": summary, "step": step}
 
 
+def _by_cell(cells: Ints, amounts: Floats, seconds_cells: Ints, seconds: Floats) -> Iterator[tuple[int, float, float]]:
+    """Yield (cell, requests, seconds spent on them) of every cell that has requests, in the order of the cells."""
+    present, where = np.unique(cells, return_inverse=True)
+    count = np.bincount(where, weights=amounts)
+    at = np.searchsorted(present, seconds_cells)
+    known = (at < len(present)) & (present[np.minimum(at, len(present) - 1)] == seconds_cells)
+    spent = np.bincount(at[known], weights=seconds[known], minlength=len(present))
+    some = count > 0
+    yield from zip(present[some].tolist(), count[some].tolist(), spent[some].tolist(), strict=True)
+
+
 def _spread(start: int, end: int, single: Floats, *, scope: Scope) -> dict[str, float | None]:
-    """Return minimum, maximum and percentiles (ms): exact for pushed requests, by bucket where counters take part."""
+    """Return minimum, maximum and percentiles (ms): exact for pushed requests, by bucket where counters take part.
+
+    All None where only counters without buckets are seen, as through a scope.
+    """
     buckets = query.select([Matcher("__name__", "=", f"{OWN}_bucket")], start - BEFORE, end, scope=scope)
     grown = increments(buckets, start)
     if not len(grown.amount) or not grown.amount.any():
+        if not len(single):
+            return dict.fromkeys(("minResponseTime", "maxResponseTime", "p95ResponseTime", "p99ResponseTime"))
         low, high = float(single.min()), float(single.max())
         p95, p99 = (float(np.quantile(single, q)) for q in (0.95, 0.99))
     else:

@@ -8,7 +8,9 @@ from rest_framework.test import APIClient
 
 from apps.accounts.permissions import Principal
 from apps.accounts.services import issue_token
+from apps.core.telemetry import Reading
 from apps.metrics import query, services
+from apps.metrics.samples import Samples
 from apps.promql.errors import DeadlineExceeded, LimitError, ParseError
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -65,6 +67,16 @@ def test_pushed_requests_come_back_as_rows_and_an_exact_summary(api):
 
 def test_one_object_is_as_good_as_a_list(api):
     assert send(api, "post", "metrics/", {"type": "performance", "metrics": request()})["accepted"] == 1
+
+
+def test_counters_without_buckets_have_a_summary_without_percentiles(api):
+    labels = {"endpoint": "/book", "method": "GET", "code": "200"}
+    readings = [Reading(f"http_request_duration_seconds_{part}", 2.0, labels) for part in ("count", "sum")]
+    now = timezone.now()
+    services.ingest(samples=Samples.from_readings(readings, at=now), by=SYSTEM, now=now)
+    summary = get(api, "metrics?type=performance")["data"]["summary"]
+    assert (summary["totalRequests"], summary["averageResponseTime"]) == (2, 1000)
+    assert summary["p95ResponseTime"] is summary["minResponseTime"] is None
 
 
 def test_without_a_request_there_is_no_summary(api):

@@ -112,6 +112,10 @@ class StepInline(AuditedStackedInline):
     form = StepForm
     formset = StepFormSet
     ordering = ("position",)
+    extra = 0
+
+    class Media:
+        js = ("portal/admin-steps.js",)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return ((None, {"fields": ("position", "kind", *_fields())}),)
@@ -238,12 +242,16 @@ class RouteAdmin(AuditedAdmin[Route]):
     form = RouteForm
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
-    filter_horizontal = ("contacts",)
     search_fields = ("name",)
     ordering = ("is_root", "position", "id")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
         return super().get_queryset(request).prefetch_related("contacts")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_manytomany(
+            db_field, request, **(kwargs | {"widget": forms.CheckboxSelectMultiple})
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> Any:
         return ("position", "enabled", "matchers", "continue_matching") if obj is not None and obj.is_root else ()
@@ -314,9 +322,13 @@ class RuleTargetInline(AuditedStackedInline):
     model = RuleTarget
     formset = TargetFormSet
     fields = ("contacts", "policy")
-    filter_horizontal = ("contacts",)
     max_num = 1
     extra = 1
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_manytomany(
+            db_field, request, **(kwargs | {"widget": forms.CheckboxSelectMultiple})
+        )
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         formset = super().get_formset(request, obj, **kwargs)

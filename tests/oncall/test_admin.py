@@ -95,5 +95,6 @@ def test_the_record_is_shown(admin: Client, night: Night):
     assert "1. Notify phone" in admin.get(f"/admin/oncall/escalation/{night.escalation.pk}/change/").content.decode()
 
 
-def test_a_rule_page_offers_its_own_contacts(admin: Client):
+def test_a_rule_page_offers_its_own_contacts(admin: Client, night: Night):
+    night.contact("phone")
     assert 'name="target-0-contacts"' in admin.get("/admin/alerting/alertrule/add/").content.decode()

@@ -118,7 +118,13 @@ def redis_database(number: int, *, celery: bool = False) -> str:
     return f"{scheme}://{rest.split('/')[0]}/{number}" + (f"?{query}" if query else "")
 
 
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis_database(1)}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": redis_database(1),
+        "OPTIONS": {"socket_timeout": 1.0, "socket_connect_timeout": 1.0},
+    }
+}
 CELERY_BROKER_URL = redis_database(0, celery=True)
 
 # --- People -----------------------------------------------------------------------------------------------------

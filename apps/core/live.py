@@ -17,6 +17,8 @@ from django.db import transaction
 log = logging.getLogger(__name__)
 
 PREFIX = "live:"
+PAUSE = 5.0
+_away_until = float("-inf")
 _client: redis.Redis | None = None
 _pending: "weakref.WeakKeyDictionary[Any, _Pending]" = weakref.WeakKeyDictionary()
 """What each connection's open transaction wants to push."""
@@ -41,7 +43,13 @@ class _Pending:
 
 
 def send(items: dict[tuple[str, str | None], int | None]) -> None:
-    """Publish now; errors are logged, never raised: a browser catches up by itself."""
+    """Publish now; errors are logged, never raised: a browser catches up by itself.
+
+    A server that hangs is left alone for `PAUSE` seconds: whoever has just committed must not wait for it each time.
+    """
+    global _away_until
+    if time.monotonic() < _away_until:
+        return
     try:
         with client().pipeline(transaction=False) as pipe:
             for (topic, ident), version in items.items():
@@ -54,6 +62,8 @@ def send(items: dict[tuple[str, str | None], int | None]) -> None:
                 pipe.publish(PREFIX + topic, orjson.dumps(message))
             pipe.execute()
     except redis.RedisError as error:
+        if isinstance(error, redis.TimeoutError):
+            _away_until = time.monotonic() + PAUSE
         log.warning("Live push failed (%s); open pages show it after their next catch-up.", error)
 
 

@@ -181,11 +181,14 @@ def test_a_token_that_asks_too_often_is_told_to_wait(secret, monkeypatch):
     assert int(answers[2]["Retry-After"]) > 0
 
 
-def test_without_redis_nobody_is_throttled(secret, settings):
+def test_without_redis_nobody_is_throttled_and_it_is_asked_once_a_pause(secret, settings, monkeypatch, caplog):
+    monkeypatch.setattr(PrincipalThrottle, "away_until", float("-inf"))
     settings.CACHES = {
         "default": {
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
             "LOCATION": "unix:///nonexistent/redis.sock?db=1",
         }
     }
-    assert bearer(secret("read")).get("/api/v1/portal/users/me/").status_code == 200
+    client = bearer(secret("read"))
+    assert [client.get("/api/v1/portal/users/me/").status_code for _ in range(3)] == [200] * 3
+    assert caplog.text.count("not throttled") == 1

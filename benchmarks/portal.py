@@ -58,7 +58,7 @@ async def push(portal: Portal, rounds: int) -> list[float]:
     address = portal.url.replace("http", "ws", 1) + "/ws/live"
     took = []
     async with websockets.connect(address, additional_headers={"Cookie": cookie}, origin=portal.url) as socket:  # type: ignore[arg-type]
-        await socket.send(json.dumps({"type": "subscribe", "topics": ["alerts"]}))
+        await socket.send(json.dumps({"view": "alerts"}))
         for number in range(rounds):
             await asyncio.sleep(0.3)
             message = f"benchmark {number} {time.time()}"

@@ -35,6 +35,8 @@ BUILT_IN = {
 }
 SEVERITIES = ("INFO", "WARNING", "ERROR", "CRITICAL")
 MOST_SERIES = 100
+LOOKBACK = 300_000
+"""How far back (ms) an expression looks for the newest sample, as Prometheus does."""
 MOST_POSTED = 10_000
 JOB = "push"
 LAST_MOMENT = 253_402_300_799_000
@@ -259,16 +261,12 @@ def categorised(category: str, start: int, end: int, *, scope: Scope) -> dict[st
     wanted = [f'{{category="{category}"}}']
     if BUILT_IN[category]:
         wanted.append(f'{{__name__=~"{BUILT_IN[category]}", __name__!~".*_bucket", category=""}}')
-    step = system_figures.step_for(start, end, most=300)
+    steps = system_figures.steps_for(system_figures.since_there_are_samples(start, end), end, most=300)
+    if steps.step > LOOKBACK:  # what was pushed between two steps must not fall through
+        wanted = [f"last_over_time({selector}[{steps.step // 1000}s])" for selector in wanted]
     series: list[dict[str, Any]] = []
     for expression in wanted:
-        result = query.query_range(
-            expression,
-            start=datetime.fromtimestamp(start / 1000, tz=UTC),
-            end=datetime.fromtimestamp(end / 1000, tz=UTC),
-            step=timedelta(milliseconds=step),
-            scope=scope,
-        )
+        result = query.query_range(expression, **steps.range, scope=scope)
         for labels, values, ok in zip(result.labels.dicts(), result.v, result.ok, strict=True):
             good = ok & np.isfinite(values)
             points = [[int(ts), float(v)] for ts, v in zip(result.ts[good], values[good], strict=True)]
@@ -288,7 +286,7 @@ def categorised(category: str, start: int, end: int, *, scope: Scope) -> dict[st
             "min": min(values),
             "max": max(values),
         }
-    return {"series": series, "summary": summary, "step": step}
+    return {"series": series, "summary": summary, "step": steps.step}
 
 
 def stats(start: datetime, end: datetime, *, scope: Scope) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The seed's system figures: memory, processor, disk, network and database by step, with a summary."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,27 +40,45 @@ EXPRESSIONS: dict[tuple[str, str], str] = {
 """Bytes and counts as they are, percentages in %, bytesIn and bytesOut a second, queryTime in ms."""
 
 
-def step_for(start: int, end: int, most: int = 500) -> int:
-    """Return a step (ms, multiple of 15 s) with at most `most` steps in the range."""
-    return max(-(-(end - start) // most // 15_000) * 15_000, 15_000)
+@dataclass(frozen=True)
+class Steps:
+    """The instants of an answer (ms): from `start` to `end`, both among them, `step` apart."""
+
+    start: int
+    end: int
+    step: int
+
+    @property
+    def range(self) -> dict[str, Any]:
+        """The arguments of `query.query_range`."""
+        return {"start": _time(self.start), "end": _time(self.end), "step": timedelta(milliseconds=self.step)}
+
+
+def steps_for(start: int, end: int, most: int = 500) -> Steps:
+    """Return at most `most` steps, multiples of 15 s, that end with the range: its newest values matter most."""
+    step = max(-(-(end - start) // most // 15_000) * 15_000, 15_000)
+    return Steps(end - (end - start) // step * step, end, step)
+
+
+def since_there_are_samples(start: int, end: int) -> int:
+    """Return the start of the range (ms), or the first sample's time where the range begins before it."""
+    oldest = query.oldest()
+    return start if oldest is None else min(max(start, oldest - 60_000), end)
 
 
 def system(start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     """Return `metrics` (one row per step), `summary` (current, averages, peaks) and `step` for the range (ms)."""
-    step = step_for(start, end)
+    steps = steps_for(since_there_are_samples(start, end), end)
     columns: dict[tuple[str, str], dict[int, float]] = {}
     for key, expression in EXPRESSIONS.items():
-        result = query.query_range(
-            expression, start=_time(start), end=_time(end), step=timedelta(milliseconds=step), scope=scope
-        )
-        columns[key] = _column(result)
+        columns[key] = _column(query.query_range(expression, **steps.range, scope=scope))
     rows: list[dict[str, Any]] = []
     for at in sorted(set().union(*columns.values())):
         row: dict[str, Any] = {"timestamp": at}
         for (group, name), column in columns.items():
             row.setdefault(group, {})[name] = column.get(at)
         rows.append(row)
-    return {"metrics": rows[-ROWS:], "summary": _summary(columns) if rows else None, "step": step}
+    return {"metrics": rows[-ROWS:], "summary": _summary(columns) if rows else None, "step": steps.step}
 
 
 def _time(ms: int) -> datetime:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
+from django.db.models import Min
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from apps.metrics import catalog, storage, young
 from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, without_buried
 from apps.metrics.catalog import Found
 from apps.metrics.codec import Corrupt, View, offsets
-from apps.metrics.models import CollectionSwitch, Series
+from apps.metrics.models import Batch, Block, CollectionSwitch, Series
 from apps.metrics.storage import BlockRow, Range
 from apps.metrics.young import Gone, Run
 from apps.promql import engine
@@ -295,6 +296,12 @@ def latest(
 def latest_values(*, scope: Scope = EVERYTHING, at: datetime) -> list[Value]:
     """The newest sample of every live series."""
     return latest((), scope, at=at)
+
+
+def oldest() -> int | None:
+    """About when the oldest sample is (ms; at most a window of two hours too early); None for an empty store."""
+    found = (Block.objects.aggregate(at=Min("window"))["at"], Batch.objects.aggregate(at=Min("t_min"))["at"])
+    return min((at for at in found if at is not None), default=None)
 
 
 def collection_on() -> bool:

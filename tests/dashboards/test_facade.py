@@ -260,3 +260,12 @@ def test_what_the_engine_refuses_is_said_with_its_status(api, monkeypatch, error
     assert answer.status_code == status
     assert answer.json() == {"error": str(error)}
     assert answer.has_header("Retry-After") == waits
+
+
+@pytest.mark.parametrize("start", [0, 1_000_000_000_000])
+def test_a_range_from_long_ago_still_shows_what_there_is(api, start):
+    send(api, "post", "metrics", {"type": "business", "metrics": [{"name": "bookings", "value": 3}]})
+    send(api, "post", "metrics", {"type": "performance", "metrics": request()})
+    [series] = get(api, f"metrics?type=business&timeRange={start},")["data"]["series"]
+    assert series["points"][-1][1] == 3
+    assert get(api, f"metrics?type=performance&timeRange={start},")["data"]["summary"]["totalRequests"] == 1

@@ -7,6 +7,7 @@ from rest_framework.exceptions import ValidationError
 from apps.dashboards.facade import metric_reading, request_reading, time_range
 from apps.dashboards.overview_text import sparkline
 from apps.dashboards.request_figures import _quantile, increments, step_for
+from apps.dashboards.system_figures import steps_for
 from apps.promql.labels import Labels
 from apps.promql.series import Ragged
 from tests.clock import NOW
@@ -122,3 +123,12 @@ def test_a_wrong_metric_says_what_is_wrong(row, complaint):
 def test_sparklines_are_flat_where_nothing_moves():
     assert sparkline([3, 3]) == "▁▁"
     assert sparkline([]) == ""
+
+
+@pytest.mark.parametrize(("span", "step"), [(3_600_000, 15_000), (86_400_000, 180_000), (30 * 86_400_000, 5_190_000)])
+def test_the_steps_end_with_the_range_and_are_few(span, step):
+    steps = steps_for(MS - span, MS)
+    assert steps.step == step
+    assert (steps.end - steps.start) % steps.step == 0
+    assert steps.start - (MS - span) < step
+    assert (steps.end - steps.start) // steps.step <= 500

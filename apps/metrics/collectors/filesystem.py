@@ -10,7 +10,7 @@ import psutil
 from django import forms
 
 from apps.core.telemetry import Reading
-from apps.metrics.collectors import PROC, Collector, read
+from apps.metrics.collectors import PROC, Collector, NoData, read
 from apps.metrics.mount_probe import MountProbe, Unanswered, Usage, measure
 
 MOUNTS = r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
@@ -64,9 +64,15 @@ class FileSystems(Collector):
         mounts = re.compile(self.config.get("exclude_mounts") or MOUNTS)
         types = re.compile(self.config.get("exclude_types") or TYPES)
         found = parse(read(PROC / "self/mounts")) if sys.platform == "linux" else partitions()
-        for mount in dict.fromkeys(found):
-            if not mounts.search(mount.mountpoint) and not types.search(mount.fstype):
-                yield from readings(mount, self.ask(mount))
+        shown = [
+            mount
+            for mount in dict.fromkeys(found)
+            if not mounts.search(mount.mountpoint) and not types.search(mount.fstype)
+        ]
+        if not shown:
+            raise NoData("No file system is visible here, as in a container whose root is an overlay.")
+        for mount in shown:
+            yield from readings(mount, self.ask(mount))
 
     def ask(self, mount: Mount) -> Usage | None:
         """What the mount says, None when it gives an error or no answer."""

@@ -190,3 +190,9 @@ def test_info_of_a_redis_server_becomes_series_and_odd_fields_are_left_out():
         ("redis_db_keys_expiring", "db0"): 2.0,
         ("redis_instance_info", "9.0.0", "master"): 1.0,
     }
+
+
+def test_a_machine_that_shows_no_file_system_has_no_data(monkeypatch):
+    monkeypatch.setattr(filesystem, "read", lambda path: "overlay / overlay rw 0 0\n")
+    with pytest.raises(NoData, match="overlay"):
+        list(filesystem.FileSystems({}).collect())

@@ -30,7 +30,10 @@ def test_its_series_have_the_names_labels_and_types_that_linux_gives(kind, monke
     def shape(readings):
         return {(reading.name, tuple(sorted(reading.labels)), reading.type) for reading in readings}
 
-    linux = shape(COLLECTORS.get(kind)({}).collect())
+    try:
+        linux = shape(COLLECTORS.get(kind)({}).collect())
+    except collectors.NoData as nothing:
+        pytest.skip(str(nothing))
     module = sys.modules[COLLECTORS.get(kind).__module__]
     for place, name in ((module, "PROC"), (module, "SYS"), (collectors, "PROC")):
         monkeypatch.setattr(place, name, tmp_path / "absent", raising=False)

@@ -35,7 +35,7 @@ def configure() -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "socket_timeout": 10,
+            "socket_timeout": 3,
             "socket_connect_timeout": 2,
             "health_check_interval": 10,
             # A wake that finds the broker away gives up at once: kombu's own retries held the evaluation for 6 s.

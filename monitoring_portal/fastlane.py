@@ -164,11 +164,15 @@ class FastLane:
             return Answer(405, b'{"error": "This address answers GET only."}', "application/json")
         try:
             if lane.right is None:
-                return await asyncio.to_thread(_serve, lane, fastauth.anonymous(scope), scope)
+                # Probes want an answer even where the database hangs.
+                asked = asyncio.to_thread(_serve, lane, fastauth.anonymous(scope), scope)
+                return await asyncio.wait_for(asked, health.PATIENCE)
             by, refusal = await sync_to_async(fastauth.identify)(scope, lane.right)
             if refusal is not None:
                 return Answer(refusal.status, refusal.body, "application/json")
             return await asyncio.to_thread(_serve, lane, by, scope)
+        except TimeoutError:
+            return Answer(503, f"No answer within {health.PATIENCE:g} s.\n".encode())
         except query.Outrun as error:
             return Answer(503, orjson.dumps({"error": str(error)}), "application/json")
         except Exception:

@@ -48,7 +48,7 @@ def changes(model: str, rows: Iterable[Row], *, key: Callable[[Row], str]) -> di
     for row in rows:
         name = key(row)
         before = shipped.get(name)
-        if before is not None and before != _plain(row):
+        if before and before != _plain(row):
             old, new = (
                 json.dumps(each, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
                 for each in (before, _plain(row))

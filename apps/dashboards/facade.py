@@ -22,7 +22,7 @@ from apps.alerting import statistics
 from apps.alerting.models import Alert
 from apps.core.telemetry import Reading
 from apps.dashboards import request_figures, system_figures
-from apps.dashboards.health import health
+from apps.dashboards.health import judge
 from apps.metrics import query, services
 from apps.metrics.samples import Samples
 from apps.promql.errors import DeadlineExceeded, PromQLError
@@ -218,7 +218,7 @@ class HealthEndpoint(Endpoint):
         detailed = _is_detailed(request)
         if detailed and settings.MONITORING_AUTH_ENABLED and not self.by.can(Right.READ):
             raise NotAuthenticated("The details of the health need a token or a login with the right to read.")
-        verdict = health(now=timezone.now())
+        verdict = judge(now=timezone.now())
         status = 503 if verdict.status == "unhealthy" else 200
         return Response(verdict.as_json(detailed=detailed), status=status, headers={"Cache-Control": "no-store"})
 

@@ -6,8 +6,11 @@ Database or store failing means unhealthy; any other fail or warn means degraded
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -88,6 +91,10 @@ class Health:
 
 Verdict = tuple[Status, str]
 VITAL = ("database", "store")
+PATIENCE = 5.0
+"""Seconds within which whoever asks is answered."""
+_judging = threading.BoundedSemaphore(16)
+"""As many questions may hang at once; the next ones are told at once that something hangs."""
 _started = float(os.environ.get("PORTAL_STARTED_AT") or psutil.Process().create_time())
 
 
@@ -114,6 +121,38 @@ def health(*, now: datetime) -> Health:
         checks=checks,
         metrics=_figures(now) if checks["database"].status is not Status.FAIL else {},
     )
+
+
+def judge(*, now: datetime) -> Health:
+    """Return the verdict within `PATIENCE`: a database that hangs must not hang those who ask how it is."""
+    asked: Future[Health] = Future()
+
+    def answer() -> None:
+        try:
+            asked.set_result(health(now=now))
+        except Exception as error:
+            asked.set_exception(error)
+        finally:
+            connection.close()
+
+    # A daemon thread for each: a pool's threads would all hang, and the process would wait for them at its end.
+    if _judging.acquire(blocking=False):
+        threading.Thread(target=_then_release, args=(answer,), name="health", daemon=True).start()
+        try:
+            return asked.result(timeout=PATIENCE)
+        except FutureTimeout:
+            pass
+    words = f"No answer within {PATIENCE:g} s: PostgreSQL hangs, or the machine does."
+    stamp = int(now.timestamp() * 1000)
+    check = Check(Status.FAIL, words, PATIENCE * 1000, stamp)
+    return Health("unhealthy", stamp, max(now.timestamp() - _started, 0.0), settings.VERSION, {"database": check})
+
+
+def _then_release(answer: Callable[[], None]) -> None:
+    try:
+        answer()
+    finally:
+        _judging.release()
 
 
 def is_ready() -> bool:

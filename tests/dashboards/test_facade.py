@@ -1,5 +1,6 @@
 """The seed's API as its clients use it: over HTTP, with a token."""
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from rest_framework.test import APIClient
 from apps.accounts.permissions import Principal
 from apps.accounts.services import issue_token
 from apps.core.telemetry import Reading
+from apps.dashboards import health
 from apps.metrics import query, services
 from apps.metrics.samples import Samples
 from apps.promql.errors import DeadlineExceeded, LimitError, ParseError
@@ -269,3 +271,12 @@ def test_a_range_from_long_ago_still_shows_what_there_is(api, start):
     [series] = get(api, f"metrics?type=business&timeRange={start},")["data"]["series"]
     assert series["points"][-1][1] == 3
     assert get(api, f"metrics?type=performance&timeRange={start},")["data"]["summary"]["totalRequests"] == 1
+
+
+def test_a_database_that_hangs_does_not_hang_the_health(monkeypatch):
+    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    gone = threading.Event()
+    monkeypatch.setattr(health, "health", lambda *, now: gone.wait(5))
+    answer = get(client(), "health", 503)
+    gone.set()
+    assert answer["status"] == "unhealthy"

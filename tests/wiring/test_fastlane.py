@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from apps.metrics.query import Outrun
+from monitoring_portal import fastlane
 from monitoring_portal.fastlane import READ, Answer, FastLane, Lane, bounded
 
 
@@ -75,3 +77,18 @@ def test_a_store_that_cannot_be_read_now_is_503_with_a_sentence():
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "client": ("127.0.0.1", 1)}
     answer = asyncio.run(FastLane(reader)._answer(Lane(READ, None, outrun), scope))
     assert (answer.status, json.loads(answer.body)) == (503, {"error": "Try again."})
+
+
+def test_a_ready_probe_is_answered_also_where_the_database_hangs(monkeypatch):
+    hangs = threading.Event()
+    monkeypatch.setattr(fastlane.health, "PATIENCE", 0.05)
+    monkeypatch.setattr(fastlane.health, "is_ready", lambda: hangs.wait(5))
+    lane = fastlane.FastLane(reader)
+    scope = {"path": "/-/ready", "method": "GET", "headers": [], "client": None}
+
+    async def ask() -> int:
+        answer = await lane._answer(fastlane.ROUTES["/-/ready"], scope)
+        hangs.set()
+        return answer.status
+
+    assert asyncio.run(ask()) == 503

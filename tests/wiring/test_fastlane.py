@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apps.dashboards import health
 from apps.metrics.query import Outrun
 from monitoring_portal import fastlane
 from monitoring_portal.fastlane import READ, Answer, FastLane, Lane, bounded
@@ -81,10 +82,10 @@ def test_a_store_that_cannot_be_read_now_is_503_with_a_sentence():
 
 def test_a_ready_probe_is_answered_also_where_the_database_hangs(monkeypatch):
     hangs = threading.Event()
-    monkeypatch.setattr(fastlane.health, "PATIENCE", 0.05)
-    monkeypatch.setattr(fastlane.health, "is_ready", lambda: hangs.wait(5))
+    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    monkeypatch.setattr(health, "is_ready", lambda: hangs.wait(5))
     lane = fastlane.FastLane(reader)
-    scope = {"path": "/-/ready", "method": "GET", "headers": [], "client": None}
+    scope: dict[str, Any] = {"path": "/-/ready", "method": "GET", "headers": [], "client": None}
 
     async def ask() -> int:
         answer = await lane._answer(fastlane.ROUTES["/-/ready"], scope)

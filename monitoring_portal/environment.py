@@ -4,6 +4,7 @@ A wrong value never stops the import of the settings: the default is used and th
 `manage.py check` and the start of the portal can name the variable instead of showing a stack trace.
 """
 
+import ipaddress
 import os
 import secrets
 from collections.abc import Callable
@@ -107,6 +108,19 @@ def listing(name: str, default: list[str]) -> list[str]:
     )
 
 
+def networks(name: str) -> list[str]:
+    """Return a list of host names and networks in CIDR notation."""
+
+    def convert(value: str) -> list[str]:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        for part in parts:
+            if "/" in part or ":" in part or part.replace(".", "").isdigit():
+                ipaddress.ip_network(part, strict=False)
+        return parts
+
+    return read(name, [], convert, "a comma-separated list of host names and networks such as 10.0.0.0/8")
+
+
 def secret_key(data: Path) -> str:
     """Return SECRET_KEY, or the one kept in the data folder (made once, readable by its owner only)."""
     if given := raw("SECRET_KEY"):
@@ -116,13 +130,25 @@ def secret_key(data: Path) -> str:
         return path.read_text().strip()
     except FileNotFoundError:
         pass
-    data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        PROBLEMS.append(("PORTAL_DATA", f"The secret key in {data} cannot be read: {error.strerror}."))
     fresh = secrets.token_urlsafe(50)
+    mine = data / f"secret-key.{os.getpid()}"
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        data.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(fresh)
+        # A link appears whole or not at all: another process at its first start never reads half a key.
+        try:
+            path.hardlink_to(mine)
+        finally:
+            mine.unlink()
     except FileExistsError:
         return path.read_text().strip()
+    except OSError as error:
+        PROBLEMS.append(
+            ("PORTAL_DATA", f"The data folder {data} cannot be written: {error.strerror}. Choose another PORTAL_DATA.")
+        )
     return fresh
 
 

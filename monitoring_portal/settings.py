@@ -169,7 +169,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2_000
 
 # --- Outbound ---------------------------------------------------------------------------------------------------
-OUTBOUND_ALLOW = env.listing("OUTBOUND_ALLOW", [])
+OUTBOUND_ALLOW = env.networks("OUTBOUND_ALLOW")
 # Ports of the portal on loopback and exact endpoints elsewhere that the outbound door keeps shut.
 OWN_PORTS = {environ.urlparse(PORTAL_URL).port or 3000}
 OWN_ENDPOINTS: set[tuple[str, int]] = set()

@@ -84,3 +84,23 @@ def test_every_variable_that_the_settings_read_is_documented():
     assert len(read) > 25
     page = (module.ROOT / "docs/how-to/run.md").read_text()
     assert [name for name in ["SECRET_KEY", *read] if f"`{name}" not in page] == []
+
+
+@pytest.mark.parametrize("value", ["999.1.1.1/99", "10.0.0.0/8,fe80::x", "1.2.3"])
+def test_a_wrong_network_is_named(monkeypatch, problems, value):
+    monkeypatch.setenv("OUTBOUND_ALLOW", value)
+    assert env.networks("OUTBOUND_ALLOW") == []
+    assert problems[0][0] == "OUTBOUND_ALLOW"
+
+
+def test_hosts_and_networks_are_taken(monkeypatch, problems):
+    monkeypatch.setenv("OUTBOUND_ALLOW", "10.0.0.0/8, ::1, hooks.internal")
+    assert env.networks("OUTBOUND_ALLOW") == ["10.0.0.0/8", "::1", "hooks.internal"]
+    assert not problems
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path, problems):
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+    (tmp_path / "file").write_text("")
+    assert env.secret_key(tmp_path / "file" / "var")
+    assert problems[0][0] == "PORTAL_DATA"

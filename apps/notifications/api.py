@@ -121,7 +121,7 @@ class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, pk: str) -> Response:
-        """Delete a contact; the record of what it was told stays."""
+        """Delete a contact that no policy, route or rule names; the record of what it was told stays."""
         services.delete_contact(by=principal_of(request), contact=self.get_object(), now=timezone.now())
         return Response(status=status.HTTP_204_NO_CONTENT)
 

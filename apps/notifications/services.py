@@ -14,6 +14,7 @@ from apps.accounts.models import User
 from apps.accounts.rights import Principal, Right
 from apps.core import live
 from apps.core.defaults import write_once
+from apps.core.registry import extensions
 from apps.core.secrets import MASK, Undecryptable
 from apps.notifications import configuration, outbox
 from apps.notifications.channels import channels
@@ -117,13 +118,23 @@ def audited(contact: Contact) -> dict[str, Any]:
             contact.secrets = stored
 
 
+def refusal(contact: Contact) -> str:
+    """Return why the contact cannot be deleted, or nothing. Upper rooms say by `extend(Contact, "in_use", …)` who
+    names it: each function takes the contact and returns names for people.
+    """
+    if contact.is_fallback:
+        return f"{contact.name} is the fall-back contact, told what nobody else could be told: name another one first."
+    users = [user for ask in extensions(Contact, "in_use") for user in ask(contact)]
+    if users:
+        return f"{contact.name} is used by {', '.join(users)}: give those another contact first."
+    return ""
+
+
 @verb("notifications.delete_contact", right=Right.ADMINISTER)
 def delete_contact(*, by: Principal, contact: Contact, now: datetime) -> None:
-    """Delete a contact and drop what waits for it; the record of what it was told stays."""
-    if contact.is_fallback:
-        raise ValidationError(
-            f"{contact.name} is the fall-back contact, told what nobody else could be told: name another one first."
-        )
+    """Delete a contact that nothing names and drop what waits for it; the record of what it was told stays."""
+    if sentence := refusal(contact):
+        raise ValidationError(sentence)
     before = audited(contact)
     target = (contact._meta.label_lower, str(contact.pk), contact.name)
     dropped = outbox.cancel(contact=contact, reason="The contact was deleted.", now=now)

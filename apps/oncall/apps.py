@@ -10,9 +10,11 @@ class OncallConfig(AppConfig):
     verbose_name = "On-call"
 
     def ready(self) -> None:
-        """Take the seed's `notifications[]` of a rule."""
+        """Take the seed's `notifications[]` of a rule, and say which contacts are in use."""
         from apps.alerting.models import AlertRule
         from apps.core.registry import extend
-        from apps.oncall.services import take_notifications
+        from apps.notifications.models import Contact
+        from apps.oncall.services import take_notifications, users_of
 
         extend(AlertRule, "notifications", take_notifications)
+        extend(Contact, "in_use", users_of)

@@ -189,6 +189,18 @@ def take_notifications(*, rule: AlertRule, names: Sequence[str], by: Principal, 
     save_target(by=by, rule=rule, contacts=contacts.values())
 
 
+# --- Contacts in use -------------------------------------------------------------------------------------------------
+def users_of(contact: Contact) -> list[str]:
+    """Return, in words for people, the policies, routes and rules that name the contact."""
+    policies = Policy.objects.filter(steps__config__contacts__contains=[contact.pk]).distinct()
+    targets = contact.rule_targets.select_related("rule").order_by("rule__name")
+    return [
+        *(f"the policy {policy}" for policy in policies),
+        *(f"the route {route}" for route in contact.routes.all()),
+        *(f"the rule {target.rule}" for target in targets),
+    ]
+
+
 # --- Shipped defaults ------------------------------------------------------------------------------------------------
 def ship_defaults(rows: Sequence[Mapping[str, Any]], *, by: Principal, now: datetime) -> None:
     """Write the rows of fixtures/oncall.yaml that were never shipped: contacts, policies, then routes.

@@ -84,6 +84,19 @@ def test_the_root_is_edited_and_never_deleted(admin: Client, night: Night):
     assert Route.objects.count() == 1
 
 
+def test_a_contact_in_use_is_kept_singly_and_in_bulk_with_a_message(admin: Client, night: Night):
+    slack, spare = night.contact("slack"), night.contact("spare")
+    night.route("root", slack)
+    page = admin.post(f"/admin/notifications/contact/{slack.pk}/delete/", {"post": "yes"})
+    assert "slack is used by the route root" in page.content.decode()
+    bulk = {"action": "delete_selected", "_selected_action": [slack.pk, spare.pk], "post": "yes"}
+    page = admin.post("/admin/notifications/contact/", bulk)
+    assert "slack is used by the route root" in page.content.decode()
+    assert Contact.objects.count() == 2
+    admin.post("/admin/notifications/contact/", {**bulk, "_selected_action": [spare.pk]})
+    assert list(Contact.objects.all()) == [slack]
+
+
 def test_the_record_is_shown(admin: Client, night: Night):
     night.contact("phone")
     policy = night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60}))

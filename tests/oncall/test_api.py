@@ -76,6 +76,15 @@ def test_policies_and_routes_are_made_changed_and_kept_where_needed(admin: Calle
     assert Route.objects.get() == root
 
 
+def test_a_contact_that_a_policy_names_is_kept_and_the_answer_says_so(admin: Caller, night: Night):
+    phone = night.contact("phone")
+    night.policy(("notify", {"contacts": ["phone"]}))
+    refused = admin("delete", f"contacts/{phone.pk}")
+    assert refused.status_code == 400
+    assert "phone is used by the policy night" in refused.content.decode()
+    assert Contact.objects.get() == phone
+
+
 def test_what_happened_is_read(client: Client, night: Night):
     night.contact("phone")
     policy = night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60}))

@@ -12,6 +12,7 @@ from apps.accounts.models import User
 from apps.alerting import services as alerting
 from apps.alerting.models import AlertRule, RuleGroup
 from apps.alerting.services import rules as alerting_rules
+from apps.notifications import services as contacts
 from apps.notifications.models import Contact
 from apps.oncall import services
 from apps.oncall.models import Policy, Route, RuleTarget
@@ -64,6 +65,26 @@ def test_a_policy_in_use_stays(night: Night):
     with pytest.raises(ValidationError, match="is used by root"):
         services.delete_policy(by=BY, policy=policy)
     assert Policy.objects.exists()
+
+
+def test_a_contact_in_use_stays_and_its_users_are_named(night: Night):
+    phone, spare = night.contact("phone"), night.contact("spare")
+    policy = night.policy(("notify", {"contacts": ["phone"]}), ("repeat", {"times": 2}))
+    night.route("root", phone, policy=policy)
+    _rule_told_to(phone)
+    with pytest.raises(ValidationError, match="used by the policy night, the route root, the rule Hot: give those"):
+        contacts.delete_contact(by=BY, contact=phone, now=START)
+    contacts.delete_contact(by=BY, contact=spare, now=START)
+    assert list(Contact.objects.all()) == [phone]
+
+
+def _rule_told_to(contact: Contact) -> None:
+    group = RuleGroup.objects.create(name="own")
+    data = {"slug": "hot", "name": "Hot", "expression": "up", "levels": []}
+    rule = alerting.rule_from_dict(data, group=group)
+    rule.created_at = rule.updated_at = START
+    rule.save()
+    services.save_target(by=BY, rule=rule, contacts=[contact])
 
 
 def test_the_seeds_notifications_become_the_rules_own_contacts(night: Night):

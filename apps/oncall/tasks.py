@@ -8,12 +8,13 @@ from apps.oncall import telling
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
 def tell(*, now: datetime) -> None:
-    """Take up what alerting found, then tell the groups that are due by it."""
-    try:
-        while telling.tell(now=now) == telling.BATCH:
-            pass
-    finally:
-        telling.flush(now=now)
+    """Take up what alerting found, and after each batch tell the groups that are due: no message waits for a storm."""
+    taken = telling.BATCH
+    while taken == telling.BATCH:
+        try:
+            taken = telling.tell(now=now, limit=telling.BATCH)
+        finally:
+            telling.flush(now=now)
 
 
 @loop("oncall.escalate", every=1.0, queue="fast", lease=30.0, fallback=True)

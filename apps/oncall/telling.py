@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max, Q
+from django.db.models import Case, Max, Q, Value, When
 
 from apps.accounts.audit import record
 from apps.accounts.rights import Principal
-from apps.alerting.lifecycle import ACTIVE, Severity
+from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.models import Alert, Incident, Transition
 from apps.core import live
 from apps.core.tasks import wake
@@ -56,7 +56,7 @@ def _rank(severity: str) -> int:
 
 # --- 1. Transitions become groups ----------------------------------------------------------------------------------
 def tell(*, now: datetime, limit: int = BATCH) -> int:
-    """Take up transitions that nobody was told of, oldest first; return how many.
+    """Take up transitions that nobody was told of, what begins to fire before the rest; return how many.
 
     One that cannot be taken up stays and is tried again with the next tick; it does not stop the others.
     """
@@ -64,8 +64,7 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
     with transaction.atomic():
         _lock()
         routing = Routing()
-        untold = Transition.objects.untold().order_by("pk").select_for_update(skip_locked=True, of=("self",))
-        for transition in untold[:limit]:
+        for transition in _untold(limit):
             try:
                 with transaction.atomic():
                     _take_up(transition, routing, now)
@@ -77,6 +76,30 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
     if failed:
         raise RuntimeError(f"{failed} transitions could not be taken up and are tried again; the log says why.")
     return taken
+
+
+BEGINS: Final = Q(kind="state", after=State.FIRING) | Q(
+    *(
+        Q(kind="severity", before=severity, after__in=[worse for worse in Severity if worse.rank > severity.rank])
+        for severity in Severity
+    ),
+    _connector=Q.OR,
+)
+"""Transitions by which something begins to fire or gets worse."""
+
+
+def _untold(limit: int) -> list[Transition]:
+    """Return what is taken up next: what begins and still goes on, the worst first; then the rest, oldest first.
+
+    So an alert does not wait behind ten thousand that ended. It is ranked by how bad the alert is now, not by how bad
+    it was then: so the beginnings of one alert keep their order. That they overtake its other transitions is harmless,
+    because those are judged by where the alert stands when they are taken up.
+    """
+    untold = Transition.objects.untold().select_for_update(skip_locked=True, of=("self",))
+    rank = Case(*(When(alert__severity=severity, then=Value(severity.rank)) for severity in Severity), default=0)
+    first = list(untold.filter(BEGINS, alert__state__in=ACTIVE).order_by(rank.desc(), "pk")[:limit])
+    rest = untold.exclude(pk__in=[transition.pk for transition in first]).order_by("pk")
+    return [*first, *rest[: limit - len(first)]]
 
 
 def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
@@ -148,12 +171,21 @@ def _join(alert: Alert, routing: Routing, event: Event, now: datetime) -> None:
         group = _group(place, alert, now)
         member, is_new = GroupMember.objects.get_or_create(group=group, alert=alert, defaults={"joined_at": now})
         joined.add(member.group_id)
-        if is_new or event is Event.RAISED:
-            _due(group, Event.JOINED if is_new else event, now)
+        if is_new:
+            _due(group, Event.JOINED if _fires_beside(alert, group) else Event.ALL_RESOLVED, now)
+        elif event is Event.RAISED:
+            _due(group, event, now)
     if event is Event.RAISED:
         # Groups that it is still in by an older routing hear of it too: somebody there was told that it is less bad.
         for group in NotificationGroup.objects.filter(members__alert=alert).exclude(pk__in=joined):
             _due(group, event, now)
+
+
+def _fires_beside(alert: Alert, group: NotificationGroup) -> bool:
+    """Whether something else in the group goes on. If not, an end waits to be taken up that cuts the interval short:
+    the alert, which overtook it, must not wait longer for that.
+    """
+    return Alert.objects.active().filter(memberships__group=group).exclude(pk=alert.pk).exists()
 
 
 def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> NotificationGroup:

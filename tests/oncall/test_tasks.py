@@ -1,6 +1,7 @@
 """The loops run as the clock runs them, from alert to receiver."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -8,6 +9,7 @@ from django.utils import timezone
 from apps.core.models import Loop
 from apps.core.tasks import run
 from apps.notifications.models import Delivery
+from apps.oncall import tasks, telling
 from tests.notifications.conftest import http_receiver as http_receiver
 from tests.notifications.receivers import HttpReceiver
 from tests.oncall.conftest import Night
@@ -30,3 +32,20 @@ def test_an_alert_reaches_a_receiver_through_the_loops(http_receiver: HttpReceiv
     assert request.json()["title"] == "[CRITICAL] disk is bad"
     assert request.json()["alerts"][0]["labels"]["alertname"] == "disk"
     assert Delivery.objects.get().state == "sent"
+
+
+def test_groups_are_told_between_the_batches_of_a_storm(night: Night, monkeypatch: pytest.MonkeyPatch):
+    phone = night.contact("phone")
+    night.route("root", phone, group_wait=timedelta(0))
+    night.fire("minor", severity="info")
+    night.fire("core", severity="error")
+    real, told = telling.tell, []
+
+    def tell(**given: Any) -> int:
+        told.append(night.texts(phone))
+        return real(**given)
+
+    monkeypatch.setattr(telling, "BATCH", 1)
+    monkeypatch.setattr(telling, "tell", tell)
+    tasks.tell(now=night.now)
+    assert told == ["", "0s +core", "0s +core; 0s +minor"]

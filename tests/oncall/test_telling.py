@@ -34,6 +34,48 @@ def test_what_comes_within_the_group_wait_is_one_message(night: Night):
     assert night.texts(slack) == "30s +disk +memory; 50s +queue"
 
 
+def test_what_begins_is_taken_up_before_what_ended_and_the_worst_first(night: Night):
+    night.route("root", night.contact("slack"))
+    storm = [night.fire(f"storm{number}") for number in range(3)]
+    night.wait(minutes=1)
+    for alert in storm:
+        night.end(alert)
+    gone = night.fire("gone", severity="critical")
+    night.fire("minor", severity="info")
+    night.fire("core", severity="error")
+    night.end(gone)
+    order = []
+    while untold := set(Transition.objects.untold().values_list("pk", flat=True)):
+        telling.tell(now=night.now, limit=1)
+        [taken] = untold - set(Transition.objects.untold().values_list("pk", flat=True))
+        order.append(str(Transition.objects.get(pk=taken).alert.type))
+    assert order == ["core", "minor", "storm0", "storm1", "storm2", "gone", "gone"]
+
+
+def test_the_beginnings_of_one_alert_keep_their_order(night: Night):
+    night.route("root", night.contact("slack"))
+    _raise(night, night.fire("disk"), "critical")
+    assert [row.kind for row in Transition.objects.untold().order_by("pk")] == ["state", "severity"]
+    telling.tell(now=night.now, limit=1)
+    assert night.group.due_at == night.now + timedelta(seconds=30)
+    telling.tell(now=night.now, limit=1)
+    assert night.group.due_at == night.now
+
+
+@pytest.mark.parametrize("limit", [1, 200])
+def test_whoever_overtakes_the_last_end_of_its_group_does_not_wait_for_the_interval(night: Night, limit: int):
+    slack = night.contact("slack")
+    night.route("root", slack, group_by=[])
+    disk = night.fire("disk")
+    night.wait(minutes=1)
+    night.end(disk)
+    night.fire("memory")
+    while telling.tell(now=night.now, limit=limit) == limit:
+        pass
+    night.wait(minutes=10)
+    assert night.texts(slack) == "30s +disk; 90s +memory -disk"
+
+
 def test_a_late_comer_waits_for_the_group_interval(night: Night):
     slack = night.contact("slack")
     night.route("root", slack, group_by=[])

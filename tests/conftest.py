@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 from playwright.sync_api import Browser, sync_playwright
@@ -55,6 +56,20 @@ def _nothing_remembered() -> None:
 
     for memory in (registry, catalog, storage, young):
         memory.forget()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_over(request: pytest.FixtureRequest) -> None:
+    """Series commit on a connection of their own: what a rolled-back test left of them goes before one that commits."""
+    marker = request.node.get_closest_marker("django_db")
+    commits = marker is not None and marker.kwargs.get("transaction", False)
+    if not (commits or "transactional_db" in request.fixturenames):
+        return
+    request.getfixturevalue("transactional_db")
+    from apps.metrics.models import Metric
+
+    if Metric.objects.exists():
+        call_command("flush", interactive=False, verbosity=0)
 
 
 @pytest.fixture

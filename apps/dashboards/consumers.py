@@ -107,6 +107,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 await self._follow(inbox)
         except asyncio.CancelledError:
             raise
+        except OSError:
+            pass  # the page has gone in the middle of a frame
         except Exception:
             log.exception("A live page broke off; it connects again by itself.")
             await self.close(1011)

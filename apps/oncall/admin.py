@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import Count, QuerySet
+from django.db.models import Count, ManyToManyField, QuerySet
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -27,6 +27,8 @@ from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Ro
 from apps.oncall.steps import ContactIds, clean, steps
 
 SEPARATOR = "__"
+TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
+"""A handful of contacts is ticked, not moved from one list to another."""
 
 
 def contact_choices() -> list[tuple[int, str]]:
@@ -242,16 +244,12 @@ class RouteAdmin(AuditedAdmin[Route]):
     form = RouteForm
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
+    formfield_overrides = TICKED
     search_fields = ("name",)
     ordering = ("is_root", "position", "id")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
         return super().get_queryset(request).prefetch_related("contacts")
-
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        return super().formfield_for_manytomany(
-            db_field, request, **(kwargs | {"widget": forms.CheckboxSelectMultiple})
-        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Route | None = None) -> Any:
         return ("position", "enabled", "matchers", "continue_matching") if obj is not None and obj.is_root else ()
@@ -322,13 +320,9 @@ class RuleTargetInline(AuditedStackedInline):
     model = RuleTarget
     formset = TargetFormSet
     fields = ("contacts", "policy")
+    formfield_overrides = TICKED
     max_num = 1
     extra = 1
-
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        return super().formfield_for_manytomany(
-            db_field, request, **(kwargs | {"widget": forms.CheckboxSelectMultiple})
-        )
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         formset = super().get_formset(request, obj, **kwargs)

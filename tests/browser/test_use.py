@@ -12,6 +12,8 @@ from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
+from apps.oncall.models import Policy
+from monitoring_portal import setup
 from tests.browser import scene
 from tests.browser.conftest import PASSWORD
 
@@ -240,4 +242,17 @@ def test_charts_live_with_a_language_that_intl_refuses(window, full_scene):
     )
     page = it.go("/monitoring/performance/")
     expect(page.locator("[data-panel=error-rate] canvas")).to_be_visible()
+    assert it.complaints == []
+
+
+def test_a_step_of_a_policy_shows_the_settings_of_its_kind(window):
+    setup.load_defaults(now=timezone.now())
+    it = window("ada")
+    page = it.go(f"/admin/oncall/policy/{Policy.objects.get(name='Default').pk}/change/")
+    pause, contacts = page.locator('[name="steps-1-wait__minutes"]'), page.locator('[name="steps-1-notify__contacts"]')
+    expect(pause).to_be_visible()
+    expect(contacts.first).to_be_hidden()
+    page.locator('[name="steps-1-kind"]').select_option("notify")
+    expect(pause).to_be_hidden()
+    expect(contacts.first).to_be_visible()
     assert it.complaints == []

@@ -110,4 +110,7 @@ def test_the_record_is_shown(admin: Client, night: Night):
 
 def test_a_rule_page_offers_its_own_contacts(admin: Client, night: Night):
     night.contact("phone")
-    assert 'name="target-0-contacts"' in admin.get("/admin/alerting/alertrule/add/").content.decode()
+    assert (
+        '<input type="checkbox" name="target-0-contacts"'
+        in admin.get("/admin/alerting/alertrule/add/").content.decode()
+    )

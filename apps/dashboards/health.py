@@ -134,10 +134,11 @@ def judge(*, now: datetime) -> Health:
             asked.set_exception(error)
         finally:
             connection.close()
+            _judging.release()
 
     # A daemon thread for each: a pool's threads would all hang, and the process would wait for them at its end.
     if _judging.acquire(blocking=False):
-        threading.Thread(target=_then_release, args=(answer,), name="health", daemon=True).start()
+        threading.Thread(target=answer, name="health", daemon=True).start()
         try:
             return asked.result(timeout=PATIENCE)
         except FutureTimeout:
@@ -146,13 +147,6 @@ def judge(*, now: datetime) -> Health:
     stamp = int(now.timestamp() * 1000)
     check = Check(Status.FAIL, words, PATIENCE * 1000, stamp)
     return Health("unhealthy", stamp, max(now.timestamp() - _started, 0.0), settings.VERSION, {"database": check})
-
-
-def _then_release(answer: Callable[[], None]) -> None:
-    try:
-        answer()
-    finally:
-        _judging.release()
 
 
 def is_ready() -> bool:

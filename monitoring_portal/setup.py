@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,6 @@ def prepare(progress: Progress) -> Prepared:
     accounts.create_roles()
     load_defaults(now=now)
     accounts.bootstrap_token(value=settings.MONITORING_AUTH_TOKEN, by=BY, now=now)
-    notifications.contacts_from_environment(by=BY, now=now)
     password = accounts.create_admin(now=now)
     connection.close()
     warnings = [sentence for _, sentence in environment.PROBLEMS]
@@ -67,6 +66,7 @@ def migrate(progress: Progress) -> None:
         call_command("migrate", interactive=False, verbosity=0)
 
 
+@cache
 def read(name: str) -> list[dict[str, Any]]:
     """Return the rows of one file in fixtures/."""
     loaded = yaml.safe_load((Path(settings.BASE_DIR) / "fixtures" / f"{name}.yaml").read_text())

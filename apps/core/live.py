@@ -1,7 +1,7 @@
 """Push to the browsers: after a commit, ids and versions (never content) go to one Redis channel per topic.
 
 What is published is only "something of this topic changed"; the consumer reads through its own permissions.
-A lost message costs a refresh, never an alert, so failures are counted and swallowed.
+A lost message costs a refresh, never an alert, so failures are logged and swallowed.
 """
 
 import logging

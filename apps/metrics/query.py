@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +33,8 @@ from apps.promql.source import Matcher, Request
 DAMAGED: Final = Counter("portal_store_damaged_total", "Stored rows that could not be decoded when they were read.")
 ATTEMPTS: Final = 8
 """Tries to get a snapshot's rows before compaction takes one away; it needs seconds between two rounds."""
+PATIENCE: Final = 5.0
+"""Seconds for which a reader goes on beyond them: on a busy machine it is at times held up between list and rows."""
 WAITED_FOR: Final = Limits(seconds=30)
 """What a query may cost for which a person or a program waits."""
 MOST: Final = WAITED_FOR.samples
@@ -113,7 +116,10 @@ def _load(cur: "psycopg.Cursor[Any]", needs: Sequence[Range]) -> _Loaded:
         min(need.series_min for need in needs),
         max(need.series_max for need in needs),
     )
-    for _ in range(ATTEMPTS):
+    ends = monotonic() + PATIENCE
+    tries = 0
+    while tries < ATTEMPTS or monotonic() < ends:
+        tries += 1
         seen = storage.snapshot(cur, union)
         rows = [row for row in seen.blocks if any(row.may_hold(need) for need in needs)]
         try:

@@ -14,7 +14,7 @@ READS = {
     f"{module.__name__.rpartition('.')[2]}.{name}"
     for module in (query, statistics)
     for name, thing in vars(module).items()
-    if inspect.isroutine(thing) and "scope" in inspect.signature(thing).parameters and not name.startswith("_")
+    if inspect.isfunction(thing) and "scope" in inspect.signature(thing).parameters and not name.startswith("_")
 } | {"query.Source"}
 EDGES = sorted(
     path

@@ -94,11 +94,13 @@ _DURATION_ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
 }
 
 
-def _read(text: str) -> Expr | ParseError:
+def _read(text: str) -> tuple[Expr | None, ParseError | None]:
+    """(the tree, what is wrong): with a tree, what is wrong is an extension that plain PromQL does not have."""
     try:
-        return _Parser(text).whole()
+        parser = _Parser(text)
+        return parser.whole(), parser.extension
     except ParseError as error:
-        return error.with_traceback(None)
+        return None, error.with_traceback(None)
     except RecursionError:  # the caller's own stack was all but full; not cached
         raise ParseError("expression is nested too deep to be read from here") from None
 
@@ -106,14 +108,19 @@ def _read(text: str) -> Expr | ParseError:
 _cached = lru_cache(maxsize=2048)(_read)
 
 
-def parse(text: str) -> Expr:
-    """The checked tree of an expression (short texts are cached). ParseError names line and column."""
+def parse(text: str, *, plain: bool = False) -> Expr:
+    """The checked tree of an expression (short texts are cached). ParseError names line and column.
+
+    plain: only what Prometheus has; a function of the portal's own is refused by its name.
+    """
     if len(text) > TEXT_LIMIT:
         raise ParseError(f"expression of {len(text)} characters is longer than the limit of {TEXT_LIMIT}")
-    found = _cached(text) if len(text) <= CACHED_TEXT else _read(text)
-    if isinstance(found, ParseError):
-        raise ParseError(found.message, found.line, found.column)
-    return found
+    tree, wrong = _cached(text) if len(text) <= CACHED_TEXT else _read(text)
+    if wrong is not None and (plain or tree is None):
+        raise ParseError(wrong.message, wrong.line, wrong.column)
+    if tree is None:
+        raise ParseError("expression could not be read")
+    return tree
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
@@ -134,6 +141,8 @@ class _Parser:
         self.token = self.tokens[0]
         self.depth = 0
         self.nodes = 0
+        self.extension: ParseError | None = None
+        """The first function of the portal's own that the text calls."""
 
     # -- moving ------------------------------------------------------------------------------------------------
 
@@ -637,6 +646,8 @@ class _Parser:
             if token.text in UNSUPPORTED:
                 raise self.error(f"{token.text}() {UNSUPPORTED[token.text]}", token.start)
             raise self.error(f'unknown function with name "{token.text}"', token.start)
+        if function.extension and self.extension is None:
+            self.extension = self.error(f"{function.name}() is an extension of the portal, not PromQL", token.start)
         args = self.arguments("function call")
         self.check_count(function, len(args), token)
         for index, arg in enumerate(args):

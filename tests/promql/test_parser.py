@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.promql.errors import ParseError, PromQLError
+from apps.promql.functions import AGGREGATIONS, FUNCTIONS, VECTOR, Aggregation, Function
 from apps.promql.parser import parse, parse_matchers
 from apps.promql.printer import render
 from apps.promql.source import Matcher
@@ -203,3 +204,21 @@ def test_a_plain_selector_gives_its_matchers() -> None:
 
 def test_bytes_that_are_no_utf8_are_kept_in_strings() -> None:
     assert render(parse('"a\\xc5z"')) == '"a\\xc5z"'
+
+
+def test_plain_promql_has_no_extensions_and_names_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FUNCTIONS, "own", Function("own", (VECTOR,), extension=True))
+    parse("1 + own(up)")
+    with pytest.raises(ParseError) as caught:
+        parse("1 + own(up)", plain=True)
+    assert caught.value.message == "own() is an extension of the portal, not PromQL"
+    assert (caught.value.line, caught.value.column) == (1, 5)
+    parse("1 + own(up)")
+    assert parse("abs(up)", plain=True) == parse("abs(up)")
+
+
+@pytest.mark.parametrize("each", [*FUNCTIONS.values(), *AGGREGATIONS.values()], ids=lambda each: each.name)
+def test_every_function_and_aggregation_says_in_a_sentence_what_it_does(each: Function | Aggregation) -> None:
+    assert each.help.endswith(".")
+    assert each.help[0].isupper() or not each.help[0].isalpha() or each.help.startswith("e to")
+    assert each.signature.startswith(each.name)

@@ -44,20 +44,30 @@ def rounded(v: Floats, nearest: Floats) -> Floats:
 
 
 def clamped(v: Floats, low: Floats, high: Floats) -> Floats:
-    """NaN in any of the three gives NaN."""
-    within: Floats = np.maximum(low, np.minimum(high, v))
-    return within
+    return larger(low, smaller(high, v))
+
+
+def smaller(left: Floats, right: Floats) -> Floats:
+    """NaN where one is NaN, except that nothing is smaller than -Inf, as in Go."""
+    least: Floats = np.minimum(left, right)
+    return np.where((left == -np.inf) | (right == -np.inf), -np.inf, least)
+
+
+def larger(left: Floats, right: Floats) -> Floats:
+    """NaN where one is NaN, except that nothing is larger than +Inf, as in Go."""
+    most: Floats = np.maximum(left, right)
+    return np.where((left == np.inf) | (right == np.inf), np.inf, most)
 
 
 def _days(v: Floats) -> tuple[np.typing.NDArray[np.datetime64], Mask]:
     known = np.isfinite(v) & (np.abs(v) < 8e15)
-    seconds = np.floor(np.where(known, v, 0)).astype(np.int64)
+    seconds = np.trunc(np.where(known, v, 0)).astype(np.int64)
     return seconds.astype("datetime64[s]").astype("datetime64[D]"), known
 
 
 def _clock(unit: int, size: int) -> Elementwise:
     def part(v: Floats) -> Floats:
-        return np.floor(np.floor(v) % (unit * size) / unit)
+        return np.floor(np.trunc(v) % (unit * size) / unit)
 
     return part
 
@@ -88,4 +98,4 @@ CALENDAR: Final[dict[str, Elementwise]] = {
     "month": _calendar(lambda d: _whole(d.astype("datetime64[M]")) % 12 + 1),
     "year": _calendar(lambda d: _whole(d.astype("datetime64[Y]")) + 1970),
 }
-"""Each takes seconds since 1970, float64."""
+"""Each takes seconds since 1970, float64; fractions of a second are cut off towards 1970, as in Go."""

@@ -376,9 +376,9 @@ class Evaluator:
                 v = elementwise.clamped(vec.v, numbers[0], numbers[1])
                 ok = ok & ~(numbers[1] < numbers[0])
             elif name == "clamp_min":
-                v = np.maximum(vec.v, numbers[0])
+                v = elementwise.larger(vec.v, numbers[0])
             elif name == "clamp_max":
-                v = np.minimum(vec.v, numbers[0])
+                v = elementwise.smaller(vec.v, numbers[0])
             else:
                 v = elementwise.MATHEMATICS[name](vec.v)
         return Vec(vec.labels, v, ok, np.ones(vec.size, dtype=np.bool_))
@@ -407,7 +407,7 @@ class Evaluator:
 
     def extreme(self, node: Call, grid: Grid) -> Scalar:
         left, right = (self.scalar(arg, grid) for arg in node.args)
-        return Scalar(np.minimum(left, right) if node.func.name == "min_of" else np.maximum(left, right))
+        return Scalar((elementwise.smaller if node.func.name == "min_of" else elementwise.larger)(left, right))
 
     def query_time(self, node: Call, grid: Grid) -> Scalar:
         """start(), end(), range() and step() of the whole query, in seconds."""

@@ -1,0 +1,441 @@
+"""Asks a real Prometheus and our engine the same random questions and counts where their answers differ, and why.
+
+    python -m tests.promql.differential --expressions 5000 --seed 1 [--prometheus BIN]
+
+A difference counts as known only with a proof: our engine, with the one rule that changed between the versions turned
+back (RULES), answers as the peer does; or our own answer moves as far when samples are shifted by one part in 10^13.
+"""
+
+import argparse
+import http.client
+import json
+import math
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final, Self
+from unittest.mock import patch
+from urllib.parse import urlencode
+
+import numpy as np
+
+from apps.promql import aggregate, ast, binary, engine, evaluator
+from apps.promql.arrays import Floats, Mask
+from apps.promql.errors import PromQLError
+from apps.promql.labels import METADATA
+from apps.promql.result import Result
+from apps.promql.series import Ragged, Vec
+from apps.promql.source import MemorySource
+from tests.promql.expressions import BASE, END, Expressions, Series, demo
+
+RELATIVE: Final = 1e-9
+ABSOLUTE: Final = 1e-12
+SHIFT: Final = 1e-13
+"""Samples are moved by this part to see whether an expression is well conditioned."""
+
+Labels = tuple[tuple[str, str], ...]
+
+
+# -- the peer --------------------------------------------------------------------------------------------------------
+
+
+class Prometheus:
+    """A Prometheus process of its own on loopback, filled by remote write."""
+
+    def __init__(self, program: str) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        root = Path(self.folder.name)
+        (root / "prometheus.yml").write_text("global: {}\n")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.log = (root / "log").open("wb+")
+        self.process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={root / 'prometheus.yml'}",
+                f"--storage.tsdb.path={root / 'data'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--web.enable-remote-write-receiver",
+            ],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def __enter__(self) -> Self:
+        for _ in range(300):
+            try:
+                if self.request("GET", "/-/ready")[0] == 200:
+                    return self
+            except OSError:
+                self.connection.close()
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace")[-2000:]
+        self.__exit__()
+        raise RuntimeError(f"Prometheus did not become ready:\n{said}")
+
+    def __exit__(self, *_error: object) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        self.folder.cleanup()
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        self.connection.request(method, path, body, headers or {})
+        answer = self.connection.getresponse()
+        return answer.status, answer.read()
+
+    @property
+    def version(self) -> str:
+        return str(json.loads(self.request("GET", "/api/v1/status/buildinfo")[1])["data"]["version"])
+
+    def load(self, series: Sequence[Series]) -> None:
+        """All samples, in slices of time: a fresh head takes any past, but nothing much older than its newest."""
+        for low in range(BASE, END, 1_800_000):
+            body = write_request(series, low, low + 1_800_000)
+            status, answer = self.request(
+                "POST",
+                "/api/v1/write",
+                body,
+                {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"},
+            )
+            if status >= 300:
+                raise RuntimeError(f"Prometheus refused the samples with {status}: {answer.decode(errors='replace')}")
+
+    def ask(self, path: str, parameters: dict[str, str]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer: dict[str, Any] = json.loads(self.request("POST", path, urlencode(parameters).encode(), headers)[1])
+        return answer
+
+
+def write_request(series: Sequence[Series], low: int, high: int) -> bytes:
+    """prometheus.WriteRequest of the samples with low <= time < high, in snappy's block format without compression."""
+    whole = bytearray()
+    for one in series:
+        message = bytearray()
+        for name, value in sorted(one.labels.items()):
+            message += _field(1, _field(1, name.encode()) + _field(2, value.encode()))
+        samples = [(t, v) for t, v in zip(one.times, one.values, strict=True) if low <= t < high]
+        for t, v in samples:
+            message += _field(2, b"\x09" + struct.pack("<d", v) + b"\x10" + _varint(t))
+        if samples:
+            whole += _field(1, bytes(message))
+    out = bytearray(_varint(len(whole)))
+    for at in range(0, len(whole), 2**16):
+        part = whole[at : at + 2**16]
+        out += b"\xf4" + struct.pack("<H", len(part) - 1) + part  # a literal with a length of two bytes
+    return bytes(out)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protobuf message."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: an error's kind and text, or {labels: {ms: value}}."""
+
+    error: str = ""
+    kind: str = ""
+    rows: dict[Labels, dict[int, float]] = field(default_factory=dict)
+    doubled: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """One expression at one time, or over a range when step is not 0; milliseconds."""
+
+    text: str
+    start: int
+    end: int
+    step: int
+
+    def __str__(self) -> str:
+        when = f"at {self.start / 1000:.0f}"
+        return f"{self.text}   [{f'{when} to {self.end / 1000:.0f} by {self.step / 1000:.0f}' if self.step else when}]"
+
+
+def theirs(peer: Prometheus, question: Question) -> Answer:
+    # The function was renamed, not changed, when Prometheus 3 came.
+    text = question.text.replace("double_exponential_smoothing", "holt_winters")
+    if question.step:
+        asked = {"query": text, "start": str(question.start / 1000), "end": str(question.end / 1000)}
+        answer = peer.ask("/api/v1/query_range", {**asked, "step": str(question.step / 1000)})
+    else:
+        answer = peer.ask("/api/v1/query", {"query": text, "time": str(question.start / 1000)})
+    if answer["status"] != "success":
+        return Answer(answer["error"], answer["errorType"])
+    data = answer["data"]
+    if data["resultType"] == "scalar":
+        return Answer(rows={(): {question.start: float(data["result"][1])}})
+    rows: dict[Labels, dict[int, float]] = {}
+    for one in data["result"]:
+        points = one["values"] if "values" in one else [one["value"]]
+        rows[tuple(sorted(one["metric"].items()))] = {round(float(t) * 1000): float(v) for t, v in points}
+    return Answer(rows=rows, doubled=len(rows) < len(data["result"]))
+
+
+def ours(source: MemorySource, question: Question) -> Answer:
+    try:
+        if question.step:
+            result = engine.query_range(question.text, source, question.start, question.end, question.step)
+        else:
+            result = engine.instant(question.text, source, question.start)
+    except PromQLError as error:
+        return Answer(str(error), error.kind)
+    return Answer(rows=_rows(result), doubled=len(_rows(result)) < len(result.labels))
+
+
+def _rows(result: Result) -> dict[Labels, dict[int, float]]:
+    times = result.ts.tolist()
+    return {
+        tuple(sorted(labels.items())): {t: x for t, x, here in zip(times, v, ok, strict=True) if here}
+        for labels, v, ok in zip(result.labels.dicts(), result.v.tolist(), result.ok.tolist(), strict=True)
+    }
+
+
+def difference(left: Answer, right: Answer) -> str:
+    """What is not the same, in a few words; "" where nothing is."""
+    if left.doubled or right.doubled:
+        return "the same label set twice"
+    if left.error or right.error:
+        if left.error and right.error:
+            return "" if left.kind == right.kind else f"errors of two kinds: {left.error} | {right.error}"
+        return f"an error on one side: {left.error or right.error}"
+    if left.rows.keys() != right.rows.keys():
+        only = [dict(labels) for labels in left.rows.keys() ^ right.rows.keys()]
+        return f"label sets: {only[:2]} on one side only"
+    for labels, points in left.rows.items():
+        other = right.rows[labels]
+        if points.keys() != other.keys():
+            return f"steps of {dict(labels)}: {sorted(points.keys() ^ other.keys())[:3]} on one side only"
+        for t, value in points.items():
+            if not close(value, other[t]):
+                return f"values of {dict(labels)} at {t / 1000:.0f}: {value!r} | {other[t]!r}"
+    return ""
+
+
+def close(left: float, right: float) -> bool:
+    return (
+        left == right
+        or (math.isnan(left) and math.isnan(right))
+        or math.isclose(left, right, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    )
+
+
+# -- known differences between 2.42 and 3.x --------------------------------------------------------------------------
+
+
+@contextmanager
+def names_at_once() -> Iterator[None]:
+    """Up to 2.x a function takes the name away at once, not when the query ends."""
+    whole = evaluator.Evaluator.eval
+
+    def eager(self: evaluator.Evaluator, *arguments: Any) -> evaluator.Value:
+        value = whole(self, *arguments)
+        if not isinstance(value, Vec) or not value.drop.any():
+            return value
+        labels = value.labels.drop_where(METADATA, value.drop)
+        rows = value.ok.any(axis=1)
+        kept = Vec(labels, value.v, value.ok, np.zeros(value.size, dtype=np.bool_)).take(np.flatnonzero(rows))
+        return binary.merged(kept)
+
+    with patch.object(evaluator.Evaluator, "eval", eager):
+        yield
+
+
+@contextmanager
+def lone_variance() -> Iterator[None]:
+    """Up to 2.x the variance of a single infinity or NaN was 0."""
+    whole = aggregate._variance
+
+    def old(groups: aggregate.Groups, v: Floats, ok: Mask, present: Floats) -> Floats:
+        return np.where(present == 1, 0.0, whole(groups, v, ok, present))
+
+    with patch.object(aggregate, "_variance", old):
+        yield
+
+
+@contextmanager
+def named_atan2() -> Iterator[None]:
+    """Up to 2.x atan2 was the one arithmetic operator that left the metric its name."""
+    scalar, vector = binary.with_scalar, binary.vectors
+
+    def named(node: ast.Binary, vec: Vec) -> Vec:
+        return Vec(vec.labels, vec.v, vec.ok, vec.drop & (node.op != "atan2"))
+
+    def with_scalar(node: ast.Binary, *arguments: Any, **how: Any) -> Vec:
+        return named(node, scalar(node, *arguments, **how))
+
+    def vectors(node: ast.Binary, *arguments: Any) -> Vec:
+        return named(node, vector(node, *arguments))
+
+    with patch.object(binary, "with_scalar", with_scalar), patch.object(binary, "vectors", vectors):
+        yield
+
+
+RULES: Final[dict[str, tuple[str, Callable[[], Any]]]] = {
+    "names": ("2.x drops names at once, 3.x when the query ends", names_at_once),
+    "variance": ("2.x: the variance of a lone infinity or NaN is 0, 3.x: NaN", lone_variance),
+    "atan2": ("2.x: atan2 keeps the metric's name", named_atan2),
+}
+OTHER: Final = {
+    "peer": "the peer's range query contradicts its own instant queries, which agree with ours",
+    "rounding": "our own answer moves as far when samples are shifted by one part in 10^13",
+}
+
+
+def why(names: str) -> str:
+    return "; ".join(RULES[name][0] for name in names.split("+"))
+
+
+def shifted(series: Sequence[Series]) -> MemorySource:
+    """The same samples, each moved by its own hair."""
+    source = MemorySource(series)
+    ragged = source.ragged
+    hair = np.random.default_rng(1).uniform(-SHIFT, SHIFT, len(ragged.v))
+    numbers = np.isfinite(ragged.v)
+    v = ragged.v.copy()
+    v[numbers] *= 1 + hair[numbers]
+    return MemorySource.of(Ragged(ragged.labels, ragged.ts, v, ragged.off))
+
+
+@dataclass
+class Report:
+    """Questions asked, how many answers were alike, known differences by rule, and those that nobody can explain."""
+
+    asked: int = 0
+    answered: int = 0
+    refused: int = 0
+    known: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.asked} questions: {self.answered} with values, {self.refused} refused by both",
+            f"{self.known.total()} differ for a known reason, {len(self.unexplained)} for none",
+        ]
+        for name, count in self.known.most_common():
+            lines.append(f"  {count:5} {name}: {OTHER[name] if name in OTHER else why(name)}")
+            lines.append(f"        {self.examples[name]}")
+        return "\n".join([*lines, *self.unexplained])
+
+
+class Judge:
+    """Puts questions to both and sorts the answers."""
+
+    def __init__(self, peer: Prometheus, series: Sequence[Series]) -> None:
+        self.peer = peer
+        self.source = MemorySource(series)
+        self.shifted = shifted(series)
+        self.report = Report()
+
+    def put(self, question: Question) -> None:
+        report = self.report
+        report.asked += 1
+        expected, got = theirs(self.peer, question), ours(self.source, question)
+        found = difference(expected, got)
+        if not found:
+            report.answered += bool(expected.rows)
+            report.refused += bool(expected.error)
+            return
+        reason = self.reason(question, expected, got)
+        if reason:
+            report.known[reason] += 1
+            report.examples.setdefault(reason, f"{question}: {found}")
+        else:
+            report.unexplained.append(f"{question}\n    {found}")
+
+    def reason(self, question: Question, expected: Answer, got: Answer) -> str:
+        """The fewest rules that explain it, joined by +; or a name in OTHER; or "" ."""
+        for size in range(1, len(RULES) + 1):
+            for names in combinations(RULES, size):
+                with ExitStack() as stack:
+                    for name in names:
+                        stack.enter_context(RULES[name][1]())
+                    if not difference(expected, ours(self.source, question)):
+                        return "+".join(names)
+        if question.step and not difference(self.step_by_step(question), got):
+            return "peer"
+        if not got.error and difference(got, ours(self.shifted, question)):
+            return "rounding"
+        return ""
+
+    def step_by_step(self, question: Question) -> Answer:
+        """The peer's answer to a range query from one instant query a step."""
+        text = question.text.replace("start()", f"{question.start / 1000}").replace("end()", f"{question.end / 1000}")
+        rows: dict[Labels, dict[int, float]] = {}
+        for at in range(question.start, question.end + 1, question.step):
+            answer = theirs(self.peer, Question(text, at, at, 0))
+            if answer.error:
+                return answer
+            for labels, points in answer.rows.items():
+                rows.setdefault(labels, {}).update(points)
+        return Answer(rows=rows)
+
+
+def questions(count: int, seed: int) -> Iterator[Question]:
+    """Each expression once at one time and once over ten minutes."""
+    expressions = Expressions(seed)
+    for _ in range(count):
+        text, at = expressions.query(), expressions.moment()
+        yield Question(text, at, at, 0)
+        yield Question(text, at, at + 600_000, 60_000)
+
+
+def run(program: str, count: int, seed: int) -> Report:
+    series = demo()
+    with Prometheus(program) as peer:
+        peer.load(series)
+        judge = Judge(peer, series)
+        for question in questions(count, seed):
+            judge.put(question)
+        return judge.report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--expressions", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--prometheus", default=shutil.which("prometheus"), help="default: the one in PATH")
+    options = parser.parse_args()
+    if not options.prometheus:
+        parser.error("no prometheus in PATH: install the package or name the program with --prometheus")
+    report = run(options.prometheus, options.expressions, options.seed)
+    sys.stdout.write(f"{report}\n")
+    return bool(report.unexplained)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -116,6 +116,8 @@ def vectors(node: Binary, left: Vec, right: Vec, check_cells: Callable[[int, int
     check_cells(len(many_row), n)
     many_v, one_v = many.v[many_row], one.v[one_row]
     ok = many.ok[many_row] & one.ok[one_row]
+    if not matching.group:
+        _refuse_many_to_one(many_keys[many_row], ok)
     left_v, right_v = (one_v, many_v) if swapped else (many_v, one_v)
     filters = node.op in COMPARISONS and not node.bool_modifier
     with np.errstate(all="ignore"):
@@ -127,8 +129,6 @@ def vectors(node: Binary, left: Vec, right: Vec, check_cells: Callable[[int, int
                 value, ok = left_v, ok & hit
         else:
             value = _ARITHMETIC[node.op](left_v, right_v)
-    if not matching.group:
-        _refuse_many_to_one(many_keys[many_row], ok)  # what a comparison took away has matched nothing
     labels = _result_labels(matching, many.labels.take(many_row), one.labels, one_row, filters)
     drop = many.drop[many_row] if filters else np.ones(len(many_row), dtype=np.bool_)
     vec = Vec(labels, value, ok, drop)

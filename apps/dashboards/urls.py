@@ -20,5 +20,6 @@ urlpatterns = [
     path("monitoring/alerts/<slug:key>/acknowledge/", views.acknowledge, name="acknowledge"),
     path("monitoring/alerts/<slug:key>/resolve/", views.resolve, name="resolve"),
     path("monitoring/contacts/<int:pk>/test/", views.send_test, name="send-test"),
+    path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

@@ -25,7 +25,7 @@ from apps.dashboards import plots, snapshots
 from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.plots import unit_of
-from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, span_of
+from apps.dashboards.timespan import DEFAULT, POINTS, RANGES, STEPS, BadSpan, span_of
 from apps.metrics import query
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
@@ -50,6 +50,7 @@ def _shell(
         "principal": who,
         "role": role_of(who),
         "may_administer": bool(getattr(request.user, "is_staff", False)),
+        "may_query": who.can(Right.QUERY),
         "version": settings.VERSION,
         "ranges": list(RANGES),
         "chosen_range": request.GET.get("range", DEFAULT),
@@ -96,6 +97,25 @@ def system(request: HttpRequest) -> HttpResponse:
     """How the machine and the portal's own servers stand."""
     state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
     return _shell(request, "system", "System", "badge", state, sections=SYSTEM, with_range=True)
+
+
+@require_GET
+@never_cache
+@page(Right.QUERY)
+def explore(request: HttpRequest) -> HttpResponse:
+    """Ask anything of the store. The page's script asks the query API with this person's session, so within its scope."""
+    who = principal_of(request)
+    may_make_rules = who.can(Right.EDIT) and bool(getattr(request.user, "is_staff", False))
+    state = {
+        "alerts": snapshots.alerts(scope=who.scope),
+        "explore": {
+            "person": who.name,
+            "steps": STEPS,
+            "points": POINTS,
+            "rule_url": reverse("admin:alerting_alertrule_add") if may_make_rules else None,
+        },
+    }
+    return _shell(request, "explore", "Explore", "badge", state, with_range=True)
 
 
 @require_GET

@@ -29,6 +29,8 @@ const UNITS = {
   "req/s": (v) => { const [n, u] = scaled(v, 1000, COUNT); return [n, `${u} req/s`.trim()]; },
   "/s": (v) => { const [n, u] = scaled(v, 1000, COUNT); return [n, `${u}/s`]; },
   count: (v) => scaled(v, 1000, COUNT),
+  // A value of which nothing is known: the very small are not rounded away.
+  plain: (v) => (v !== 0 && Math.abs(v) < 0.001 ? [v.toExponential(2), ""] : scaled(v, 1000, COUNT)),
 };
 
 /** [text, unit] of a value, "–" where there is none. */
@@ -40,11 +42,18 @@ export function measure(value, unit) {
 
 /** "83 %". With the `step` of an axis, as many digits as tell its ticks apart. */
 export function quantity(value, unit, step = null) {
-  const [rounded, name] = measure(value, unit);
+  const [rounded, name] = unit === "plain" && step !== null ? tick(value, step) : measure(value, unit);
   const isFine = step !== null && step < 1 && unit === "percent";
   const text = isFine ? value.toFixed(Math.min(4, Math.ceil(-Math.log10(step)))) : rounded;
   if (!name) return text;
   return name === "%" || name.startsWith("/") ? `${text}${name === "%" ? " %" : name}` : `${text} ${name}`;
+}
+
+/** A tick's value with just the digits that its step has. */
+function tick(value, step) {
+  const power = Math.min(COUNT.length - 1, Math.max(0, Math.floor(Math.log10(Math.abs(value) || 1) / 3)));
+  const decimals = Math.max(0, -Math.floor(Math.log10(step / 1000 ** power) + 1e-9));
+  return decimals > 6 ? [value === 0 ? "0" : value.toExponential(1), ""] : [(value / 1000 ** power).toFixed(decimals), COUNT[power]];
 }
 
 export function duration(seconds) {

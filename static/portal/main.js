@@ -12,8 +12,10 @@ import { startClock, startShortcuts, startTheme } from "./shell.js";
 const initial = state();
 range.start();
 const board = new Board(initial.data_url, initial.data_query || {});
-const nextTheme = startTheme(() => board.restyle());
-startShortcuts({ nextTheme, reload: () => board.reload() });
+// Scripts of single pages (Explore) draw and load for themselves.
+const tell = (what) => document.dispatchEvent(new Event(`portal:${what}`));
+const nextTheme = startTheme(() => { board.restyle(); tell("restyle"); });
+startShortcuts({ nextTheme, reload: () => { board.reload(); tell("reload"); } });
 
 function draw(part) {
   if (part.warnings) drawWarnings(part.warnings);

@@ -85,7 +85,7 @@ export function start() {
     const { value } = event.target.dataset;
     if (value) choose({ range: value, from: null, to: null });
   });
-  find("[data-refresh]").addEventListener("change", (event) => choose({ refresh: event.target.value }));
+  find("[data-refresh]")?.addEventListener("change", (event) => choose({ refresh: event.target.value }));
   const dialog = find("[data-custom-range]");
   const form = find("form", dialog);
   const complaint = find("[data-range-error]", dialog);

@@ -1,6 +1,8 @@
 """The entry to the engine: parse, plan, one fetch phase, evaluate, and shape the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, Literal
 
 import numpy as np
@@ -8,16 +10,30 @@ import numpy as np
 from apps.promql.ast import Expr, value_type
 from apps.promql.binary import merged
 from apps.promql.errors import LimitError, ParseError, PromQLError
-from apps.promql.evaluator import Evaluator, Fetched, Limits
+from apps.promql.evaluator import Evaluator
+from apps.promql.explain import Trace, Tree
 from apps.promql.functions import RANGE, STRING
 from apps.promql.labels import METADATA, Labels
-from apps.promql.plan import merge, prepare
+from apps.promql.limits import Cost, Limits, Watch
+from apps.promql.plan import breadth, merge, prepare
+from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import Result, Stats
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec
-from apps.promql.source import Request, Source
+from apps.promql.source import Estimate, Request, SizedSource, Source
 from apps.promql.text import printable
 
-__all__ = ["LOOKBACK_MS", "Limits", "Result", "evaluate_many", "instant", "query_range"]
+__all__ = [
+    "LOOKBACK_MS",
+    "Cost",
+    "Explained",
+    "Limits",
+    "Result",
+    "cost",
+    "evaluate_many",
+    "explain",
+    "instant",
+    "query_range",
+]
 
 LOOKBACK_MS: Final = 300_000
 """How far back an instant selector looks for the newest sample."""
@@ -29,13 +45,22 @@ _DEFAULT: Final = Limits()
 
 
 def instant(
-    expr: str | Expr, source: Source, at_ms: int, *, limits: Limits = _DEFAULT, lookback_ms: int = LOOKBACK_MS
+    expr: str | Expr,
+    source: Source,
+    at_ms: int,
+    *,
+    limits: Limits = _DEFAULT,
+    lookback_ms: int = LOOKBACK_MS,
+    plain: bool = False,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Result:
-    """The value at one time: kind vector, scalar, string, or matrix for a range vector. PromQLError."""
-    _check_time(at_ms)
-    query = Evaluator(prepare(expr), Grid(at_ms, 1, 1), lookback_ms, limits)
-    fetch(source, [query])
-    return _at_once(query)
+    """The value at one time: kind vector, scalar, string, or matrix for a range vector. PromQLError.
+
+    plain: the portal's own functions are refused. `cancelled` is asked often, from this thread: a query for which
+    nobody waits ends with Cancelled.
+    """
+    query = _asked(expr, at_ms, at_ms, None, limits, lookback_ms, plain=plain, cancelled=cancelled)
+    return _answer(query, source)
 
 
 def query_range(
@@ -47,24 +72,111 @@ def query_range(
     *,
     limits: Limits = _DEFAULT,
     lookback_ms: int = LOOKBACK_MS,
+    plain: bool = False,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Result:
-    """The values at start, start + step, … up to end: kind matrix, sorted by labels. PromQLError."""
+    """The values at start, start + step, … up to end: kind matrix, sorted by labels. PromQLError.
+
+    `plain` and `cancelled` as in `instant`.
+    """
+    query = _asked(expr, start_ms, end_ms, step_ms, limits, lookback_ms, plain=plain, cancelled=cancelled)
+    return _answer(query, source)
+
+
+def cost(
+    expr: str | Expr,
+    source: Source,
+    start_ms: int,
+    end_ms: int,
+    step_ms: int | None,
+    *,
+    limits: Limits = _DEFAULT,
+    lookback_ms: int = LOOKBACK_MS,
+    plain: bool = False,
+) -> Cost:
+    """What a query would cost, before anything is decoded; step None is an instant query at `end_ms`. PromQLError.
+
+    A source without estimates is read instead. A query that the limits refuse is an answer, not an error.
+    """
+    try:
+        query = _asked(expr, start_ms, end_ms, step_ms, limits, lookback_ms, plain=plain)
+    except LimitError as error:
+        return Cost(0, 0, 0, 0, refused=error.message)
+    fewer, where = merge([need.request for need in query.needs])
+    found = _estimates(_watched(source, query.watch), fewer)
+    series, samples = sum(one.series for one in found), sum(one.samples for one in found)
+    of_selector = {need.node: found[index].series for need, index in zip(query.needs, where, strict=True)}
+    points = breadth(query.expr, of_selector) * query.grid.n
+    try:
+        limits.admit(series, samples)
+    except LimitError as error:
+        return Cost(series, samples, points, query.grid.n, refused=error.message)
+    return Cost(series, samples, points, query.grid.n, heavy=samples > limits.held)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explained:
+    """A query's answer, and what each of its nodes came to (`explain.Tree`, ready for JSON); seconds in all."""
+
+    tree: Tree
+    result: Result
+    seconds: float
+
+
+def explain(
+    expr: str | Expr,
+    source: Source,
+    start_ms: int,
+    end_ms: int,
+    step_ms: int | None,
+    *,
+    limits: Limits = _DEFAULT,
+    lookback_ms: int = LOOKBACK_MS,
+    plain: bool = False,
+    cancelled: Callable[[], bool] | None = None,
+) -> Explained:
+    """Runs a query and tells what every node came to at the last step; step None: instant, at `end_ms`. PromQLError."""
+    began = perf_counter()
+    query = _asked(expr, start_ms, end_ms, step_ms, limits, lookback_ms, plain=plain, cancelled=cancelled)
+    query.trace = Trace()
+    result = _answer(query, source)
+    return Explained(query.trace.tree(query.expr), result, perf_counter() - began)
+
+
+def _asked(
+    expr: str | Expr,
+    start_ms: int,
+    end_ms: int,
+    step_ms: int | None,
+    limits: Limits,
+    lookback_ms: int,
+    *,
+    plain: bool,
+    cancelled: Callable[[], bool] | None = None,
+) -> Evaluator:
+    """A query, ready to be fetched for; step None asks for the one instant `end_ms`. PromQLError."""
+    watch = Watch(limits.seconds, cancelled)
+    _check_time(start_ms)
+    _check_time(end_ms)
+    if step_ms is None:
+        return Evaluator(prepare(expr, plain=plain), Grid(end_ms, 1, 1), lookback_ms, limits, watch=watch)
     if step_ms <= 0:
         raise ParseError("zero or negative query resolution step widths are not accepted. Try a positive integer")
     if end_ms < start_ms:
         raise ParseError("end timestamp must not be before start time")
-    _check_time(start_ms)
-    _check_time(end_ms)
     n = (end_ms - start_ms) // step_ms + 1
     if n > limits.steps:
         raise LimitError(f"exceeded maximum resolution of {limits.steps} points per time series: the query has {n}")
-    prepared = prepare(expr)
+    prepared = prepare(expr, plain=plain)
     kind = value_type(prepared.expr)
     if kind in (RANGE, STRING):
         raise ParseError(f'invalid expression type "{kind}" for range query, must be scalar or instant vector')
-    query = Evaluator(prepared, Grid(start_ms, step_ms, n), lookback_ms, limits, is_range=True)
-    fetch(source, [query])
-    return _over_time(query)
+    return Evaluator(prepared, Grid(start_ms, step_ms, n), lookback_ms, limits, is_range=True, watch=watch)
+
+
+def _answer(query: Evaluator, source: Source) -> Result:
+    fetch(_watched(source, query.watch), [query])
+    return _over_time(query) if query.is_range else _at_once(query)
 
 
 def evaluate_many(
@@ -106,17 +218,54 @@ def evaluate_many(
 
 
 def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
-    """One fetch phase for all selectors of these queries."""
+    """One fetch phase for all selectors of these queries.
+
+    A query that its limits refuse reads nothing and raises when it is evaluated; one that would read more than may
+    be held reads for itself, while it is evaluated.
+    """
     requests = [need.request for query in queries for need in query.needs]
     if not requests:
         return
     fewer, where = merge(requests)
-    fetched = [Fetched(part) for part in _select(source, fewer)]
-    index = 0
+    shares: list[list[int]] = []
     for query in queries:
-        for need in query.needs:
-            query.data[need.node] = fetched[where[index]]
-            index += 1
+        done = sum(map(len, shares))
+        shares.append(where[done : done + len(query.needs)])
+    light = list(zip(queries, shares, strict=True))
+    if isinstance(source, SizedSource):
+        found = _estimates(source, fewer)
+        light = [(query, share) for query, share in light if _admit(query, [found[i] for i in set(share)], source)]
+    wanted = sorted({index for _, share in light for index in share})
+    fetched = dict(zip(wanted, map(Fetched, _select(source, [fewer[index] for index in wanted])), strict=True))
+    for query, share in light:
+        query.data = {need.node: fetched[index] for need, index in zip(query.needs, share, strict=True)}
+
+
+def _admit(query: Evaluator, found: Sequence[Estimate], source: SizedSource) -> bool:
+    """Whether the query takes part in the fetch phase, from what its requests would bring."""
+    series, samples = sum(one.series for one in found), sum(one.samples for one in found)
+    try:
+        query.limits.admit(series, samples)
+    except LimitError as error:
+        query.refused = error
+        return False
+    if samples <= query.limits.held:
+        return True
+    query.pieces = Pieces(source, query.limits.held, series)
+    query.widest = max(one.series for one in found)
+    return False
+
+
+def _estimates(source: Source, requests: Sequence[Request]) -> Sequence[Estimate]:
+    """What requests would bring; a source that cannot say is read."""
+    if isinstance(source, SizedSource):
+        return source.estimate(requests)
+    read = (source.select(request.matchers, request.tmin, request.tmax) for request in requests)
+    return [Estimate(part.size, len(part.ts)) for part in read]
+
+
+def _watched(source: Source, watch: Watch) -> Source:
+    return source.watched(watch) if isinstance(source, SizedSource) else source
 
 
 def _select(source: Source, requests: Sequence[Request]) -> Sequence[Ragged | PromQLError]:
@@ -153,40 +302,31 @@ def _at_once(query: Evaluator) -> Result:
         return _result(query, "string", Vec.empty(1), text=printable(value.text))
     if isinstance(value, Scalar):
         return _result(query, "scalar", _row(value, 1))
-    return _result(query, "vector", _finished(value))
+    vec = _finished(value)
+    query.limits.admit_points(vec.size)
+    return _result(query, "vector", vec)
 
 
 def _over_time(query: Evaluator) -> Result:
     """The answer at all steps, sorted by labels."""
-    rows: list[Vec] = []
+    parts: list[Vec] = []
+    points = 0
     for value in query.parts():
         if isinstance(value, Text):
             raise ParseError('invalid expression type "string" for range query')
-        rows.append(_row(value, len(value.v)) if isinstance(value, Scalar) else _finished(value))
-        query.check_cells(max(part.size for part in rows), query.grid.n)
-    vec = rows[0] if len(rows) == 1 else _side_by_side(rows, query)
+        parts.append(_row(value, len(value.v)) if isinstance(value, Scalar) else _finished(value))
+        points += int(parts[-1].ok.sum())
+        query.limits.admit_points(points)
+        query.check_cells(max(part.size for part in parts), query.grid.n)
+    vec = Vec.beside(parts)
     return _result(query, "matrix", vec.take(vec.labels.order()))
-
-
-def _side_by_side(parts: Sequence[Vec], query: Evaluator) -> Vec:
-    """One vector over all steps from vectors over some of them; within each, label sets are distinct."""
-    together = Labels.concat([part.labels for part in parts])
-    first, row = together.group()
-    query.check_cells(len(first), query.grid.n)
-    v = np.zeros((len(first), query.grid.n))
-    ok = np.zeros(v.shape, dtype=np.bool_)
-    series = steps = 0
-    for part in parts:
-        here = (row[series : series + part.size], slice(steps, steps + part.v.shape[1]))
-        v[here], ok[here] = part.v, part.ok
-        series, steps = series + part.size, steps + part.v.shape[1]
-    return Vec(together.take(first), v, ok, np.zeros(len(first), dtype=np.bool_))
 
 
 def _samples(query: Evaluator) -> Result:
     """The raw samples of a range vector at one time, as a matrix over the union of their timestamps."""
     found = query.samples()
     ragged = found.ragged.between(found.ends.start - found.width, found.ends.start)
+    query.limits.admit_points(len(ragged.ts))
     times, column = np.unique(ragged.ts, return_inverse=True)
     query.check_cells(ragged.size, len(times))
     v = np.zeros((ragged.size, len(times)))
@@ -219,7 +359,7 @@ def _finished(vec: Vec) -> Vec:
 def _result(
     query: Evaluator, kind: Literal["vector", "matrix", "scalar", "string"], vec: Vec, *, text: str = ""
 ) -> Result:
-    read = {id(fetched): fetched.read() for fetched in query.data.values()}.values()
-    stats = Stats(sum(part.size for part in read), sum(len(part.ts) for part in read), query.grid.n)
-    warnings = (*query.warnings, *dict.fromkeys(warning for part in read for warning in part.warnings))
+    series, samples, warned = query.read_so_far()
+    stats = Stats(series, samples, query.grid.n)
+    warnings = (*query.warnings, *warned)
     return Result(kind, vec.labels, query.grid.times(), vec.v, vec.ok, text, warnings, tuple(query.infos), stats)

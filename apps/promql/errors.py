@@ -4,7 +4,7 @@ from typing import ClassVar
 
 
 class PromQLError(Exception):
-    """A query that cannot be answered; `kind` is the API's errorType (bad_data, execution or timeout)."""
+    """A query that cannot be answered; `kind` is the API's errorType (bad_data, execution, timeout or canceled)."""
 
     kind: ClassVar[str] = "execution"
 
@@ -35,7 +35,17 @@ class LimitError(PromQLError):
     """The query asks for more than the operator allows; the message names the number and the limit."""
 
 
+class TooMany(LimitError):
+    """A request brings more samples than whoever asked for it can hold at once."""
+
+
 class DeadlineExceeded(PromQLError):
     """The query ran longer than it was given."""
 
     kind = "timeout"
+
+
+class Cancelled(PromQLError):
+    """Whoever asked has gone away."""
+
+    kind = "canceled"

@@ -1,10 +1,9 @@
 """Evaluates one expression on one grid, node by node, every node for all steps at once."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import isnan
-from time import monotonic
+from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -26,13 +25,16 @@ from apps.promql.ast import (
     Subquery,
     unwrap,
 )
-from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError, QueryError
+from apps.promql.errors import LimitError, PromQLError, QueryError
+from apps.promql.explain import Trace
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.lexer import position
+from apps.promql.limits import Limits, Watch
 from apps.promql.plan import Clock, Prepared, needs
+from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import number
-from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets, stale_mask
-from apps.promql.source import Matcher
+from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets
+from apps.promql.source import Matcher, Request
 from apps.promql.text import printable, quote, valid_name
 from apps.promql.windows import Function
 
@@ -72,46 +74,6 @@ _WINDOW: Final[dict[str, Function]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one query may cost: steps of its grid and of a subquery's, samples read, cells (series x steps) of one
-    matrix, seconds."""
-
-    steps: int = 11_000
-    subquery_steps: int = 100_000
-    samples: int = 50_000_000
-    cells: int = 20_000_000
-    seconds: float | None = None
-
-
-class Fetched:
-    """What one request brought, with and without staleness markers, or the error with which it was refused."""
-
-    __slots__ = ("_answer", "_live")
-
-    def __init__(self, answer: Ragged | PromQLError) -> None:
-        self._answer = answer
-        self._live: Ragged | None = None
-
-    def read(self) -> Ragged:
-        """All samples. PromQLError."""
-        if isinstance(self._answer, PromQLError):
-            raise self._answer
-        return self._answer
-
-    def cut(self, tmin: int, tmax: int) -> "Fetched":
-        """The samples with tmin < ts <= tmax."""
-        return Fetched(self.read().between(tmin, tmax))
-
-    def live(self) -> Ragged:
-        """Without staleness markers, as range functions see it."""
-        if self._live is None:
-            ragged = self.read()
-            stale = stale_mask(ragged.v)
-            self._live = ragged.keep(~stale) if stale.any() else ragged
-        return self._live
-
-
 class RangeVector(NamedTuple):
     """Samples and the windows over them: `ends` the windows' last times, `width` in ms; drop bool[S] as in Vec."""
 
@@ -122,10 +84,17 @@ class RangeVector(NamedTuple):
 
 
 class Evaluator:
-    """One query: its plan, its data (put in by the engine's fetch phase), its warnings and its deadline."""
+    """One query: its plan, its data (put in by the engine's fetch phase), its warnings and its watch."""
 
     def __init__(
-        self, prepared: Prepared, grid: Grid, lookback: int, limits: Limits, *, is_range: bool = False
+        self,
+        prepared: Prepared,
+        grid: Grid,
+        lookback: int,
+        limits: Limits,
+        *,
+        is_range: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.expr = prepared.expr
         self.text = prepared.text
@@ -134,54 +103,69 @@ class Evaluator:
         self.limits = limits
         self.is_range = is_range
         self.clock = Clock(grid.start, grid.end, lookback)
-        self.deadline: float | None = None
-        self.restart()
+        self.watch = Watch(limits.seconds) if watch is None else watch
         self.needs = list(needs(self.expr, grid, self.clock, limits.subquery_steps))
         self.data: dict[int, Fetched] = {}
+        self.pieces: Pieces | None = None
+        """Reads while evaluating what is too much to be held; `data` stays empty then."""
+        self.refused: PromQLError | None = None
+        """Why nothing was read."""
+        self.widest = 0
+        """Series of the largest selector."""
+        self.trace: Trace | None = None
         self.warnings: dict[str, None] = {}
         self.infos: dict[str, None] = {}
+        self._split = False
+        self._constants: dict[int, Value] = {}
 
     def value(self) -> Value:
-        """The whole expression. QueryError, LimitError, DeadlineExceeded."""
+        """The whole expression. QueryError, LimitError, DeadlineExceeded, Cancelled."""
         self.admit()
         return self.eval(self.expr, self.grid)
 
     def parts(self) -> Iterator[Value]:
         """The whole expression, some steps at a time, so that no matrix needs much memory."""
         self.admit()
-        whole = self.data
-        largest = max((fetched.read().size for fetched in whole.values()), default=0)
-        steps = max(1, PART_CELLS // max(1, largest))
-        if self.grid.n <= steps:
-            yield self.eval(self.expr, self.grid)
-            return
-        for grid in self.grid.parts(steps):
-            wanted = needs(self.expr, grid, self.clock, self.limits.subquery_steps)
-            self.data = {need.node: whole[need.node].cut(need.request.tmin, need.request.tmax) for need in wanted}
+        for grid in self._parts(self.grid):
             yield self.eval(self.expr, grid)
-        self.data = whole
 
     def samples(self) -> RangeVector:
-        """The whole expression, where it is a range vector. QueryError, LimitError, DeadlineExceeded."""
+        """The whole expression, where it is a range vector. QueryError, LimitError, DeadlineExceeded, Cancelled."""
         self.admit()
         return self.range_vector(self.expr, self.grid)
+
+    def _parts(self, grid: Grid) -> list[Grid]:
+        steps = max(1, PART_CELLS // max(1, self.widest))
+        if grid.n <= steps:
+            return [grid]
+        self._split = True
+        return list(grid.parts(steps))
 
     # -- bounds and notes --------------------------------------------------------------------------------------
 
     def restart(self) -> None:
         """From now on the query may take its time."""
-        self.deadline = None if self.limits.seconds is None else monotonic() + self.limits.seconds
+        self.watch.restart()
 
     def admit(self) -> None:
         """Refuses a query that has read too much before anything is computed from it."""
-        read = {id(fetched): len(fetched.read().ts) for fetched in self.data.values()}
-        samples = sum(read.values())
-        if samples > self.limits.samples:
-            raise LimitError(f"the query reads {samples} samples, more than the limit of {self.limits.samples}")
+        if self.refused is not None:
+            raise self.refused
+        if self.pieces is None:
+            series, samples, _ = self.read_so_far()
+            self.limits.admit(series, samples)
+            self.widest = max((fetched.read().size for fetched in self.data.values()), default=0)
+
+    def read_so_far(self) -> tuple[int, int, Iterable[str]]:
+        """(series, samples, warnings) of what has been read; series of several reads of one selector count once."""
+        if self.pieces is not None:
+            return self.pieces.series, self.pieces.samples, self.pieces.warnings
+        read = {id(fetched): fetched.read() for fetched in self.data.values()}.values()
+        warnings = dict.fromkeys(warning for part in read for warning in part.warnings)
+        return sum(part.size for part in read), sum(len(part.ts) for part in read), warnings
 
     def check(self) -> None:
-        if self.deadline is not None and monotonic() > self.deadline:
-            raise DeadlineExceeded(f"query timed out: it ran longer than {self.limits.seconds} seconds")
+        self.watch.check()
 
     def check_cells(self, series: int, steps: int) -> None:
         if series * steps > self.limits.cells:
@@ -204,12 +188,24 @@ class Evaluator:
     # -- nodes -------------------------------------------------------------------------------------------------
 
     def eval(self, node: Expr, grid: Grid) -> Value:
-        self.check()
-        if grid.n > 1 and id(node) in self.fixed:
-            return self._repeated(_NODE[type(node)](self, node, Grid(grid.start, grid.step, 1)), grid.n)
-        return _NODE[type(node)](self, node, grid)
+        self.watch.check()
+        if self.trace is None:
+            return self._value(node, grid)
+        began = perf_counter()
+        value = self._value(node, grid)
+        self.trace.evaluated(node, value, perf_counter() - began)
+        return value
+
+    def _value(self, node: Expr, grid: Grid) -> Value:
+        if id(node) not in self.fixed:
+            return _NODE[type(node)](self, node, grid)
+        if id(node) not in self._constants:
+            self._constants[id(node)] = _NODE[type(node)](self, node, Grid(grid.start, grid.step, 1))
+        return self._repeated(self._constants[id(node)], grid.n)
 
     def _repeated(self, value: Value, n: int) -> Value:
+        if n == 1:
+            return value
         if isinstance(value, Scalar):
             return Scalar(np.broadcast_to(value.v, (n,)))
         if isinstance(value, Vec):
@@ -247,11 +243,36 @@ class Evaluator:
         return self.eval(node.expr, grid)
 
     def selector(self, node: Selector, grid: Grid, function: Function = windows.newest) -> Vec:
-        ragged = self.data[id(node)].read()
         ends = self.clock.ends(grid, node.offset, node.at)
-        self.check_cells(ragged.size, grid.n)
-        v, ok = windows.evaluate(ragged, ends, grid, self.clock.lookback, function, self.check)
-        return Vec(ragged.labels, v, ok, np.zeros(ragged.size, dtype=np.bool_))
+        width = self.clock.lookback
+        found = (_range_vector(part.read(), ends, width) for part in self.read(node, ends, width))
+        return self.windowed(found, grid, function, keeps_name=True)
+
+    def read(self, node: Selector, ends: Grid, width: int) -> Iterator[Fetched]:
+        """The samples of a selector's windows; in several pieces, of some series each, when there are many."""
+        began = perf_counter()
+        tmin, tmax = ends.start - width, ends.end
+        if self.pieces is not None:
+            parts = self.pieces.read(Request(node.matchers, tmin, tmax))
+        else:
+            fetched = self.data[id(node)]
+            parts = iter([fetched.cut(tmin, tmax) if self._split else fetched])
+        for part in parts:
+            if self.trace is not None:
+                self.trace.read(node, part.read(), tmax - width, perf_counter() - began)
+            yield part
+            began = perf_counter()
+
+    def windowed(self, found: Iterable[RangeVector], grid: Grid, function: Function, *, keeps_name: bool) -> Vec:
+        """A function over the windows of range vectors that have no series in common."""
+        out: list[Vec] = []
+        series = 0
+        for ragged, drop, ends, width in found:
+            series += ragged.size
+            self.check_cells(series, grid.n)
+            v, ok = windows.evaluate(ragged, ends, grid, width, function, self.check)
+            out.append(Vec(ragged.labels, v, ok, drop if keeps_name else np.ones(ragged.size, dtype=np.bool_)))
+        return out[0] if len(out) == 1 else Vec.concat(out)
 
     def negation(self, node: Negation, grid: Grid) -> Value:
         value = self.eval(node.expr, grid)
@@ -263,23 +284,37 @@ class Evaluator:
 
     def range_vector(self, node: Expr, grid: Grid) -> RangeVector:
         """The samples below a range vector node, with the grid of its windows."""
+        found = list(self.range_vectors(node, grid))
+        if len(found) == 1:
+            return found[0]
+        ragged = Ragged.concat([part.ragged for part in found])
+        return found[0]._replace(ragged=ragged, drop=np.concatenate([part.drop for part in found]))
+
+    def range_vectors(self, node: Expr, grid: Grid) -> Iterator[RangeVector]:
+        """The same as at least one range vector, of some series each: what is too much to be held at once."""
         node = unwrap(node)
         if isinstance(node, Subquery):
-            return self._subquery(node, grid)
+            yield self._subquery(node, grid)
+            return
         if not isinstance(node, Range):
             raise QueryError("a range vector was expected")
         selector = node.selector
-        ragged = self.data[id(selector)].live()
         ends = self.clock.ends(grid, selector.offset, selector.at)
-        return RangeVector(ragged, np.zeros(ragged.size, dtype=np.bool_), ends, node.window)
+        for part in self.read(selector, ends, node.window):
+            yield _range_vector(part.live(), ends, node.window)
 
     def _subquery(self, node: Subquery, grid: Grid) -> RangeVector:
+        began = perf_counter()
         inner = self.clock.inner(node, grid)
         ends = self.clock.ends(grid, node.offset, node.at)
         if not inner.n:
-            return RangeVector(Ragged.empty(), np.zeros(0, dtype=np.bool_), ends, node.window)
-        vec = binary.merged(self.vector(node.expr, inner))
-        return RangeVector(_as_ragged(vec, inner), vec.drop, ends, node.window)
+            return _range_vector(Ragged.empty(), ends, node.window)
+        vec = Vec.beside([binary.merged(self.vector(node.expr, part)) for part in self._parts(inner)])
+        self.check_cells(vec.size, inner.n)
+        ragged = _as_ragged(vec, inner)
+        if self.trace is not None:
+            self.trace.read(node, ragged, ends.end - node.window, perf_counter() - began)
+        return RangeVector(ragged, vec.drop, ends, node.window)
 
     def binary(self, node: Binary, grid: Grid) -> Value:
         left, right = self.eval(node.left, grid), self.eval(node.right, grid)
@@ -356,13 +391,10 @@ class Evaluator:
             else:
                 _check_smoothing(numbers[0], numbers[1])
                 function = partial(windows.smoothed, factor=numbers[0], trend=numbers[1])
-        found = self.range_vector(args[where], grid)
-        if len(args) > 1 and found.ends.n < grid.n:
-            found = found._replace(ends=Grid(found.ends.start, 0, grid.n))
-        self.check_cells(found.ragged.size, grid.n)
-        v, ok = windows.evaluate(found.ragged, found.ends, grid, found.width, function, self.check)
-        drop = found.drop if node.func.keeps_name else np.ones(found.ragged.size, dtype=np.bool_)
-        return Vec(found.ragged.labels, v, ok, drop)
+        found = self.range_vectors(args[where], grid)
+        if len(args) > 1:
+            found = (_spread(part, grid.n) for part in found)
+        return self.windowed(found, grid, function, keeps_name=node.func.keeps_name)
 
     def elementwise_call(self, node: Call, grid: Grid) -> Vec:
         name = node.func.name
@@ -432,9 +464,8 @@ class Evaluator:
 
     def absent_over_time(self, node: Call, grid: Grid) -> Vec:
         arg = unwrap(node.args[0])
-        found = self.range_vector(arg, grid)
-        _, ok = windows.evaluate(found.ragged, found.ends, grid, found.width, windows.presence, self.check)
-        return _absence(arg.selector if isinstance(arg, Range) else arg, ok)
+        found = self.windowed(self.range_vectors(arg, grid), grid, windows.presence, keeps_name=True)
+        return _absence(arg.selector if isinstance(arg, Range) else arg, found.ok)
 
     def sort(self, node: Call, grid: Grid) -> Vec:
         vec = self.vector(node.args[0], grid)
@@ -506,6 +537,15 @@ class Evaluator:
                 node,
             )
         return found
+
+
+def _range_vector(ragged: Ragged, ends: Grid, width: int) -> RangeVector:
+    return RangeVector(ragged, np.zeros(ragged.size, dtype=np.bool_), ends, width)
+
+
+def _spread(found: RangeVector, n: int) -> RangeVector:
+    """With a window for each step, where @ pins all to one: a parameter may differ at each."""
+    return found if found.ends.n == n else found._replace(ends=Grid(found.ends.start, 0, n))
 
 
 def _lone(v: Floats) -> Vec:

@@ -1,12 +1,27 @@
 """What a query will read, known before it reads: absolute time ranges of selectors, and parts that stay the same."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from apps.promql.ast import At, Call, Expr, Number, Range, Selector, String, Subquery, children
+from apps.promql.ast import (
+    SET_OPERATORS,
+    Aggregate,
+    At,
+    Binary,
+    Call,
+    Expr,
+    Number,
+    Range,
+    Selector,
+    String,
+    Subquery,
+    children,
+    value_type,
+)
 from apps.promql.errors import LimitError
+from apps.promql.functions import SCALAR
 from apps.promql.parser import CACHED_TEXT, parse
 from apps.promql.series import Grid
 from apps.promql.source import Matcher, Request
@@ -14,6 +29,8 @@ from apps.promql.source import Matcher, Request
 DEFAULT_SUBQUERY_STEP: Final = 60_000
 UNPINNED: Final = frozenset(("time", "timestamp", "predict_linear"))
 """Look at the evaluation time itself, whatever their argument is pinned to."""
+_WHOLE: Final = frozenset(("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "quantile"))
+"""Aggregations that make one series of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +48,12 @@ def _prepared_text(text: str) -> Prepared:
     return prepare_tree(parse(text), text)
 
 
-def prepare(expr: str | Expr) -> Prepared:
-    """Parses and studies an expression; short texts are cached. ParseError."""
+def prepare(expr: str | Expr, *, plain: bool = False) -> Prepared:
+    """Parses and studies an expression; short texts are cached. ParseError, also for what is not `plain` PromQL."""
     if not isinstance(expr, str):
         return prepare_tree(expr, "")
+    if plain:
+        parse(expr, plain=True)
     return _prepared_text(expr) if len(expr) <= CACHED_TEXT else prepare_tree(parse(expr), expr)
 
 
@@ -146,3 +165,30 @@ def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
                 out.append(request)
             where[index] = len(out) - 1
     return out, where
+
+
+def breadth(node: Expr, series: Mapping[int, int]) -> int:
+    """How many series a node may have at most; `series` are those that the selectors match, by id()."""
+    below = [breadth(child, series) for child in children(node)]
+    match node:
+        case Selector():
+            return series.get(id(node), 0)
+        case Aggregate() if node.op in _WHOLE and not node.grouping and not node.without:
+            return min(1, below[-1])
+        case Binary() if node.op == "or":
+            return sum(below)
+        case Binary():
+            return _of_pair(node, below[0], below[1])
+        case Call() if node.func.name == "histogram_quantiles":
+            return below[0] * (len(below) - 2)
+        case _:
+            return max(below, default=1)
+
+
+def _of_pair(node: Binary, left: int, right: int) -> int:
+    """Series of a binary expression at most: as many as its "many" side, or its vector, has."""
+    if value_type(node.left) == SCALAR:
+        return right
+    if value_type(node.right) == SCALAR or node.op in SET_OPERATORS or node.matching.group == "left":
+        return left
+    return right if node.matching.group == "right" else min(left, right)

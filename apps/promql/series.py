@@ -186,6 +186,24 @@ class Vec:
             np.concatenate([part.drop for part in parts]),
         )
 
+    @classmethod
+    def beside(cls, parts: Sequence["Vec"]) -> "Vec":
+        """One vector over all steps from vectors over some of them; within each, label sets are distinct."""
+        if len(parts) == 1:
+            return parts[0]
+        together = Labels.concat([part.labels for part in parts])
+        first, row = together.group()
+        shape = (len(first), sum(part.v.shape[1] for part in parts))
+        v, ok, drop = np.zeros(shape), np.zeros(shape, dtype=np.bool_), np.zeros(len(first), dtype=np.bool_)
+        series = steps = 0
+        for part in parts:
+            rows = row[series : series + part.size]
+            here = (rows, slice(steps, steps + part.v.shape[1]))
+            v[here], ok[here] = part.v, part.ok
+            drop[rows] |= part.drop
+            series, steps = series + part.size, steps + part.v.shape[1]
+        return cls(together.take(first), v, ok, drop)
+
     @property
     def size(self) -> int:
         return self.labels.size

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import re2
@@ -11,6 +11,7 @@ import re2
 from apps.promql.arrays import Mask
 from apps.promql.errors import QueryError
 from apps.promql.labels import STRINGS, Labels
+from apps.promql.limits import Watch
 from apps.promql.series import Ragged, offsets
 from apps.promql.text import printable, quote, quote_name
 
@@ -63,11 +64,26 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one selector needs: samples with tmin < ts <= tmax of the series that all matchers accept."""
+    """What one selector needs: samples with tmin < ts <= tmax of the series that all matchers accept.
+
+    `rows`: only the series [low, high) of them, in the source's own order, which stays the same for one source object.
+    `most`: the source may refuse with TooMany what brings more samples than that. Only a source with estimates is
+    asked with either.
+    """
 
     matchers: tuple[Matcher, ...]
     tmin: int
     tmax: int
+    rows: tuple[int, int] | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a request would bring: how many series match, and about how many samples they have there."""
+
+    series: int
+    samples: int
 
 
 class Source(Protocol):
@@ -84,6 +100,16 @@ class BatchSource(Protocol):
     def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged: ...
 
     def select_many(self, requests: Sequence[Request]) -> Sequence[Ragged]: ...
+
+
+@runtime_checkable
+class SizedSource(BatchSource, Protocol):
+    """A store that knows what requests would bring before it decodes anything, and brings it piece by piece."""
+
+    def watched(self, watch: Watch) -> Self:
+        """The same store for one query, which gives up when the watch says so."""
+
+    def estimate(self, requests: Sequence[Request]) -> Sequence[Estimate]: ...
 
 
 def matching(labels: Labels, matchers: Sequence[Matcher]) -> Mask:

@@ -33,6 +33,11 @@ def test_what_the_runs_have_found_stays_found(expr: str, expected: list[float]) 
     assert instant(expr, ODD, 0).v[:, 0].tolist() == expected
 
 
+@pytest.mark.parametrize(("expr", "text"), [("z / 1e8", "0.00000001"), ("z * 1e21", "1000000000000000000000"), ("x", "NaN")])
+def test_values_counted_are_written_without_exponent(expr: str, text: str) -> None:
+    assert instant(f"count_values('v', {expr})", ODD, 0).labels.texts("v")[0] == text
+
+
 @pytest.mark.parametrize("expr", ["z > on () y", "z == on () vector(1)", "z > on () vector(5)", "z + on () vector(1)"])
 def test_two_matches_are_refused_whatever_a_comparison_would_keep(expr: str) -> None:
     with pytest.raises(QueryError, match="must be explicit"):

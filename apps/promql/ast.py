@@ -10,13 +10,17 @@ from apps.promql.source import Matcher
 At: TypeAlias = int | Literal["start", "end"]
 """The @ modifier: milliseconds, or the query's own start or end."""
 
+Edges: TypeAlias = Literal["", "anchored", "smoothed"]
+"""How a window treats its edges: only what is inside, or also the sample before it, or interpolated at both."""
+
 COMPARISONS = frozenset(("==", "!=", ">", "<", ">=", "<="))
 SET_OPERATORS = frozenset(("and", "or", "unless"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """`start` and `end` are character offsets and take no part in equality; depth counts levels below."""
+    """`start` and `end` are character offsets and take no part in equality; depth counts levels, this one too,
+    but a chain of binary operations as one: who walks a tree goes down the left side of `Binary` in a loop."""
 
     start: int = field(default=0, compare=False)
     end: int = field(default=0, compare=False)
@@ -26,6 +30,8 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Number(Node):
     value: float
+    duration: bool = field(default=False, compare=False)
+    """Written as a duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +40,49 @@ class String(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """A duration that only a running query knows: `op` is an operator on one or two parts, or the function step,
+    range, min_of or max_of. Numbers are seconds."""
+
+    op: str
+    parts: "tuple[float | Operation, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Selector(Node):
-    """An instant vector selector. `matchers` hold the name too; offset in ms."""
+    """An instant vector selector. `matchers` hold the name too; offset in ms, until `later` is known."""
 
     name: str | None
     matchers: tuple[Matcher, ...]
     offset: int = 0
     at: At | None = None
+    edges: Edges = ""
+    offset_later: Operation | None = None
+    in_front: bool = field(default=True, compare=False, kw_only=True)
+    """The name stands before the braces, not inside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range(Node):
-    """A range vector selector; `window` in ms."""
+    """A range vector selector; `window` in ms, until `window_later` is known."""
 
     selector: Selector
     window: int
+    window_later: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subquery(Node):
-    """`step` None is the default step."""
+    """`step` None is the default step; durations in ms, until those that are `later` are known."""
 
     expr: "Expr"
     window: int
     step: int | None
     offset: int = 0
     at: At | None = None
+    window_later: Operation | None = None
+    step_later: Operation | None = None
+    offset_later: Operation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +117,14 @@ class Binary(Node):
     left: "Expr"
     right: "Expr"
     matching: Matching = Matching()
-    explicit: bool = False
+    explicit: bool = field(default=False, compare=False)
     """on() or ignoring() stands in the text, if only with an empty list."""
     bool_modifier: bool = False
+    returns: ValueType = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        both = value_type(self.left) == value_type(self.right) == SCALAR
+        object.__setattr__(self, "returns", SCALAR if both else VECTOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +156,7 @@ def value_type(node: Expr) -> ValueType:
         case Paren() | Negation():
             return value_type(node.expr)
         case Binary():
-            return SCALAR if value_type(node.left) == value_type(node.right) == SCALAR else VECTOR
+            return node.returns
         case Call():
             return node.func.returns
         case _:

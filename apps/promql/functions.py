@@ -245,6 +245,7 @@ _AGGREGATIONS: Final = (
 )
 
 AGGREGATIONS: Final[dict[str, Aggregation]] = {aggregation.name: aggregation for aggregation in _AGGREGATIONS}
+
 UNSUPPORTED_AGGREGATIONS: Final = frozenset(("limit_ratio",))
 
 PARAMETER: Final[dict[str, ValueType]] = {each.name: each.param for each in _AGGREGATIONS if each.param is not None}

@@ -1,12 +1,10 @@
 """PromQL text to a checked syntax tree: precedence climbing, type checks, positions in every error, and limits."""
 
-import math
-import operator
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Literal, cast
 
+from apps.promql import calls, durations
 from apps.promql.ast import (
     COMPARISONS,
     SET_OPERATORS,
@@ -14,55 +12,31 @@ from apps.promql.ast import (
     At,
     Binary,
     Call,
+    Edges,
     Expr,
     Matching,
     Negation,
     Number,
+    Operation,
     Paren,
     Range,
     Selector,
     String,
     Subquery,
-    unwrap,
     value_type,
 )
-from apps.promql.errors import ParseError, PromQLError
-from apps.promql.functions import (
-    AGGREGATIONS,
-    FUNCTIONS,
-    PARAMETER,
-    SCALAR,
-    UNSUPPORTED,
-    UNSUPPORTED_AGGREGATIONS,
-    VECTOR,
-    Function,
-)
-from apps.promql.labels import NAME
-from apps.promql.lexer import (
-    DURATION,
-    END,
-    LONGEST_DURATION,
-    NUMBER,
-    OPERATOR,
-    Token,
-    fail,
-    parse_duration,
-    parse_number,
-    tokens,
-    unquote,
-)
-from apps.promql.lexer import NAME as IDENTIFIER
-from apps.promql.lexer import STRING as QUOTED
-from apps.promql.source import Matcher, MatchOp, compiled
-from apps.promql.text import IDENTIFIER as PLAIN
-from apps.promql.text import printable, valid_name
+from apps.promql.cursor import DEPTH_LIMIT, NODE_LIMIT, Cursor
+from apps.promql.errors import ParseError
+from apps.promql.functions import AGGREGATIONS, PARAMETER, SCALAR, VECTOR
+from apps.promql.lexer import DURATION, END, NAME, NUMBER, OPERATOR, STRING, Token, parse_duration, parse_number
+from apps.promql.selectors import selector
+from apps.promql.source import Matcher
+
+__all__ = ["CACHED_TEXT", "DEPTH_LIMIT", "NODE_LIMIT", "TEXT_LIMIT", "parse", "parse_matchers"]
 
 TEXT_LIMIT: Final = 65_536
 CACHED_TEXT: Final = 2_048
 """Longer texts are parsed each time, or a few thousand of them would fill the memory."""
-DEPTH_LIMIT: Final = 100
-NODE_LIMIT: Final = 2_000
-EXPERIMENTAL: Final = "is experimental in Prometheus and not supported"
 
 _PRECEDENCE: Final = {
     "or": 1,
@@ -79,19 +53,9 @@ _PRECEDENCE: Final = {
 }
 _UNARY: Final = 5
 _KEYWORD_OPERATORS: Final = frozenset(("and", "or", "unless", "atan2"))
-_EXPERIMENTAL_MODIFIERS: Final = frozenset(("anchored", "smoothed"))
-_FILLS: Final = frozenset(("fill", "fill_left", "fill_right"))
-_LATEST: Final = 2**60
-"""Milliseconds that @ may name: far beyond any sample, and sums with durations still fit in 64 bits."""
-_DURATION_FUNCTIONS: Final = frozenset(("step", "range", "min_of", "max_of", "start", "end"))
-_DURATION_ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "%": math.fmod,
-    "^": operator.pow,
-}
+_FILLS: Final = ("fill", "fill_left", "fill_right")
+_LATER: Final = frozenset(("anchored", "smoothed"))
+_MODIFIED: Final = "must be preceded by an instant vector selector or range vector selector or a subquery"
 
 
 def _read(text: str) -> tuple[Expr | None, ParseError | None]:
@@ -126,74 +90,20 @@ def parse(text: str, *, plain: bool = False) -> Expr:
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
     """The matchers of a plain instant vector selector such as `up{job="node"}`."""
     node = parse(text)
-    if not isinstance(node, Selector) or node.offset or node.at is not None:
+    if not isinstance(node, Selector) or node.offset or node.offset_later or node.at is not None or node.edges:
         raise ParseError(f"{text!r} is not a plain series selector")
     return node.matchers
 
 
-class _Parser:
-    """One pass over the tokens of one text."""
+class _Parser(Cursor):
+    """The grammar of expressions."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens = tokens(text)
-        self.at = 0
-        self.token = self.tokens[0]
-        self.depth = 0
-        self.nodes = 0
+        super().__init__(text)
         self.extension: ParseError | None = None
         """The first function of the portal's own that the text calls."""
 
-    # -- moving ------------------------------------------------------------------------------------------------
-
-    def advance(self) -> Token:
-        token = self.token
-        if token.kind != END:
-            self.at += 1
-            self.token = self.tokens[self.at]
-        return token
-
-    def peek(self) -> Token:
-        return self.tokens[min(self.at + 1, len(self.tokens) - 1)]
-
-    def accept(self, operator: str) -> bool:
-        if self.token.kind == OPERATOR and self.token.text == operator:
-            self.advance()
-            return True
-        return False
-
-    def expect(self, operator: str, where: str) -> Token:
-        if self.token.kind == OPERATOR and self.token.text == operator:
-            return self.advance()
-        raise self.unexpected(where, f'"{operator}"')
-
-    def last_end(self) -> int:
-        return self.tokens[self.at - 1].end
-
-    def unexpected(self, where: str, expected: str = "") -> ParseError:
-        wanted = f", expected {expected}" if expected else ""
-        return fail(f"unexpected {self.token} in {where}{wanted}", self.text, self.token.start)
-
-    def error(self, message: str, offset: int) -> ParseError:
-        return fail(message, self.text, offset)
-
-    def count(self, offset: int, *below: Expr) -> int:
-        """The depth of a node over these; counts it and refuses what is too deep or too large to evaluate."""
-        self.nodes += 1
-        if self.nodes > NODE_LIMIT:
-            raise self.error(f"expression has more than {NODE_LIMIT} nodes", offset)
-        depth = 1 + max((node.depth for node in below), default=0)
-        if depth > DEPTH_LIMIT:
-            raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", offset)
-        return depth
-
-    def deeper(self) -> None:
-        """Called on the way down, before the tree is there to be measured; the caller decreases depth again."""
-        self.depth += 1
-        if self.depth > DEPTH_LIMIT:
-            raise self.error(f"expression is nested deeper than {DEPTH_LIMIT} levels", self.token.start)
-
-    # -- expressions -------------------------------------------------------------------------------------------
+    # -- operators ---------------------------------------------------------------------------------------------
 
     def whole(self) -> Expr:
         if self.token.kind == END:
@@ -220,24 +130,25 @@ class _Parser:
     def operator(self) -> str:
         token = self.token
         if token.kind == OPERATOR:
+            self.refuse_trim(token, self.peek())
             return token.text
-        word = token.word
-        return word if token.kind == IDENTIFIER and word in _KEYWORD_OPERATORS else ""
+        return token.word if self.sees_word(*_KEYWORD_OPERATORS) else ""
+
+    def refuse_trim(self, token: Token, following: Token) -> None:
+        """`x </ 5` and `x >/ 5` cut native histograms."""
+        if token.text in "<>" and following.text == "/" and following.start == token.end:
+            raise self.error(
+                f"the trim operator {token.text}/ works on native histograms, and this store keeps floats", token.start
+            )
 
     def binary(self, op: str, left: Expr, token: Token, precedence: int) -> Expr:
-        with_bool = self.keyword("bool")
+        with_bool = self.accept_word("bool")
         matching, explicit = self.matching(op)
         right = self.expression(precedence - 1 if op == "^" else precedence)
-        depth = self.count(token.start, left, right)
+        depth = self.count_chain(token.start, left, right)
         node = Binary(op, left, right, matching, explicit, with_bool, start=left.start, end=right.end, depth=depth)
         self.check_binary(node, token)
         return node
-
-    def keyword(self, *words: str) -> bool:
-        if self.token.kind == IDENTIFIER and self.token.word in words:
-            self.advance()
-            return True
-        return False
 
     def matching(self, op: str) -> tuple[Matching, bool]:
         """(the matching, whether on or ignoring stands in the text)"""
@@ -245,27 +156,27 @@ class _Parser:
         labels: tuple[str, ...] = ()
         group: Literal["", "left", "right"] = ""
         include: tuple[str, ...] = ()
-        if self.token.kind == IDENTIFIER and self.token.word in ("on", "ignoring"):
+        if self.sees_word("on", "ignoring"):
             explicit = True
             on = self.advance().word == "on"
             labels = self.label_list("grouping opts")
-            if self.token.kind == IDENTIFIER and self.token.word in ("group_left", "group_right"):
+            if self.sees_word("group_left", "group_right"):
                 token = self.advance()
                 if op in SET_OPERATORS:
                     raise self.error(f'no grouping allowed for "{op}" operation', token.start)
                 group = "left" if token.word == "group_left" else "right"
-                if self.token.text == "(":
+                if self.sees("("):
                     include = self.label_list("grouping opts")
-                for label in include:
-                    if on and label in labels:
-                        raise self.error(f'label "{label}" must not occur in ON and GROUP clause at once', token.start)
+                both = set(labels).intersection(include) if on else ()
+                for label in sorted(both):
+                    raise self.error(f'label "{label}" must not occur in ON and GROUP clause at once', token.start)
         fills = self.fills(op)
         return Matching(on, labels, group, include, fills.get("left"), fills.get("right")), explicit
 
     def fills(self, op: str) -> dict[str, float]:
         """fill(0), fill_left(0), fill_right(0); a metric of such a name is not followed by a bracket."""
         values: dict[str, float] = {}
-        while self.token.kind == IDENTIFIER and self.token.word in _FILLS and self.peek().text == "(":
+        while self.calls(*_FILLS):
             token = self.advance()
             if op in SET_OPERATORS:
                 raise self.error(f'filling in missing series is not allowed for "{op}" operation', token.start)
@@ -283,8 +194,8 @@ class _Parser:
 
     def check_binary(self, node: Binary, token: Token) -> None:
         left, right = value_type(node.left), value_type(node.right)
-        for side in (node.left, node.right):
-            if value_type(side) not in (SCALAR, VECTOR):
+        for side, kind in ((node.left, left), (node.right, right)):
+            if kind not in (SCALAR, VECTOR):
                 raise self.error("binary expression must contain only scalar and instant vector types", side.start)
         if node.bool_modifier and node.op not in COMPARISONS:
             raise self.error("bool modifier can only be used on comparison operators", token.start)
@@ -311,7 +222,7 @@ class _Parser:
         if token.text == "+":
             return inner
         if isinstance(inner, Number):
-            return Number(-inner.value, start=token.start, end=inner.end)
+            return Number(-inner.value, inner.duration, start=token.start, end=inner.end)
         depth = self.count(token.start, inner)
         return Negation(inner, start=token.start, end=inner.end, depth=depth)
 
@@ -320,154 +231,109 @@ class _Parser:
     def postfix(self) -> Expr:
         node = self.primary()
         while True:
-            token = self.token
-            if token.kind == OPERATOR and token.text == "[":
+            if self.sees("["):
                 node = self.brackets(node)
-            elif token.kind == OPERATOR and token.text == "@":
+            elif self.sees("@"):
                 node = self.at_modifier(node)
-            elif token.kind == IDENTIFIER and token.word == "offset":
+            elif self.sees_word("offset"):
                 node = self.offset(node)
-            elif token.kind == IDENTIFIER and token.word in _EXPERIMENTAL_MODIFIERS:
-                raise self.error(f"the {token.word} modifier {EXPERIMENTAL}", token.start)
+            elif self.sees_word("anchored", "smoothed"):
+                node = self.edges(node)
             else:
                 return node
 
     def brackets(self, node: Expr) -> Expr:
         opening = self.advance()
-        window = self.positive_duration("range")
-        if self.token.kind == OPERATOR and self.token.text == ":":
-            self.advance()
-            step = None if self.token.text == "]" else self.positive_duration("subquery step")
-            self.expect("]", "subquery selector")
-            kind = value_type(node)
-            if kind != VECTOR:
-                raise self.error(f"subquery is only allowed on instant vector, got {kind} instead", node.start)
-            depth = self.count(opening.start, node)
-            return Subquery(node, window, step, start=node.start, end=self.last_end(), depth=depth)
+        window, window_later = durations.in_brackets(self, "range")
+        if self.accept(":"):
+            return self.subquery(node, opening, window, window_later)
         self.expect("]", "subquery or range selector")
         if not isinstance(node, Selector):
             raise self.error("ranges only allowed for vector selectors", opening.start)
         if node.at is not None:
             raise self.error("no @ modifiers allowed before range", opening.start)
-        if node.offset:
+        if node.offset or node.offset_later:
             raise self.error("no offset modifiers allowed before range", opening.start)
+        if node.edges:
+            raise self.error(f"no {node.edges} modifier allowed before range", opening.start)
         depth = self.count(opening.start, node)
-        return Range(node, window, start=node.start, end=self.last_end(), depth=depth)
+        return Range(node, window, window_later, start=node.start, end=self.last_end(), depth=depth)
 
-    def positive_duration(self, what: str) -> int:
-        token = self.token
-        value = self.duration(what)
-        if value <= 0:
-            raise self.error("duration must be greater than 0", token.start)
-        return value
+    def subquery(self, node: Expr, opening: Token, window: int, window_later: Operation | None) -> Expr:
+        step, step_later = (None, None) if self.sees("]") else durations.in_brackets(self, "subquery step")
+        self.expect("]", "subquery selector")
+        kind = value_type(node)
+        if kind != VECTOR:
+            raise self.error(f"subquery is only allowed on instant vector, got {kind} instead", node.start)
+        return Subquery(
+            node,
+            window,
+            step,
+            window_later=window_later,
+            step_later=step_later,
+            start=node.start,
+            end=self.last_end(),
+            depth=self.count(opening.start, node),
+        )
 
-    def duration(self, what: str) -> int:
-        """Milliseconds of `5m`, `300`, or arithmetic on such (in brackets after offset)."""
-        token = self.token
-        seconds = self.duration_primary(what) if what == "offset" else self.duration_expression(what, 0)
-        if not abs(seconds) * 1000 <= LONGEST_DURATION:
-            raise self.error("duration out of range", token.start)
-        return round(seconds * 1000)
+    def modified(self, node: Expr, what: str, token: Token) -> Selector | Subquery:
+        """The selector or subquery that a modifier is about."""
+        if isinstance(node, Range):
+            return node.selector
+        if isinstance(node, Selector | Subquery):
+            return node
+        raise self.error(f"{what} {_MODIFIED}", token.start)
 
-    def duration_expression(self, what: str, floor: int) -> float:
-        self.deeper()
-        left = self.duration_primary(what)
-        while self.token.kind == OPERATOR and _PRECEDENCE.get(self.token.text, 0) > max(floor, _PRECEDENCE["+"] - 1):
-            token = self.advance()
-            precedence = _PRECEDENCE[token.text]
-            right = self.duration_expression(what, precedence - 1 if token.text == "^" else precedence)
-            self.count(token.start)
-            try:
-                left = _DURATION_ARITHMETIC[token.text](left, right)
-            except ArithmeticError:
-                raise self.error("division by zero or overflow in duration", token.start) from None
-            if isinstance(left, complex):
-                raise self.error("duration is no real number", token.start)
-        self.depth -= 1
-        return left
-
-    def duration_primary(self, what: str) -> float:
-        token = self.token
-        if token.kind == OPERATOR and token.text in "+-":
-            self.advance()
-            self.deeper()
-            value = self.duration_primary(what) if what == "offset" else self.duration_expression(what, _UNARY)
-            self.depth -= 1
-            return -value if token.text == "-" else value
-        if token.kind == OPERATOR and token.text == "(":
-            self.advance()
-            value = self.duration_expression("duration expression", 0)
-            self.expect(")", "duration expression")
-            return value
-        if token.kind == IDENTIFIER and token.word in _DURATION_FUNCTIONS:
-            raise self.error(f"{token.word}() in durations {EXPERIMENTAL}", token.start)
-        if token.kind not in (NUMBER, DURATION):
-            raise self.unexpected(what, "a duration or a number of seconds")
-        self.advance()
-        return self.milliseconds(token) / 1000
-
-    def milliseconds(self, token: Token) -> int:
-        try:
-            if token.kind == DURATION:
-                return parse_duration(token.text)
-            seconds = parse_number(token.text)
-        except ValueError as error:
-            raise self.error(str(error), token.start) from None
-        if seconds * 1000 > _LATEST:
-            raise self.error("time out of range", token.start)
-        return round(seconds * 1000)
+    def with_modifier(self, node: Expr, changed: Selector | Subquery) -> Expr:
+        end = self.last_end()
+        if isinstance(node, Range) and isinstance(changed, Selector):
+            return replace(node, selector=changed, end=end)
+        return replace(changed, end=end)
 
     def offset(self, node: Expr) -> Expr:
         token = self.advance()
-        value = self.duration("offset")
-        end = self.last_end()
-        match node:
-            case Selector() | Subquery() if not node.offset:
-                return replace(node, offset=value, end=end)
-            case Range() if not node.selector.offset:
-                selector = replace(node.selector, offset=value)
-                return Range(selector, node.window, start=node.start, end=end, depth=node.depth)
-            case Selector() | Subquery() | Range():
-                raise self.error("offset may not be set multiple times", token.start)
-        raise self.error(
-            "offset modifier must be preceded by an instant vector selector or range vector selector or a subquery",
-            token.start,
-        )
+        value, later = durations.after_offset(self)
+        inner = self.modified(node, "offset modifier", token)
+        if inner.offset or inner.offset_later:
+            raise self.error("offset may not be set multiple times", token.start)
+        return self.with_modifier(node, replace(inner, offset=value, offset_later=later))
 
     def at_modifier(self, node: Expr) -> Expr:
         token = self.advance()
         at = self.at_time()
-        end = self.last_end()
-        match node:
-            case Selector() | Subquery() if node.at is None:
-                return replace(node, at=at, end=end)
-            case Range() if node.selector.at is None:
-                selector = replace(node.selector, at=at)
-                return Range(selector, node.window, start=node.start, end=end, depth=node.depth)
-            case Selector() | Subquery() | Range():
-                raise self.error("@ <timestamp> may not be set multiple times", token.start)
-        raise self.error(
-            "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery",
-            token.start,
-        )
+        inner = self.modified(node, "@ modifier", token)
+        if inner.at is not None:
+            raise self.error("@ <timestamp> may not be set multiple times", token.start)
+        return self.with_modifier(node, replace(inner, at=at))
 
     def at_time(self) -> At:
-        token = self.token
-        if token.kind == IDENTIFIER and token.word in ("start", "end"):
-            self.advance()
+        if self.sees_word("start", "end"):
+            token = self.advance()
             self.expect("(", "@ modifier")
             self.expect(")", "@ modifier")
             return "start" if token.word == "start" else "end"
         sign = 1
-        if token.kind == OPERATOR and token.text in "+-":
+        if self.token.kind == OPERATOR and self.token.text in "+-":
             sign = -1 if self.advance().text == "-" else 1
-            token = self.token
-        if token.kind == IDENTIFIER and token.word in ("inf", "nan"):
+        token = self.token
+        if self.sees_word("inf", "nan"):
             raise self.error(f"timestamp out of bounds for @ modifier: {token.text}", token.start)
         if token.kind not in (NUMBER, DURATION):
             raise self.unexpected("@ modifier", "a timestamp, start() or end()")
         self.advance()
-        return sign * self.milliseconds(token)
+        return sign * durations.point_in_time(self, token)
+
+    def edges(self, node: Expr) -> Expr:
+        """anchored and smoothed, which Prometheus calls extended range selectors."""
+        token = self.advance()
+        if token.word in _LATER:
+            raise self.error(f"the {token.word} modifier is experimental in Prometheus and not supported", token.start)
+        inner = self.modified(node, f"{token.word} modifier", token)
+        if isinstance(inner, Subquery):
+            raise self.error(f"{token.word} modifier is not supported for subqueries", token.start)
+        if inner.edges:
+            raise self.error(f"{token.word} modifier cannot follow the {inner.edges} modifier", token.start)
+        return self.with_modifier(node, replace(inner, edges=cast(Edges, token.word)))
 
     # -- primaries ---------------------------------------------------------------------------------------------
 
@@ -476,21 +342,20 @@ class _Parser:
         if token.kind in (NUMBER, DURATION):
             self.advance()
             self.count(token.start)
-            return Number(self.number(token), start=token.start, end=token.end)
-        if token.kind == QUOTED:
+            return Number(self.number(token), token.kind == DURATION, start=token.start, end=token.end)
+        if token.kind == STRING:
             self.advance()
             self.count(token.start)
             return String(self.string(token), start=token.start, end=token.end)
-        if token.kind == IDENTIFIER:
+        if token.kind == NAME:
             return self.named()
-        if token.kind == OPERATOR and token.text == "(":
-            self.advance()
+        if self.accept("("):
             inner = self.expression(0)
             self.expect(")", "paren expression")
             depth = self.count(token.start, inner)
             return Paren(inner, start=token.start, end=self.last_end(), depth=depth)
-        if token.kind == OPERATOR and token.text == "{":
-            return self.selector(None)
+        if self.sees("{"):
+            return selector(self, None)
         if token.kind == END:
             raise self.error("unexpected end of input", token.start)
         raise self.unexpected("expression")
@@ -498,12 +363,6 @@ class _Parser:
     def number(self, token: Token) -> float:
         try:
             return parse_duration(token.text) / 1000 if token.kind == DURATION else parse_number(token.text)
-        except ValueError as error:
-            raise self.error(str(error), token.start) from None
-
-    def string(self, token: Token) -> str:
-        try:
-            return unquote(token.text)
         except ValueError as error:
             raise self.error(str(error), token.start) from None
 
@@ -520,108 +379,26 @@ class _Parser:
             return self.aggregation()
         if called:
             return self.call()
-        return self.selector(self.advance())
+        return selector(self, self.advance())
 
-    def selector(self, name: Token | None) -> Expr:
-        start = name.start if name else self.token.start
-        metric = name.text if name else None
-        matchers = [] if name is None else [Matcher(NAME, "=", name.text)]
-        if self.token.kind == OPERATOR and self.token.text == "{":
-            self.advance()
-            while not self.accept("}"):
-                metric = self.matcher(matchers, metric)
-                if self.token.text != "}":
-                    self.expect(",", "label matching")
-        end = self.last_end()
-        if all(matcher.matches("") for matcher in matchers):
-            raise self.error("vector selector must contain at least one non-empty matcher", start)
-        self.count(start)
-        return Selector(metric, tuple(matchers), start=start, end=end)
-
-    def matcher(self, matchers: list[Matcher], metric: str | None) -> str | None:
-        """Reads one matcher into the list; gives the metric's name where it is now known."""
-        token = self.token
-        if token.kind not in (IDENTIFIER, QUOTED) or (token.kind == IDENTIFIER and ":" in token.text):
-            raise self.unexpected("label matching", 'identifier or "}"')
-        self.advance()
-        label = self.string(token) if token.kind == QUOTED else token.text
-        if not valid_name(label):
-            raise self.error(f"invalid label name {token.text} in label matching", token.start)
-        if token.kind == QUOTED and self.token.kind == OPERATOR and self.token.text in (",", "}"):
-            if metric is not None:
-                raise self.error(f'metric name must not be set twice: "{metric}" or "{label}"', token.start)
-            matchers.append(Matcher(NAME, "=", label))
-            return label
-        op = self.token.text
-        if self.token.kind != OPERATOR or op not in ("=", "!=", "=~", "!~"):
-            raise self.unexpected("label matching", "label matching operator")
-        self.advance()
-        value = self.token
-        if value.kind != QUOTED:
-            raise self.unexpected("label matching", "string")
-        self.advance()
-        matcher = Matcher(label, cast(MatchOp, op), self.string(value))
-        if printable(matcher.value) != matcher.value:
-            raise self.error("the value of a label matcher must be UTF-8", value.start)
-        if label == NAME and op == "=":
-            if metric is not None:
-                raise self.error(f'metric name must not be set twice: "{metric}" or "{matcher.value}"', token.start)
-            metric = matcher.value
-        if op in ("=~", "!~"):
-            try:
-                compiled(matcher.value)
-            except PromQLError as error:
-                raise self.error(error.message, value.start) from None
-        matchers.append(matcher)
-        return metric
-
-    def label_list(self, where: str) -> tuple[str, ...]:
-        self.expect("(", where)
-        labels: list[str] = []
-        while not self.accept(")"):
-            token = self.token
-            if token.kind == QUOTED:
-                label = self.string(token)
-                if not label or not valid_name(label):
-                    raise self.error(f"invalid label name {token.text} in {where}", token.start)
-            elif token.kind == IDENTIFIER and PLAIN.match(token.text):
-                label = token.text
-            else:
-                raise self.unexpected(where, "label")
-            self.advance()
-            labels.append(label)
-            if self.token.text != ")":
-                self.expect(",", where)
-        return tuple(labels)
+    # -- calls -------------------------------------------------------------------------------------------------
 
     def aggregation(self) -> Expr:
         token = self.advance()
         op = token.word
-        if op in UNSUPPORTED_AGGREGATIONS:
-            raise self.error(f"the {op} aggregation {EXPERIMENTAL}", token.start)
         grouping, without = self.modifier()
         args = self.arguments("aggregation")
         if grouping is None:
             grouping, without = self.modifier()
-        wanted = 2 if op in PARAMETER else 1
-        if not args:
-            raise self.error("no arguments for aggregate expression provided", token.start)
-        if len(args) != wanted:
-            raise self.error(
-                f"wrong number of arguments for aggregate expression provided, expected {wanted}, got {len(args)}",
-                token.start,
-            )
-        param = args[0] if wanted == 2 else None
-        if param is not None:
-            self.check_type(param, PARAMETER[op], f"aggregation parameter of {op}")
-        self.check_type(args[-1], VECTOR, "aggregation expression")
+        calls.check_aggregation(self, op, args, token)
+        param = args[0] if op in PARAMETER else None
         depth = self.count(token.start, *args)
         return Aggregate(
             op, args[-1], param, grouping or (), without, start=token.start, end=self.last_end(), depth=depth
         )
 
     def modifier(self) -> tuple[tuple[str, ...] | None, bool]:
-        if self.token.kind == IDENTIFIER and self.token.word in ("by", "without"):
+        if self.sees_word("by", "without"):
             without = self.advance().word == "without"
             return self.label_list("grouping opts"), without
         return None, False
@@ -636,51 +413,15 @@ class _Parser:
             if self.accept(")"):
                 return args
             self.expect(",", where)
-            if self.token.text == ")":
+            if self.sees(")"):
                 raise self.error("trailing commas not allowed in function call args", self.token.start)
 
     def call(self) -> Expr:
         token = self.advance()
-        function = FUNCTIONS.get(token.text)
-        if function is None:
-            if token.text in UNSUPPORTED:
-                raise self.error(f"{token.text}() {UNSUPPORTED[token.text]}", token.start)
-            raise self.error(f'unknown function with name "{token.text}"', token.start)
+        function = calls.function(self, token)
         if function.extension and self.extension is None:
             self.extension = self.error(f"{function.name}() is an extension of the portal, not PromQL", token.start)
         args = self.arguments("function call")
-        self.check_count(function, len(args), token)
-        for index, arg in enumerate(args):
-            kind = function.args[min(index, len(function.args) - 1)]
-            self.check_type(arg, kind, f'call to function "{function.name}"')
-        if function.name in ("label_replace", "label_join"):
-            self.check_label_call(function, args)
+        calls.check(self, function, args, token)
         depth = self.count(token.start, *args)
         return Call(function, tuple(args), start=token.start, end=self.last_end(), depth=depth)
-
-    def check_count(self, function: Function, got: int, token: Token) -> None:
-        most = len(function.args)
-        least = most - 1 if function.repeats else most - function.optional
-        if got < least or (got > most and not function.repeats):
-            few = got < least
-            bound = str(most) if least == most else f"at least {least}" if few else f"at most {most}"
-            raise self.error(f'expected {bound} argument(s) in call to "{function.name}", got {got}', token.start)
-
-    def check_type(self, node: Expr, wanted: str, where: str) -> None:
-        kind = value_type(node)
-        if kind != wanted:
-            raise self.error(f"expected type {wanted} in {where}, got {kind}", node.start)
-
-    def check_label_call(self, function: Function, args: list[Expr]) -> None:
-        """Strings are constants: what can be checked before running is an error with a position."""
-        texts = [unwrap(arg) for arg in args[1:]]
-        names = texts[:1] if function.name == "label_replace" else [*texts[:1], *texts[2:]]
-        for node in names:
-            if isinstance(node, String) and not valid_name(node.value):
-                what = "destination label name" if node is texts[0] else "source label name"
-                raise self.error(f"invalid {what} in {function.name}(): {node.value!r}", node.start)
-        if function.name == "label_replace" and isinstance(texts[3], String):
-            try:
-                compiled(texts[3].value)
-            except PromQLError as error:
-                raise self.error(f"{error.message} in label_replace()", texts[3].start) from None

@@ -8,24 +8,29 @@ from typing import Final
 IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 METRIC: Final = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*\Z")
 
-_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES: Final = {char: f"\\{letter}" for char, letter in zip('\\"\n\r\t\a\b\f\v', '\\"nrtabfv', strict=True)}
 _UNITS: Final = (("y", 365 * 86_400_000), ("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000))
 _SMALL_UNITS: Final = (("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
 def quote(text: str) -> str:
-    """A double-quoted string literal."""
-    out = []
-    for char in text:
-        if char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif char < " " or char == "\x7f":
-            out.append(f"\\x{ord(char):02x}")
-        elif "\udc80" <= char <= "\udcff":  # a byte that is no UTF-8, see lexer.unquote
-            out.append(f"\\x{ord(char) - 0xDC00:02x}")
-        else:
-            out.append(char)
-    return '"' + "".join(out) + '"'
+    """A double-quoted string literal; what cannot be printed is escaped, as Go's strconv.Quote does."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(map(_quoted, text)) + '"'
+
+
+def _quoted(char: str) -> str:
+    code = ord(char)
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, see lexer.unquote
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def valid_name(name: str) -> bool:

@@ -103,7 +103,7 @@ def system(request: HttpRequest) -> HttpResponse:
 @never_cache
 @page(Right.QUERY)
 def explore(request: HttpRequest) -> HttpResponse:
-    """Ask anything of the store. The page's script asks the query API with this person's session, so within its scope."""
+    """Ask anything of the store: the page's script asks the query API as this person, so within their scope."""
     who = principal_of(request)
     may_make_rules = who.can(Right.EDIT) and bool(getattr(request.user, "is_staff", False))
     state = {

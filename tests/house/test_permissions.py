@@ -39,6 +39,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/alerts/<slug:key>/acknowledge/": {"POST": O},
     "monitoring/alerts/<slug:key>/resolve/": {"POST": O},
     "monitoring/contacts/<int:pk>/test/": {"POST": O},
+    "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }
 
@@ -135,7 +136,20 @@ API: dict[str, dict[str, Need]] = {
 # The seed's addresses answer with and without their last slash.
 API |= {f"{pattern}/": needs for pattern, needs in API.items() if not pattern.endswith("/")}
 
-FAST: dict[str, Need] = {"/-/healthy": OPEN, "/-/ready": OPEN, "/metrics": R}
+FAST: dict[str, Need] = {
+    "/-/healthy": OPEN,
+    "/-/ready": OPEN,
+    "/metrics": R,
+    "/api/v1/query": Q,
+    "/api/v1/query_range": Q,
+    "/api/v1/query_exemplars": Q,
+    "/api/v1/format_query": Q,
+    "/api/v1/parse_query": Q,
+    "/api/v1/series": Q,
+    "/api/v1/labels": Q,
+    "/api/v1/label/<name>/values": Q,
+    "/api/v1/metadata": Q,
+}
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,35 @@
 """Bare ASGI callables for the hot paths, tried before Django's handler (a tenth of its cost a request).
 
-`ROUTES` is the whole list: path, methods, the right that is needed (None: open to all) and the callable. They share
-`accounts` authentication with the API, and the every-route test walks this table beside Django's.
+`ROUTES` is the whole list: the rooms' tables of lanes, each with its methods, the right that is needed (None: open to
+all) and the callable. They share `accounts` authentication with the API, and the every-route test walks this table
+beside Django's.
+
+One request:
+1. The body is read on the event loop, at most as large as the portal takes.
+2. One hop to a thread: who is it, may they, evaluate, render the beginning; the database connection goes back.
+3. What is large is rendered in that pool slice by slice, so that the loop is free and the client sets the pace.
+While 2 runs, a client that leaves cancels it.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final
 
 import orjson
-from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
+from apps.alerting import prometheus_api as alerting
+from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
-from apps.metrics import exposition, query
-from apps.metrics.middleware import observe
+from apps.metrics import exposition, prometheus_api, query
+from apps.metrics.middleware import GONE, observe
 
 log = logging.getLogger(__name__)
 
@@ -29,55 +38,38 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+THREADS: Final = 16
+"""Requests of lanes that are served at once; those beyond wait."""
+WATCHED_AFTER: Final = 0.1
+"""Seconds after which a request is worth watching for its client to leave."""
+STALLED: Final = 60.0
+"""Seconds that a client may take for one part of an answer before it is given up, with the memory it holds."""
 
-@dataclass(frozen=True)
-class Answer:
-    """A finished response of the fast lane."""
-
-    status: int
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One fast route; `serve` gets the caller and the scope, and may block (it runs in a thread)."""
-
-    methods: frozenset[str]
-    right: Right | None
-    serve: Callable[[Principal, Scope], Answer]
+_threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="lane")
 
 
-def _healthy(by: Principal, scope: Scope) -> Answer:
+def _healthy(by: Principal, request: Request) -> Answer:
     return Answer(200, b"The portal is up.\n")
 
 
-def _ready(by: Principal, scope: Scope) -> Answer:
+def _ready(by: Principal, request: Request) -> Answer:
     return Answer(200, b"The portal is ready.\n") if health.is_ready() else Answer(503, b"The portal is not ready.\n")
 
 
-def _metrics(by: Principal, scope: Scope) -> Answer:
+def _metrics(by: Principal, request: Request) -> Answer:
     return Answer(200, exposition.render(by.scope), exposition.CONTENT_TYPE)
 
 
-def _serve(lane: Lane, by: Principal, scope: Scope) -> Answer:
-    """Serve, then give this thread's connection back to the pool, where a broken one is replaced.
-
-    Django does so at the end of its requests; here there is none, and a connection that a dead server has cut would
-    fail in its thread for ever.
-    """
-    try:
-        return lane.serve(by, scope)
-    finally:
-        connections.close_all()
-
-
-READ = frozenset({"GET", "HEAD"})
 ROUTES: dict[str, Lane] = {
     "/-/healthy": Lane(READ, None, _healthy),
     "/-/ready": Lane(READ, None, _ready),
     "/metrics": Lane(READ, Right.READ, _metrics),
+    **prometheus_api.LANES,
+    **alerting.LANES,
 }
+
+
+# --- Bodies ---------------------------------------------------------------------------------------------------------
 
 
 def bounded(app: App) -> App:
@@ -134,47 +126,210 @@ async def refuse(send: Send, status: int, words: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class FastLane:
-    """ASGI application: serves `ROUTES`, hands everything else to Django."""
+class TooLarge(Exception):
+    """The body is larger than the portal takes."""
 
-    def __init__(self, django: App) -> None:
+
+class Left(Exception):
+    """The client left before it had sent its request."""
+
+
+async def body_of(scope: Scope, receive: Receive) -> bytes:
+    """Read the whole body. Raises TooLarge, Left."""
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    declared = fastauth.header(scope, b"content-length") or "0"
+    if not declared.isdigit() or int(declared) > limit:
+        raise TooLarge
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise Left
+        part = event.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise TooLarge
+        parts.append(part)
+        if not event.get("more_body", False):
+            return b"".join(parts)
+
+
+# --- Serving --------------------------------------------------------------------------------------------------------
+
+
+def answer(lane: Lane, scope: Scope, request: Request) -> Answer:
+    """Authenticate and serve one request, with every error in the lane's own shape. Blocks."""
+    try:
+        if "\0" in request.path:
+            raise BadRequest("The address holds a NUL (%00), which no text here can.")
+        if lane.right is None:
+            return lane.serve(fastauth.anonymous(scope), request)
+        by, refusal = fastauth.identify(scope, lane.right)
+        if refusal is not None:
+            return _refused(lane, refusal)
+        return lane.serve(by, request)
+    except BadRequest as error:
+        return lane.refuse(400, str(error))
+    except query.Outrun as error:
+        return lane.refuse(503, str(error))
+    except (OperationalError, InterfaceError) as error:
+        log.error("%s failed, for the database is away: %s", request.path, error)
+        return lane.refuse(503, "The database does not answer; try again in a few seconds.")
+    except Exception:
+        log.exception("%s failed", request.path)
+        return lane.refuse(500, "The portal failed to answer; its web log says why.")
+
+
+def _refused(lane: Lane, refusal: fastauth.Refusal) -> Answer:
+    said = lane.refuse(refusal.status, refusal.sentence)
+    headers = said.headers
+    if refusal.status == 401:
+        headers = (*headers, (b"www-authenticate", b'Bearer realm="monitoring"'))
+    if refusal.retry_after:
+        headers = (*headers, (b"retry-after", str(refusal.retry_after).encode()))
+    return Answer(said.status, said.body, said.content_type, headers)
+
+
+def _in_thread(lane: Lane, scope: Scope, request: Request) -> Answer:
+    """Answer and begin to render, then give this thread's connection back to the pool, where a broken one is replaced.
+
+    Django does so at the end of its requests; here there is none, and a connection that a dead server has cut would
+    fail in its thread for ever.
+    """
+    try:
+        return answer(lane, scope, request).begun(packed="gzip" in request.header(b"accept-encoding"))
+    finally:
+        connections.close_all()
+
+
+class FastLane:
+    """ASGI application: serves `routes`, hands everything else to Django."""
+
+    def __init__(self, django: App, routes: Mapping[str, Lane] = ROUTES) -> None:
         self.django = django
+        self.bounded_django = bounded(django)
+        self.lanes = Lanes(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lane = ROUTES.get(scope["path"].rstrip("/") or "/") if scope["type"] == "http" else None
-        if lane is None:
-            await (bounded(self.django) if scope["type"] == "http" else self.django)(scope, receive, send)
+        if scope["type"] != "http":
+            await self.django(scope, receive, send)
             return
+        found = self.lanes.find(scope["path"])
+        if found is None:
+            await self.bounded_django(scope, receive, send)
+            return
+        written, lane, captured = found
         started = time.perf_counter()
-        answer = await self._answer(lane, scope)
-        observe(scope["path"], scope["method"], answer.status, time.perf_counter() - started)
-        headers = [
-            (b"content-type", answer.content_type.encode()),
-            (b"content-length", str(len(answer.body)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        if answer.status == 401:
-            headers.append((b"www-authenticate", b'Bearer realm="monitoring"'))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        said, request = await self._ask(lane, scope, receive, captured)
+        observe(written, scope["method"], GONE if said is None else said.status, time.perf_counter() - started)
+        if said is not None:
+            await _send(said, request, send)
 
-    async def _answer(self, lane: Lane, scope: Scope) -> Answer:
-        if scope["method"] not in lane.methods:
-            return Answer(405, b'{"error": "This address answers GET only."}', "application/json")
+    async def _ask(
+        self, lane: Lane, scope: Scope, receive: Receive, captured: Mapping[str, str]
+    ) -> tuple[Answer | None, Request]:
+        """The answer, or None where nobody waits for it any more."""
+        left = _Left()
+        request = Request(
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            b"",
+            scope["headers"],
+            fastauth.address_of(scope),
+            captured,
+            left.happened,
+        )
+        if request.method == "OPTIONS":
+            return Answer(204, headers=(_allow(lane),)), request
+        if request.method not in lane.methods:
+            said = lane.refuse(405, f"This address answers {' and '.join(sorted(lane.methods))} only.")
+            return Answer(405, said.body, said.content_type, (_allow(lane),)), request
         try:
-            if lane.right is None:
-                # Probes want an answer even where the database hangs.
-                asked = asyncio.to_thread(_serve, lane, fastauth.anonymous(scope), scope)
-                return await asyncio.wait_for(asked, health.PATIENCE)
-            by, refusal = await sync_to_async(fastauth.identify)(scope, lane.right)
-            if refusal is not None:
-                return Answer(refusal.status, refusal.body, "application/json")
-            return await asyncio.to_thread(_serve, lane, by, scope)
-        except TimeoutError:
-            return Answer(503, f"No answer within {health.PATIENCE:g} s.\n".encode())
-        except query.Outrun as error:
-            return Answer(503, orjson.dumps({"error": str(error)}), "application/json")
-        except Exception:
-            log.exception("%s failed", scope["path"])
-            return Answer(500, b'{"error": "The portal failed to answer; its web log says why."}', "application/json")
+            body = await body_of(scope, receive)
+        except TooLarge:
+            said = lane.refuse(413, too_large())
+            return Answer(413, said.body, said.content_type, ((b"connection", b"close"),)), request
+        except Left:
+            return None, request
+        if body:
+            request = replace(request, body=body)
+        loop = asyncio.get_running_loop()
+        if lane.right is None:
+            # Probes want an answer even where the database hangs, and never wait behind queries.
+            asked = asyncio.to_thread(_in_thread, lane, scope, request)
+            try:
+                return await asyncio.wait_for(asked, health.PATIENCE), request
+            except TimeoutError:
+                return lane.refuse(503, f"No answer within {health.PATIENCE:g} s."), request
+        watching = loop.call_later(WATCHED_AFTER, left.watch, receive)
+        try:
+            said = await loop.run_in_executor(_threads, _in_thread, lane, scope, request)
+        finally:
+            watching.cancel()
+            left.stop()
+        return (None if left.happened() else said), request
+
+
+class _Left:
+    """Whether the client of one request has left; watched only once the request takes long."""
+
+    def __init__(self) -> None:
+        self._gone = False
+        self._task: asyncio.Task[None] | None = None
+
+    def happened(self) -> bool:
+        """Asked from the thread that serves."""
+        return self._gone
+
+    def watch(self, receive: Receive) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait(receive))
+
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _allow(lane: Lane) -> tuple[bytes, bytes]:
+    return b"allow", ", ".join(sorted({*lane.methods, "OPTIONS"})).encode()
+
+
+async def _send(said: Answer, request: Request, send: Send) -> None:
+    """Send an answer, in parts where it has slices; one that breaks off is closed without an end."""
+    headers = [
+        (b"content-type", said.content_type.encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *said.headers,
+    ]
+    if said.slices is None:
+        if said.status != 204:
+            headers.append((b"content-length", str(len(said.body)).encode()))
+        await send({"type": "http.response.start", "status": said.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else said.body})
+        return
+    await send({"type": "http.response.start", "status": said.status, "headers": headers})
+    loop = asyncio.get_running_loop()
+    part: bytes | None = said.body
+    try:
+        while part is not None:
+            body = {"type": "http.response.body", "body": part, "more_body": True}
+            await asyncio.wait_for(send(body), STALLED)
+            part = await loop.run_in_executor(_threads, _next, said.slices)
+    except TimeoutError:
+        log.info("%s was given up: its client took nothing for %g s", request.path, STALLED)
+        return
+    except Exception:
+        log.exception("%s broke off", request.path)
+        return
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _next(slices: Iterator[bytes]) -> bytes | None:
+    return next(slices, None)

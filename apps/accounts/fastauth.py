@@ -1,7 +1,7 @@
 """Authentication for the bare-ASGI fast lane, which runs outside Django's handler.
 
 Works on the ASGI scope alone; tokens, cache, throttle and refusal texts are those of the API. Call from a thread
-(it may ask the database).
+(it may ask the database), which gives its connection back when it has served.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,8 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-import orjson
 from django.conf import settings
 from django.contrib import auth
-from django.db import connections
 from django.http import HttpRequest
 
 from apps.accounts import permissions
@@ -26,15 +24,11 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not served: HTTP status, JSON body, and seconds to wait (429 only)."""
+    """Why a request is not served: HTTP status, a sentence, and seconds to wait (429 only)."""
 
     status: int
-    body: bytes
+    sentence: str
     retry_after: int = 0
-
-
-def _refuse(status: int, sentence: str, retry_after: float = 0) -> Refusal:
-    return Refusal(status, orjson.dumps({"error": sentence}), int(retry_after + 0.999))
 
 
 def header(scope: ASGIScope, name: bytes) -> str:
@@ -64,27 +58,18 @@ def identify(scope: ASGIScope, right: Right) -> tuple[Principal, Refusal | None]
         if secret is not None:
             found = permissions.authenticate(secret, address=nobody.address)
             if found is None:
-                return nobody, _refuse(401, permissions.UNKNOWN)
+                return nobody, Refusal(401, permissions.UNKNOWN)
         else:
             found = _of_session(scope) if scope.get("method", "GET") in SAFE else None
     except Throttled as wait:
-        return nobody, _refuse(429, str(wait), wait.retry_after)
-    finally:
-        _close_old_connections()
+        return nobody, Refusal(429, str(wait), int(wait.retry_after + 0.999))
     if found is None or found.kind == "anonymous":
         permissions.REFUSALS.inc(reason="anonymous")
-        return nobody, _refuse(401, permissions.WHO_ARE_YOU)
+        return nobody, Refusal(401, permissions.WHO_ARE_YOU)
     if not found.can(right):
         permissions.REFUSALS.inc(reason="right")
-        return found, _refuse(403, f"{found.name} may not do this: it needs the right to {right.value}.")
+        return found, Refusal(403, f"{found.name} may not do this: it needs the right to {right.value}.")
     return found, None
-
-
-def _close_old_connections() -> None:
-    """Give connections back, or drop broken ones: out here no signal of Django's handler does it."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
 
 
 def _of_session(scope: ASGIScope) -> Principal | None:

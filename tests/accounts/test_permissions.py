@@ -170,7 +170,7 @@ def refused(scope, right=Right.READ):
     return refusal
 
 
-def test_the_fast_lane_lets_in_who_may_and_tells_the_others_why_in_json(secret, person):
+def test_the_fast_lane_lets_in_who_may_and_tells_the_others_why(secret, person):
     principal, refusal = fastauth.identify(lane(authorization=f"Bearer {secret('read')}"), Right.READ)
     assert refusal is None
     assert principal.address == "192.0.2.9"
@@ -183,7 +183,7 @@ def test_the_fast_lane_lets_in_who_may_and_tells_the_others_why_in_json(secret, 
     for scope, status in table:
         refusal = refused(scope)
         assert refusal.status == status
-        assert orjson.loads(refusal.body)["error"]
+        assert refusal.sentence
 
 
 def test_too_many_wrong_tokens_on_the_fast_lane_are_told_to_wait(secret):

@@ -1,16 +1,21 @@
 """The fast lane and what guards Django behind it."""
 
 import asyncio
+import gzip
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
 
+from apps.accounts import fastauth
+from apps.accounts.rights import Principal, Right
+from apps.core.lanes import Answer, Lane
 from apps.dashboards import health
 from apps.metrics.query import Outrun
 from monitoring_portal import fastlane
-from monitoring_portal.fastlane import READ, Answer, FastLane, Lane, bounded
+from monitoring_portal.fastlane import FastLane, bounded
 
 
 def exchange(
@@ -71,25 +76,191 @@ def test_an_address_with_a_nul_is_refused(path, query):
     assert (status, "NUL" in body["error"]) == (400, True)
 
 
-def test_a_store_that_cannot_be_read_now_is_503_with_a_sentence():
-    def outrun(by: Any, scope: Any) -> Answer:
+def http(path: str, method: str = "GET", headers: Any = (), query: bytes = b"") -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": list(headers),
+        "client": ("127.0.0.1", 1),
+    }
+
+
+class Client:
+    """One request through the fast lane; `leave` is what happens when the client goes."""
+
+    def __init__(self, lane: Lane, path: str = "/lane", **scope: Any) -> None:
+        self.app = FastLane(reader, {"/lane": lane, "/lane/<name>/end": lane})
+        self.scope = http(path, **scope)
+        self.sent: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
+        self.gone = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        if self.events:
+            return self.events.pop(0)
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, event: dict[str, Any]) -> None:
+        self.sent.append(event)
+
+    async def ask(self) -> tuple[int, bytes]:
+        await self.app(self.scope, self.receive, self.send)
+        return self.sent[0]["status"], b"".join(event["body"] for event in self.sent[1:])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+
+def lane(serve: Any) -> Lane:
+    return Lane(frozenset({"GET", "POST"}), Right.QUERY, serve)
+
+
+@pytest.fixture
+def anybody(monkeypatch):
+    monkeypatch.setattr(fastauth, "identify", lambda scope, right: (Principal.system("test"), None))
+
+
+def test_a_store_that_cannot_be_read_now_is_503_with_a_sentence(anybody):
+    def outrun(by: Any, request: Any) -> Answer:
         raise Outrun("Try again.")
 
-    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "client": ("127.0.0.1", 1)}
-    answer = asyncio.run(FastLane(reader)._answer(Lane(READ, None, outrun), scope))
-    assert (answer.status, json.loads(answer.body)) == (503, {"error": "Try again."})
+    status, body = asyncio.run(Client(lane(outrun)).ask())
+    assert (status, json.loads(body)) == (503, {"error": "Try again."})
+
+
+def test_a_lane_that_breaks_is_500_and_says_nothing_of_why(anybody, caplog):
+    def broken(by: Any, request: Any) -> Answer:
+        raise ZeroDivisionError("secret")
+
+    status, body = asyncio.run(Client(lane(broken)).ask())
+    assert (status, b"secret" in body, "secret" in caplog.text) == (500, False, True)
 
 
 def test_a_ready_probe_is_answered_also_where_the_database_hangs(monkeypatch):
     hangs = threading.Event()
     monkeypatch.setattr(health, "PATIENCE", 0.05)
     monkeypatch.setattr(health, "is_ready", lambda: hangs.wait(5))
-    lane = fastlane.FastLane(reader)
-    scope: dict[str, Any] = {"path": "/-/ready", "method": "GET", "headers": [], "client": None}
+    client = Client(fastlane.ROUTES["/-/ready"])
 
     async def ask() -> int:
-        answer = await lane._answer(fastlane.ROUTES["/-/ready"], scope)
+        status, _ = await client.ask()
         hangs.set()
-        return answer.status
+        return status
 
     assert asyncio.run(ask()) == 503
+
+
+def test_a_large_answer_leaves_in_parts(anybody):
+    parts = [b"x" * 50_000] * 5
+    client = Client(lane(lambda by, request: Answer(200, slices=iter(parts))))
+    assert asyncio.run(client.ask()) == (200, b"".join(parts))
+    assert [len(event["body"]) for event in client.sent[1:]] == [100_000, 50_000, 50_000, 50_000, 0]
+    assert b"content-length" not in client.headers
+
+
+def test_a_large_answer_is_packed_where_the_client_takes_it(anybody):
+    parts = [bytes([n]) * 50_000 for n in range(5)]
+    for serve in (lambda by, request: Answer(200, slices=iter(parts)), lambda by, request: Answer(200, parts[0])):
+        client = Client(lane(serve), headers=[(b"accept-encoding", b"deflate, gzip")])
+        _, body = asyncio.run(client.ask())
+        assert client.headers[b"content-encoding"] == b"gzip"
+        assert gzip.decompress(body) in (b"".join(parts), parts[0])
+        assert len(body) < 2_000
+
+
+def test_an_answer_that_breaks_off_has_no_end(anybody, caplog):
+    def slices() -> Any:
+        yield b"x" * 100_000
+        raise ZeroDivisionError
+
+    client = Client(lane(lambda by, request: Answer(200, slices=slices())))
+    asyncio.run(client.ask())
+    assert client.sent[-1]["more_body"] is True
+    assert "broke off" in caplog.text
+
+
+def test_a_client_that_leaves_cancels_its_request(anybody, monkeypatch):
+    monkeypatch.setattr(fastlane, "WATCHED_AFTER", 0.0)
+    began, ended = threading.Event(), threading.Event()
+
+    def patient(by: Any, request: Any) -> Answer:
+        began.set()
+        while not request.cancelled():
+            time.sleep(0.005)
+        ended.set()
+        return Answer(499)
+
+    client = Client(lane(patient))
+
+    async def ask_and_leave() -> None:
+        asked = asyncio.create_task(client.app(client.scope, client.receive, client.send))
+        await asyncio.to_thread(began.wait, 10)
+        client.gone.set()
+        await asked
+
+    asyncio.run(ask_and_leave())
+    assert ended.is_set()
+    assert client.sent == []
+
+
+@pytest.mark.parametrize(("method", "status"), [("DELETE", 405), ("HEAD", 405), ("OPTIONS", 204)])
+def test_other_methods_are_told_which_there_are(method, status):
+    client = Client(lane(lambda by, request: Answer(200)), method=method)
+    assert asyncio.run(client.ask())[0] == status
+    assert client.headers[b"allow"] == b"GET, OPTIONS, POST"
+
+
+def test_a_part_of_the_address_is_captured_and_a_nul_in_it_refused(anybody):
+    serve = lane(lambda by, request: Answer(200, request.captured["name"].encode()))
+    assert asyncio.run(Client(serve, "/lane/some%name/end").ask()) == (200, b"some%name")
+    assert asyncio.run(Client(serve, "/lane/a\0b/end").ask())[0] == 400
+
+
+def test_parameters_come_from_the_body_first_and_from_a_form_only(anybody):
+    def serve(by: Any, request: Any) -> Answer:
+        return Answer(200, json.dumps([request.one("a"), request.every("b[]")]).encode())
+
+    form = (b"content-type", b"application/x-www-form-urlencoded; charset=utf-8")
+    client = Client(lane(serve), method="POST", headers=[form], query=b"a=query&b[]=3")
+    client.events = [{"type": "http.request", "body": b"a=body&b%5B%5D=1&b[]=2", "more_body": False}]
+    assert json.loads(asyncio.run(client.ask())[1]) == ["body", ["1", "2", "3"]]
+    client = Client(lane(serve), method="POST", query=b"a=query")
+    client.events = [{"type": "http.request", "body": b"a=body", "more_body": False}]
+    assert json.loads(asyncio.run(client.ask())[1]) == ["query", []]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"), [(b"a=%00", "NUL"), (b"&".join([b"a=1"] * 10_001), "cannot be read")], ids=["nul", "many"]
+)
+def test_parameters_that_cannot_be_kept_are_refused(anybody, query, words):
+    def serve(by: Any, request: Any) -> Answer:
+        return Answer(200, request.one("a").encode())
+
+    status, body = asyncio.run(Client(lane(serve), query=query).ask())
+    assert (status, words in body.decode()) == (400, True)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_large_body_is_refused_on_the_lane_too(anybody, declared):
+    headers = [(b"content-length", b"1000001")] if declared else []
+    client = Client(lane(lambda by, request: Answer(200)), method="POST", headers=headers)
+    client.events = [{"type": "http.request", "body": b"x" * 600_000, "more_body": True}] * 2
+    status, body = asyncio.run(client.ask())
+    assert (status, "larger than 1 MB" in body.decode()) == (413, True)
+
+
+def test_a_refusal_tells_how_to_come_in(monkeypatch):
+    client = Client(lane(lambda by, request: Answer(200)))
+    refusal = fastauth.Refusal(401, "Who are you?")
+    monkeypatch.setattr(fastauth, "identify", lambda scope, right: (Principal.anonymous(), refusal))
+    assert asyncio.run(client.ask()) == (401, b'{"error":"Who are you?"}')
+    assert client.headers[b"www-authenticate"].startswith(b"Bearer")
+    refusal = fastauth.Refusal(429, "Wait.", 7)
+    client.sent.clear()
+    client.events = [{"type": "http.request", "body": b"", "more_body": False}]
+    asyncio.run(client.ask())
+    assert client.headers[b"retry-after"] == b"7"

@@ -60,7 +60,7 @@ def larger(left: Floats, right: Floats) -> Floats:
 
 
 def _days(v: Floats) -> tuple[np.typing.NDArray[np.datetime64], Mask]:
-    known = np.isfinite(v) & (np.abs(v) < 8e15)
+    known = np.abs(v) < 9.2e18  # the years that 64 bits of seconds can name
     seconds = np.trunc(np.where(known, v, 0)).astype(np.int64)
     return seconds.astype("datetime64[s]").astype("datetime64[D]"), known
 

@@ -108,8 +108,7 @@ def number(value: float) -> str:
     if "e" in text:
         size = abs(value)
         if 1e-6 <= size < 1e21:
-            text = format(value, "f") if size >= 1 else np.format_float_positional(value, trim="-")
-            return text.split(".")[0] if size >= 1 else text
+            return np.format_float_positional(value, trim="-")
         mantissa, exponent = text.split("e")
         return f"{mantissa}e{exponent[0] if exponent[0] in '+-' else '+'}{exponent.lstrip('+-').rjust(2, '0')}"
     if text in ("nan", "inf", "-inf"):

@@ -5,8 +5,8 @@ transaction that was still running; rows inserted by it or later are asked for a
 """
 
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,21 @@ class MetricSeries:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """The answer to matchers: series ids int64[S] with labels, and the bounds of their metrics' ids."""
+    """The answer to matchers: series ids int64[S] with labels, and the bounds of their metrics' ids.
+
+    `peers`: by metric the ids of all its series, matching or not.
+    """
 
     ids: Int64
     labels: Labels
     metric_min: int
     metric_max: int
+    peers: Mapping[int, Int64] = field(default_factory=dict)
+
+    def part(self, low: int, high: int) -> "Found":
+        """Only the series [low, high) of them."""
+        rows = np.arange(low, min(high, len(self.ids)), dtype=np.int64)
+        return replace(self, ids=self.ids[rows], labels=self.labels.take(rows))
 
 
 class Catalog:
@@ -48,6 +57,8 @@ class Catalog:
         self._loaded: dict[int, MetricSeries] = {}
         self._pending: dict[int, dict[int, dict[str, str]]] = {}
         self._seen: dict[int, set[int]] = {}
+        self._counts: dict[int, int] = {}
+        self._last: set[int] = set()
 
     def find_many(self, cur: "psycopg.Cursor[Any]", wanted: Sequence[Sequence[Matcher]]) -> list[Found]:
         """For each of several matcher lists the series that it accepts, those committed before this call included."""
@@ -60,6 +71,11 @@ class Catalog:
             _matching(matchers, [(ident, series[ident]) for ident in idents])
             for matchers, idents in zip(wanted, metrics, strict=True)
         ]
+
+    def counts(self) -> dict[int, int]:
+        """By metric about how many series it has; those whose samples are gone may still count."""
+        with self._lock:
+            return dict(self._counts)
 
     def names(self, cur: "psycopg.Cursor[Any]") -> list[str]:
         """Every metric name that has had a series, sorted."""
@@ -83,8 +99,9 @@ class Catalog:
         if self._xmin is None:
             cur.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
             self._xmin = int((cur.fetchone() or (0,))[0])
-            cur.execute("SELECT DISTINCT metric_id FROM metrics_series")
-            self._name(cur, (row[0] for row in cur.fetchall()))
+            cur.execute("SELECT metric_id, count(*) FROM metrics_series GROUP BY metric_id")
+            self._counts = dict(cur.fetchall())
+            self._name(cur, self._counts)
             return
         cur.execute(
             "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, n.id, n.metric_id, n.labels::text"
@@ -95,8 +112,11 @@ class Catalog:
         new = [row for row in rows if row[1] is not None]
         self._name(cur, (row[2] for row in new))
         for _, ident, metric, labels in new:
+            if ident not in self._last:
+                self._counts[metric] = self._counts.get(metric, 0) + 1
             if metric in self._loaded and ident not in self._seen[metric]:
                 self._pending.setdefault(metric, {})[ident] = orjson.loads(labels)
+        self._last = {row[1] for row in new}  # asked for again as long as an older transaction runs
         self._xmin = int(rows[0][0])
 
     def _name(self, cur: "psycopg.Cursor[Any]", metrics: Iterable[int]) -> None:
@@ -153,7 +173,8 @@ def _matching(matchers: Sequence[Matcher], metrics: Sequence[tuple[int, MetricSe
         return Found(np.zeros(0, dtype=np.int64), Labels.empty(), 0, 0)
     idents = [ident for ident, _, _ in hits]
     ids = np.concatenate([ids for _, ids, _ in hits])
-    return Found(ids, Labels.concat([labels for _, _, labels in hits]), min(idents), max(idents))
+    labels = Labels.concat([labels for _, _, labels in hits])
+    return Found(ids, labels, min(idents), max(idents), {ident: series.ids for ident, series in metrics})
 
 
 _catalogs: dict[str, Catalog] = {}

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from apps.promql.ast import Expr
+from apps.promql.ast import Binary, Expr
 from apps.promql.errors import ParseError
 from apps.promql.lexer import (
     END,
@@ -92,8 +92,9 @@ class Cursor:
         return self.within(1 + max((node.depth for node in below), default=0), offset)
 
     def count_chain(self, offset: int, left: Expr, right: Expr) -> int:
-        """The depth of a binary operation."""
-        return self.count(offset, left, right)
+        """The depth of a binary operation: `a + b + c` is one level, however long it is."""
+        self.count(offset, right)
+        return self.within(max(left.depth + (not isinstance(left, Binary)), right.depth + 1), offset)
 
     def within(self, depth: int, offset: int) -> int:
         if depth > DEPTH_LIMIT:

@@ -317,7 +317,20 @@ class Evaluator:
         return RangeVector(ragged, vec.drop, ends, node.window)
 
     def binary(self, node: Binary, grid: Grid) -> Value:
-        left, right = self.eval(node.left, grid), self.eval(node.right, grid)
+        """Down the left side in a loop: a chain of operators may be longer than Python's stack is deep."""
+        began = perf_counter()
+        chain = [node]
+        once = id(node) in self.fixed  # then all below is, and this grid has one step
+        while isinstance(left := chain[-1].left, Binary) and (once or id(left) not in self.fixed):
+            chain.append(left)
+        value = self.eval(left, grid)
+        for each in reversed(chain):
+            value = self._combined(each, value, self.eval(each.right, grid))
+            if self.trace is not None and each is not node:
+                self.trace.evaluated(each, value, perf_counter() - began)
+        return value
+
+    def _combined(self, node: Binary, left: Value, right: Value) -> Value:
         if isinstance(left, Scalar) and isinstance(right, Scalar):
             return Scalar(binary.scalars(node.op, left.v, right.v))
         if isinstance(left, Vec) and isinstance(right, Vec):

@@ -7,6 +7,7 @@ import numpy as np
 
 from apps.promql.arrays import Index
 from apps.promql.ast import Expr, Number, Paren, Range, String, children, value_type
+from apps.promql.errors import LimitError
 from apps.promql.functions import RANGE, SCALAR, STRING, VECTOR
 from apps.promql.labels import METADATA, Labels
 from apps.promql.printer import render
@@ -16,6 +17,8 @@ from apps.promql.text import printable
 
 SHOWN: Final = 10
 """Values that a node shows at most."""
+LEVELS: Final = 200
+"""Of a tree; JSON readers have limits of their own."""
 
 Tree: TypeAlias = dict[str, Any]
 """A node as JSON: kind, text, start, end, type, series, samples, seconds, values, children."""
@@ -67,9 +70,11 @@ class Trace:
         rows = rows[(ragged.ts[last[rows]] > since) & ~stale_mask(ragged.v[last[rows]])][:SHOWN]
         note.values = _values(ragged.labels.take(rows), ragged.v[last[rows]].tolist())
 
-    def tree(self, node: Expr) -> Tree:
-        """The node and all below it."""
-        below = [] if isinstance(node, Range) else [self.tree(child) for child in children(node)]
+    def tree(self, node: Expr, level: int = 1) -> Tree:
+        """The node and all below it. LimitError where that is too deep for a tree."""
+        if level > LEVELS:
+            raise LimitError(f"the expression is nested or chained over more than {LEVELS} levels: too deep for a tree")
+        below = [] if isinstance(node, Range) else [self.tree(child, level + 1) for child in children(node)]
         note = self._notes.get(id(node.selector if isinstance(node, Range) else node))
         told: Tree
         if note is not None:

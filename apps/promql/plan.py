@@ -19,6 +19,7 @@ from apps.promql.ast import (
     Subquery,
     children,
     value_type,
+    walk,
 )
 from apps.promql.errors import LimitError
 from apps.promql.functions import SCALAR
@@ -58,26 +59,26 @@ def prepare(expr: str | Expr, *, plain: bool = False) -> Prepared:
 
 
 def prepare_tree(expr: Expr, text: str) -> Prepared:
-    fixed: set[int] = set()
-    _find_fixed(expr, fixed)
-    return Prepared(text, expr, frozenset(fixed))
+    return Prepared(text, expr, _fixed(expr))
 
 
-def _find_fixed(node: Expr, fixed: set[int]) -> bool:
-    """Is the node the same at every step? Collects those that are worth evaluating once."""
-    below = [_find_fixed(child, fixed) for child in children(node)]
-    match node:
-        case Number() | String():
-            return True
-        case Selector() | Subquery():
-            still = node.at is not None
-        case Call():
-            still = all(below) and node.func.name not in UNPINNED and not (node.func.kind == "date" and not node.args)
-        case _:
-            still = all(below)
-    if still and not isinstance(node, Range | Subquery):
-        fixed.add(id(node))
-    return still
+def _fixed(expr: Expr) -> frozenset[int]:
+    """The nodes that are the same at every step and worth evaluating once."""
+    still: dict[int, bool] = {}
+    for node in reversed(list(walk(expr))):
+        match node:
+            case Number() | String():
+                same = True
+            case Selector() | Subquery():
+                same = node.at is not None
+            case Call():
+                same = node.func.name not in UNPINNED and not (node.func.kind == "date" and not node.args)
+                same = same and all(still[id(child)] for child in node.args)
+            case _:
+                same = all(still[id(child)] for child in children(node))
+        still[id(node)] = same
+    literal = Number | String | Range | Subquery
+    return frozenset(id(node) for node in walk(expr) if still[id(node)] and not isinstance(node, literal))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +119,22 @@ class Need:
 def needs(node: Expr, grid: Grid, clock: Clock, steps: int) -> Iterator[Need]:
     """The requests of all selectors below a node, evaluated on a grid. LimitError where a subquery has more than
     `steps` steps."""
-    match node:
-        case Selector():
-            yield _need(node, grid, clock, clock.lookback)
-        case Range():
-            yield _need(node.selector, grid, clock, node.window)
-        case Subquery():
-            inner = clock.inner(node, grid)
-            if inner.n > steps:
-                raise LimitError(f"subquery has {inner.n} steps, more than the limit of {steps}")
-            if inner.n:
-                yield from needs(node.expr, inner, clock, steps)
-        case _:
-            for child in children(node):
-                yield from needs(child, grid, clock, steps)
+    stack: list[tuple[Expr, Grid]] = [(node, grid)]
+    while stack:
+        node, grid = stack.pop()
+        match node:
+            case Selector():
+                yield _need(node, grid, clock, clock.lookback)
+            case Range():
+                yield _need(node.selector, grid, clock, node.window)
+            case Subquery():
+                inner = clock.inner(node, grid)
+                if inner.n > steps:
+                    raise LimitError(f"subquery has {inner.n} steps, more than the limit of {steps}")
+                if inner.n:
+                    stack.append((node.expr, inner))
+            case _:
+                stack.extend((child, grid) for child in reversed(children(node)))
 
 
 def _need(node: Selector, grid: Grid, clock: Clock, width: int) -> Need:
@@ -169,7 +172,14 @@ def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
 
 def breadth(node: Expr, series: Mapping[int, int]) -> int:
     """How many series a node may have at most; `series` are those that the selectors match, by id()."""
-    below = [breadth(child, series) for child in children(node)]
+    most: dict[int, int] = {}
+    for each in reversed(list(walk(node))):
+        most[id(each)] = _breadth(each, [most[id(child)] for child in children(each)], series)
+    return most[id(node)]
+
+
+def _breadth(node: Expr, below: Sequence[int], series: Mapping[int, int]) -> int:
+    """The same for one node, of what is below it."""
     match node:
         case Selector():
             return series.get(id(node), 0)

@@ -28,6 +28,7 @@ from apps.promql.ast import (
     walk,
 )
 from apps.promql.labels import NAME
+from apps.promql.parser import TEXT_LIMIT
 from apps.promql.result import number
 from apps.promql.text import METRIC, duration, quote, quote_name
 
@@ -56,7 +57,10 @@ def render(node: Expr) -> str:
 
 
 def pretty(node: Expr) -> str:
-    """The same over several lines where a line would be longer than 100 bytes, as format_query answers."""
+    """The same over several lines where a line would be longer than 100 bytes, as format_query answers.
+
+    A chain so long that its indented text could not be read back stays on one line.
+    """
     sizes = _sizes(node)
     out: list[str] = []
     stack: list[tuple[_Piece, int]] = [(node, 0)]
@@ -68,7 +72,8 @@ def pretty(node: Expr) -> str:
             out.append(_INDENT * level + render(piece))
         else:
             stack.extend(reversed(list(_lines(piece, level))))
-    return "".join(out)
+    text = "".join(out)
+    return text if len(text) <= TEXT_LIMIT else render(node)
 
 
 def _sizes(node: Expr) -> dict[int, int]:

@@ -10,6 +10,7 @@ import argparse
 import http.client
 import json
 import math
+import re
 import shutil
 import socket
 import struct
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,11 +31,10 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from apps.promql import aggregate, ast, binary, engine, evaluator
+from apps.promql import aggregate, ast, binary, elementwise, engine, evaluator, windows
 from apps.promql.arrays import Floats, Mask
 from apps.promql.errors import PromQLError
 from apps.promql.labels import METADATA
-from apps.promql.result import Result
 from apps.promql.series import Ragged, Vec
 from apps.promql.source import MemorySource
 from tests.promql.expressions import BASE, END, Expressions, Series, demo
@@ -43,6 +44,7 @@ ABSOLUTE: Final = 1e-12
 SHIFT: Final = 1e-13
 """Samples are moved by this part to see whether an expression is well conditioned."""
 
+_COUNTED: Final = re.compile(r"-?[0-9]+\.[0-9]+")
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -198,11 +200,11 @@ def theirs(peer: Prometheus, question: Question) -> Answer:
     data = answer["data"]
     if data["resultType"] == "scalar":
         return Answer(rows={(): {question.start: float(data["result"][1])}})
-    rows: dict[Labels, dict[int, float]] = {}
+    series = []
     for one in data["result"]:
         points = one["values"] if "values" in one else [one["value"]]
-        rows[tuple(sorted(one["metric"].items()))] = {round(float(t) * 1000): float(v) for t, v in points}
-    return Answer(rows=rows, doubled=len(rows) < len(data["result"]))
+        series.append((one["metric"], {round(float(t) * 1000): float(v) for t, v in points}))
+    return answer_of(series)
 
 
 def ours(source: MemorySource, question: Question) -> Answer:
@@ -213,15 +215,24 @@ def ours(source: MemorySource, question: Question) -> Answer:
             result = engine.instant(question.text, source, question.start)
     except PromQLError as error:
         return Answer(str(error), error.kind)
-    return Answer(rows=_rows(result), doubled=len(_rows(result)) < len(result.labels))
-
-
-def _rows(result: Result) -> dict[Labels, dict[int, float]]:
     times = result.ts.tolist()
-    return {
-        tuple(sorted(labels.items())): {t: x for t, x, here in zip(times, v, ok, strict=True) if here}
-        for labels, v, ok in zip(result.labels.dicts(), result.v.tolist(), result.ok.tolist(), strict=True)
-    }
+    return answer_of(
+        [
+            (labels, {t: x for t, x, here in zip(times, v, ok, strict=True) if here})
+            for labels, v, ok in zip(result.labels.dicts(), result.v.tolist(), result.ok.tolist(), strict=True)
+        ]
+    )
+
+
+def answer_of(series: Sequence[tuple[dict[str, str], dict[int, float]]]) -> Answer:
+    """The answer with these series; those that differ only in the last digits of a counted value are added up."""
+    rows: dict[Labels, dict[int, float]] = {}
+    for labels, points in series:
+        row = rows.setdefault(key(labels), {})
+        for t, value in points.items():
+            row[t] = row[t] + value if t in row else value
+    distinct = {tuple(sorted(labels.items())) for labels, _ in series}
+    return Answer(rows=rows, doubled=len(distinct) < len(series))
 
 
 def difference(left: Answer, right: Answer) -> str:
@@ -243,6 +254,14 @@ def difference(left: Answer, right: Answer) -> str:
             if not close(value, other[t]):
                 return f"values of {dict(labels)} at {t / 1000:.0f}: {value!r} | {other[t]!r}"
     return ""
+
+
+def key(labels: dict[str, str]) -> Labels:
+    """A label set to be looked up; of a number that count_values made a label of, nine digits count."""
+    text = labels.get("value", "")
+    if _COUNTED.fullmatch(text):
+        labels = {**labels, "value": f"{float(text):.8e}"}
+    return tuple(sorted(labels.items()))
 
 
 def close(left: float, right: float) -> bool:
@@ -304,10 +323,71 @@ def named_atan2() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def lenient_matches() -> Iterator[None]:
+    """Up to 2.x two matches were no error where a comparison kept at most one of them."""
+    vectors, refuse = binary.vectors, binary._refuse_many_to_one
+
+    def old(node: ast.Binary, *arguments: Any) -> Vec:
+        if node.op not in ast.COMPARISONS or node.bool_modifier or node.matching.group:
+            return vectors(node, *arguments)
+        with patch.object(binary, "_refuse_many_to_one", lambda keys, ok: None):
+            vec = vectors(node, *arguments)
+        refuse(binary.signatures(vec.labels, node.matching), vec.ok)
+        return vec
+
+    with patch.object(binary, "vectors", old):
+        yield
+
+
+@contextmanager
+def old_extrapolation() -> Iterator[None]:
+    """Up to 2.x a counter's zero decided first whether the window's start is near, and only then how far to go."""
+    whole = windows.extrapolated
+
+    def old(found: windows.Windows, *, counter: bool, per_second: bool) -> windows.Answer:
+        if not counter:
+            return whole(found, counter=counter, per_second=per_second)
+        increase = found.value(found.hi - 1) - found.value(found.lo)
+        with np.errstate(all="ignore"):
+            windows._add_resets(found, increase)
+            first, last = found.time(found.lo), found.time(found.hi - 1)
+            spanned = (last - first) / 1000
+            spacing = spanned / (found.count - 1)
+            to_start, to_end = (first - (found.ends - found.width)) / 1000, (found.ends - last) / 1000
+            to_zero = spanned * (found.value(found.lo) / increase)
+            nearer = (increase > 0) & (found.value(found.lo) >= 0) & (to_zero < to_start)
+            to_start = np.where(nearer, to_zero, to_start)
+            to_start = np.where(to_start < spacing * 1.1, to_start, spacing / 2)
+            to_end = np.where(to_end < spacing * 1.1, to_end, spacing / 2)
+            increase *= (spanned + to_start + to_end) / spanned
+        return increase / (found.width / 1000 if per_second else 1), found.count >= 2
+
+    table = {name: partial(old, counter=True, per_second=name == "rate") for name in ("rate", "increase")}
+    with patch.dict(evaluator._WINDOW, table):
+        yield
+
+
+@contextmanager
+def any_date() -> Iterator[None]:
+    """What is no time has a date in Prometheus: that of the least 64-bit integer, where processors end up."""
+    dates = {"minute": 30, "hour": 15, "day_of_week": 0, "day_of_month": 4, "day_of_year": 339}
+    dates |= {"days_in_month": 31, "month": 12, "year": 292277026596}
+
+    def made(part: elementwise.Elementwise, date: int) -> elementwise.Elementwise:
+        return lambda v: np.where(np.abs(v) < 9.2e18, part(v), date)
+
+    with patch.dict(elementwise.CALENDAR, {name: made(elementwise.CALENDAR[name], dates[name]) for name in dates}):
+        yield
+
+
 RULES: Final[dict[str, tuple[str, Callable[[], Any]]]] = {
     "names": ("2.x drops names at once, 3.x when the query ends", names_at_once),
     "variance": ("2.x: the variance of a lone infinity or NaN is 0, 3.x: NaN", lone_variance),
     "atan2": ("2.x: atan2 keeps the metric's name", named_atan2),
+    "extrapolation": ("2.x: a counter that began in the window is extrapolated by another rule", old_extrapolation),
+    "matches": ("2.x: two matches are no error where a comparison keeps at most one", lenient_matches),
+    "dates": ("NaN, infinities and far times have an arbitrary date in Prometheus, NaN here", any_date),
 }
 OTHER: Final = {
     "peer": "the peer's range query contradicts its own instant queries, which agree with ours",

@@ -7,7 +7,7 @@ open there (Prometheus 3) then hold the same samples, and either may be the judg
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from apps.promql.series import STALE
@@ -115,7 +115,7 @@ VALUES: Final = {
     "le": ("0.1", "1", "+Inf"),
 }
 
-PLAIN_WINDOWS: Final = [
+PLAIN_WINDOWS: Final = (
     "rate",
     "increase",
     "delta",
@@ -134,8 +134,8 @@ PLAIN_WINDOWS: Final = [
     "present_over_time",
     "last_over_time",
     "absent_over_time",
-]
-EACH: Final = [
+)
+EACH: Final = (
     "abs",
     "ceil",
     "floor",
@@ -169,7 +169,7 @@ EACH: Final = [
     "sort",
     "sort_desc",
     "-",
-]
+)
 SIMPLE: Final = ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"]
 ARITHMETIC: Final = ["+", "-", "*", "/", "%", "^", "atan2"]
 COMPARISONS: Final = ["==", "!=", ">", "<", ">=", "<="]
@@ -199,7 +199,7 @@ class Expressions:
     def vector(self, depth: int) -> str:
         if depth <= 0:
             return self.selector()
-        kinds = {
+        kinds: dict[Callable[[int], str], int] = {
             self.selector: 1,
             self.window: 6,
             self.aggregation: 5,
@@ -245,7 +245,9 @@ class Expressions:
         if chosen < 0.08:
             return f"quantile_over_time({self.scalar(depth)}, {self.range(depth)})"
         if chosen < 0.14:
-            return f"predict_linear({self.range(depth)}, {self.pick('60', '3600', '-600')})"
+            # Without @: Prometheus 2 loses the pinned samples as its steps go on.
+            samples = f"{self.matchers(self.pick(*LABELS))}[{self.pick(*WINDOWS)}]{self.pick('', ' offset 1m')}"
+            return f"predict_linear({samples}, {self.pick('60', '3600', '-600')})"
         if chosen < 0.18:
             return f"double_exponential_smoothing({self.range(depth)}, 0.5, 0.25)"
         return f"{self.pick(*PLAIN_WINDOWS)}({self.range(depth)})"

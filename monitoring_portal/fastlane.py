@@ -28,7 +28,7 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
-from apps.metrics import exposition, prometheus_api, query
+from apps.metrics import exposition, prometheus_api, prometheus_status, query, query_api
 from apps.metrics.middleware import GONE, observe
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ ROUTES: dict[str, Lane] = {
     "/-/ready": Lane(READ, None, _ready),
     "/metrics": Lane(READ, Right.READ, _metrics),
     **prometheus_api.LANES,
+    **prometheus_status.LANES,
+    **query_api.LANES,
     **alerting.LANES,
 }
 

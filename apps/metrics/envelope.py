@@ -118,6 +118,21 @@ def enveloped(serve: Serve) -> Serve:
     return served
 
 
+NEVER: Final = "0001-01-01T00:00:00Z"
+
+
+def rfc3339(at: datetime | None) -> str:
+    """Return a time as Go writes it; NEVER for none.
+
+    >>> rfc3339(datetime(2026, 1, 1, microsecond=500, tzinfo=UTC)), rfc3339(None)
+    ('2026-01-01T00:00:00.0005Z', '0001-01-01T00:00:00Z')
+    """
+    if at is None:
+        return NEVER
+    text = at.astimezone(UTC).isoformat().removesuffix("+00:00")
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}Z"
+
+
 # --- Parameters -----------------------------------------------------------------------------------------------------
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")

@@ -40,3 +40,91 @@ def test_a_range_query_answers_a_matrix(query):
         "resultType": "matrix",
         "result": [{"metric": {"__name__": "up", "job": "api"}, "values": [[SECONDS - 60, "1"], [SECONDS, "1"]]}],
     }
+
+
+ERRORS = [
+    ("query", {}, 400, "bad_data", 'invalid parameter "query": 1:1: parse error: no expression found in input'),
+    (
+        "query",
+        {"query": "up", "time": "abc"},
+        400,
+        "bad_data",
+        "invalid parameter \"time\": Invalid time value for 'time': cannot parse \"abc\" to a valid timestamp",
+    ),
+    (
+        "query",
+        {"query": "up", "timeout": "abc"},
+        400,
+        "bad_data",
+        'invalid parameter "timeout": cannot parse "abc" to a valid duration',
+    ),
+    ("query_range", {"query": "up"}, 400, "bad_data", 'invalid parameter "start": cannot parse "" to a valid timestamp'),
+    (
+        "query_range",
+        {"query": "up", "start": 1, "end": 0, "step": 1},
+        400,
+        "bad_data",
+        'invalid parameter "end": end timestamp must not be before start time',
+    ),
+    (
+        "query_range",
+        {"query": "up", "start": 1, "end": 2, "step": 0},
+        400,
+        "bad_data",
+        'invalid parameter "step": zero or negative query resolution step widths are not accepted. '
+        "Try a positive integer",
+    ),
+    (
+        "query_range",
+        {"query": "up", "start": 1, "end": 2, "step": "x"},
+        400,
+        "bad_data",
+        'invalid parameter "step": cannot parse "x" to a valid duration',
+    ),
+    (
+        "query_range",
+        {"query": "up", "start": 1, "end": 200_000, "step": 1},
+        400,
+        "bad_data",
+        "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+    ),
+    (
+        "query_range",
+        {"query": "up[5m]", "start": 1, "end": 2, "step": 1},
+        400,
+        "bad_data",
+        'invalid parameter "query": invalid expression type "range vector" for range query, '
+        "must be Scalar or instant Vector",
+    ),
+    (
+        "query",
+        {"query": "up", "lookback_delta": "x"},
+        400,
+        "bad_data",
+        'error parsing lookback delta duration: cannot parse "x" to a valid duration',
+    ),
+    ("query", {"query": "up", "limit": "-1"}, 400, "bad_data", 'invalid parameter "limit": limit must be non-negative'),
+    ("series", {}, 400, "bad_data", "no match[] parameter provided"),
+    (
+        "series",
+        {"match[]": "up", "start": "x"},
+        400,
+        "bad_data",
+        "invalid parameter \"start\": Invalid time value for 'start': cannot parse \"x\" to a valid timestamp",
+    ),
+    (
+        "labels",
+        {"match[]": '{job=~".*"}'},
+        400,
+        "bad_data",
+        'invalid parameter "match[]": 1:1: parse error: vector selector must contain at least one non-empty matcher',
+    ),
+    ("metadata", {"limit": "x"}, 400, "bad_data", "limit must be a number"),
+    ("format_query", {}, 400, "bad_data", 'invalid parameter "query": 1:1: parse error: no expression found in input'),
+    ("query_exemplars", {}, 400, "bad_data", "1:1: parse error: no expression found in input"),
+]
+
+
+@pytest.mark.parametrize(("path", "parameters", "status", "kind", "words"), ERRORS)
+def test_a_wrong_request_is_told_in_the_words_of_prometheus(query, path, parameters, status, kind, words):
+    assert ask(f"/api/v1/{path}", query, parameters).error == (status, kind, words)

@@ -8,8 +8,9 @@ from typing import Final, Literal
 import numpy as np
 
 from apps.promql.ast import Expr, value_type
+from apps.promql.batch import Bundle, Joined, JoiningSource, Together, sort_out
 from apps.promql.binary import merged
-from apps.promql.errors import LimitError, ParseError, PromQLError
+from apps.promql.errors import DeadlineExceeded, LimitError, ParseError, PromQLError
 from apps.promql.evaluator import Evaluator
 from apps.promql.explain import Trace, Tree
 from apps.promql.functions import RANGE, STRING
@@ -189,32 +190,108 @@ def evaluate_many(
 ) -> list[Result | PromQLError]:
     """Many expressions at one time, from one fetch phase; an expression's error is its answer.
 
-    Equal selectors are read once for all, equal texts are evaluated once; limits hold for each expression.
+    Expressions of one shape are evaluated as one, equal selectors are read once for all, equal texts are evaluated
+    once; limits hold for each expression.
     """
     _check_time(at_ms)
-    grid = Grid(at_ms, 1, 1)
-    answers: list[Result | PromQLError | None] = [None] * len(exprs)
-    queries: list[tuple[int, Evaluator]] = []
-    same: dict[str, int] = {}
-    twins: list[tuple[int, int]] = []
-    for index, expr in enumerate(exprs):
-        if isinstance(expr, str) and same.setdefault(expr, index) != index:
-            twins.append((index, same[expr]))
-            continue
+    answers: dict[int, Result | PromQLError] = {}
+    queries: dict[int, Evaluator] = {}
+    texts = {index: expr for index, expr in enumerate(exprs) if isinstance(expr, str)}
+    index_of, plan = list(texts), sort_out(tuple(texts.values()))
+    for number, error in plan.errors.items():
+        answers[index_of[number]] = error
+    batches = [Together(batch, at_ms, lookback_ms, limits) for batch, _ in plan.batches]
+    for index in [index_of[number] for number in plan.alone] + [i for i in range(len(exprs)) if i not in texts]:
         try:
-            queries.append((index, Evaluator(prepare(expr), grid, lookback_ms, limits)))
+            queries[index] = Evaluator(prepare(exprs[index]), Grid(at_ms, 1, 1), lookback_ms, limits)
         except PromQLError as error:
             answers[index] = error
-    fetch(source, [query for _, query in queries])
-    for index, query in queries:
-        try:
-            query.restart()
-            answers[index] = _at_once(query)
-        except PromQLError as error:
-            answers[index] = error
-    for index, twin in twins:
-        answers[index] = answers[twin]
-    return [answer for answer in answers if answer is not None]
+    lone = _fetch_joined(source, batches, list(queries.values()))
+    fetch(source, lone)
+    for batch, (_, numbers) in zip(batches, plan.batches, strict=True):
+        for number, answer in zip(numbers, _together(batch, source), strict=True):
+            answers[index_of[number]] = answer
+    for index, query in queries.items():
+        answers[index] = _answered(query)
+    for number, twin in plan.twins:
+        answers[index_of[number]] = answers[index_of[twin]]
+    return [answers[index] for index in range(len(exprs))]
+
+
+def _answered(query: Evaluator) -> Result | PromQLError:
+    try:
+        query.restart()
+        return _at_once(query)
+    except PromQLError as error:
+        return error
+
+
+def _fetch_joined(source: Source, batches: Sequence[Together], queries: Sequence[Evaluator]) -> list[Evaluator]:
+    """One fetch phase for batches and for what is evaluated alone; gives the queries that are still to be read for:
+    those of a source without bundles, and those that read much."""
+    if not isinstance(source, JoiningSource):
+        for batch in batches:
+            batch.feed([_side_by_side(source, bundle) for bundle in batch.bundles()])
+        return list(queries)
+    if not batches:
+        return list(queries)
+    wanted = [bundle for batch in batches for bundle in batch.bundles()]
+    fewer, where = merge([need.request for query in queries for need in query.needs])
+    wanted += [Bundle((request.matchers,), request.tmin, request.tmax) for request in fewer]
+    answers = iter(source.select_joined(wanted))
+    for batch in batches:
+        batch.feed([next(answers) for _ in batch.needs])
+    read = [Fetched(answer.part(0, 1).ragged) if isinstance(answer, Joined) else None for answer in answers]
+    left: list[Evaluator] = []
+    at = iter(where)
+    for query in queries:
+        found = {need.node: read[next(at)] for need in query.needs}
+        known = {node: fetched for node, fetched in found.items() if fetched is not None}
+        if len(known) == len(found):
+            query.data = known
+        else:
+            left.append(query)
+    return left
+
+
+def _side_by_side(source: Source, bundle: Bundle) -> Joined | PromQLError:
+    requests = [Request(matchers, bundle.tmin, bundle.tmax) for matchers in bundle.matchers]
+    parts: list[Ragged] = []
+    for part in _select(source, requests):
+        if isinstance(part, PromQLError):
+            return part
+        parts.append(part)
+    return Joined.of(parts)
+
+
+def _together(batch: Together, source: Source) -> list[Result | PromQLError]:
+    """The answers of a batch. What errs or has something to say is found by halving, and is evaluated alone."""
+    size = batch.batch.size
+    try:
+        batch.restart()
+        vec = _finished(batch.vector(batch.expr, batch.grid)) if batch.admitted() else None
+    except DeadlineExceeded:
+        return [_alone(batch.part(number, number + 1), source) for number in range(size)]
+    except PromQLError:
+        vec = None
+    if vec is None or batch.warnings or batch.infos:
+        if size == 1:
+            return [_alone(batch, source)]
+        return [*_together(batch.part(0, size // 2), source), *_together(batch.part(size // 2, size), source)]
+    times = batch.grid.times()
+    costs = zip(*batch.costs(), strict=True)
+    return [
+        Result("vector", part.labels, times, part.v, part.ok, "", batch.damage(number), (), Stats(series, samples))
+        for number, (part, (series, samples)) in enumerate(zip(batch.split(vec), costs, strict=True))
+    ]
+
+
+def _alone(batch: Together, source: Source) -> Result | PromQLError:
+    """The only expression of a batch as if there were no batches."""
+    query = batch.lone()
+    if not batch.is_fed:
+        fetch(source, [query])
+    return _answered(query)
 
 
 def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
@@ -252,6 +329,7 @@ def _admit(query: Evaluator, found: Sequence[Estimate], source: SizedSource) -> 
     if samples <= query.limits.held:
         return True
     query.pieces = Pieces(source, query.limits.held, series)
+    query.turn = source.turn
     query.widest = max(one.series for one in found)
     return False
 
@@ -295,9 +373,10 @@ def _check_time(ms: int) -> None:
 
 def _at_once(query: Evaluator) -> Result:
     """The answer at a single step."""
-    if value_type(query.expr) == RANGE:
-        return _samples(query)
-    value = query.value()
+    with query.turn():
+        if value_type(query.expr) == RANGE:
+            return _samples(query)
+        value = query.value()
     if isinstance(value, Text):
         return _result(query, "string", Vec.empty(1), text=printable(value.text))
     if isinstance(value, Scalar):
@@ -311,13 +390,14 @@ def _over_time(query: Evaluator) -> Result:
     """The answer at all steps, sorted by labels."""
     parts: list[Vec] = []
     points = 0
-    for value in query.parts():
-        if isinstance(value, Text):
-            raise ParseError('invalid expression type "string" for range query')
-        parts.append(_row(value, len(value.v)) if isinstance(value, Scalar) else _finished(value))
-        points += int(parts[-1].ok.sum())
-        query.limits.admit_points(points)
-        query.check_cells(max(part.size for part in parts), query.grid.n)
+    with query.turn():
+        for value in query.parts():
+            if isinstance(value, Text):
+                raise ParseError('invalid expression type "string" for range query')
+            parts.append(_row(value, len(value.v)) if isinstance(value, Scalar) else _finished(value))
+            points += int(parts[-1].ok.sum())
+            query.limits.admit_points(points)
+            query.check_cells(max(part.size for part in parts), query.grid.n)
     vec = Vec.beside(parts)
     return _result(query, "matrix", vec.take(vec.labels.order()))
 

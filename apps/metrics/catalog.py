@@ -5,9 +5,10 @@ transaction that was still running; rows inserted by it or later are asked for a
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -17,6 +18,11 @@ from django.db import connection
 from apps.metrics.codec import Int64
 from apps.promql.labels import NAME, Labels
 from apps.promql.source import Matcher, matching
+
+REMEMBERED: Final = 500_000
+"""Series in the answers to bundles of selectors that are kept, about 40 bytes each."""
+
+Selectors = tuple[tuple[Matcher, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +52,55 @@ class Found:
         return replace(self, ids=self.ids[rows], labels=self.labels.take(rows))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundMany:
+    """The answer to K selectors: their series after one another, the k-th's in rows starts[k]:starts[k + 1].
+
+    `metrics` are the ids of all their metrics, sorted; metric_min and metric_max int64[K] bound those of each selector.
+    """
+
+    ids: Int64
+    labels: Labels
+    starts: Int64
+    metrics: Int64
+    metric_min: Int64
+    metric_max: Int64
+
+    @classmethod
+    def of(cls, answers: Sequence[Found], metrics: Iterable[int]) -> "FoundMany":
+        """From the answers to each selector and the metrics that they looked at."""
+        starts = np.zeros(len(answers) + 1, dtype=np.int64)
+        np.cumsum([len(found.ids) for found in answers], out=starts[1:])
+        return cls(
+            np.concatenate([found.ids for found in answers]),
+            Labels.concat([found.labels for found in answers]),
+            starts,
+            np.array(sorted(metrics), dtype=np.int64),
+            np.array([found.metric_min for found in answers], dtype=np.int64),
+            np.array([found.metric_max for found in answers], dtype=np.int64),
+        )
+
+    def one(self, k: int) -> Found:
+        """The answer to one selector."""
+        rows = np.arange(self.starts[k], self.starts[k + 1])
+        return Found(self.ids[rows], self.labels.take(rows), int(self.metric_min[k]), int(self.metric_max[k]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Remembered:
+    """An answer, and what it was made from: it is good as long as all of that is the same."""
+
+    asked: object
+    names: int
+    series: dict[int, MetricSeries]
+    answer: FoundMany
+
+    @property
+    def cost(self) -> int:
+        """Series; an answer without any costs something, too."""
+        return len(self.answer.ids) + 100
+
+
 class Catalog:
     """The series of one database as this process has read them; metrics are loaded when first asked for."""
 
@@ -59,6 +114,8 @@ class Catalog:
         self._seen: dict[int, set[int]] = {}
         self._counts: dict[int, int] = {}
         self._last: set[int] = set()
+        self._answers: OrderedDict[int, _Remembered] = OrderedDict()
+        self._kept = 0
 
     def find_many(self, cur: "psycopg.Cursor[Any]", wanted: Sequence[Sequence[Matcher]]) -> list[Found]:
         """For each of several matcher lists the series that it accepts, those committed before this call included."""
@@ -71,6 +128,45 @@ class Catalog:
             _matching(matchers, [(ident, series[ident]) for ident in idents])
             for matchers, idents in zip(wanted, metrics, strict=True)
         ]
+
+    def find_joined(self, cur: "psycopg.Cursor[Any]", wanted: Sequence[Selectors]) -> list[FoundMany]:
+        """For each bundle of selectors the series that they accept, those committed before this call included.
+
+        Rules ask the same at every tick, so answers are kept by the identity of what was asked (the only selector of
+        a bundle, else the bundle) until a series of their metrics or a metric is new.
+        """
+        with self._lock:
+            self._refresh(cur)
+            answers = [self._remembered(bundle) for bundle in wanted]
+            missing = [index for index, answer in enumerate(answers) if answer is None]
+            metrics = {index: [self._candidates(matchers) for matchers in wanted[index]] for index in missing}
+            self._load(cur, {ident for lists in metrics.values() for idents in lists for ident in idents})
+            series = {ident: self._merged(ident) for lists in metrics.values() for idents in lists for ident in idents}
+            names = len(self._names)
+        for index in missing:
+            parts = zip(wanted[index], metrics[index], strict=True)
+            found = [_matching(matchers, [(ident, series[ident]) for ident in idents]) for matchers, idents in parts]
+            used = {ident: series[ident] for idents in metrics[index] for ident in idents}
+            answer = answers[index] = FoundMany.of(found, used)
+            with self._lock:
+                self._remember(_Remembered(_asked(wanted[index]), names, used, answer))
+        return [answer for answer in answers if answer is not None]
+
+    def _remembered(self, bundle: Selectors) -> FoundMany | None:
+        kept = self._answers.get(id(_asked(bundle)))
+        if kept is None or kept.asked is not _asked(bundle) or kept.names != len(self._names):
+            return None
+        if any(self._merged(ident) is not series for ident, series in kept.series.items()):
+            return None
+        self._answers.move_to_end(id(kept.asked))
+        return kept.answer
+
+    def _remember(self, new: _Remembered) -> None:
+        old = self._answers.pop(id(new.asked), None)
+        self._kept += new.cost - (old.cost if old else 0)
+        self._answers[id(new.asked)] = new
+        while self._kept > REMEMBERED:
+            self._kept -= self._answers.popitem(last=False)[1].cost
 
     def counts(self) -> dict[int, int]:
         """By metric about how many series it has; those whose samples are gone may still count."""
@@ -175,6 +271,10 @@ def _matching(matchers: Sequence[Matcher], metrics: Sequence[tuple[int, MetricSe
     ids = np.concatenate([ids for _, ids, _ in hits])
     labels = Labels.concat([labels for _, _, labels in hits])
     return Found(ids, labels, min(idents), max(idents), {ident: series.ids for ident, series in metrics})
+
+
+def _asked(bundle: Selectors) -> object:
+    return bundle[0] if len(bundle) == 1 else bundle
 
 
 _catalogs: dict[str, Catalog] = {}

@@ -71,8 +71,12 @@ class Registry:
     def __len__(self) -> int:
         return len(self._labels)
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a sender's key is known here."""
+        return key in self._aliases
+
     def slots(
-        self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str]]
+        self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str] | str]
     ) -> tuple[Int64, list[tuple[int, str]]]:
         """(slot int64[N] of each key, -1 where refused; (index, reason) of the refused)."""
         found = np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
@@ -81,7 +85,8 @@ class Registry:
             for index in np.flatnonzero(found < 0).tolist():
                 slot = self._aliases[keys[index]]
                 if slot < 0:
-                    labels = label_set(labels_of(index))
+                    told = labels_of(index)
+                    labels = told if isinstance(told, str) else label_set(told)
                     if isinstance(labels, str):
                         refused.append((index, labels))
                         continue

@@ -20,6 +20,8 @@ REASONS: Final[Mapping[str, str]] = {
     "invalid_name": f"a metric or label name is empty, longer than {MAX_NAME} characters or holds a NUL",
     "invalid_value": "a label value holds a NUL or half a surrogate pair",
     "too_many_labels": f"the series has more than {MAX_LABELS} labels",
+    "duplicate_label": "the series has a label twice",
+    "invalid_labels": "the labels of the series cannot be read",
     "value_too_long": f"a label value is longer than {MAX_VALUE} bytes",
     "too_old": "the sample is further behind its series' newest one than late samples may be",
     "too_far_ahead": "the sample's time is more than 10 minutes ahead of the portal's clock",
@@ -74,12 +76,12 @@ class Samples:
     """N samples: ts int64[N] ms since 1970, v float64[N], and the series of each by key.
 
     `keys` are N hashable values that stand for label sets (raw label bytes, a tuple, whatever the sender repeats);
-    `labels_of(i)` gives the labels, `__name__` among them, of the i-th sample and is asked only for keys that this
-    process has never seen. So a steady stream costs one dict look-up a sample.
+    `labels_of(i)` gives the labels, `__name__` among them, of the i-th sample, or the reason (a key of REASONS) why it
+    has none, and is asked only for keys that this process has never seen: a steady stream costs a dict look-up a sample.
     """
 
     keys: Sequence[Hashable]
-    labels_of: Callable[[int], Mapping[str, str]]
+    labels_of: Callable[[int], Mapping[str, str] | str]
     ts: Int64
     v: Float64
     meta: Mapping[str, Meta] = field(default_factory=dict)

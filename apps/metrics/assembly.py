@@ -5,7 +5,7 @@ rank: where two hold a value for one (series, instant), the higher rank wins.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from apps.metrics.codec import Columns, Corrupt, Float64, Int64, UInt64, View, offsets, vector_hashes
 from apps.promql.arrays import Mask
-from apps.promql.errors import LimitError
+from apps.promql.errors import TooMany
 
 SALT: Final = int.from_bytes(os.urandom(8), "little")
 """Timestamps come from outside: clock hashes of this process are not to be foreseen."""
@@ -203,10 +203,19 @@ class Assembled:
     clock: Int64
 
 
-def assemble(wanted: Wanted, pieces: Sequence[Piece], tmin: int, tmax: int, *, most: int | None = None) -> Assembled:
+def assemble(
+    wanted: Wanted,
+    pieces: Sequence[Piece],
+    tmin: int,
+    tmax: int,
+    *,
+    most: int | None = None,
+    check: Callable[[], None] | None = None,
+) -> Assembled:
     """Samples with tmin < ts <= tmax (ms) of the wanted series from all pieces; raises Damaged.
 
-    More than `most` samples are a LimitError, raised before any of them is decoded.
+    More than `most` samples are TooMany, raised before any of them is decoded. `check` is called between pieces, and
+    raises what ends the reading.
     """
     size = len(wanted.ids)
     ordered = sorted(pieces, key=lambda piece: (piece.t_min, piece.rank))
@@ -225,12 +234,14 @@ def assemble(wanted: Wanted, pieces: Sequence[Piece], tmin: int, tmax: int, *, m
         clock[part.rows] += part.clock
     off = offsets(totals)
     if most is not None and off[-1] > most:
-        raise LimitError(
+        raise TooMany(
             f"the query reads {off[-1]} samples, more than the limit of {most}: ask for fewer series or a shorter time"
         )
     ts = np.empty(off[-1], dtype=np.int64)
     v = np.empty(off[-1], dtype=np.float64)
     for piece, part, before in zip(ordered, parts, starts, strict=True):
+        if check is not None:
+            check()
         try:
             part.fill(off[part.rows] + before, ts, v)
         except Corrupt as error:

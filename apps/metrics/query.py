@@ -1,14 +1,17 @@
 """The only way to read numbers: samples by matchers, and PromQL over them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from math import ceil
 from time import monotonic
 from typing import Any, Final
 
 import numpy as np
 import psycopg
+from django.db import connection
 from django.db.models import Min
 from django.utils import timezone
 from numpy.typing import NDArray
@@ -20,15 +23,18 @@ from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, w
 from apps.metrics.catalog import Found
 from apps.metrics.codec import Corrupt, View, offsets
 from apps.metrics.models import Batch, Block, CollectionSwitch, Series
-from apps.metrics.storage import BlockRow, Range
+from apps.metrics.sizing import Sought
+from apps.metrics.storage import BlockRow, Range, Snapshot
+from apps.metrics.turns import Turns
 from apps.metrics.young import Gone, Run
 from apps.promql import engine
-from apps.promql.engine import Limits
-from apps.promql.errors import PromQLError
+from apps.promql.engine import Cost, Explained, Limits
+from apps.promql.errors import DeadlineExceeded, PromQLError
 from apps.promql.labels import NAME, STRINGS, Labels
+from apps.promql.limits import Watch
 from apps.promql.result import Result
 from apps.promql.series import STALE_BITS, Ragged
-from apps.promql.source import Matcher, Request
+from apps.promql.source import Estimate, Matcher, Request
 
 DAMAGED: Final = Counter("portal_store_damaged_total", "Stored rows that could not be decoded when they were read.")
 ATTEMPTS: Final = 8
@@ -41,6 +47,12 @@ MOST: Final = WAITED_FOR.samples
 """Samples that one request may bring; more would fill the memory of a process that serves others, too."""
 OF_A_RULE: Final = Limits(seconds=10)
 """What one expression of a rule may cost: the rules of the same tick wait behind it."""
+LOOKBACK: Final = timedelta(milliseconds=engine.LOOKBACK_MS)
+UNHURRIED: Final = Watch()
+FETCHED: Final = 64
+"""Blocks whose bytes one statement brings, about 100 kB each; between two of them a query may be given up."""
+HEAVY: Final = Turns(2)
+"""Queries that read more than they may hold: each takes memory and a processor for seconds."""
 
 
 class Outrun(Exception):
@@ -56,17 +68,118 @@ def select(matchers: Sequence[Matcher], tmin_ms: int, tmax_ms: int, *, scope: Sc
     return select_many([Request(tuple(matchers), tmin_ms, tmax_ms)], scope=scope)[0]
 
 
-def select_many(requests: Sequence[Request], *, scope: Scope = EVERYTHING) -> list[Ragged]:
-    """The answers to several requests, all of one moment."""
-    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
-    with storage.cursor() as cur:
-        answers = catalog.current().find_many(cur, [(*request.matchers, *narrowed) for request in requests])
-        asked = list(zip(requests, answers, strict=True))
+def select_many(
+    requests: Sequence[Request],
+    *,
+    scope: Scope = EVERYTHING,
+    watch: Watch = UNHURRIED,
+    look: "_Look | None" = None,
+) -> list[Ragged]:
+    """The answers to several requests, all of one moment; `look` is what is known of them already."""
+    with _cursor(watch) as cur:
+        look = _Look.at(cur, requests, scope) if look is None else look
+        asked = [(request, look.series(request)) for request in requests]
         needs = [_bounds(request, found) for request, found in asked if len(found.ids)]
         if not needs:
             return [Ragged.empty() for _ in requests]
-        loaded = _load(cur, needs)
-    return [_answer(request, found, loaded) if len(found.ids) else Ragged.empty() for request, found in asked]
+        loaded = _load(cur, needs, watch=watch, first=look.take())
+    return [
+        _answer(request, found, loaded, watch) if len(found.ids) else Ragged.empty() for request, found in asked
+    ]
+
+
+@contextmanager
+def _cursor(watch: Watch) -> "Iterator[psycopg.Cursor[Any]]":
+    """A cursor whose statements end with the query's time; within a caller's transaction they do not: it would end."""
+    with storage.cursor() as cur:
+        if watch.left is None or connection.in_atomic_block:
+            yield cur
+            return
+        watch.check()
+        try:
+            cur.execute(f"SET statement_timeout = {ceil(watch.left * 1000) + 1}")
+            yield cur
+        except psycopg.errors.QueryCanceled:
+            raise DeadlineExceeded(
+                f"query timed out: the database did not answer within {watch.seconds:g} seconds"
+            ) from None
+        finally:
+            with suppress(psycopg.OperationalError):  # of a connection that is lost
+                cur.execute("RESET statement_timeout")
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    """What one query may read, known from one look at the store: the series by matchers, and the stored rows.
+
+    Times beyond `bounds` and other matchers need a look of their own.
+    """
+
+    known: dict[tuple[Matcher, ...], Found]
+    bounds: Range | None
+    snapshot: Snapshot | None
+    counts: Mapping[int, int] = field(default_factory=dict)
+    taken: bool = False
+
+    @classmethod
+    def at(cls, cur: "psycopg.Cursor[Any]", requests: Sequence[Request], scope: Scope) -> "_Look":
+        """The catalog's answers only."""
+        narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+        wanted = list(dict.fromkeys(request.matchers for request in requests))
+        found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in wanted])
+        return cls(dict(zip(wanted, found, strict=True)), None, None)
+
+    def list_rows(self, cur: "psycopg.Cursor[Any]", requests: Sequence[Request]) -> None:
+        """Lists the stored rows, too."""
+        needs = [_bounds(request, found) for request in requests if len((found := self.series(request)).ids)]
+        if needs:
+            self.bounds = _union(needs)
+            self.snapshot = storage.snapshot(cur, self.bounds)
+            self.counts = catalog.current().counts()
+
+    def covers(self, requests: Sequence[Request]) -> bool:
+        """Whether all that is to be known of these is known."""
+        if any(request.matchers not in self.known for request in requests):
+            return False
+        bounds = self.bounds
+        return all(
+            not len(self.known[request.matchers].ids)
+            or (bounds is not None and bounds.tmin <= request.tmin and request.tmax <= bounds.tmax)
+            for request in requests
+        )
+
+    def series(self, request: Request) -> Found:
+        """The series that a request is for."""
+        found = self.known[request.matchers]
+        return found if request.rows is None else found.part(*request.rows)
+
+    def take(self) -> Snapshot | None:
+        """The list of rows for the first who reads: a later one needs a fresh one."""
+        first, self.taken = None if self.taken else self.snapshot, True
+        return first
+
+    def estimate(self, request: Request) -> Estimate:
+        """About what a request would bring."""
+        found = self.series(request)
+        if not len(found.ids) or self.snapshot is None:
+            return Estimate(len(found.ids), 0)
+        bounds = _bounds(request, found)
+        peers = np.sort(np.concatenate(list(found.peers.values())), kind="stable")
+        others = {ident: count for ident, count in self.counts.items() if ident not in found.peers}
+        sought = Sought(request.tmin, request.tmax, np.sort(found.ids, kind="stable"), peers, others)
+        samples = sought.in_blocks([row for row in self.snapshot.blocks if row.may_hold(bounds)])
+        return Estimate(len(found.ids), ceil(samples + sought.in_young(self.snapshot.young)))
+
+
+def _union(needs: Sequence[Range]) -> Range:
+    return Range(
+        min(need.tmin for need in needs),
+        max(need.tmax for need in needs),
+        min(need.metric_min for need in needs),
+        max(need.metric_max for need in needs),
+        min(need.series_min for need in needs),
+        max(need.series_max for need in needs),
+    )
 
 
 def _bounds(request: Request, found: Found) -> Range:
@@ -106,24 +219,24 @@ class _Loaded:
     tombstones: Sequence[Tombstone]
 
 
-def _load(cur: "psycopg.Cursor[Any]", needs: Sequence[Range]) -> _Loaded:
+def _load(
+    cur: "psycopg.Cursor[Any]",
+    needs: Sequence[Range],
+    *,
+    watch: Watch = UNHURRIED,
+    first: Snapshot | None = None,
+) -> _Loaded:
     """A snapshot that covers all ranges, with its rows; starts anew when compaction has taken one away meanwhile."""
-    union = Range(
-        min(need.tmin for need in needs),
-        max(need.tmax for need in needs),
-        min(need.metric_min for need in needs),
-        max(need.metric_max for need in needs),
-        min(need.series_min for need in needs),
-        max(need.series_max for need in needs),
-    )
+    union = _union(needs)
     ends = monotonic() + PATIENCE
     tries = 0
     while tries < ATTEMPTS or monotonic() < ends:
         tries += 1
-        seen = storage.snapshot(cur, union)
+        watch.check()
+        seen, first = first or storage.snapshot(cur, union), None
         rows = [row for row in seen.blocks if any(row.may_hold(need) for need in needs)]
         try:
-            views, damage = _blocks(cur, rows)
+            views, damage = _blocks(cur, rows, watch)
             runs, more = _runs(cur, seen.young, union)
         except Gone:
             continue
@@ -131,20 +244,25 @@ def _load(cur: "psycopg.Cursor[Any]", needs: Sequence[Range]) -> _Loaded:
     raise Outrun("The store was being rewritten faster than it could be read; try again.")
 
 
-def _blocks(cur: "psycopg.Cursor[Any]", rows: Sequence[BlockRow]) -> tuple[dict[int, View], list[_Damage]]:
+def _blocks(
+    cur: "psycopg.Cursor[Any]", rows: Sequence[BlockRow], watch: Watch
+) -> tuple[dict[int, View], list[_Damage]]:
     """(the blocks by id, the damaged ones); raises Gone."""
     views = storage.cache().get([row.id for row in rows])
     missing = {row.id: row for row in rows if row.id not in views}
-    fetched = storage.fetch(cur, 1, list(missing))
-    if len(fetched) != len(missing):
-        raise Gone
     new: dict[int, View] = {}
     damage = {}
-    for ident, directory, payload, crc in fetched:
-        try:
-            new[ident] = View(directory, payload, crc)
-        except Corrupt as error:
-            damage[ident] = _Damage(missing[ident], f"block {ident}", str(error))
+    idents = list(missing)
+    for begin in range(0, len(idents), FETCHED):
+        watch.check()
+        fetched = storage.fetch(cur, 1, idents[begin : begin + FETCHED])
+        if len(fetched) != len(idents[begin : begin + FETCHED]):
+            raise Gone
+        for ident, directory, payload, crc in fetched:
+            try:
+                new[ident] = View(directory, payload, crc)
+            except Corrupt as error:
+                damage[ident] = _Damage(missing[ident], f"block {ident}", str(error))
     _mark(1, [ident for ident in damage if not missing[ident].bad])
     storage.cache().put(new)
     return {**views, **new}, list(damage.values())
@@ -169,7 +287,7 @@ def _mark(kind: int, new: Sequence[int]) -> None:
         storage.mark_bad(kind, new, timezone.now())
 
 
-def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
+def _answer(request: Request, found: Found, loaded: _Loaded, watch: Watch = UNHURRIED) -> Ragged:
     bounds = _bounds(request, found)
     damage = [str(one) for one in loaded.damage if one.row.may_hold(bounds)]
     pieces = [
@@ -183,7 +301,7 @@ def _answer(request: Request, found: Found, loaded: _Loaded) -> Ragged:
     wanted = Wanted.of(found.ids)
     while True:
         try:
-            got = assemble(wanted, pieces, request.tmin, request.tmax, most=MOST)
+            got = assemble(wanted, pieces, request.tmin, request.tmax, most=request.most or MOST, check=watch.check)
             break
         except Damaged as error:
             pieces.remove(error.piece)
@@ -203,23 +321,57 @@ def _moment(ms: int) -> datetime:
 
 
 class Source:
-    """The store as the engine sees it, through a scope."""
+    """The store as the engine sees it, through a scope; one object for one query."""
 
-    def __init__(self, scope: Scope = EVERYTHING) -> None:
+    def __init__(self, scope: Scope = EVERYTHING, watch: Watch = UNHURRIED) -> None:
         self.scope = scope
+        self.watch = watch
+        self._look: _Look | None = None
+
+    def watched(self, watch: Watch) -> "Source":
+        """The same for a query that gives up when the watch says so."""
+        return Source(self.scope, watch)
+
+    def estimate(self, requests: Sequence[Request]) -> list[Estimate]:
+        """About what each request would bring; what was looked at is kept for reading it."""
+        if self._look is None or not self._look.covers(requests):
+            with _cursor(self.watch) as cur:
+                self._look = _Look.at(cur, requests, self.scope)
+                self._look.list_rows(cur, requests)
+        return [self._look.estimate(request) for request in requests]
+
+    def turn(self) -> AbstractContextManager[None]:
+        """See `Turns.take`: the turn of a heavy query."""
+        return HEAVY.take(self.watch)
 
     def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged:
         """See `query.select`."""
-        return select(matchers, tmin, tmax, scope=self.scope)
+        return self.select_many([Request(tuple(matchers), tmin, tmax)])[0]
 
     def select_many(self, requests: Sequence[Request]) -> list[Ragged]:
         """See `query.select_many`."""
-        return select_many(requests, scope=self.scope)
+        look = self._look if self._look is not None and self._look.covers(requests) else None
+        return select_many(requests, scope=self.scope, watch=self.watch, look=look)
 
 
-def instant(expr: str, *, at: datetime, scope: Scope = EVERYTHING, limits: Limits = WAITED_FOR) -> Result:
-    """The value of a PromQL expression at one time. Raises PromQLError."""
-    return engine.instant(expr, Source(scope), _ms(at), limits=limits)
+def instant(
+    expr: str,
+    *,
+    at: datetime,
+    scope: Scope = EVERYTHING,
+    limits: Limits = WAITED_FOR,
+    plain: bool = False,
+    cancelled: Callable[[], bool] | None = None,
+    lookback: timedelta = LOOKBACK,
+) -> Result:
+    """The value of a PromQL expression at one time. Raises PromQLError.
+
+    plain: the portal's own functions are refused. `cancelled` is asked often, from this thread, whether nobody waits
+    any more. `lookback`: how old the newest sample of a series may be.
+    """
+    return engine.instant(
+        expr, Source(scope), _ms(at), limits=limits, lookback_ms=_span(lookback), plain=plain, cancelled=cancelled
+    )
 
 
 def query_range(
@@ -230,10 +382,72 @@ def query_range(
     step: timedelta,
     scope: Scope = EVERYTHING,
     limits: Limits = WAITED_FOR,
+    plain: bool = False,
+    cancelled: Callable[[], bool] | None = None,
+    lookback: timedelta = LOOKBACK,
 ) -> Result:
-    """The values of a PromQL expression at start, start + step, … up to end. Raises PromQLError."""
-    milliseconds = round(step.total_seconds() * 1000)
-    return engine.query_range(expr, Source(scope), _ms(start), _ms(end), milliseconds, limits=limits)
+    """The values of a PromQL expression at start, start + step, … up to end. Raises PromQLError. See `instant`."""
+    return engine.query_range(
+        expr,
+        Source(scope),
+        _ms(start),
+        _ms(end),
+        _span(step),
+        limits=limits,
+        lookback_ms=_span(lookback),
+        plain=plain,
+        cancelled=cancelled,
+    )
+
+
+def cost(
+    expr: str,
+    *,
+    start: datetime,
+    end: datetime,
+    step: timedelta | None,
+    scope: Scope = EVERYTHING,
+    limits: Limits = WAITED_FOR,
+    plain: bool = False,
+    lookback: timedelta = LOOKBACK,
+) -> Cost:
+    """What a query would cost, as far as it is known without decoding; step None: at one time, `end`. PromQLError."""
+    return engine.cost(
+        expr,
+        Source(scope),
+        _ms(start),
+        _ms(end),
+        None if step is None else _span(step),
+        limits=limits,
+        lookback_ms=_span(lookback),
+        plain=plain,
+    )
+
+
+def explain(
+    expr: str,
+    *,
+    start: datetime,
+    end: datetime,
+    step: timedelta | None,
+    scope: Scope = EVERYTHING,
+    limits: Limits = WAITED_FOR,
+    plain: bool = False,
+    cancelled: Callable[[], bool] | None = None,
+    lookback: timedelta = LOOKBACK,
+) -> Explained:
+    """The answer and what each part of the expression came to; step None: at one time, `end`. Raises PromQLError."""
+    return engine.explain(
+        expr,
+        Source(scope),
+        _ms(start),
+        _ms(end),
+        None if step is None else _span(step),
+        limits=limits,
+        lookback_ms=_span(lookback),
+        plain=plain,
+        cancelled=cancelled,
+    )
 
 
 def evaluate_many(
@@ -241,6 +455,10 @@ def evaluate_many(
 ) -> list[Result | PromQLError]:
     """Many expressions at one time from one snapshot; an expression's error is its answer, the limits hold for each."""
     return engine.evaluate_many(exprs, Source(scope), _ms(at), limits=limits)
+
+
+def _span(length: timedelta) -> int:
+    return round(length.total_seconds() * 1000)
 
 
 def _ms(moment: datetime) -> int:

@@ -1,6 +1,7 @@
 """Evaluates one expression on one grid, node by node, every node for all steps at once."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import isnan
 from time import perf_counter
@@ -108,6 +109,8 @@ class Evaluator:
         self.data: dict[int, Fetched] = {}
         self.pieces: Pieces | None = None
         """Reads while evaluating what is too much to be held; `data` stays empty then."""
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Held while it is evaluated."""
         self.refused: PromQLError | None = None
         """Why nothing was read."""
         self.widest = 0

@@ -1,6 +1,7 @@
 """Where samples come from: matchers, the protocol of a store, and a source that lives in memory."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
@@ -110,6 +111,9 @@ class SizedSource(BatchSource, Protocol):
         """The same store for one query, which gives up when the watch says so."""
 
     def estimate(self, requests: Sequence[Request]) -> Sequence[Estimate]: ...
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Held while a query that reads more than it may hold is evaluated."""
 
 
 def matching(labels: Labels, matchers: Sequence[Matcher]) -> Mask:

@@ -77,7 +77,7 @@ class Samples:
 
     `keys` are N hashable values that stand for label sets (raw label bytes, a tuple, whatever the sender repeats);
     `labels_of(i)` gives the labels, `__name__` among them, of the i-th sample, or the reason (a key of REASONS) why it
-    has none, and is asked only for keys that this process has never seen: a steady stream costs a dict look-up a sample.
+    has none; it is asked only for keys that this process has never seen, so a steady stream costs a look-up a sample.
     """
 
     keys: Sequence[Hashable]

@@ -225,6 +225,31 @@ class RecordingRule(models.Model):
         return self.name
 
 
+class RuleTest(models.Model):
+    """A unit test in promtool's format that stands or falls with a rule, or with a group: it is run on every save."""
+
+    rule = models.ForeignKey(AlertRule, on_delete=models.CASCADE, null=True, blank=True, related_name="tests")
+    group = models.ForeignKey(RuleGroup, on_delete=models.CASCADE, null=True, blank=True, related_name="tests")
+    name = models.CharField(max_length=200)
+    text = models.TextField(
+        help_text="YAML as for promtool test rules, without rule_files: the rules are those of the portal."
+    )
+
+    class Meta:
+        ordering = ("rule", "group", "name")
+        constraints = (
+            models.UniqueConstraint(fields=["rule", "name"], name="ruletest_name_once_a_rule"),
+            models.UniqueConstraint(fields=["group", "name"], name="ruletest_name_once_a_group"),
+            models.CheckConstraint(
+                condition=Q(rule__isnull=True, group__isnull=False) | Q(rule__isnull=False, group__isnull=True),
+                name="ruletest_of_a_rule_or_a_group",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class GroupRun(models.Model):
     """The clock of a group and what its last evaluation found: one row, so that a tick writes nothing per rule.
 

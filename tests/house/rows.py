@@ -23,6 +23,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
         "fingerprint": n.to_bytes(16, "big"), "severity": "warning", "category": "system",
     },
     "alerting.incident": lambda n: {"state": "open"},
+    "alerting.ruletest": lambda n: {"rule": make("alerting.alertrule")},
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
     "oncall.escalation": lambda n: {"due_at": AT},
     "metrics.metric": lambda n: {"type": "gauge"},

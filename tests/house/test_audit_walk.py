@@ -61,6 +61,16 @@ def new_rule() -> Any:
     return AlertRule(slug="hot", name="Hot", group=make("alerting.rulegroup"), expression="up")
 
 
+RULES = "groups: [{name: g, rules: [{record: 'a:b', expr: up}]}]"
+TEST = "tests: [{promql_expr_test: [{expr: '1', exp_samples: [{value: 1}]}]}]"
+
+
+def rule_test() -> Any:
+    from apps.alerting.models import RuleTest
+
+    return RuleTest(name="one", rule=make("alerting.alertrule", expression="up"), text=TEST)
+
+
 EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "accounts.bootstrap_token": lambda: do(accounts.bootstrap_token, value="a-long-enough-secret", now=AT),
     "accounts.change_password": lambda: do(accounts.change_password, user=user(), save=lambda: None),
@@ -83,6 +93,9 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.delete_recording_rule": lambda: do(
         alerting.delete_recording_rule, rule=make("alerting.recordingrule", expression="up"), now=AT
     ),
+    "alerting.delete_rule_test": lambda: do(alerting.delete_rule_test, test=make("alerting.ruletest"), now=AT),
+    "alerting.export_rules": lambda: do(alerting.export_rules, target="3.0"),
+    "alerting.import_rules": lambda: do(alerting.import_rules, files=[("f", RULES)], now=AT),
     "alerting.delete_rule": lambda: do(alerting.delete_rule, rule=make("alerting.alertrule"), now=AT),
     "alerting.post_alert": lambda: do(alerting.post_alert, type="disk", severity="warning", message="full", now=AT),
     "alerting.resolve": lambda: do(alerting.resolve, alert=make("alerting.alert"), now=AT),
@@ -96,6 +109,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         now=AT,
     ),
     "alerting.save_rule": lambda: do(alerting.save_rule, rule=new_rule(), levels=LEVELS, now=AT),
+    "alerting.save_rule_test": lambda: do(alerting.save_rule_test, test=rule_test(), now=AT),
     "alerting.unacknowledge": lambda: do(
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),

@@ -9,6 +9,7 @@ from apps.alerting.services.alerts import (
     resolve_incident,
     unacknowledge,
 )
+from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
     delete_group,
     delete_recording_rule,
@@ -24,6 +25,7 @@ from apps.alerting.services.rules import (
     ship_rule,
     write_rule,
 )
+from apps.alerting.services.ruletests import delete_rule_test, save_rule_test
 
 __all__ = [
     "acknowledge",
@@ -31,8 +33,11 @@ __all__ = [
     "delete_group",
     "delete_recording_rule",
     "delete_rule",
+    "delete_rule_test",
     "duration",
     "expire",
+    "export_rules",
+    "import_rules",
     "natural_key",
     "post_alert",
     "resolve",
@@ -42,6 +47,7 @@ __all__ = [
     "save_group",
     "save_recording_rule",
     "save_rule",
+    "save_rule_test",
     "ship_recording_rule",
     "ship_rule",
     "unacknowledge",

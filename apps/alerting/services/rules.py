@@ -1,6 +1,7 @@
 """Rules are written here and nowhere else: by the admin, the API, the fixtures. What is wrong is said by field.
 
-`Level` values travel as dicts {severity, comparison, threshold}; whoever saves a rule gives all its levels.
+`Level` values travel as dicts {severity, comparison, threshold}; whoever saves a rule gives all its levels. The unit
+tests that a change concerns are run on every save, and one that fails refuses it.
 """
 
 import math
@@ -26,9 +27,11 @@ from apps.alerting.models import (
     RecordingRule,
     RuleGroup,
     RuleLevel,
+    RuleTest,
     categories,
 )
 from apps.alerting.services.alerts import end
+from apps.alerting.services.ruletests import Tests, refuse_failing, tests_of_rule, tests_reading, write_tests
 from apps.alerting.thresholds import COMPARE
 from apps.core import live
 from apps.core.registry import extensions
@@ -54,12 +57,22 @@ LONGEST: Final[Mapping[str, timedelta]] = {
 }
 SLOWEST: Final = timedelta(days=1)
 DEFAULT_GROUP: Final = "default"
+RESERVED_SLUGS: Final = ("export", "import")
+"""Addresses of the API beside those of the rules."""
 
 
 # --- Alert rules ------------------------------------------------------------------------------------------------
 @verb("alerting.save_rule", right=Right.EDIT)
-def save_rule(*, by: Principal, rule: AlertRule, levels: Levels, now: datetime) -> AlertRule:
-    """Write a new or changed rule with all its levels; ValidationError names each wrong field.
+def save_rule(
+    *,
+    by: Principal,
+    rule: AlertRule,
+    levels: Levels,
+    tests: Tests | None = None,
+    although_tests_fail: bool = False,
+    now: datetime,
+) -> AlertRule:
+    """Write a new or changed rule with all its levels and tests (None: as they are); ValidationError names each field.
 
     A condition written as an expression (`responseTime > 5000`, one level without threshold) is taken apart. A rule
     that is switched off ends its open alerts, with that reason.
@@ -68,12 +81,15 @@ def save_rule(*, by: Principal, rule: AlertRule, levels: Levels, now: datetime) 
     rule.expression, levels = take_apart(rule.expression, levels)
     check_rule(rule, levels)
     stored = AlertRule.objects.filter(pk=rule.pk).first() if rule.pk else None
-    before = None if stored is None else {**state_of(stored), "levels": _levels_of(stored)}
+    before = None if stored is None else _state(stored)
     rule.created_at = rule.created_at or now
     rule.updated_at = now
     rule.save()
     _write_levels(rule, levels)
-    after = {**state_of(rule), "levels": _levels_of(rule)}
+    if tests is not None:
+        write_tests(rule, tests)
+    failed = refuse_failing(tests_of_rule(rule), although=although_tests_fail)
+    after = _state(rule) | failed
     if before is not None:
         before, after = changes(before, after)
     record(by=by, verb="alerting.save_rule", target=rule, before=before, after=after)
@@ -88,7 +104,7 @@ def delete_rule(*, by: Principal, rule: AlertRule, now: datetime) -> None:
     """Delete a rule; its open alerts end with that reason and stay in the history."""
     _end_alerts(Alert.objects.filter(rule=rule), by, now, "The rule was deleted.")
     Alert.objects.filter(rule=rule, held_until__isnull=False).update(held_until=None)
-    before, target = {**state_of(rule), "levels": _levels_of(rule)}, _target(rule)
+    before, target = _state(rule), _target(rule)
     rule.delete()
     record(by=by, verb="alerting.delete_rule", target=target, before=before)
     live.publish("alerts")
@@ -116,6 +132,8 @@ def check_rule(rule: AlertRule, levels: Levels | None) -> None:
 
     if not re.fullmatch(r"[-a-zA-Z0-9_]{1,100}", rule.slug):
         refuse("slug", "1 to 100 letters, digits, hyphens and underscores.")
+    elif rule.slug in RESERVED_SLUGS:
+        refuse("slug", f"{rule.slug} is an address of the API; choose another.")
     elif AlertRule.objects.exclude(pk=rule.pk).filter(slug=rule.slug).exists():
         refuse("slug", f"There is another rule {rule.slug}.")
     if not 1 <= len(rule.name) <= 200:
@@ -210,18 +228,27 @@ def _write_levels(rule: AlertRule, levels: Levels) -> None:
     getattr(rule, "_prefetched_objects_cache", {}).pop("levels", None)
 
 
+def _state(rule: AlertRule) -> dict[str, Any]:
+    """A stored rule for the audit: its row, levels and tests."""
+    tests = {test.name: test.text for test in RuleTest.objects.filter(rule=rule).order_by("name")}
+    return {**state_of(rule), "levels": _levels_of(rule), "tests": tests}
+
+
 def _levels_of(rule: AlertRule) -> list[str]:
     return sorted(str(level) for level in RuleLevel.objects.filter(rule=rule))
 
 
 # --- Recording rules --------------------------------------------------------------------------------------------
 @verb("alerting.save_recording_rule", right=Right.EDIT)
-def save_recording_rule(*, by: Principal, rule: RecordingRule, now: datetime) -> RecordingRule:
+def save_recording_rule(
+    *, by: Principal, rule: RecordingRule, although_tests_fail: bool = False, now: datetime
+) -> RecordingRule:
     """Write a new or changed recording rule; its series end at the next tick where it does not write them any more."""
     check_recording_rule(rule)
     stored = RecordingRule.objects.filter(pk=rule.pk).first() if rule.pk else None
     rule.save()
-    before, after = (None if stored is None else state_of(stored)), state_of(rule)
+    failed = refuse_failing(tests_reading(rule), although=although_tests_fail)
+    before, after = (None if stored is None else state_of(stored)), state_of(rule) | failed
     if before is not None:
         before, after = changes(before, after)
     record(by=by, verb="alerting.save_recording_rule", target=rule, before=before, after=after)
@@ -379,7 +406,9 @@ def write_rule(*, by: Principal, values: Mapping[str, Any], rule: AlertRule | No
         levels: Levels = values.get("levels", () if rule is None else [_stored(level) for level in rule.levels.all()])
         changed = rule_from_dict(values, group=group, rule=rule)
         changed.name = changed.name or changed.slug
-        save_rule(by=by, rule=changed, levels=levels, now=now)
+        although = bool(values.get("although_tests_fail"))
+        tests = values.get("tests")
+        save_rule(by=by, rule=changed, levels=levels, tests=tests, although_tests_fail=although, now=now)
         send_to(rule=changed, names=values.get("notifications", ()), by=by, now=now)
     return changed
 

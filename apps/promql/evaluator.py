@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apps.promql import aggregate, binary, elementwise, histogram, relabel, windows
+from apps.promql import aggregate, binary, elementwise, forecast, histogram, relabel, windows
 from apps.promql.arrays import Floats, Index, Mask
 from apps.promql.ast import (
     SET_OPERATORS,
@@ -402,6 +402,8 @@ class Evaluator:
             if name == "quantile_over_time":
                 self.check_quantile(numbers[0], args[0])
                 function = partial(windows.quantiles, q=numbers[0])
+            elif node.func.extension:
+                function = forecast.function(name, numbers, self.check)
             elif name == "predict_linear":
                 function = partial(windows.predictions, ahead=numbers[0])
             else:

@@ -66,6 +66,12 @@ def _window(
     return Function(name, args, kind="window", keeps_name=keeps, experimental=new, help=text)
 
 
+def _own(name: str, text: str, after: int, optional: int = 0) -> Function:
+    """A function of forecast.py: a range vector and scalars."""
+    args: tuple[ValueType, ...] = (RANGE, *([SCALAR] * after))
+    return Function(name, args, kind="window", optional=optional, extension=True, help=text)
+
+
 def _each(name: str, text: str, *after: ValueType, optional: int = 0) -> Function:
     return Function(name, (VECTOR, *after), kind="elementwise", optional=optional, help=text)
 
@@ -206,6 +212,37 @@ _TABLE: Final = (
         repeats=True,
         experimental=True,
         help="Several quantiles of classic histograms at once, each named in the given label.",
+    ),
+    _own(
+        "forecast_linear",
+        "Value so many seconds after the range by a robust straight line, and so many standard errors above it.",
+        after=2,
+        optional=1,
+    ),
+    _own(
+        "forecast_seasonal",
+        "Value so many seconds after the range, of a season of so many seconds with a trend, "
+        "and so many standard deviations above it.",
+        after=3,
+        optional=1,
+    ),
+    _own("time_until_above", "Seconds until a robust straight line rises above the limit, +Inf for never.", after=1),
+    _own("time_until_below", "Seconds until a robust straight line falls below the limit, +Inf for never.", after=1),
+    _own(
+        "anomaly_score",
+        "How many robust standard deviations the newest sample is off the others, "
+        "or off those at the same point of earlier seasons of so many seconds.",
+        after=1,
+        optional=1,
+    ),
+    _own(
+        "level_shift", "Size of the change of level within the range, 0 where none is significant.", after=1, optional=1
+    ),
+    _own(
+        "ts_of_level_shift",
+        "When the level changed within the range, in seconds; nothing where it did not.",
+        after=1,
+        optional=1,
     ),
 )
 

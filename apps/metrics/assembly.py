@@ -20,6 +20,8 @@ SALT: Final = int.from_bytes(os.urandom(8), "little")
 COUNT_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 SPARSE: Final = 64
 """Up to this many series, a batch is searched by series instead of being matched sample by sample."""
+LONG: Final = 32
+"""From so many samples a series on they are copied series by series instead of gathered by their numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,23 +68,17 @@ class BlockPart:
         hit, rows = wanted.find(view.series)
         chosen = np.flatnonzero(hit)
         vec = view.vec[chosen]
-        ends = view.times_off[1:]
-        lo = view.times_off[:-1]
-        if len(view.times) and not (tmin < int(view.times.min()) and int(view.times.max()) <= tmax):
-            early = offsets((view.times <= tmin).astype(np.int64))
-            late = offsets((view.times > tmax).astype(np.int64))
-            ends = ends - (late[ends] - late[lo])
-            lo = lo + (early[view.times_off[1:]] - early[lo])
-        sums = np.zeros(len(view.times) + 1, dtype=np.uint64)
-        np.cumsum(_mix(view.times), out=sums[1:])
-        counts = np.maximum(ends - lo, 0)[vec]
-        some = np.flatnonzero(counts)
+        lo, hi = view.vectors.cut(tmin, tmax)
+        counts = (hi - lo)[vec]
+        if not counts.all():
+            some = np.flatnonzero(counts)
+            chosen, rows, counts, vec = chosen[some], rows[some], counts[some], vec[some]
         self.view = view
-        self.chosen = chosen[some]
-        self.rows = rows[some]
-        self.counts = counts[some]
-        self.lo = lo[vec[some]]
-        self.clock = (sums[np.maximum(ends, lo)] - sums[lo])[vec[some]]
+        self.chosen = chosen
+        self.rows = rows
+        self.counts = counts
+        self.lo = lo[vec]
+        self.clock = view.vectors.hashes(lo, hi, SALT)[vec]
 
     def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
         view, counts = self.view, self.counts
@@ -94,14 +90,11 @@ class BlockPart:
             # One run of the result is this block as it stands: decode in place.
             begin = int(starts[0])
             at = np.arange(local[-1], dtype=np.int64) + np.repeat(self.lo - local[:-1], counts)
-            np.take(view.times, at, out=ts[begin : begin + int(local[-1])])
+            np.take(view.vectors.times, at, out=ts[begin : begin + int(local[-1])])
             edges = (begin + view.off[view.chunk_off]).tolist()
             for number in range(len(edges) - 1):
                 view.values(number, v[edges[number] : edges[number + 1]])
             return
-        steps = np.arange(local[-1], dtype=np.int64) - np.repeat(local[:-1], counts)
-        target = steps + np.repeat(starts, counts)
-        ts[target] = view.times[steps + np.repeat(self.lo, counts)]
         chunk = view.chunk[self.chosen]
         needed = np.unique(chunk)
         first, last = view.off[view.chunk_off[needed]], view.off[view.chunk_off[needed + 1]]
@@ -110,8 +103,18 @@ class BlockPart:
         for number, begin, end in zip(needed.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
             view.values(number, values[begin:end])
         at_chunk = np.searchsorted(needed, chunk)
-        skipped = self.lo - view.times_off[view.vec[self.chosen]]
+        skipped = self.lo - view.vectors.off[view.vec[self.chosen]]
         source = places[at_chunk] + view.off[self.chosen] - first[at_chunk] + skipped
+        if int(local[-1]) >= LONG * len(counts):
+            runs = zip(starts.tolist(), (starts + counts).tolist(), self.lo.tolist(), source.tolist(), strict=True)
+            times = view.vectors.times
+            for begin, end, at_time, at_value in runs:
+                ts[begin:end] = times[at_time : at_time + end - begin]
+                v[begin:end] = values[at_value : at_value + end - begin]
+            return
+        steps = np.arange(local[-1], dtype=np.int64) - np.repeat(local[:-1], counts)
+        target = steps + np.repeat(starts, counts)
+        ts[target] = view.vectors.times[steps + np.repeat(self.lo, counts)]
         v[target] = values[steps + np.repeat(source, counts)]
 
     def ranks(self) -> None:
@@ -155,10 +158,6 @@ class BatchPart:
     def ranks(self) -> Int64 | None:
         rank = self.columns.rank
         return None if rank is None else self._picked(rank)
-
-
-def _mix(ts: Int64) -> UInt64:
-    return vector_hashes(ts, np.arange(len(ts) + 1, dtype=np.int64), SALT)
 
 
 def _sparse(columns: Columns, wanted: Wanted) -> Int64:

@@ -16,8 +16,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 import zstandard
@@ -367,11 +369,73 @@ def _chunk_cuts(metric: Int32) -> Int64:
     return np.concatenate([*cuts, np.array([size])]).astype(np.int64)
 
 
+class Vectors:
+    """The distinct timestamp vectors of a block, one after the other: times int64[...] at off int64[T + 1].
+
+    All are within t_min..t_max. Blocks of one window hold the same vectors wherever the same targets are scraped:
+    `Vectors.of` gives equal ones the same object, for together they would need more memory than the payloads.
+    """
+
+    __slots__ = ("__weakref__", "_sums", "nbytes", "off", "t_max", "t_min", "times")
+    _known: ClassVar["WeakValueDictionary[bytes, Vectors]"] = WeakValueDictionary()
+
+    def __init__(self, times: Int64, off: Int64) -> None:
+        self.times = times
+        self.off = off
+        self.t_min, self.t_max = (int(times.min()), int(times.max())) if len(times) else (0, 0)
+        self._sums: tuple[int, UInt64] | None = None
+        self.nbytes = 2 * times.nbytes + off.nbytes
+
+    @classmethod
+    def of(cls, counts: Int64, start: Int64, step: Int64, gaps: Int64) -> "Vectors":
+        """Vectors of counts int64[T] instants from start int64[T] every step int64[T] ms.
+
+        Where step is negative, `gaps` holds the intervals, those of all such vectors one after the other.
+        """
+        described = (counts, start, step, gaps)
+        key = blake2b(b"".join(part.tobytes() for part in described), digest_size=16).digest()
+        found = cls._known.get(key)
+        return cls._known.setdefault(key, cls._expanded(*described)) if found is None else found
+
+    @classmethod
+    def _expanded(cls, counts: Int64, start: Int64, step: Int64, stored: Int64) -> "Vectors":
+        off = offsets(counts)
+        gaps = np.repeat(np.maximum(step, 0), counts)
+        if len(stored):
+            uneven = np.repeat(step < 0, counts)
+            uneven[off[:-1]] = False
+            gaps[uneven] = stored
+        # A running sum over all vectors, set to each vector's start at its first sample.
+        gaps[off[:-1]] = 0
+        total = np.cumsum(gaps)
+        total += np.repeat(start - total[off[:-1]], counts)
+        return cls(total, off)
+
+    def cut(self, tmin: int, tmax: int) -> tuple[Int64, Int64]:
+        """(first int64[T], past the last int64[T]) in `times` of each vector's instants with tmin < ts <= tmax."""
+        starts, ends = self.off[:-1], self.off[1:]
+        lo, hi = starts, ends
+        if self.t_min <= tmin:
+            lo = starts + np.add.reduceat((self.times <= tmin).view(np.int8), starts, dtype=np.int64)
+        if self.t_max > tmax:
+            hi = np.maximum(lo, ends - np.add.reduceat((self.times > tmax).view(np.int8), starts, dtype=np.int64))
+        return lo, hi
+
+    def hashes(self, lo: Int64, hi: Int64, salt: int) -> UInt64:
+        """uint64[n]: `vector_hashes` of the stretches lo:hi of `times`; the sums behind them are kept."""
+        held = self._sums
+        if held is None or held[0] != salt:
+            sums = np.zeros(len(self.times) + 1, dtype=np.uint64)
+            np.cumsum(_mixed(self.times, salt), out=sums[1:])
+            held = self._sums = (salt, sums)
+        found: UInt64 = held[1][hi] - held[1][lo]
+        return found
+
+
 class View:
     """A block row held for reading: parsed directory, payload as stored.
 
     metric int32[S], series int64[S], vec int32[S] (number of its timestamp vector), counts int64[S], chunk int32[S].
-    `times` int64[...] are the distinct vectors one after the other at `times_off` int64[T + 1].
     """
 
     __slots__ = (
@@ -384,9 +448,8 @@ class View:
         "off",
         "payload",
         "series",
-        "times",
-        "times_off",
         "vec",
+        "vectors",
     )
 
     def __init__(self, directory: bytes, payload: bytes, crc: int) -> None:
@@ -426,23 +489,12 @@ class View:
         self.counts = vec_counts[self.vec]
         self.off = offsets(self.counts)
         self.payload = payload
-        self.times_off = offsets(vec_counts)
-        self.times = self._times(vec_counts, start, step, bool(has_irregular))
-        self.nbytes = len(payload) + 64 * size + self.times.nbytes
-
-    def _times(self, counts: Int64, start: Int64, step: Int64, has_irregular: bool) -> Int64:
-        gaps = np.repeat(np.maximum(step, 0), counts)
+        irregular = np.zeros(0, dtype=np.int64)
         if has_irregular:
-            uneven = np.repeat(step < 0, counts)
-            uneven[self.times_off[:-1]] = False
-            stored = np.empty(int(np.count_nonzero(uneven)), dtype=np.int64)
-            _decompress(self.payload[int(self.chunk_at[-1]) :], stored)
-            gaps[uneven] = stored
-        # A running sum over all vectors, set to each vector's start at its first sample.
-        gaps[self.times_off[:-1]] = 0
-        total = np.cumsum(gaps)
-        total += np.repeat(start - total[self.times_off[:-1]], counts)
-        return total
+            irregular = np.empty(int((vec_counts - 1)[step < 0].sum()), dtype=np.int64)
+            _decompress(payload[int(self.chunk_at[-1]) :], irregular)
+        self.vectors = Vectors.of(vec_counts, start, step, irregular)
+        self.nbytes = len(payload) + 64 * size
 
     def values(self, chunk: int, out: Float64) -> None:
         """Decode one chunk, all its series one after the other, into `out` of exactly their samples."""

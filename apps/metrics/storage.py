@@ -20,7 +20,7 @@ import psycopg
 from django.db import connection
 from numpy.typing import NDArray
 
-from apps.metrics.codec import Columns, Encoded, Int64, View
+from apps.metrics.codec import Columns, Encoded, Int64, Vectors, View
 
 WINDOW_MS: Final = 2 * 3600 * 1000
 """Raw samples are stored by windows of two hours."""
@@ -255,11 +255,15 @@ def mark_bad(kind: int, ids: Sequence[int], now: datetime) -> None:
 
 
 class Cache:
-    """Blocks by id, least recently used out first, bounded in bytes. Rows never change."""
+    """Blocks by id, least recently used out first, bounded in bytes. Rows never change.
+
+    Timestamp vectors that blocks share are counted once, as long as one of the blocks is held.
+    """
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._lock = threading.Lock()
         self._held: OrderedDict[int, View] = OrderedDict()
+        self._holders: dict[Vectors, int] = {}
         self.limit = limit
         self.size = 0
 
@@ -276,19 +280,29 @@ class Cache:
 
     def put(self, new: dict[int, View]) -> None:
         """Keep these, unless they alone would push out half of everything (a long scan)."""
-        if sum(body.nbytes for body in new.values()) > self.limit // 2:
+        vectors = {body.vectors for body in new.values()}
+        if sum(body.nbytes for body in new.values()) + sum(part.nbytes for part in vectors) > self.limit // 2:
             return
         with self._lock:
             for key, body in new.items():
                 if key not in self._held:
                     self._held[key] = body
-                    self.size += body.nbytes
+                    self._count(body, 1)
             while self.size > self.limit:
-                self.size -= self._held.popitem(last=False)[1].nbytes
+                self._count(self._held.popitem(last=False)[1], -1)
+
+    def _count(self, body: View, change: int) -> None:
+        holders = self._holders.pop(body.vectors, 0)
+        if holders + change:
+            self._holders[body.vectors] = holders + change
+        self.size += change * body.nbytes
+        if not holders or not holders + change:
+            self.size += change * body.vectors.nbytes
 
     def clear(self) -> None:
         with self._lock:
             self._held.clear()
+            self._holders.clear()
             self.size = 0
 
 

@@ -12,6 +12,9 @@ from apps.promql.series import Vec
 from apps.promql.windows import SCALE, cancelled, compensated, outside
 
 _CANONICAL_NAN: Final = np.array([np.nan]).view(np.uint64)[0]
+WIDE: Final = 8
+"""From so many steps on a group is reduced by a call of its own: reduceat takes its columns one by one (7 times as
+long at 241 steps)."""
 
 
 class Groups:
@@ -59,9 +62,25 @@ class Groups:
         """int64[S]: the group of each row, in group order."""
         return np.repeat(np.arange(self.size, dtype=np.int64), self.stops - self.starts)
 
-    def sums(self, matrix: Floats | Mask) -> Floats:
-        total: Floats = np.add.reduceat(matrix, self.starts, axis=0, dtype=np.float64)
-        return total
+    def reduced(self, ufunc: np.ufunc, matrix: Floats) -> Floats:
+        """ufunc.reduce over the rows of each group, float64[size, n]; the matrix has its rows in group order."""
+        if matrix.shape[1] < WIDE:
+            few: Floats = ufunc.reduceat(matrix, self.starts, axis=0)
+            return few
+        out = np.empty((self.size, matrix.shape[1]))
+        for group, (start, stop) in enumerate(zip(self.starts.tolist(), self.stops.tolist(), strict=True)):
+            ufunc.reduce(matrix[start:stop], axis=0, out=out[group])
+        return out
+
+    def sums(self, matrix: Floats) -> Floats:
+        return self.reduced(np.add, matrix)
+
+    def present(self, ok: Mask) -> Floats:
+        """How many rows of each group are there, float64[size, n]; `ok` in group order."""
+        if ok.all():
+            return np.broadcast_to((self.stops - self.starts)[:, None].astype(np.float64), (self.size, ok.shape[1]))
+        counts: Floats = np.add.reduceat(ok.view(np.int8), self.starts, axis=0, dtype=np.int64).astype(np.float64)
+        return counts
 
     def alike(self) -> Iterator[tuple[Index, Index]]:
         """Groups of the same number of rows: (groups int64[g], positions int64[g, rows] in group order)."""
@@ -75,7 +94,7 @@ def simple(op: str, groups: Groups) -> Vec:
     """sum, avg, min, max, count, group, stddev, stdvar."""
     ok = groups.ok
     full = bool(ok.all())
-    present: Floats = groups.sums(ok)
+    present = groups.present(ok)
     some = present > 0
     if op == "count":
         return Vec(groups.labels, present, some, groups.drop)
@@ -86,7 +105,7 @@ def simple(op: str, groups: Groups) -> Vec:
         if op in ("min", "max"):
             v = v if full else np.where(ok, v, np.nan)
             ufunc = np.fmin if op == "min" else np.fmax
-            return Vec(groups.labels, _reduced(ufunc, v, groups), some, groups.drop)
+            return Vec(groups.labels, groups.reduced(ufunc, v), some, groups.drop)
         v = v if full else np.where(ok, v, 0.0)
         if op == "sum":
             return Vec(groups.labels, _sum(groups, v), some, groups.drop)
@@ -94,11 +113,6 @@ def simple(op: str, groups: Groups) -> Vec:
             return Vec(groups.labels, _average(groups, v, present), some, groups.drop)
         answer = _variance(groups, v, ok, present)
         return Vec(groups.labels, np.sqrt(answer) if op == "stddev" else answer, some, groups.drop)
-
-
-def _reduced(ufunc: np.ufunc, v: Floats, groups: Groups) -> Floats:
-    reduced: Floats = ufunc.reduceat(v, groups.starts, axis=0)
-    return reduced
 
 
 def _sum(groups: Groups, v: Floats) -> Floats:
@@ -173,7 +187,7 @@ def quantile(groups: Groups, q: Floats) -> Vec:
             high = np.where(upper < nans, np.nan, high)
             weight = rank - lower
             out[some] = outside(low * (1 - weight) + high * weight, q)
-    return Vec(groups.labels, out, groups.sums(ok) > 0, groups.drop)
+    return Vec(groups.labels, out, groups.present(ok) > 0, groups.drop)
 
 
 def ranked(groups: Groups, k: Floats, *, largest: bool) -> Vec:

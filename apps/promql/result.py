@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+import orjson
 
 from apps.promql.arrays import Floats, Mask, Times
 from apps.promql.labels import Labels
@@ -87,17 +88,33 @@ class Result:
         before = [f'[{_seconds(t)},"' for t in self.ts.tolist()]
         for labels, values, present in zip(metrics, self.v[low:high], self.ok[low:high], strict=True):
             pairs = ",".join(f"{quote_json(name)}:{quote_json(value)}" for name, value in sorted(labels.items()))
-            texts = map(number, values.tolist())
             if self.kind == "vector":
-                rows.append(f'{{"metric":{{{pairs}}},"value":{before[0]}{next(texts)}"]}}')
+                rows.append(f'{{"metric":{{{pairs}}},"value":{before[0]}{number(float(values[0]))}"]}}')
                 continue
             if present.all():
-                joined = ",".join([b + t + '"]' for b, t in zip(before, texts, strict=True)])
+                times, texts = before, numbers(values)
             else:
-                here = present.tolist()
-                joined = ",".join([b + t + '"]' for b, t, is_here in zip(before, texts, here, strict=True) if is_here])
-            rows.append(f'{{"metric":{{{pairs}}},"values":[{joined}]}}')
+                here = np.flatnonzero(present)
+                times, texts = [before[step] for step in here.tolist()], numbers(values[here])
+            points = '"],'.join([time + text for time, text in zip(times, texts, strict=True)])
+            rows.append(f'{{"metric":{{{pairs}}},"values":[{points + QUOTED_END if points else ""}]}}')
         return ",".join(rows)
+
+
+QUOTED_END: Final = '"]'
+PLAIN: Final = (1e-4, 1e15)
+"""Between these sizes every writer of shortest digits leaves the exponent away."""
+
+
+def numbers(values: Floats) -> list[str]:
+    """`number` of each of float64[n]; an encoder in one go, where all of them are of an everyday size."""
+    with np.errstate(invalid="ignore"):
+        size = np.abs(values)
+        plain = ((size >= PLAIN[0]) & (size < PLAIN[1])) | (values == 0)
+    if len(values) < 2 or not plain.all():
+        return [number(value) for value in values.tolist()]
+    text = orjson.dumps(values.tolist()).decode()[1:-1] + ","
+    return text.replace(".0,", ",")[:-1].split(",")
 
 
 def number(value: float) -> str:

@@ -22,6 +22,8 @@ SHARED_ROWS: Final = 8
 """From so many series on, a group with equal timestamps is worth its own pass."""
 CANCELLATION: Final = 1e-5
 """A sum this much smaller than what went into it is computed again with Kahan's summation."""
+OVERLAP: Final = 2
+"""From so many windows on that hold each sample, on average, the least and greatest are shared between windows."""
 SCALE: Final = 2.0**-64
 """Keeps the sum under an average finite; a power of two costs no digit."""
 
@@ -455,13 +457,37 @@ def averages(windows: Windows) -> Answer:
 
 
 def minima(windows: Windows) -> Answer:
-    with np.errstate(all="ignore"):
-        return windows.reduce(np.fmin), windows.count >= 1
+    return _extremes(windows, np.fmin), windows.count >= 1
 
 
 def maxima(windows: Windows) -> Answer:
+    return _extremes(windows, np.fmax), windows.count >= 1
+
+
+def _extremes(windows: Windows, ufunc: np.ufunc) -> Floats:
+    """fmin or fmax over each window, float64[rows, n]; garbage where the window is empty.
+
+    Windows that overlap are put together from the answers for stretches of 1, 2, 4, … samples: two of them, which
+    may overlap, cover a window of any length.
+    """
+    data, count = windows.v, windows.count
     with np.errstate(all="ignore"):
-        return windows.reduce(np.fmax), windows.count >= 1
+        if int(count.sum()) < OVERLAP * data.shape[-1]:
+            return windows.reduce(ufunc)
+        out = np.zeros((windows.rows, count.shape[1]))
+        level = np.frexp(count)[1] - 1  # the largest power of two in each length; -1 where there is nothing
+        for power in range(int(level.max()) + 1):
+            size = 1 << power
+            if power:
+                data = ufunc(data[..., : -size // 2], data[..., size // 2 :])
+            here = level == power
+            if windows.shared:
+                steps = np.flatnonzero(here[0])
+                low, high = windows.lo[0, steps], windows.hi[0, steps] - size
+                out[:, steps] = ufunc(data.take(low, axis=1), data.take(high, axis=1))
+            else:
+                out[here] = ufunc(data[windows.lo[here]], data[windows.hi[here] - size])
+    return out
 
 
 def counts(windows: Windows) -> Answer:

@@ -1,5 +1,7 @@
 """Bytes of samples: what is decoded is what was encoded, bit for bit; what was damaged is never decoded."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from apps.metrics import codec
 from apps.metrics.codec import Columns, Corrupt, View, decode_batch, encode_batch, encode_block, offsets
+from apps.metrics.storage import Cache
 from apps.promql.series import STALE, STALE_BITS
 
 values = st.one_of(
@@ -107,7 +110,7 @@ def test_a_block_comes_back_bit_for_bit(rows, level):
         view.values(chunk, out[begin:end])
     for row, (_, ts, v) in enumerate(rows):
         vec = view.vec[row]
-        assert view.times[view.times_off[vec] : view.times_off[vec + 1]].tolist() == ts
+        assert view.vectors.times[view.vectors.off[vec] : view.vectors.off[vec + 1]].tolist() == ts
         assert bits(out[view.off[row] : view.off[row + 1]]) == bits(v)
 
 
@@ -115,7 +118,7 @@ def test_equal_timestamps_are_stored_once_and_regular_ones_cost_nothing():
     regular = [1000 + 15_000 * i for i in range(100)]
     encoded, _ = encode([(1, regular, [1.0] * 100) for _ in range(32)])
     view = View(encoded.directory, encoded.payload, encoded.crc)
-    assert len(view.times_off) == 2
+    assert len(view.vectors.off) == 2
     assert view.chunk_at[-1] == len(encoded.payload)
 
 
@@ -124,7 +127,7 @@ def test_series_with_colliding_hashes_keep_their_own_timestamps(monkeypatch):
     rows = [(1, [1, 2, 3], [1.0, 2.0, 3.0]), (1, [1, 2, 4], [4.0, 5.0, 6.0]), (1, [9], [7.0])]
     encoded, _ = encode(rows)
     view = View(encoded.directory, encoded.payload, encoded.crc)
-    got = [view.times[view.times_off[v] : view.times_off[v + 1]].tolist() for v in view.vec]
+    got = [view.vectors.times[view.vectors.off[v] : view.vectors.off[v + 1]].tolist() for v in view.vec]
     assert got == [[1, 2, 3], [1, 2, 4], [9]]
 
 
@@ -168,3 +171,42 @@ def test_a_vectors_hash_is_the_sum_of_its_parts():
 def test_packed_and_unpacked_sorting_agree(pairs, scale):
     major, minor = (np.array(column, np.int64) * scale for column in zip(*pairs, strict=True))
     assert codec.stable_order(major, minor).tolist() == np.lexsort((minor, major)).tolist()
+
+
+def one_view(values, ts):
+    encoded, _ = encode([(1, ts, list(values))])
+    return View(encoded.directory, encoded.payload, encoded.crc)
+
+
+def test_blocks_with_equal_timestamps_share_them_and_the_cache_counts_them_once():
+    ts = [1000, 1900, 2950, 4000]
+    views = {ident: one_view([ident, 2.0, 3.0, 4.0], ts) for ident in (1.0, 2.0)}
+    first, second = views.values()
+    assert first.vectors is second.vectors
+    assert first.vectors is not one_view([1.0, 2.0, 3.0, 4.0], [1000, 1900, 2950, 4001]).vectors
+    cache = Cache()
+    cache.put({1: first})
+    cache.put({2: second})
+    assert cache.size == first.nbytes + second.nbytes + first.vectors.nbytes
+    cache.limit = cache.size - 1
+    cache.put({})
+    assert (cache.get([1, 2]).keys(), cache.size) == ({2}, second.nbytes + first.vectors.nbytes)
+    cache.limit = 0
+    cache.put({})
+    assert cache.size == 0
+
+
+@given(blocks(), st.integers(0, 2**41), st.integers(0, 2**41))
+@settings(max_examples=60, deadline=None)
+def test_vectors_are_cut_as_each_of_their_instants_says(rows, one, other):
+    tmin, tmax = sorted((one, other))
+    encoded, _ = encode(rows)
+    vectors = View(encoded.directory, encoded.payload, encoded.crc).vectors
+    lo, hi = vectors.cut(tmin, tmax)
+    stretches = [vectors.times[a:b].tolist() for a, b in pairwise(vectors.off.tolist())]
+    assert [vectors.times[a:b].tolist() for a, b in zip(lo, hi, strict=True)] == [
+        [t for t in ts if tmin < t <= tmax] for ts in stretches
+    ]
+    kept = [t for ts in stretches for t in ts if tmin < t <= tmax]
+    expected = codec.vector_hashes(np.array(kept, dtype=np.int64), offsets(hi - lo), 7)
+    assert vectors.hashes(lo, hi, 7).tolist() == expected.tolist()

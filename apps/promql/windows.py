@@ -97,11 +97,15 @@ class Windows:
             count = self.count[0]
             for length in np.unique(count).tolist():
                 steps = np.flatnonzero(count == length) if length else self.lo[:0, 0]
-                most = max(1, DENSE_CELLS // (max(1, length) * max(1, self.rows)))
+                tall = max(1, min(self.rows, DENSE_CELLS // max(1, length)))
+                most = max(1, DENSE_CELLS // (max(1, length) * tall))
                 for low in range(0, len(steps), most):
                     some = steps[low : low + most]
                     index = self.lo[0][some][:, None] + np.arange(length)
-                    yield (slice(None), some), self.v[:, index], self.ts[index], some
+                    times = self.ts[index]
+                    for top in range(0, self.rows, tall):
+                        rows = slice(top, top + tall)
+                        yield (rows, some), self.v[rows, index], times, some
             return
         for rows, steps, index in self._cells(self.count > 0):
             yield (rows, steps), self.v[index], self.ts[index], steps

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
+from apps.alerting import templates
 from apps.alerting.lifecycle import Severity, Terms
 from apps.alerting.plans import GroupPlan, RecordPlan, RulePlan, question
 from apps.alerting.rulefiles import PlainAlert, PlainGroup, PlainRecord, Problem, RuleFileError, Texts, canonical
@@ -286,6 +287,8 @@ KEEP_FIRING: Final[Version] = (2, 42)
 ANY_NAME: Final[Version] = (3, 0)
 SINCE: Final[dict[str, Version]] = {"day_of_year": (2, 38), "histogram_fraction": (3, 4)}
 """Functions that came after OLDEST; histogram_fraction counts from where it reads classic buckets."""
+SINCE_IN_TEMPLATES: Final[dict[str, Version]] = {"now": (3, 5), "toDuration": (3, 5), "urlQueryEscape": (3, 9)}
+"""Functions of templates that a promtool of 2.42 does not know, from where they are surely there."""
 
 
 def target(text: str) -> Version:
@@ -302,8 +305,14 @@ def target(text: str) -> Version:
 def lacks(rule: PlainAlert | PlainRecord, version: Version) -> list[str]:
     """What of a plain rule a Prometheus of that version does not have, each with its name."""
     found = lacks_language(parse(rule.expression), version)
-    if isinstance(rule, PlainAlert) and rule.keep and version < KEEP_FIRING:
+    if isinstance(rule, PlainRecord):
+        return found
+    if rule.keep and version < KEEP_FIRING:
         found.append("keep_firing_for (since 2.42)")
+    for name in sorted({name for _, text in rule.labels + rule.annotations for name in templates.functions(text)}):
+        since = SINCE_IN_TEMPLATES.get(name, OLDEST)
+        if version < since:
+            found.append(f"{name} in a template (since {since[0]}.{since[1]})")
     return found
 
 

@@ -7,7 +7,7 @@ expanded becomes the text that Prometheus would show in its place, never an exce
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -71,6 +71,27 @@ def check(text: str) -> str:
     except TemplateError as error:
         return f"line {error}"
     return ""
+
+
+def functions(text: str) -> set[str]:
+    """Names of the functions that a template calls; none where it cannot be read."""
+    if "{{" not in text:
+        return set()
+    try:
+        body, defined = parse(text)
+    except TemplateError:
+        return set()
+    found: set[str] = set()
+    left: list[object] = [body, *defined.values()]
+    while left:
+        node = left.pop()
+        if isinstance(node, Call) and node.name:
+            found.add(node.name)
+        if isinstance(node, tuple):
+            left += node
+        elif is_dataclass(node):
+            left += [getattr(node, part.name) for part in fields(node)]
+    return found
 
 
 # --- Grammar ----------------------------------------------------------------------------------------------------

@@ -45,9 +45,12 @@ export class Catalog {
 
   async functions() { return (await this.get("/api/monitoring/query/functions")) ?? []; }
 
+  /** All names of metrics, or null where they cannot be had. */
+  names() { return this.get("/api/v1/label/__name__/values", [["limit", MOST_NAMES]]); }
+
   /** All names where they fit into one answer, else those that hold what is typed. */
   async metrics(typed = "") {
-    const names = (await this.get("/api/v1/label/__name__/values", [["limit", MOST_NAMES]])) ?? [];
+    const names = (await this.names()) ?? [];
     if (names.length < MOST_NAMES || !typed) return names;
     const matcher = `{__name__=~"(?i).*${typed.replaceAll(/[^\w:]/g, ".")}.*"}`;
     return (await this.get("/api/v1/label/__name__/values", [["limit", 200], ["match[]", matcher]])) ?? [];

@@ -149,9 +149,10 @@ export class Editor {
     if (!found.length || (found.length === 1 && found[0].name === at.prefix)) { this.close(); return; }
     this.at = at;
     this.found = found;
+    const isMixed = found.some((item) => item.kind !== found[0].kind);
     this.list.replaceChildren(...found.map((item, i) => h("li", { role: "option", id: `${this.id}-o${i}`, "data-at": i, class: `suggestion is-${item.kind}`, "aria-selected": "false" },
       h("span", { class: "suggestion-kind", "aria-hidden": "true" }, ICONS[item.kind] ?? "·"), h("span", { class: "suggestion-name" }, ...emphasised(item)),
-      h("span", { class: "suggestion-note" }, item.kind))));
+      isMixed ? h("span", { class: "suggestion-note" }, item.kind) : null)));
     this.count.textContent = `${found.length === MOST ? `${MOST} or more` : found.length} suggestion${found.length === 1 ? "" : "s"}`;
     this.box.hidden = false;
     this.area.setAttribute("aria-haspopup", "listbox");
@@ -176,7 +177,8 @@ export class Editor {
     const frame = this.root.getBoundingClientRect();
     const room = frame.width - this.box.offsetWidth;
     this.box.style.left = `${Math.max(0, Math.min(room, spot.left - frame.left - 12))}px`;
-    this.box.style.top = `${Math.min(spot.bottom - frame.top, frame.height) + 5}px`;
+    const isLastLine = frame.bottom - spot.bottom < 20;
+    this.box.style.top = `${isLastLine ? frame.height + 4 : spot.bottom - frame.top + 3}px`;
   }
 
   choose(index) {

@@ -69,6 +69,7 @@ class Query {
     this.part("cancel").addEventListener("click", () => this.controller?.abort());
     this.part("remove").addEventListener("click", () => page.remove(this));
     this.part("csv").addEventListener("click", () => download("query.csv", csvOf(this.answer.data)));
+    this.part("spread").addEventListener("change", () => this.submit());
     this.part("views").addEventListener("click", ({ target }) => target.dataset.value && this.choose(target.dataset.value));
   }
 
@@ -273,11 +274,12 @@ class Query {
   }
 
   async offer() {
-    const names = new Set(await catalog.metrics());
+    const known = await catalog.names();
+    const names = new Set(known ?? []);
     const fitting = EXAMPLES.filter(([name]) => names.has(name));
     find("ul", this.part("start")).replaceChildren(...fitting.map(([, text, about]) => h("li", {},
       h("button", { type: "button", class: "example", on: { click: () => { this.editor.text = text; this.edited(); this.submit(); } } }, h("code", {}, text), h("span", {}, about)))));
-    find("p", this.part("start")).textContent = names.size
+    find("p", this.part("start")).textContent = !known ? "The names of metrics cannot be had at the moment." : names.size
       ? `There ${names.size === 1 ? "is" : "are"} ${count(names.size, "metric")}. Type a name, or begin with one of these:`
       : "There are no metrics yet: as soon as something is collected or sent, it can be asked for here.";
   }
@@ -302,7 +304,7 @@ class Query {
     const isPlaced = refusal.type === "bad_data" && this.showPlace(refusal.message);
     const action = refusal.type === "login" ? ["Log in", () => location.reload()] : RETRY.has(refusal.type) ? ["Run again", () => this.run()] : null;
     const tone = refusal.type === "canceled" ? "quiet" : "critical";
-    const words = isPlaced ? refusal.message.replace(/^.*?(\d+:\d+: )?parse error: /s, "") : refusal.message;
+    const words = isPlaced ? "The place is marked above. Nothing was run." : refusal.message;
     this.verdict({ tone, title, text: refusal.type === "canceled" || refusal.type === "network" ? hint : words, more: [hint && tone !== "quiet" && refusal.type !== "network" ? h("p", { class: "muted" }, hint) : null], action });
   }
 
@@ -343,7 +345,7 @@ class Query {
     const { __name__: name = "", ...rest } = names ?? {};
     const shared = this.part("common");
     shared.hidden = !names;
-    shared.replaceChildren(...(names ? ["All are ", h("code", {}, `${name}${Object.keys(rest).length ? `{${Object.entries(rest).map(([k, v]) => `${k}="${v}"`).join(", ")}}` : ""}`)] : []));
+    shared.replaceChildren(...(names ? ["All have ", h("code", {}, `${name}${Object.keys(rest).length ? `{${Object.entries(rest).map(([k, v]) => `${k}="${v}"`).join(", ")}}` : ""}`)] : []));
     this.chart.draw(drawn, [span.from, Math.max(span.to, span.from + 1)]);
   }
 
@@ -365,7 +367,8 @@ class Query {
     const line = (text, level) => {
       const found = /\((\d+):(\d+)\)\s*$/.exec(text);
       const offset = found ? offsetOf(this.answer.text, Number(found[1]), Number(found[2])) : null;
-      return h("div", { class: `banner is-${level}` }, icon(level), h("p", {}, found ? text.slice(0, found.index) : text,
+      const words = (found ? text.slice(0, found.index) : text).replace(/^PromQL (info|warning): /, "");
+      return h("div", { class: `banner is-${level}` }, icon(level), h("p", {}, words,
         found ? h("button", { type: "button", class: "place", on: { click: () => this.editor.mark(offset, this.editor.wordEnd(offset)) } }, `at ${found[1]}:${found[2]}`) : null));
     };
     this.part("messages").replaceChildren(...warnings.map((text) => line(text, "warning")), ...infos.map((text) => line(text, "info")));

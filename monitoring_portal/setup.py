@@ -92,6 +92,7 @@ def _by(field: str) -> Callable[[Mapping[str, Any]], str]:
 SHIPMENTS = (
     Shipment("metrics.RetentionPolicy", "retention", _by("category"), metrics.ship_retention),
     Shipment("metrics.CollectorSetting", "collectors", _by("kind"), metrics.ship_collector),
+    Shipment("metrics.QueryBudget", "query_budgets", _by("role"), metrics.ship_query_budget),
     Shipment("alerting.RecordingRule", "recording_rules", _by("name"), alerting.ship_recording_rule),
     Shipment("alerting.AlertRule", "alert_rules", _by("slug"), alerting.ship_rule),
 )

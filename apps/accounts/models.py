@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Func, Q
 from django.db.models.functions import Now
 
-from apps.accounts.rights import ALL_RIGHTS, Right, Scope, rights_of_roles, rights_of_scopes
+from apps.accounts.rights import ROLES, Right, Scope, rights_of_roles, rights_of_scopes
 
 COARSE = timedelta(minutes=1)
 """How exact `Token.last_used_at` is: a write per request would cost more than the request."""
@@ -35,22 +35,27 @@ class User(AbstractUser):
 
     objects: ClassVar[People] = People()
 
-    _rights: frozenset[Right] | None = None
+    _roles: frozenset[str] | None = None
 
     @property
-    def rights(self) -> frozenset[Right]:
-        """What this person may do, remembered on the instance: one query a request."""
+    def roles(self) -> frozenset[str]:
+        """The roles this person has, remembered on the instance: one query a request."""
         if not self.is_active:
             return frozenset()
         if self.is_superuser:
-            return ALL_RIGHTS
-        if self._rights is None:
-            self._rights = rights_of_roles(list(self.groups.values_list("name", flat=True)))
-        return self._rights
+            return frozenset({"administrator"})
+        if self._roles is None:
+            self._roles = frozenset(self.groups.values_list("name", flat=True)) & ROLES.keys()
+        return self._roles
+
+    @property
+    def rights(self) -> frozenset[Right]:
+        """What this person may do."""
+        return rights_of_roles(self.roles)
 
     def forget_rights(self) -> None:
         """Read the roles again on next use."""
-        self._rights = None
+        self._roles = None
 
     def can(self, right: Right) -> bool:
         """Tell whether this person has the right (for templates and tests; edges ask the principal)."""

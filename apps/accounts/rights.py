@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
@@ -67,7 +68,10 @@ EVERYTHING: Final = Scope()
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous."""
+    """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous.
+
+    `roles` are a person's; a token has scopes instead, and none of its owner's roles.
+    """
 
     kind: ActorKind
     id: str
@@ -76,6 +80,7 @@ class Principal:
     scope: Scope = EVERYTHING
     address: str = ""
     via: Via = "page"
+    roles: frozenset[str] = frozenset()
 
     def can(self, right: Right) -> bool:
         """Tell whether this principal has the right."""
@@ -97,10 +102,10 @@ class Principal:
 
     @staticmethod
     def of_user(user: User | AnonymousUser, address: str = "", via: Via = "page") -> Principal:
-        """Return the person as a principal; their rights are read once per instance (one query a request)."""
+        """Return the person as a principal; their roles are read once per instance (one query a request)."""
         if not user.is_authenticated:
             return Principal.anonymous(address=address, via=via)
-        return Principal("user", str(user.pk), user.get_username(), user.rights, address=address, via=via)
+        return Principal("user", str(user.pk), user.get_username(), user.rights, EVERYTHING, address, via, user.roles)
 
 
 class Forbidden(PermissionDenied):
@@ -113,7 +118,7 @@ def require(principal: Principal, right: Right) -> None:
         raise Forbidden(f"{principal.name} may not do this: it needs the right to {right.value}.")
 
 
-def rights_of_roles(names: set[str] | list[str]) -> frozenset[Right]:
+def rights_of_roles(names: Iterable[str]) -> frozenset[Right]:
     """Return the union of the rights of these groups; groups that are no roles bring none."""
     return frozenset().union(*(ROLES.get(name, frozenset()) for name in names))
 

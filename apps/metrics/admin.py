@@ -7,6 +7,7 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import Count, F, Func, IntegerField, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -15,13 +16,14 @@ from unfold.decorators import display
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import Right, principal_of
 from apps.core.registry import UnknownKind
-from apps.metrics import services
+from apps.metrics import budgets, services
 from apps.metrics.models import (
     Batch,
     Block,
     CollectionSwitch,
     CollectorSetting,
     Metric,
+    QueryBudget,
     RetentionPolicy,
     Series,
     Tombstone,
@@ -203,6 +205,25 @@ class CollectorSettingAdmin(AuditedAdmin[CollectorSetting]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: CollectorSetting | None = None) -> tuple[str, ...]:
         return ("last_at", "duration", "error") if obj is None else ("kind", "last_at", "duration", "error")
+
+
+@admin.register(QueryBudget)
+class QueryBudgetAdmin(AuditedAdmin[QueryBudget]):
+    """What a query of each role may cost; a row for each is shipped."""
+
+    edit_right = Right.ADMINISTER
+    list_display = ("role", "series", "samples", "points", "seconds")
+    readonly_fields = ("role",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: QueryBudget | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: QueryBudget, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        transaction.on_commit(budgets.forget)
 
 
 @admin.register(CollectionSwitch)

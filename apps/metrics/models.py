@@ -12,6 +12,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from apps.accounts.rights import ROLES
+
 
 class XidField(models.Field[int, int]):
     """The id of the transaction that inserted the row (`xid8`), by which caches ask for what is new.
@@ -208,6 +210,38 @@ class Tombstone(models.Model):
 
     def __str__(self) -> str:
         return f"tombstone {self.pk} ({len(self.series)} series)"
+
+
+OF_TOKENS = "token"
+"""The budget of whoever asks with a token, as if it were a role."""
+
+
+def budget_roles() -> list[tuple[str, str]]:
+    """Choices of `QueryBudget.role`: the roles, and tokens."""
+    return [*((role, role) for role in ROLES), (OF_TOKENS, "token (any)")]
+
+
+class QueryBudget(models.Model):
+    """What one query of somebody in a role may cost; of several roles the largest of each number counts."""
+
+    role = models.CharField(max_length=20, unique=True, choices=budget_roles)
+    series = models.PositiveIntegerField(help_text="Series that it may read, as many as its selectors match.")
+    samples = models.PositiveBigIntegerField(
+        help_text="Samples that it may read. Memory does not grow with it: much is read piece by piece."
+    )
+    points = models.PositiveIntegerField(help_text="Values that its answer may have.")
+    seconds = models.PositiveSmallIntegerField(help_text="How long it may take, waiting and reading included.")
+
+    class Meta:
+        ordering = ("role",)
+        constraints = (
+            models.CheckConstraint(condition=~Q(role=""), name="budget_has_a_role"),
+            models.CheckConstraint(condition=Q(series__gte=1, samples__gte=1, points__gte=1), name="budget_allows_one"),
+            models.CheckConstraint(condition=Q(seconds__gte=1, seconds__lte=600), name="budget_ends_in_ten_minutes"),
+        )
+
+    def __str__(self) -> str:
+        return self.role
 
 
 class CollectionSwitch(models.Model):

@@ -18,7 +18,7 @@ from apps.core.telemetry import Counter, Reading
 from apps.metrics import query, registry, storage
 from apps.metrics.codec import Columns, Int64, encode_batch
 from apps.metrics.events import place
-from apps.metrics.models import CollectionSwitch, CollectorSetting, RetentionPolicy
+from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy
 from apps.metrics.samples import REASONS, Samples
 from apps.promql.source import Matcher
 
@@ -200,6 +200,15 @@ def ship_collector(row: Mapping[str, Any], *, by: Principal, now: datetime) -> C
     if made:
         audit.record(by=by, verb="metrics.ship_collector", target=setting, after=audit.state_of(setting))
     return setting
+
+
+def ship_query_budget(row: Mapping[str, Any], *, by: Principal, now: datetime) -> QueryBudget:
+    """Write a shipped budget of a role (fixtures/query_budgets.yaml), unless the role has one."""
+    numbers = {name: row[name] for name in ("series", "samples", "points", "seconds")}
+    budget, made = QueryBudget.objects.get_or_create(role=row["role"], defaults=numbers)
+    if made:
+        audit.record(by=by, verb="metrics.ship_query_budget", target=budget, after=audit.state_of(budget))
+    return budget
 
 
 def record_events(*, readings: Sequence[Reading], by: Principal, now: datetime) -> Written:

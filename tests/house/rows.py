@@ -27,6 +27,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
     "oncall.escalation": lambda n: {"due_at": AT},
     "metrics.metric": lambda n: {"type": "gauge"},
+    "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip
 SINGLE = {"metrics.collectionswitch"}
 """Tables of one row."""

@@ -39,6 +39,7 @@ EDITS: dict[str, dict[str, str]] = {
     "metrics.collectionswitch": {"on": ""},
     "metrics.collectorsetting": {"every": "00:00:42"},
     "metrics.metric": {"help": "What it says."},
+    "metrics.querybudget": {"samples": "1000"},
     "metrics.retentionpolicy": {"description": "For ever."},
     "notifications.contact": {"name": "another"},
     "oncall.policy": {"description": "For nights."},

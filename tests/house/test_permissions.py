@@ -79,6 +79,7 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "metrics.collectionswitch": (R, None, E, None),
     "metrics.collectorsetting": (R, E, E, E),
     "metrics.metric": (R, None, E, None),
+    "metrics.querybudget": (R, None, A, None),
     "metrics.retentionpolicy": (R, A, A, A),
     "metrics.series": (R, None, None, None),
     "metrics.tombstone": (R, None, None, None),

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from apps.promql.arrays import Floats, Index, Mask
+from apps.promql.hashing import label_hashes
 from apps.promql.labels import METADATA, STRINGS, Labels, group_numbers
 from apps.promql.result import number
 from apps.promql.series import Vec
@@ -259,6 +260,15 @@ def limited(groups: Groups, k: Floats) -> Vec:
     mask[groups.numbers()] = kept
     vec = groups.vec
     return Vec(vec.labels, vec.v, mask, vec.drop)
+
+
+def sampled(vec: Vec, ratio: Floats) -> Vec:
+    """limit_ratio: the series whose hash, as a number of [0, 1], lies below the ratio; a negative ratio takes those
+    that 1 + ratio leaves out. ratio float64[n] within [-1, 1]. Groups do not matter."""
+    labels = vec.labels.drop_where(METADATA, vec.drop) if vec.drop.any() else vec.labels
+    place = label_hashes(labels.dicts()).astype(np.float64)[:, None] / 2.0**64
+    ok = vec.ok & np.where(ratio >= 0, place < ratio, place >= 1 + ratio)
+    return Vec(vec.labels, vec.v, ok, vec.drop)
 
 
 def rank_order(values: Floats, here: Mask, *, largest: bool) -> Index:

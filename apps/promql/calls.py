@@ -6,7 +6,7 @@ from typing import Final
 from apps.promql.ast import Expr, Range, String, unwrap, value_type
 from apps.promql.cursor import Cursor
 from apps.promql.errors import PromQLError
-from apps.promql.functions import FUNCTIONS, PARAMETER, UNSUPPORTED, UNSUPPORTED_AGGREGATIONS, VECTOR, Function
+from apps.promql.functions import FUNCTIONS, PARAMETER, UNSUPPORTED, VECTOR, Function
 from apps.promql.lexer import Token
 from apps.promql.source import compiled
 from apps.promql.text import valid_name
@@ -41,8 +41,6 @@ def check(cursor: Cursor, function: Function, args: Sequence[Expr], token: Token
 
 def check_aggregation(cursor: Cursor, op: str, args: Sequence[Expr], token: Token) -> None:
     """The same for an aggregation."""
-    if op in UNSUPPORTED_AGGREGATIONS:
-        raise cursor.error(f"the {op} aggregation is experimental in Prometheus and not supported", token.start)
     wanted = 2 if op in PARAMETER else 1
     if not args:
         raise cursor.error("no arguments for aggregate expression provided", token.start)
@@ -54,6 +52,14 @@ def check_aggregation(cursor: Cursor, op: str, args: Sequence[Expr], token: Toke
     if wanted == 2:
         _check_type(cursor, args[0], PARAMETER[op], f"aggregation parameter of {op}")
     _check_type(cursor, args[-1], VECTOR, "aggregation expression")
+
+
+def check_alone(cursor: Cursor, node: Expr) -> None:
+    """The same for an expression that is no argument of anything."""
+    inner = unwrap(node)
+    if isinstance(inner, Range) and inner.selector.edges:
+        edges = inner.selector.edges
+        raise cursor.error(f"{edges} range vectors are supported as arguments of {', '.join(EDGES[edges])}", node.start)
 
 
 def _check_count(cursor: Cursor, function: Function, got: int, token: Token) -> None:

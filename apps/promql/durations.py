@@ -179,8 +179,6 @@ def _literal(cursor: Cursor, token: Token) -> float:
 def _call(cursor: Cursor) -> Duration:
     token = cursor.advance()
     where = f"{token.word}()"
-    if token.word in _OF_QUERY:
-        raise cursor.error(f"{where} in durations is experimental in Prometheus and not supported", token.start)
     cursor.expect("(", where)
     parts: list[Duration] = []
     if token.word in _OF_TWO:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apps.promql import aggregate, binary, elementwise, forecast, histogram, relabel, windows
+from apps.promql import aggregate, binary, edges, elementwise, forecast, histogram, info, relabel, windows
 from apps.promql.arrays import Floats, Index, Mask
 from apps.promql.ast import (
     SET_OPERATORS,
@@ -97,6 +97,7 @@ class Evaluator:
         is_range: bool = False,
         watch: Watch | None = None,
     ) -> None:
+        prepared = prepared.settled(grid.step if is_range else 0, grid.end - grid.start)
         self.expr = prepared.expr
         self.text = prepared.text
         self.fixed = prepared.fixed
@@ -246,6 +247,8 @@ class Evaluator:
         return self.eval(node.expr, grid)
 
     def selector(self, node: Selector, grid: Grid, function: Function = windows.newest) -> Vec:
+        if node.edges:
+            return self._at_edges(node, 0, grid, "")
         ends = self.clock.ends(grid, node.offset, node.at)
         width = self.clock.lookback
         found = (_range_vector(part.read(), ends, width) for part in self.read(node, ends, width))
@@ -275,6 +278,20 @@ class Evaluator:
             self.check_cells(series, grid.n)
             v, ok = windows.evaluate(ragged, ends, grid, width, function, self.check)
             out.append(Vec(ragged.labels, v, ok, drop if keeps_name else np.ones(ragged.size, dtype=np.bool_)))
+        return out[0] if len(out) == 1 else Vec.concat(out)
+
+    def _at_edges(self, node: Selector, width: int, grid: Grid, name: str) -> Vec:
+        """A function over windows that look past their edges, or a smoothed instant selector where it has no name."""
+        ends = self.clock.ends(grid, node.offset, node.at)
+        before, after = self.clock.margins(node)
+        parts = self.read(node, Grid(ends.start + after, ends.step, ends.n), width + before + after)
+        out: list[Vec] = []
+        for part in parts:
+            ragged = part.live()
+            self.check_cells(sum(vec.size for vec in out) + ragged.size, grid.n)
+            look = edges.Look(ragged, ends, grid, width, self.clock.lookback, self.check)
+            v, ok = edges.over_windows(name, node.edges, look) if name else edges.at_once(look)
+            out.append(Vec(ragged.labels, v, ok, np.full(ragged.size, bool(name))))
         return out[0] if len(out) == 1 else Vec.concat(out)
 
     def negation(self, node: Negation, grid: Grid) -> Value:
@@ -358,11 +375,15 @@ class Evaluator:
             numbers = self.scalar(param, grid)
             if op in ("topk", "bottomk", "limitk"):
                 _check_count(numbers)
+            elif op == "limit_ratio":
+                numbers = self.check_ratio(numbers, param)
             else:
                 self.check_quantile(numbers, param)
         vec = self.vector(node.expr, grid)
         if not vec.size:
             return Vec.empty(grid.n)
+        if op == "limit_ratio":
+            return aggregate.sampled(vec, numbers)
         groups = aggregate.Groups(vec, node.grouping, node.without)
         if op in ("topk", "bottomk"):
             return aggregate.ranked(groups, np.floor(numbers), largest=op == "topk")
@@ -380,6 +401,15 @@ class Evaluator:
         for value in dict.fromkeys(number(value) for value in q.tolist() if isnan(value) or not 0 <= value <= 1):
             self.warn(f"quantile value should be between 0 and 1, got {value}", node)
 
+    def check_ratio(self, ratio: Floats, node: Expr) -> Floats:
+        """The ratios within [-1, 1]."""
+        if np.isnan(ratio).any():
+            raise QueryError("Ratio value is NaN")
+        held: Floats = np.clip(ratio, -1.0, 1.0)
+        for value, cap in dict.fromkeys(zip(ratio[held != ratio].tolist(), held[held != ratio].tolist(), strict=True)):
+            self.warn(f"ratio value should be between -1 and 1, got {number(value)}, capping to {number(cap)}", node)
+        return held
+
     # -- functions ---------------------------------------------------------------------------------------------
 
     def call(self, node: Call, grid: Grid) -> Value:
@@ -394,6 +424,9 @@ class Evaluator:
 
     def window_call(self, node: Call, grid: Grid) -> Vec:
         name, args = node.func.name, node.args
+        arg = unwrap(args[0])
+        if isinstance(arg, Range) and arg.selector.edges:
+            return self._at_edges(arg.selector, arg.window, grid, name)
         function = _WINDOW.get(name)
         where = 0
         if function is None:
@@ -484,6 +517,15 @@ class Evaluator:
         arg = unwrap(node.args[0])
         found = self.windowed(self.range_vectors(arg, grid), grid, windows.presence, keeps_name=True)
         return _absence(arg.selector if isinstance(arg, Range) else arg, found.ok)
+
+    def info(self, node: Call, grid: Grid) -> Vec:
+        """The second argument is there even where the text has none: see apps.promql.rewrite."""
+        base = self.vector(node.args[0], grid)
+        described = node.args[1]
+        if not isinstance(described, Selector):
+            raise QueryError("info() takes label matchers as its second argument")
+        found = self.selector(described, grid, windows.newest_time)
+        return binary.merged(info.enriched(base, found, described, self.check_cells))
 
     def sort(self, node: Call, grid: Grid) -> Vec:
         vec = self.vector(node.args[0], grid)
@@ -647,6 +689,7 @@ _SPECIAL: Final[dict[str, Callable[[Evaluator, Call, Grid], Value]]] = {
     "vector": Evaluator.vector_call,
     "absent": Evaluator.absent,
     "absent_over_time": Evaluator.absent_over_time,
+    "info": Evaluator.info,
     "sort": Evaluator.sort,
     "sort_desc": Evaluator.sort,
     "sort_by_label": Evaluator.sort,

@@ -197,6 +197,14 @@ _TABLE: Final = (
         help="Sets a label to the values of other labels, joined by a separator.",
     ),
     Function(
+        "info",
+        (VECTOR, VECTOR),
+        optional=1,
+        keeps_name=True,
+        experimental=True,
+        help="Adds the labels of an info metric (target_info) with the same instance and job; matchers choose which.",
+    ),
+    Function(
         "histogram_quantile",
         (SCALAR, VECTOR),
         help="The given quantile (0 to 1) of classic histograms, interpolated between the bounds of their buckets.",
@@ -253,7 +261,6 @@ UNSUPPORTED: Final[dict[str, str]] = {
         ("histogram_avg", "histogram_count", "histogram_sum", "histogram_stddev", "histogram_stdvar"),
         "works on native histograms, and this store keeps floats",
     ),
-    "info": "is experimental in Prometheus; use group_left() to join the labels of an info metric",
     "holt_winters": "was removed in Prometheus 3; it is called double_exponential_smoothing() there",
     "start_timestamp": "needs start timestamps, which this store does not keep",
 }
@@ -282,8 +289,6 @@ _AGGREGATIONS: Final = (
 )
 
 AGGREGATIONS: Final[dict[str, Aggregation]] = {aggregation.name: aggregation for aggregation in _AGGREGATIONS}
-
-UNSUPPORTED_AGGREGATIONS: Final = frozenset(("limit_ratio",))
 
 PARAMETER: Final[dict[str, ValueType]] = {each.name: each.param for each in _AGGREGATIONS if each.param is not None}
 """Aggregations that take a parameter, with its type."""

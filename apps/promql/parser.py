@@ -54,7 +54,6 @@ _PRECEDENCE: Final = {
 _UNARY: Final = 5
 _KEYWORD_OPERATORS: Final = frozenset(("and", "or", "unless", "atan2"))
 _FILLS: Final = ("fill", "fill_left", "fill_right")
-_LATER: Final = frozenset(("anchored", "smoothed"))
 _MODIFIED: Final = "must be preceded by an instant vector selector or range vector selector or a subquery"
 
 
@@ -111,6 +110,7 @@ class _Parser(Cursor):
         node = self.expression(0)
         if self.token.kind != END:
             raise self.unexpected("expression")
+        calls.check_alone(self, node)
         return node
 
     def expression(self, floor: int) -> Expr:
@@ -326,11 +326,11 @@ class _Parser(Cursor):
     def edges(self, node: Expr) -> Expr:
         """anchored and smoothed, which Prometheus calls extended range selectors."""
         token = self.advance()
-        if token.word in _LATER:
-            raise self.error(f"the {token.word} modifier is experimental in Prometheus and not supported", token.start)
         inner = self.modified(node, f"{token.word} modifier", token)
         if isinstance(inner, Subquery):
             raise self.error(f"{token.word} modifier is not supported for subqueries", token.start)
+        if token.word == "anchored" and isinstance(node, Selector):
+            raise self.error("anchored modifier can only be used with range vectors", token.start)
         if inner.edges:
             raise self.error(f"{token.word} modifier cannot follow the {inner.edges} modifier", token.start)
         return self.with_modifier(node, replace(inner, edges=cast(Edges, token.word)))
@@ -421,7 +421,22 @@ class _Parser(Cursor):
         function = calls.function(self, token)
         if function.extension and self.extension is None:
             self.extension = self.error(f"{function.name}() is an extension of the portal, not PromQL", token.start)
-        args = self.arguments("function call")
+        args = self.info_arguments() if function.name == "info" else self.arguments("function call")
         calls.check(self, function, args, token)
         depth = self.count(token.start, *args)
         return Call(function, tuple(args), start=token.start, end=self.last_end(), depth=depth)
+
+    def info_arguments(self) -> list[Expr]:
+        """A vector and matchers without a metric in front, which may all accept the empty string."""
+        where = "function call"
+        self.expect("(", where)
+        if self.accept(")"):
+            return []
+        args = [self.expression(0)]
+        if not self.accept(")"):
+            self.expect(",", where)
+            if not self.sees("{"):
+                raise self.unexpected("call to info()", 'label matchers in "{"')
+            args.append(selector(self, None, needs_content=False))
+            self.expect(")", where)
+        return args

@@ -24,6 +24,7 @@ from apps.promql.ast import (
 from apps.promql.errors import LimitError
 from apps.promql.functions import SCALAR
 from apps.promql.parser import CACHED_TEXT, parse
+from apps.promql.rewrite import settled, waits, with_info
 from apps.promql.series import Grid
 from apps.promql.source import Matcher, Request
 
@@ -36,12 +37,20 @@ _WHOLE: Final = frozenset(("sum", "avg", "min", "max", "count", "group", "stddev
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An expression ready to run: its text (for positions) and the nodes whose value is the same at every step."""
+    """An expression ready to run: its text (for positions) and the nodes whose value is the same at every step.
+
+    `expr` may be more than the text says, see apps.promql.rewrite; waits: a duration in it depends on the query.
+    """
 
     text: str
     expr: Expr
     fixed: frozenset[int]
     """id() of nodes that hold a selector and are pinned by @."""
+    waits: bool = False
+
+    def settled(self, step: int, span: int) -> "Prepared":
+        """For a query with this step and span in ms. ParseError where a duration cannot be."""
+        return prepare_tree(settled(self.expr, self.text, step, span), self.text) if self.waits else self
 
 
 @lru_cache(maxsize=2048)
@@ -59,7 +68,8 @@ def prepare(expr: str | Expr, *, plain: bool = False) -> Prepared:
 
 
 def prepare_tree(expr: Expr, text: str) -> Prepared:
-    return Prepared(text, expr, _fixed(expr))
+    whole = with_info(expr)
+    return Prepared(text, whole, _fixed(whole), waits(whole))
 
 
 def _fixed(expr: Expr) -> frozenset[int]:
@@ -100,6 +110,10 @@ class Clock:
             return Grid(self.pinned(at) - offset, grid.step, 1)
         return grid if not offset else Grid(grid.start - offset, grid.step, grid.n)
 
+    def margins(self, node: Selector) -> tuple[int, int]:
+        """(ms before its windows, ms after them) that a selector with edges reads too."""
+        return self.lookback if node.edges else 0, self.lookback if node.edges == "smoothed" else 0
+
     def inner(self, node: Subquery, grid: Grid) -> Grid:
         """The steps of a subquery: multiples of its step in (start - window, end]; n may be 0."""
         ends = self.ends(grid, node.offset, node.at)
@@ -124,7 +138,7 @@ def needs(node: Expr, grid: Grid, clock: Clock, steps: int) -> Iterator[Need]:
         node, grid = stack.pop()
         match node:
             case Selector():
-                yield _need(node, grid, clock, clock.lookback)
+                yield _need(node, grid, clock, 0 if node.edges else clock.lookback)
             case Range():
                 yield _need(node.selector, grid, clock, node.window)
             case Subquery():
@@ -139,7 +153,8 @@ def needs(node: Expr, grid: Grid, clock: Clock, steps: int) -> Iterator[Need]:
 
 def _need(node: Selector, grid: Grid, clock: Clock, width: int) -> Need:
     ends = clock.ends(grid, node.offset, node.at)
-    return Need(id(node), Request(node.matchers, ends.start - width, ends.end))
+    before, after = clock.margins(node)
+    return Need(id(node), Request(node.matchers, ends.start - width - before, ends.end + after))
 
 
 def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:

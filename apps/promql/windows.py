@@ -369,6 +369,13 @@ def _add_resets(windows: Windows, increase: Floats) -> None:
         increase.ravel()[cells] += np.add.reduceat(np.append(lost, 0.0), pairs)[::2]
 
 
+def lost(windows: Windows) -> Answer:
+    """What a counter lost in resets inside each window."""
+    total = np.zeros((windows.rows, windows.lo.shape[1]))
+    _add_resets(windows, total)
+    return total, windows.count >= 1
+
+
 def _after_first(windows: Windows, lost: Floats) -> Floats:
     """Sums over lo + 1..hi of a shared block's rows."""
     low = np.minimum(windows.lo + 1, windows.hi)

@@ -83,6 +83,8 @@ class Launcher:
         import importlib
 
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "monitoring_portal.settings")
+        # Read by the settings: what is served from here gets a pool of connections (3 ms a request without it).
+        os.environ["PORTAL_PROCESS"] = "launcher"
         import django
 
         django.setup(set_prefix=False)

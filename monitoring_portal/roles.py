@@ -18,6 +18,7 @@ def enter(process: str) -> None:
     os.environ["PORTAL_PROCESS"] = process
     settings.PROCESS = process
     options = settings.DATABASES["default"].get("OPTIONS", {})
+    options["application_name"] = f"portal-{process}"
     if process == "beat" and isinstance(options.get("pool"), dict):
         options["pool"].update(min_size=0, max_size=6)  # It asks for connections only while the workers are away.
     from apps.metrics import telemetry_flush

@@ -93,6 +93,8 @@ REDIS_URL = env.url("REDIS_URL", "redis://127.0.0.1:6379/0", "redis", "rediss", 
 _database: dict[str, Any] = environ.Env.db_url_config(DATABASE_URL)
 _database["ENGINE"] = "django.db.backends.postgresql"
 _database["CONN_MAX_AGE"] = 0
+# The pool asks a connection before it lends it (0.03 ms): after a restart of PostgreSQL all it holds are dead.
+_database["CONN_HEALTH_CHECKS"] = True
 _database["OPTIONS"] = {
     **_database.get("OPTIONS", {}),
     "application_name": f"portal-{PROCESS}",

@@ -399,15 +399,17 @@ def _level_shift(block: Block, chance: Floats, when: bool) -> Answer:
     if when:
         rows = np.arange(len(block.times))
         return block.times[rows, split + 1] / 1000, shifted & known
-    before = np.arange(count) <= split[..., None]
-    step = median(np.where(before, np.nan, v)) - median(np.where(before, v, np.nan))
-    return np.where(shifted, step, 0.0), known
+    step = np.zeros(p.shape)
+    moved = v[shifted]
+    before = np.arange(count) <= split[shifted][:, None]
+    step[shifted] = median(np.where(before, np.nan, moved)) - median(np.where(before, moved, np.nan))
+    return step, known
 
 
 def ranks(v: Floats) -> Floats:
     """1 for the smallest along the last axis; equal values share the mean of their ranks."""
     count = v.shape[-1]
-    order = np.argsort(v, axis=-1, kind="stable")
+    order = np.argsort(v, axis=-1)
     ordered = np.take_along_axis(v, order, axis=-1)
     place = np.broadcast_to(np.arange(count, dtype=np.float64), v.shape)
     new = np.ones(v.shape, dtype=np.bool_)

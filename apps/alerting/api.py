@@ -1,8 +1,10 @@
 """The API of rules, groups, alerts and incidents under /api/v1/portal/: parse, one verb, answer."""
 
+import json
 from typing import Any
 
 from django.db.models import Prefetch, QuerySet
+from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -17,7 +19,19 @@ from apps.accounts.api import Exact, Needs
 from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting import services
-from apps.alerting.models import Alert, AlertRule, Incident, RecordingRule, RuleGroup, RuleLevel, Transition
+from apps.alerting.models import (
+    Alert,
+    AlertRule,
+    Incident,
+    RecordingRule,
+    RuleGroup,
+    RuleLevel,
+    RuleTest,
+    Transition,
+)
+from apps.alerting.plainrules import DEFAULT_TARGET
+from apps.alerting.services.rulefiles import REMOVALS
+from apps.alerting.services.ruletests import failing
 
 
 class Pages(pagination.LimitOffsetPagination):
@@ -55,12 +69,21 @@ class LevelSerializer(serializers.ModelSerializer[RuleLevel]):
         fields = ("severity", "comparison", "threshold")
 
 
+class TestOfRule(serializers.ModelSerializer[RuleTest]):
+    """A unit test on its rule."""
+
+    class Meta:
+        model = RuleTest
+        fields = ("name", "text")
+
+
 class RuleSerializer(serializers.ModelSerializer[AlertRule]):
     """An alert rule with its levels."""
 
     group = serializers.SlugRelatedField[RuleGroup](slug_field="name", read_only=True)
     owner = serializers.SlugRelatedField[User](slug_field="username", read_only=True)
     levels = LevelSerializer(many=True, read_only=True)
+    tests = TestOfRule(many=True, read_only=True)
     pending_period = Seconds()
     keep_firing_for = Seconds()
     cooldown = Seconds()
@@ -69,8 +92,16 @@ class RuleSerializer(serializers.ModelSerializer[AlertRule]):
         model = AlertRule
         fields = (
             "id", "slug", "name", "group", "type", "expression", "levels", "pending_period", "keep_firing_for",
-            "labels", "annotations", "cooldown", "service", "runbook", "owner", "enabled", "created_at", "updated_at",
+            "labels", "annotations", "cooldown", "service", "runbook", "owner", "enabled", "tests",
+            "created_at", "updated_at",
         )  # fmt: skip
+
+
+class TestInput(Exact):
+    """A unit test as it may be sent with its rule."""
+
+    name = serializers.CharField(max_length=200)
+    text = serializers.CharField(trim_whitespace=False)
 
 
 class RuleInput(Exact):
@@ -99,6 +130,10 @@ class RuleInput(Exact):
         slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
     )
     enabled = serializers.BooleanField(required=False)
+    tests = serializers.ListField(
+        child=TestInput(), required=False, help_text="All unit tests of the rule, in promtool's format."
+    )
+    although_tests_fail = serializers.BooleanField(required=False, help_text="Save it even so; the audit says it.")
     notifications = serializers.ListField(child=serializers.CharField(), required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -109,11 +144,27 @@ class RuleInput(Exact):
         return attrs
 
 
+class FileInput(Exact):
+    """One rule file."""
+
+    name = serializers.CharField(max_length=200, default="rules.yml", help_text="Stands in what is said of the file.")
+    text = serializers.CharField(trim_whitespace=False)
+
+
+class ImportInput(Exact):
+    """Rule files and what shall be done with them."""
+
+    files = serializers.ListField(child=FileInput(), min_length=1, max_length=200)
+    dry_run = serializers.BooleanField(default=False)
+    remove = serializers.ChoiceField(choices=REMOVALS, default="nothing")
+    although_tests_fail = serializers.BooleanField(default=False)
+
+
 @extend_schema(parameters=[OpenApiParameter("group", str), OpenApiParameter("type", str)])
 class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AlertRule]):
     """Alert rules by slug."""
 
-    queryset = AlertRule.objects.select_related("group", "owner").prefetch_related("levels")
+    queryset = AlertRule.objects.select_related("group", "owner").prefetch_related("levels", "tests")
     serializer_class = RuleSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
     pagination_class = Pages
@@ -146,6 +197,49 @@ class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
         """Delete a rule; its open alerts end."""
         services.delete_rule(by=principal_of(request), rule=self.get_object(), now=timezone.now())
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(
+        operation_id="rules_export",
+        parameters=[
+            OpenApiParameter("target", str, default=DEFAULT_TARGET, description="Version of Prometheus, such as 2.42."),
+            OpenApiParameter("group", str, many=True, description="Names; all groups where none is given."),
+            OpenApiParameter("partial", bool, default=False, description="Leave out what the target does not have."),
+        ],
+        responses={(200, "application/yaml"): OpenApiTypes.STR},
+    )
+    @action(detail=False, methods=["get"], pagination_class=None, filter_backends=())
+    def export(self, request: Request) -> HttpResponse:
+        """Return the rules as a rule file of Prometheus; what was left out stands in the header X-Left-Out as JSON."""
+        asked = request.query_params
+        names = asked.getlist("group")
+        groups = list(RuleGroup.objects.filter(name__in=names)) if names else None
+        if unknown := sorted(set(names) - {group.name for group in groups or ()}):
+            raise ValidationError({"group": [f"There is no group {name!r}." for name in unknown]})
+        partial = asked.get("partial", "").lower() in ("1", "true", "yes")
+        target = asked.get("target", DEFAULT_TARGET)
+        found = services.export_rules(by=principal_of(request), target=target, groups=groups, partial=partial)
+        answer = HttpResponse(found.text, content_type="application/yaml; charset=utf-8")
+        answer["Content-Disposition"] = 'attachment; filename="rules.yml"'
+        if found.refused:
+            answer["X-Left-Out"] = json.dumps(found.refused[:20])
+        return answer
+
+    @extend_schema(operation_id="rules_import", request=ImportInput, responses=OpenApiTypes.OBJECT)
+    @action(detail=False, methods=["post"], url_path="import", pagination_class=None, filter_backends=())
+    def take(self, request: Request) -> Response:
+        """Take over rule files of Prometheus, all or nothing; with `dry_run` only say what would become of them."""
+        form = ImportInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        given = form.validated_data
+        report = services.import_rules(
+            by=principal_of(request),
+            files=[(file["name"], file["text"]) for file in given["files"]],
+            dry_run=given["dry_run"],
+            remove=given["remove"],
+            although_tests_fail=given["although_tests_fail"],
+            now=timezone.now(),
+        )
+        return Response(report.as_dict())
 
     def _save(self, request: Request, rule: AlertRule | None, code: int) -> Response:
         form = RuleInput(data=request.data)
@@ -206,9 +300,11 @@ class RecordingRuleSerializer(Exact, serializers.ModelSerializer[RecordingRule])
 
     group = serializers.SlugRelatedField[RuleGroup](slug_field="name", queryset=RuleGroup.objects.all())
 
+    although_tests_fail = serializers.BooleanField(write_only=True, required=False)
+
     class Meta:
         model = RecordingRule
-        fields = ("id", "group", "name", "expression", "labels", "enabled")
+        fields = ("id", "group", "name", "expression", "labels", "enabled", "although_tests_fail")
         validators = ()
 
 
@@ -230,10 +326,65 @@ class RecordingRuleViewSet(viewsets.ModelViewSet[RecordingRule]):
         services.delete_recording_rule(by=principal_of(self.request), rule=instance, now=timezone.now())
 
     def _write(self, serializer: Any, rule: RecordingRule) -> None:
-        for name, value in serializer.validated_data.items():
+        values = dict(serializer.validated_data)
+        although = values.pop("although_tests_fail", False)
+        for name, value in values.items():
             setattr(rule, name, value)
-        by = principal_of(self.request)
-        serializer.instance = services.save_recording_rule(by=by, rule=rule, now=timezone.now())
+        serializer.instance = services.save_recording_rule(
+            by=principal_of(self.request), rule=rule, although_tests_fail=although, now=timezone.now()
+        )
+
+
+class RuleTestSerializer(Exact, serializers.ModelSerializer[RuleTest]):
+    """A unit test of a rule (by slug) or a group (by name)."""
+
+    rule = serializers.SlugRelatedField[AlertRule](
+        slug_field="slug", queryset=AlertRule.objects.all(), required=False, allow_null=True
+    )
+    group = serializers.SlugRelatedField[RuleGroup](
+        slug_field="name", queryset=RuleGroup.objects.all(), required=False, allow_null=True
+    )
+    text = serializers.CharField(trim_whitespace=False)
+    although_tests_fail = serializers.BooleanField(write_only=True, required=False)
+
+    class Meta:
+        model = RuleTest
+        fields = ("id", "name", "rule", "group", "text", "although_tests_fail")
+        validators = ()
+
+
+class RuleTestViewSet(viewsets.ModelViewSet[RuleTest]):
+    """Unit tests of rules in promtool's format; one that fails is not saved."""
+
+    queryset = RuleTest.objects.select_related("rule", "group")
+    serializer_class = RuleTestSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+    pagination_class = Pages
+
+    @extend_schema(operation_id="rule_tests_result", responses=OpenApiTypes.OBJECT)
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=())
+    def result(self, request: Request, pk: str) -> Response:
+        """Run it now, against the rules as they are."""
+        failures = [line for lines in failing([self.get_object()]).values() for line in lines]
+        return Response({"passed": not failures, "failures": failures})
+
+    def perform_create(self, serializer: Any) -> None:
+        self._write(serializer, RuleTest())
+
+    def perform_update(self, serializer: Any) -> None:
+        self._write(serializer, serializer.instance)
+
+    def perform_destroy(self, instance: RuleTest) -> None:
+        services.delete_rule_test(by=principal_of(self.request), test=instance, now=timezone.now())
+
+    def _write(self, serializer: Any, test: RuleTest) -> None:
+        values = dict(serializer.validated_data)
+        although = values.pop("although_tests_fail", False)
+        for name, value in values.items():
+            setattr(test, name, value)
+        serializer.instance = services.save_rule_test(
+            by=principal_of(self.request), test=test, although_tests_fail=although, now=timezone.now()
+        )
 
 
 # --- Alerts -----------------------------------------------------------------------------------------------------
@@ -417,6 +568,7 @@ def register(router: BaseRouter) -> None:
     router.register("rules", RuleViewSet, basename="rule")
     router.register("rule-groups", GroupViewSet, basename="rulegroup")
     router.register("recording-rules", RecordingRuleViewSet, basename="recordingrule")
+    router.register("rule-tests", RuleTestViewSet, basename="ruletest")
     router.register("alerts", AlertViewSet, basename="alert")
     router.register("incidents", IncidentViewSet, basename="incident")
     router.register("transitions", TransitionViewSet, basename="transition")

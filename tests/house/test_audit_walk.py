@@ -71,6 +71,10 @@ def rule_test() -> Any:
     return RuleTest(name="one", rule=make("alerting.alertrule", expression="up"), text=TEST)
 
 
+def stored_test() -> Any:
+    return alerting.save_rule_test(by=Principal.system("test"), test=rule_test(), now=AT)
+
+
 EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "accounts.bootstrap_token": lambda: do(accounts.bootstrap_token, value="a-long-enough-secret", now=AT),
     "accounts.change_password": lambda: do(accounts.change_password, user=user(), save=lambda: None),
@@ -179,6 +183,17 @@ WRITES: dict[str, Callable[[], Call]] = {
         f"{V1}/rules/",
         {"slug": "hot", "name": "Hot", "group": "g", "expression": "up", "levels": LEVELS},
     ),
+    "POST rules/import/": lambda: (f"{V1}/rules/import/", {"files": [{"text": RULES}]}),
+    "POST rule-tests/": lambda: (
+        f"{V1}/rule-tests/",
+        {"name": "one", "rule": make("alerting.alertrule", expression="up").slug, "text": TEST},
+    ),
+    "PUT rule-tests/<str:pk>/": lambda: (
+        f"{V1}/rule-tests/{(t := stored_test()).pk}/",
+        {"name": "two", "rule": t.rule.slug, "text": TEST},
+    ),
+    "PATCH rule-tests/<str:pk>/": lambda: (f"{V1}/rule-tests/{stored_test().pk}/", {"name": "two"}),
+    "DELETE rule-tests/<str:pk>/": lambda: (f"{V1}/rule-tests/{stored_test().pk}/", None),
     "PUT rules/<str:slug>/": lambda: (f"{V1}/rules/{new_stored_rule().slug}/", {"runbook": "Look.", "levels": LEVELS}),
     "PATCH rules/<str:slug>/": lambda: (f"{V1}/rules/{new_stored_rule().slug}/", {"runbook": "Look."}),
     "DELETE rules/<str:slug>/": lambda: (f"{V1}/rules/{new_stored_rule().slug}/", None),

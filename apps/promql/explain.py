@@ -32,6 +32,7 @@ class _Note:
     samples: int | None = None
     seconds: float = 0.0
     reading: float = 0.0
+    found: int = 0
     values: list[Tree] = field(default_factory=list)
 
 
@@ -59,16 +60,19 @@ class Trace:
             text = printable(value.text) if isinstance(value, Text) else number(float(value.v[-1]))
             note.values = [{"metric": {}, "value": text}]
 
-    def read(self, node: Expr, ragged: Ragged, since: int, seconds: float) -> None:
-        """A selector or subquery brought samples, the last window of which begins after `since`."""
+    def read(self, node: Expr, ragged: Ragged, since: int, seconds: float, *, more: bool = False) -> None:
+        """A selector or subquery brought samples, the last window of which begins after `since`; `more`: other
+        series than those before, for the same steps."""
         note = self._notes.setdefault(id(node), _Note())
         note.reading += seconds
-        note.series = max(note.series, ragged.size)
+        note.found = ragged.size + (note.found if more else 0)
+        note.series = max(note.series, note.found)
         note.samples = (note.samples or 0) + len(ragged.ts)
         last = ragged.off[1:] - 1
         rows: Index = np.flatnonzero(ragged.counts)
         rows = rows[(ragged.ts[last[rows]] > since) & ~stale_mask(ragged.v[last[rows]])][:SHOWN]
-        note.values = _values(ragged.labels.take(rows), ragged.v[last[rows]].tolist())
+        values = _values(ragged.labels.take(rows), ragged.v[last[rows]].tolist())
+        note.values = [*note.values, *values][:SHOWN] if more else values
 
     def tree(self, node: Expr, level: int = 1) -> Tree:
         """The node and all below it. LimitError where that is too deep for a tree."""

@@ -438,6 +438,8 @@ class Column(Scalar):
 class Together(Evaluator):
     """A batch at one time. Its data are put in by the engine with `feed`."""
 
+    hints = False
+
     def __init__(self, batch: Batch, at_ms: int, lookback: int, limits: Limits) -> None:
         super().__init__(batch.shape.prepared, Grid(at_ms, 1, 1), lookback, limits)
         self.batch = batch
@@ -471,6 +473,7 @@ class Together(Evaluator):
     def lone(self) -> Evaluator:
         """The only expression of this batch, with its data, as it is evaluated by itself."""
         own = Evaluator(prepare(self.batch.texts[0]), self.grid, self.clock.lookback, self.limits)
+        own.hints = False
         if not self.is_fed:
             return own
         known: dict[object, Fetched] = {}
@@ -559,10 +562,12 @@ class Together(Evaluator):
         samples = sum((joined.samples() for joined in self.joined.values()), np.zeros(self.batch.size, np.int64))
         return series.tolist(), samples.tolist()
 
-    def damage(self, number: int) -> tuple[str, ...]:
-        """What the store has to say of one expression's data."""
-        told = (joined.warnings[number] for joined in self.joined.values() if joined.warnings)
-        return tuple(dict.fromkeys(text for texts in told for text in texts))
+    def damage(self) -> list[tuple[str, ...]]:
+        """What the store has to say of each expression's data."""
+        warned = [joined.warnings for joined in self.joined.values() if joined.warnings]
+        if not warned:
+            return [()] * self.batch.size
+        return [tuple(dict.fromkeys(text for texts in told for text in texts)) for told in zip(*warned, strict=True)]
 
 
 @dataclass(slots=True)

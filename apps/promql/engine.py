@@ -204,6 +204,7 @@ def evaluate_many(
     for index in [index_of[number] for number in plan.alone] + [i for i in range(len(exprs)) if i not in texts]:
         try:
             queries[index] = Evaluator(prepare(exprs[index]), Grid(at_ms, 1, 1), lookback_ms, limits)
+            queries[index].hints = False
         except PromQLError as error:
             answers[index] = error
     lone = _fetch_joined(source, batches, list(queries.values()))
@@ -279,10 +280,9 @@ def _together(batch: Together, source: Source) -> list[Result | PromQLError]:
             return [_alone(batch, source)]
         return [*_together(batch.part(0, size // 2), source), *_together(batch.part(size // 2, size), source)]
     times = batch.grid.times()
-    costs = zip(*batch.costs(), strict=True)
     return [
-        Result("vector", part.labels, times, part.v, part.ok, "", batch.damage(number), (), Stats(series, samples))
-        for number, (part, (series, samples)) in enumerate(zip(batch.split(vec), costs, strict=True))
+        Result("vector", part.labels, times, part.v, part.ok, "", damage, (), Stats(series, samples))
+        for part, damage, series, samples in zip(batch.split(vec), batch.damage(), *batch.costs(), strict=True)
     ]
 
 

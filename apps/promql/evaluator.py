@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apps.promql import aggregate, binary, edges, elementwise, forecast, histogram, info, relabel, windows
+from apps.promql import aggregate, binary, counters, edges, elementwise, forecast, histogram, info, relabel, windows
 from apps.promql.arrays import Floats, Index, Mask
 from apps.promql.ast import (
     SET_OPERATORS,
@@ -46,6 +46,10 @@ PART_CELLS: Final = 4_000_000
 NOTES: Final = 50
 """Warnings (or infos) of one query that are told one by one."""
 
+_FORCED: Final = (
+    "input to histogram_quantile needed to be fixed for monotonicity "
+    "(see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
+)
 _LARGEST_COUNT: Final = 2.0**63
 
 _WINDOW: Final[dict[str, Function]] = {
@@ -86,6 +90,9 @@ class RangeVector(NamedTuple):
 
 class Evaluator:
     """One query: its plan, its data (put in by the engine's fetch phase), its warnings and its watch."""
+
+    hints = True
+    """Tells who wrote the query what looks odd in it; rules that run again and again need no such infos."""
 
     def __init__(
         self,
@@ -426,7 +433,8 @@ class Evaluator:
         name, args = node.func.name, node.args
         arg = unwrap(args[0])
         if isinstance(arg, Range) and arg.selector.edges:
-            return self._at_edges(arg.selector, arg.window, grid, name)
+            vec = self._at_edges(arg.selector, arg.window, grid, name)
+            return self._hinted(node, vec, np.zeros(vec.size, dtype=np.bool_))
         function = _WINDOW.get(name)
         where = 0
         if function is None:
@@ -445,7 +453,16 @@ class Evaluator:
         found = self.range_vectors(args[where], grid)
         if len(args) > 1:
             found = (_spread(part, grid.n) for part in found)
-        return self.windowed(found, grid, function, keeps_name=node.func.keeps_name)
+        unnamed: list[Mask] = []
+        vec = self.windowed(_noting(found, unnamed), grid, function, keeps_name=node.func.keeps_name)
+        return self._hinted(node, vec, np.concatenate(unnamed))
+
+    def _hinted(self, node: Call, vec: Vec, unnamed: Mask) -> Vec:
+        """The vector; tells what of it does not look like a counter where one is asked for."""
+        if self.hints and node.func.name in counters.OF_COUNTERS:
+            for text in counters.doubts(vec, unnamed):
+                self.inform(text, node.args[0])
+        return vec
 
     def elementwise_call(self, node: Call, grid: Grid) -> Vec:
         name = node.func.name
@@ -580,9 +597,7 @@ class Evaluator:
     def _quantile(self, found: histogram.Buckets, q: Floats, node: Expr) -> Vec:
         vec, repaired = histogram.quantiles(found, q)
         for name in repaired:
-            self.inform(
-                f"input to histogram_quantile needed to be fixed for monotonicity for metric name {quote(name)}", node
-            )
+            self.inform(f"{_FORCED} for metric name {quote(name)}" if name else _FORCED, node)
         return vec
 
     def histogram_fraction(self, node: Call, grid: Grid) -> Vec:
@@ -606,6 +621,13 @@ def _range_vector(ragged: Ragged, ends: Grid, width: int) -> RangeVector:
 def _spread(found: RangeVector, n: int) -> RangeVector:
     """With a window for each step, where @ pins all to one: a parameter may differ at each."""
     return found if found.ends.n == n else found._replace(ends=Grid(found.ends.start, 0, n))
+
+
+def _noting(found: Iterable[RangeVector], drops: list[Mask]) -> Iterator[RangeVector]:
+    """The same range vectors; notes which of their series have lost their names."""
+    for part in found:
+        drops.append(part.drop)
+        yield part
 
 
 def _lone(v: Floats) -> Vec:

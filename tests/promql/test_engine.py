@@ -285,9 +285,9 @@ def test_warnings_and_infos_point_at_their_place() -> None:
     )
     buckets = memory('b{le="1"} 5\nb{le="2"} 3\nb{le="+Inf"} 9\nb{le="x"} 1')
     found = instant("histogram_quantile(0.5, b)", buckets, 0)
-    assert found.infos == (
-        'PromQL info: input to histogram_quantile needed to be fixed for monotonicity for metric name "b" (1:25)',
-    )
+    where = "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile"
+    told = f"input to histogram_quantile needed to be fixed for monotonicity (see {where}) for metric name"
+    assert found.infos == (f'PromQL info: {told} "b" (1:25)',)
     assert found.warnings == (
         'PromQL warning: bucket label "le" is missing or has a malformed value of "x" for metric name "b" (1:25)',
     )

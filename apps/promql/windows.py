@@ -104,8 +104,8 @@ class Windows:
                     index = self.lo[0][some][:, None] + np.arange(length)
                     times = self.ts[index]
                     for top in range(0, self.rows, tall):
-                        rows = slice(top, top + tall)
-                        yield (rows, some), self.v[rows, index], times, some
+                        block = slice(top, top + tall)
+                        yield (block, some), self.v[block, index], times, some
             return
         for rows, steps, index in self._cells(self.count > 0):
             yield (rows, steps), self.v[index], self.ts[index], steps

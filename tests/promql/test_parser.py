@@ -80,7 +80,8 @@ CANONICAL = [
 
 def content(text: str) -> list[object]:
     """The nodes of a text one by one, with matchers in an order of their own."""
-    return [sorted(map(str, node.matchers)) if isinstance(node, Selector) else node for node in walk(parse(text))][::-1]
+    nodes = list(walk(parse(text)))[::-1]
+    return [sorted(map(str, node.matchers)) if isinstance(node, Selector) else node for node in nodes]
 
 
 @pytest.mark.parametrize(("text", "printed"), CANONICAL)

@@ -12,6 +12,7 @@ import { bounds, changes } from "./range.js";
 
 const { steps, points, person, rule_url: ruleUrl } = state().explore;
 const VIEWS = ["graph", "stacked", "table", "explain"];
+const OVER_RANGE = "explain-range";
 const MOST_QUERIES = 8;
 const MOST_REMEMBERED = 50;
 const API = { instant: "/api/v1/query", range: "/api/v1/query_range", cost: "/api/monitoring/query/cost", explain: "/api/monitoring/query/explain" };
@@ -77,10 +78,15 @@ class Query {
 
   get text() { return this.editor.text.trim(); }
 
+  /** The view as the URL names it. */
+  get shown() { return this.view === "explain" && this.spread() === "range" ? OVER_RANGE : this.view; }
+
   /** Set from the URL. */
   set({ text, view }) {
     this.editor.text = text;
     this.view = VIEWS.includes(view) ? view : "graph";
+    if (view === OVER_RANGE) this.view = "explain";
+    this.part("spread").value = view === OVER_RANGE ? "range" : "instant";
     this.showView();
     this.edited();
   }
@@ -144,7 +150,7 @@ class Query {
       const { data } = await ask(API.cost, new URLSearchParams(this.parameters(this.view, this.page.span())), this.estimating.signal);
       this.showCost(data);
     } catch (refusal) {
-      if (refusal.type === "bad_data") this.showPlace(refusal.message);
+      if (refusal.type === "bad_data") this.showPlace(refusal.message, { isWriting: true });
     }
   }
 
@@ -153,11 +159,13 @@ class Query {
   }
 
   /** "1:7: parse error: …" is marked at its place. Returns whether there was one. */
-  showPlace(message) {
+  showPlace(message, { isWriting = false } = {}) {
     const found = /(\d+):(\d+): parse error: (.*)$/s.exec(message);
     if (!found) { this.note(message, "is-critical tone"); return false; }
     const [line, column] = [Number(found[1]), Number(found[2])];
     const offset = offsetOf(this.editor.text, line, column);
+    // What ends too early is not wrong as long as somebody is writing it.
+    if (isWriting && offset >= this.editor.text.trimEnd().length) return false;
     this.editor.fail(offset);
     const where = this.editor.text.includes("\n") ? `line ${line}, column ${column}` : `column ${column}`;
     this.note([icon("critical", "icon-small"), h("span", {}, h("button", { type: "button", class: "place", on: { click: () => this.editor.mark(offset, this.editor.wordEnd(offset)) } }, `At ${where}`), `: ${found[3]}`)], "is-critical tone");
@@ -392,10 +400,9 @@ class Page {
     this.step.addEventListener("change", () => { if (this.checkStep()) { this.save(); this.runAll(); } });
     this.history = new History(person, (text) => this.take(text));
     // Going back brings the queries of that moment; a new range asks the same ones again.
-    addEventListener("popstate", () => { this.isBack = true; }, { capture: true });
-    changes.addEventListener("change", () => {
-      if (this.isBack) this.read();
-      this.isBack = false;
+    changes.addEventListener("change", ({ detail }) => {
+      if (detail?.isBack) this.read();
+      else this.save({ isSameEntry: true });
       this.runAll();
     });
     document.addEventListener("portal:restyle", () => { for (const query of this.queries) query.restyle(); });
@@ -418,17 +425,19 @@ class Page {
     this.queries.forEach((query, i) => query.set({ text: wanted[i], view: views[i] }));
   }
 
-  /** The URL says what is asked for; a new entry in the history for each new question. */
-  save() {
+  /** The URL says what is asked for; each new question is an entry of its own in the browser's history. */
+  save({ isSameEntry = false } = {}) {
     const address = new URLSearchParams(location.search);
     for (const name of ["q", "show", "step"]) address.delete(name);
     for (const query of this.queries.filter((q) => q.text)) {
       address.append("q", query.text);
-      address.append("show", query.view);
+      address.append("show", query.shown);
     }
     if (this.step.value.trim() && this.checkStep()) address.set("step", this.step.value.trim());
     const next = `?${address}${location.hash}`;
-    if (next !== `${location.search || "?"}${location.hash}`) history.pushState(null, "", next);
+    if (next === `${location.search || "?"}${location.hash}`) return;
+    if (isSameEntry) history.replaceState(null, "", next);
+    else history.pushState(null, "", next);
   }
 
   checkStep() {

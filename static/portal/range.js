@@ -5,6 +5,7 @@ import { day, clock } from "./format.js";
 const SECONDS = { "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800 };
 const REFRESH = { live: 0, "30s": 30, "5m": 300, off: null };
 
+/** "change": another range or interval; with detail.isBack the address has gone back (or forth) with all that it says. */
 export const changes = new EventTarget();
 
 let current = read();
@@ -111,7 +112,7 @@ export function start() {
   addEventListener("popstate", () => {
     current = read();
     show();
-    changes.dispatchEvent(new Event("change"));
+    changes.dispatchEvent(new CustomEvent("change", { detail: { isBack: true } }));
   });
   show();
 }

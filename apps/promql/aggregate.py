@@ -304,6 +304,6 @@ def count_values(groups: Groups, label: str, check_cells: Callable[[int, int], N
     counts = np.zeros((len(pairs), n))
     np.add.at(counts, (series, step), 1.0)
     group = pairs // len(distinct)
-    texts = STRINGS.intern_many([_plain(x) for x in distinct.view(np.float64).tolist()])
+    texts = STRINGS.make([_plain(x) for x in distinct.view(np.float64).tolist()])
     labels: Labels = groups.labels.take(group).replace(label, texts[pairs % len(distinct)])
     return Vec(labels, counts, counts > 0, groups.drop[group])

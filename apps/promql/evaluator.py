@@ -591,7 +591,8 @@ class Evaluator:
             texts = np.array([_decimal(value) for value in q.tolist()])
             for text in np.unique(texts).tolist():
                 self.check_cells(len(parts) * vec.size, grid.n)
-                parts.append(Vec(vec.labels.set(label, text), vec.v, vec.ok & (texts == text), vec.drop))
+                named = vec.labels.replace(label, STRINGS.make([text]).repeat(vec.size))
+                parts.append(Vec(named, vec.v, vec.ok & (texts == text), vec.drop))
         return binary.merged(Vec.concat(parts))
 
     def _quantile(self, found: histogram.Buckets, q: Floats, node: Expr) -> Vec:
@@ -641,7 +642,7 @@ def _absence(node: Expr, ok: Mask) -> Vec:
     labels: dict[str, str] = {}
     if isinstance(node, Selector):
         labels = fixed_labels(node.matchers)
-    one = Labels.from_columns(1, {name: STRINGS.intern_many([value]) for name, value in labels.items()})
+    one = Labels.from_columns(1, {name: STRINGS.make([value]) for name, value in labels.items()})
     return Vec(one, np.ones((1, len(missing))), missing[None, :], np.zeros(1, dtype=np.bool_))
 
 

@@ -2,16 +2,27 @@
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from time import monotonic
 from typing import Final, Self
 
 import numpy as np
 
 from apps.promql.arrays import Hashes, Ids, Index, Mask
+from apps.promql.errors import LimitError
 
 NAME: Final = "__name__"
 METADATA: Final = (NAME, "__type__", "__unit__")
 """What an operation removes that makes another metric of a metric."""
+
+MADE_SECONDS: Final = 3_600
+"""How long strings made by a query can be relied on: far longer than a query and its answer live."""
+MADE_LEAST: Final = 50_000
+"""Up to so many made strings nothing is given up."""
+MADE_MOST: Final = 1_000_000
+MADE_CHARACTERS: Final = 64 * 2**20
 
 SMALL: Final = 128
 """Below this many rows a dict beats numpy's sort."""
@@ -20,54 +31,114 @@ SMALL: Final = 128
 class StringTable:
     """Strings numbered in order of first sight, 0 standing for "absent" (the empty string).
 
-    Each string also has a random 64-bit number, drawn per process: labels are user input, and nobody outside may
-    be able to construct colliding label sets. Strings stay until the process ends.
+    Each string also has a random 64-bit number that differs from process to process: labels are user input, and
+    nobody outside may be able to construct colliding label sets. What a store has interned stays until the process
+    ends. What queries make (count_values, label_replace) is given up an hour after it was last made, oldest first,
+    once there is more than a little of it; LimitError when one hour brings more than the memory is worth.
     Readers take no lock: a string is published in the dict only after its text and number are in place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._lock = threading.Lock()
+        self._clock = clock
         self._ids: dict[str, int] = {"": 0}
         self._texts: list[str] = [""]
         self._factors: dict[str, np.uint64] = {}
         self._random: Hashes = self._draw(1024)
         self._random[0] = 0
+        self._key = os.urandom(16)
+        self._made: OrderedDict[int, float] = OrderedDict()
+        self._made_size = 0
+        self._free: list[int] = []
 
     @staticmethod
     def _draw(count: int) -> Hashes:
         return np.frombuffer(os.urandom(8 * count), dtype=np.uint64).copy()
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._ids)
 
     def intern(self, text: str) -> int:
+        """The number of a string that stays."""
         found = self._ids.get(text)
-        if found is not None:
+        # Asked twice: what is no longer a made string may have been given up in between.
+        if found is not None and found not in self._made and self._ids.get(text) == found:
             return found
         with self._lock:
-            return self._add(text)
+            return self._kept(text)
 
-    def _add(self, text: str) -> int:
+    def intern_many(self, texts: Iterable[str]) -> Ids:
+        """int32[n] of n strings that stay."""
+        listed = texts if isinstance(texts, list) else list(texts)
+        known = self._ids
+        # In this order: a string that a query makes meanwhile is either missing here or already among the made ones.
+        if any(text not in known for text in listed) or self._made:
+            with self._lock:
+                for text in listed:
+                    if text not in known or known[text] in self._made:
+                        self._kept(text)
+        return np.fromiter((known[text] for text in listed), dtype=np.int32, count=len(listed))
+
+    def make(self, texts: list[str]) -> Ids:
+        """int32[n] of n strings that a query makes. Good for MADE_SECONDS; LimitError where there are too many."""
+        with self._lock:
+            known, now = self._ids, self._clock()
+            for text in dict.fromkeys(texts):
+                found = known.get(text)
+                if found is None:
+                    self._make_room(now)
+                    self._add(text, now)
+                elif found in self._made:
+                    self._made[found] = now
+                    self._made.move_to_end(found)
+            return np.fromiter((known[text] for text in texts), dtype=np.int32, count=len(texts))
+
+    def _kept(self, text: str) -> int:
         found = self._ids.get(text)
-        if found is not None:
-            return found
-        new = len(self._texts)
+        if found is None:
+            return self._add(text, None)
+        if self._made.pop(found, None) is not None:
+            self._made_size -= len(text)
+        return found
+
+    def _add(self, text: str, made: float | None) -> int:
+        """A new string; `made` is when a query made it, None for one that stays."""
+        new = self._free.pop() if self._free else len(self._texts)
         if new >= len(self._random):
             self._random = np.concatenate([self._random, self._draw(len(self._random))])
-        self._texts.append(text)
+        if new == len(self._texts):
+            self._texts.append(text)
+        else:
+            self._texts[new] = text
+            self._random[new] = self._draw(1)[0]
+        if made is not None:
+            self._random[new] = self._keyed(text)
+            self._made[new] = made
+            self._made_size += len(text)
         self._ids[text] = new
         return new
 
-    def intern_many(self, texts: Iterable[str]) -> Ids:
-        """int32[n] of n strings."""
-        known = self._ids
-        listed = texts if isinstance(texts, list) else list(texts)
-        missing = {text for text in listed if text not in known}
-        if missing:
-            with self._lock:
-                for text in missing:
-                    self._add(text)
-        return np.fromiter((known[text] for text in listed), dtype=np.int32, count=len(listed))
+    def _keyed(self, text: str) -> np.uint64:
+        """The number of a made string: the same when it is given up and made again."""
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self._key).digest()
+        return np.uint64(int.from_bytes(digest, "little"))
+
+    def _make_room(self, now: float) -> None:
+        while len(self._made) >= MADE_LEAST or self._made_size >= MADE_CHARACTERS:
+            oldest, at = next(iter(self._made.items()))
+            if now - at < MADE_SECONDS:
+                break
+            text = self._texts[oldest]
+            del self._ids[text], self._made[oldest]
+            self._texts[oldest] = ""
+            self._made_size -= len(text)
+            self._free.append(oldest)
+        if len(self._made) >= MADE_MOST or self._made_size >= MADE_CHARACTERS:
+            raise LimitError(
+                f"queries have made {len(self._made)} label values of {self._made_size} characters within an hour, "
+                f"the limits are {MADE_MOST} and {MADE_CHARACTERS}: look for count_values() or label_replace() over "
+                "values that never repeat"
+            )
 
     def find(self, text: str) -> int | None:
         """The id of a string that has been seen, without learning it."""

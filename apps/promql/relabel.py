@@ -15,7 +15,7 @@ from apps.promql.source import compiled
 from apps.promql.text import printable, quote, valid_name
 
 VALUE_LIMIT: Final = 4_096
-"""Characters of a label value that a query makes; it is kept as long as the process lives."""
+"""Characters of a label value that a query makes; it is kept for a while, see StringTable.make."""
 
 _REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 _DIGITS: Final = re.compile(r"([0-9]+)")
@@ -73,7 +73,7 @@ def _interned(texts: list[str]) -> Ids:
     longest = max(map(len, texts), default=0)
     if longest > VALUE_LIMIT:
         raise LimitError(f"a label value of {longest} characters is longer than the limit of {VALUE_LIMIT}")
-    return STRINGS.intern_many(texts)
+    return STRINGS.make(texts)
 
 
 def _check(name: str, what: str, function: str) -> None:

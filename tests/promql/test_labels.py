@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.promql import labels
+from apps.promql.errors import LimitError
 from apps.promql.labels import SMALL, STRINGS, Labels, StringTable, join
 
 SETS = st.lists(st.dictionaries(st.sampled_from("abc"), st.sampled_from(["x", "y", "é", ""])), max_size=12)
@@ -97,3 +99,94 @@ def test_threads_agree_on_ids() -> None:
 def test_a_name_is_found_only_once_it_was_seen() -> None:
     assert STRINGS.find("a text that nobody has interned") is None
     assert STRINGS.find("") == 0
+
+
+# -- strings that queries make ----------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(labels, "MADE_LEAST", 3)
+    monkeypatch.setattr(labels, "MADE_MOST", 6)
+    monkeypatch.setattr(labels, "MADE_CHARACTERS", 40)
+    return Clock()
+
+
+def test_made_strings_are_given_up_when_they_are_old_and_their_places_are_used_again(clock: Clock) -> None:
+    table = StringTable(clock)
+    stays = table.intern("stays")
+    old = table.make(["a", "b", "c", "a"])
+    before = table.pair_hashes("x", old).tolist()
+    clock.now += labels.MADE_SECONDS - 1
+    table.make(["c"])
+    clock.now += 1
+    new = table.make(["d", "e"])
+    assert [table.find(text) for text in "ab"] == [None, None]
+    assert table.texts(table.make(["c"])) == ["c"]
+    assert set(new.tolist()) == {int(old[0]), int(old[1])}
+    assert table.texts(new) == ["d", "e"]
+    assert table.intern("stays") == stays
+    clock.now += labels.MADE_SECONDS
+    again = table.pair_hashes("x", table.make(["a", "b", "c", "a"])).tolist()
+    assert again == before  # what groups series does not change when a string comes back
+
+
+def test_what_a_store_interns_is_never_given_up(clock: Clock) -> None:
+    table = StringTable(clock)
+    made = table.make(["a", "b", "c"])
+    assert table.intern("a") == made[0]
+    assert table.intern_many(["b", "z"]).tolist()[0] == made[1]
+    for _ in range(10):
+        clock.now += labels.MADE_SECONDS
+        table.make([f"{clock.now}-{i}" for i in range(4)])
+    assert table.texts(made)[:2] == ["a", "b"]
+    assert (table.find("a"), table.find("b"), table.find("c")) == (made[0], made[1], None)
+    assert len(table) <= 1 + 3 + 4 + 3
+
+
+@pytest.mark.parametrize("texts", [[str(i) for i in range(7)], ["long" * 10, "more"]])
+def test_more_than_an_hour_may_make_is_refused_and_an_hour_later_taken(texts: list[str], clock: Clock) -> None:
+    table = StringTable(clock)
+    with pytest.raises(LimitError, match="within an hour"):
+        table.make(texts)
+    assert table.make(texts[:1]).tolist() == table.make(texts[:1]).tolist()
+    clock.now += labels.MADE_SECONDS
+    assert table.texts(table.make(["new"])) == ["new"]
+
+
+def test_threads_that_make_and_intern_the_same_strings_agree(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "MADE_MOST", 10**6)
+    monkeypatch.setattr(labels, "MADE_CHARACTERS", 10**9)
+    monkeypatch.setattr(labels, "MADE_SECONDS", 0)
+    table = StringTable(clock)
+    kept = [f"kept {i}" for i in range(300)]
+    wrong: list[str] = []
+
+    def make(first: int) -> None:
+        for i in range(first, 1500):
+            table.make([f"made {i}", kept[i % 300]])
+
+    def intern() -> None:
+        for _ in range(5):
+            for text in kept:
+                number = table.intern(text)
+                if table.text(number) != text:
+                    wrong.append(text)
+
+    threads = [threading.Thread(target=make, args=(first,)) for first in (0, 1)]
+    threads += [threading.Thread(target=intern) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert table.texts(table.intern_many(kept)) == kept
+    assert len(table) < 1000

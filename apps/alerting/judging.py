@@ -65,8 +65,11 @@ def judge(
     """
     if result.kind not in ("vector", "scalar"):
         raise QueryError(f"the expression gives a {result.kind}; an alert rule needs a vector or a number")
-    rows = np.flatnonzero(result.ok[:, 0])
-    values = result.v[rows, 0]
+    if np.count_nonzero(result.ok) == len(result.ok):
+        rows, values = np.arange(len(result.v)), result.v[:, 0]
+    else:
+        rows = np.flatnonzero(result.ok[:, 0])
+        values = result.v[rows, 0]
     bad = breaches(values, rule.levels)
     if len(bad) > MOST:
         raise LimitError(f"{len(bad)} series breach this rule at once; more than {MOST} are not turned into alerts")

@@ -1,6 +1,7 @@
 """Which values are how bad: levels compared with a column of values. Pure; shared by live evaluation and preview."""
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,17 @@ COMPARE: Final[dict[str, Callable[[Floats, float], Mask]]] = {
     "!=": np.not_equal,
 }
 """PromQL's comparisons; NaN is unequal to everything and neither above nor below anything, as there."""
+COMPARE_ONE: Final[dict[str, Callable[[float, float], bool]]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+"""The same for two numbers."""
+FEW: Final = 16
+"""Up to so many values are looked at one by one: most rules have one series, and a call of numpy costs as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,12 @@ class Level:
             return np.ones(len(values), dtype=np.bool_)
         return COMPARE[self.comparison](values, self.threshold)
 
+    def breaches(self, value: float) -> bool:
+        """Whether one value is this bad."""
+        if not self.comparison or self.threshold is None:
+            return True
+        return COMPARE_ONE[self.comparison](value, self.threshold)
+
     def __str__(self) -> str:
         return f"{self.comparison} {self.threshold:g}" if self.threshold is not None else "any result"
 
@@ -45,6 +63,12 @@ class Level:
 def breaches(values: Floats, levels: Sequence[Level]) -> dict[int, frozenset[Severity]]:
     """The rows of float64[n] that breach any level, each with the severities of the levels it breaches."""
     found: dict[int, frozenset[Severity]] = {}
+    if len(values) <= FEW:
+        for row, value in enumerate(values.tolist()):
+            bad = [level.severity for level in levels if level.breaches(value)]
+            if bad:
+                found[row] = frozenset(bad)
+        return found
     for level in levels:
         for row in np.flatnonzero(level.breached(values)).tolist():
             found[row] = found.get(row, frozenset()) | {level.severity}
@@ -55,7 +79,11 @@ def representative(values: Floats, levels: Sequence[Level]) -> float | None:
     """The one value that stands for all of float64[n] in a list of rules: the worst by the first level's direction."""
     if not len(values):
         return None
+    least = bool(levels) and levels[0].comparison.startswith("<")
+    if len(values) <= FEW:
+        few = [value for value in values.tolist() if not math.isnan(value)]
+        return (min(few) if least else max(few)) if few else math.nan
     seen = values[~np.isnan(values)]
     if not len(seen):
         return math.nan
-    return float(seen.min() if levels and levels[0].comparison.startswith("<") else seen.max())
+    return float(seen.min() if least else seen.max())

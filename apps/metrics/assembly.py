@@ -20,6 +20,8 @@ SALT: Final = int.from_bytes(os.urandom(8), "little")
 COUNT_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 SPARSE: Final = 64
 """Up to this many series, a batch is searched by series instead of being matched sample by sample."""
+SCARCE: Final = 16
+"""So are more series, when a batch has this many times as many samples."""
 LONG: Final = 32
 """From so many samples a series on they are copied series by series instead of gathered by their numbers."""
 
@@ -128,7 +130,8 @@ class BatchPart:
 
     def __init__(self, columns: Columns, wanted: Wanted, tmin: int, tmax: int) -> None:
         self.columns = columns
-        index = _sparse(columns, wanted) if len(wanted.ids) <= SPARSE else None
+        few = len(wanted.ids) <= max(SPARSE, len(columns) // SCARCE)
+        index = _sparse(columns, wanted) if few else None
         ts = columns.ts if index is None else columns.ts[index]
         if len(ts) and not (tmin < int(ts.min()) and int(ts.max()) <= tmax):
             inside = np.flatnonzero((ts > tmin) & (ts <= tmax))

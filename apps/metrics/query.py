@@ -20,7 +20,7 @@ from apps.accounts.permissions import EVERYTHING, Scope
 from apps.core.telemetry import Counter
 from apps.metrics import catalog, storage, young
 from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, without_buried
-from apps.metrics.catalog import Found
+from apps.metrics.catalog import Found, FoundMany
 from apps.metrics.codec import Corrupt, View, offsets
 from apps.metrics.models import Batch, Block, CollectionSwitch, Series
 from apps.metrics.sizing import Sought
@@ -28,8 +28,9 @@ from apps.metrics.storage import BlockRow, Range, Snapshot
 from apps.metrics.turns import Turns
 from apps.metrics.young import Gone, Run
 from apps.promql import engine
+from apps.promql.batch import Bundle, Joined
 from apps.promql.engine import Cost, Explained, Limits
-from apps.promql.errors import DeadlineExceeded, PromQLError
+from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.limits import Watch
 from apps.promql.result import Result
@@ -45,6 +46,8 @@ WAITED_FOR: Final = Limits(seconds=30)
 """What a query may cost for which a person or a program waits."""
 MOST: Final = WAITED_FOR.samples
 """Samples that one request may bring; more would fill the memory of a process that serves others, too."""
+TOGETHER: Final = 2_000_000
+"""Samples that are assembled at once for several selectors."""
 OF_A_RULE: Final = Limits(seconds=10)
 """What one expression of a rule may cost: the rules of the same tick wait behind it."""
 LOOKBACK: Final = timedelta(milliseconds=engine.LOOKBACK_MS)
@@ -83,9 +86,7 @@ def select_many(
         if not needs:
             return [Ragged.empty() for _ in requests]
         loaded = _load(cur, needs, watch=watch, first=look.take())
-    return [
-        _answer(request, found, loaded, watch) if len(found.ids) else Ragged.empty() for request, found in asked
-    ]
+    return [_answer(request, found, loaded, watch) if len(found.ids) else Ragged.empty() for request, found in asked]
 
 
 @contextmanager
@@ -182,6 +183,79 @@ def _union(needs: Sequence[Range]) -> Range:
     )
 
 
+def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> list[Joined | PromQLError]:
+    """The answers to bundles of selectors, all of one moment: what is read over the same time is assembled once.
+
+    A bundle that brings more than TOGETHER samples is answered with a LimitError; its selectors are to be asked
+    one by one.
+    """
+    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+    asked = [
+        tuple((*matchers, *narrowed) for matchers in bundle.matchers) if narrowed else bundle.matchers
+        for bundle in bundles
+    ]
+    answers: dict[int, Joined | PromQLError] = {}
+    spans: dict[tuple[int, int], list[int]] = {}
+    with storage.cursor() as cur:
+        found = catalog.current().find_joined(cur, asked)
+        for index, bundle in enumerate(bundles):
+            if len(found[index].ids):
+                spans.setdefault((bundle.tmin, bundle.tmax), []).append(index)
+            else:
+                answers[index] = Joined.of([Ragged.empty()] * len(bundle.matchers))
+        if not spans:
+            return [answers[index] for index in range(len(bundles))]
+        wishes = [_Wish.of(*span, [found[index] for index in members]) for span, members in spans.items()]
+        loaded = _load(cur, [wish.bounds() for wish in wishes], wishes)
+    for wish, members in zip(wishes, spans.values(), strict=True):
+        for index, answer in zip(members, _joined(wish, [found[index] for index in members], loaded), strict=True):
+            answers[index] = answer
+    return [answers[index] for index in range(len(bundles))]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wish:
+    """What several bundles want of one span of time: series ids int64[S], each once, and their metrics, sorted.
+
+    place int64[N] says for each of the series as they were asked for where it stands in ids; None: there itself.
+    """
+
+    tmin: int
+    tmax: int
+    ids: NDArray[np.int64]
+    place: NDArray[np.int64] | None
+    sorted: NDArray[np.int64]
+    metrics: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tmin: int, tmax: int, found: Sequence[FoundMany]) -> "_Wish":
+        ids = np.concatenate([one.ids for one in found])
+        metrics = np.unique(np.concatenate([one.metrics for one in found]))
+        distinct, place = np.unique(ids, return_inverse=True)
+        if len(distinct) == len(ids):
+            return cls(tmin, tmax, ids, None, distinct, metrics)
+        return cls(tmin, tmax, distinct, place, distinct, metrics)
+
+    def bounds(self) -> Range:
+        metrics, ids = self.metrics, self.sorted
+        return Range(self.tmin, self.tmax, int(metrics[0]), int(metrics[-1]), int(ids[0]), int(ids[-1]))
+
+    def may_be_in(self, row: BlockRow) -> bool:
+        """Whether samples of these series may be in there."""
+        return (
+            row.t_max > self.tmin
+            and row.t_min <= self.tmax
+            and _any_between(self.metrics, row.metric_min, row.metric_max)
+            and _any_between(self.sorted, row.series_min, row.series_max)
+        )
+
+
+def _any_between(values: NDArray[np.int64], low: int, high: int) -> bool:
+    """Whether one of these sorted values lies there, both ends included."""
+    at = int(values.searchsorted(low))
+    return at < len(values) and int(values[at]) <= high
+
+
 def _bounds(request: Request, found: Found) -> Range:
     return Range(
         request.tmin,
@@ -222,11 +296,15 @@ class _Loaded:
 def _load(
     cur: "psycopg.Cursor[Any]",
     needs: Sequence[Range],
+    wishes: Sequence["_Wish"] = (),
     *,
     watch: Watch = UNHURRIED,
     first: Snapshot | None = None,
 ) -> _Loaded:
-    """A snapshot that covers all ranges, with its rows; starts anew when compaction has taken one away meanwhile."""
+    """A snapshot that covers all ranges, with its rows; starts anew when compaction has taken one away meanwhile.
+
+    Rows that may hold something of a range are read; where wishes are given, of one of them.
+    """
     union = _union(needs)
     ends = monotonic() + PATIENCE
     tries = 0
@@ -234,7 +312,10 @@ def _load(
         tries += 1
         watch.check()
         seen, first = first or storage.snapshot(cur, union), None
-        rows = [row for row in seen.blocks if any(row.may_hold(need) for need in needs)]
+        if wishes:
+            rows = [row for row in seen.blocks if any(wish.may_be_in(row) for wish in wishes)]
+        else:
+            rows = [row for row in seen.blocks if any(row.may_hold(need) for need in needs)]
         try:
             views, damage = _blocks(cur, rows, watch)
             runs, more = _runs(cur, seen.young, union)
@@ -287,17 +368,21 @@ def _mark(kind: int, new: Sequence[int]) -> None:
         storage.mark_bad(kind, new, timezone.now())
 
 
-def _answer(request: Request, found: Found, loaded: _Loaded, watch: Watch = UNHURRIED) -> Ragged:
-    bounds = _bounds(request, found)
-    damage = [str(one) for one in loaded.damage if one.row.may_hold(bounds)]
-    pieces = [
-        Piece(row.round, row.t_min, view, f"block {row.id}") for row, view in loaded.blocks if row.may_hold(bounds)
-    ]
+def _pieces(loaded: _Loaded, tmin: int, tmax: int, wanted: Callable[[BlockRow], bool]) -> list[Piece]:
+    """What may hold samples of that time, of the blocks those that are wanted."""
+    pieces = [Piece(row.round, row.t_min, view, f"block {row.id}") for row, view in loaded.blocks if wanted(row)]
     pieces += [
         Piece(storage.YOUNG, run.t_min, run.columns, "young rows")
         for run in loaded.runs
-        if run.t_max > bounds.tmin and run.t_min <= bounds.tmax
+        if run.t_max > tmin and run.t_min <= tmax
     ]
+    return pieces
+
+
+def _answer(request: Request, found: Found, loaded: _Loaded, watch: Watch = UNHURRIED) -> Ragged:
+    bounds = _bounds(request, found)
+    damage = [str(one) for one in loaded.damage if one.row.may_hold(bounds)]
+    pieces = _pieces(loaded, request.tmin, request.tmax, lambda row: row.may_hold(bounds))
     wanted = Wanted.of(found.ids)
     while True:
         try:
@@ -314,6 +399,59 @@ def _answer(request: Request, found: Found, loaded: _Loaded, watch: Watch = UNHU
         some = np.flatnonzero(counts)
         return Ragged(labels.take(some), got.ts, got.v, offsets(counts[some]), tuple(damage), got.clock[some])
     return Ragged(labels, got.ts, got.v, got.off, tuple(damage), got.clock)
+
+
+def _joined(wish: _Wish, found: Sequence[FoundMany], loaded: _Loaded) -> list[Joined | PromQLError]:
+    """The answers to these bundles from one assembly for all; where that cannot be, from one for each."""
+    pieces = _pieces(loaded, wish.tmin, wish.tmax, wish.may_be_in)
+    try:
+        got = assemble(Wanted.of(wish.ids), pieces, wish.tmin, wish.tmax, most=TOGETHER)
+    except Damaged:
+        return [_one_by_one(wish, many, loaded) for many in found]
+    except LimitError as error:
+        if len(found) == 1:
+            return [error]
+        return [_joined(_Wish.of(wish.tmin, wish.tmax, [many]), [many], loaded)[0] for many in found]
+    got = without_buried(got, wish.ids, loaded.tombstones)
+    whole = Ragged(Labels.empty(len(wish.ids)), got.ts, got.v, got.off, (), got.clock)
+    answers: list[Joined | PromQLError] = []
+    first = 0
+    for many in found:
+        rows = (
+            np.arange(first, first + len(many.ids)) if wish.place is None else wish.place[first : first + len(many.ids)]
+        )
+        first += len(many.ids)
+        alive = np.diff(whole.off)[rows] > 0
+        labels, starts = many.labels, many.starts
+        if not alive.all():
+            rows, labels = rows[alive], labels.take(alive)
+            starts = offsets(alive.astype(np.int64))[starts]
+        part = whole if len(rows) == whole.size and wish.place is None else whole.take(rows)
+        ragged = Ragged(labels, part.ts, part.v, part.off, (), part.clock)
+        answers.append(Joined(ragged, starts, _warnings(wish, many, loaded)))
+    return answers
+
+
+def _warnings(wish: _Wish, many: FoundMany, loaded: _Loaded) -> tuple[tuple[str, ...], ...]:
+    """What is damaged of each selector's data; empty where nothing is."""
+    if not loaded.damage:
+        return ()
+    told = []
+    for k in range(len(many.starts) - 1):
+        found = many.one(k)
+        bounds = _bounds(Request((), wish.tmin, wish.tmax), found) if len(found.ids) else None
+        told.append(tuple(str(one) for one in loaded.damage if bounds is not None and one.row.may_hold(bounds)))
+    return tuple(told) if any(told) else ()
+
+
+def _one_by_one(wish: _Wish, many: FoundMany, loaded: _Loaded) -> Joined | PromQLError:
+    """The same from an assembly for each selector, so that what is damaged concerns only who needs it."""
+    found = [many.one(k) for k in range(len(many.starts) - 1)]
+    request = Request((), wish.tmin, wish.tmax)
+    try:
+        return Joined.of([_answer(request, one, loaded) if len(one.ids) else Ragged.empty() for one in found])
+    except PromQLError as error:
+        return error
 
 
 def _moment(ms: int) -> datetime:
@@ -352,6 +490,10 @@ class Source:
         """See `query.select_many`."""
         look = self._look if self._look is not None and self._look.covers(requests) else None
         return select_many(requests, scope=self.scope, watch=self.watch, look=look)
+
+    def select_joined(self, bundles: Sequence[Bundle]) -> list[Joined | PromQLError]:
+        """See `query.select_joined`."""
+        return select_joined(bundles, scope=self.scope)
 
 
 def instant(

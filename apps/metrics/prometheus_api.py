@@ -4,11 +4,10 @@ Each function is one lane: parameters in, one call, the envelope out. The caller
 is the table that the fast lane serves.
 """
 
-import inspect
 import time
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from django.utils import timezone
 from apps.accounts.permissions import Principal, Right
 from apps.core.lanes import GET, GET_OR_POST, Answer, Lane, Parameter, Request
 from apps.metrics import listing, query
+from apps.metrics.budgets import limits_for
 from apps.metrics.envelope import (
     TRUNCATED,
     ApiError,
@@ -54,62 +54,50 @@ ROWS: Final = 2_000
 # --- Queries --------------------------------------------------------------------------------------------------------
 
 
-def _expression(request: Request) -> tuple[str, Expr]:
-    """The query and its tree; `dialect=prometheus` refuses what the portal adds to the language."""
-    text = request.one("query")
-    dialect = request.one("dialect")
+@dataclass(frozen=True)
+class Asked:
+    """What a request says of its query beside the times: the text, its tree, and how it is to be evaluated."""
+
+    text: str
+    expr: Expr
+    limits: Limits
+    options: Mapping[str, Any]
+
+
+def expression(request: Request) -> tuple[str, Expr, bool]:
+    """(text, tree, whether plain): `dialect=prometheus` refuses what the portal adds to the language."""
+    text, dialect = request.one("query"), request.one("dialect")
     if dialect not in ("", "portal", "prometheus"):
         raise invalid("dialect", f"not supported value {quote(dialect)}")
-    return text, parse(text, plain=dialect == "prometheus")
+    plain = dialect == "prometheus"
+    return text, parse(text, plain=plain), plain
 
 
-def _limits(request: Request, by: Principal) -> Limits:
-    """What this query may cost: the caller's budget, and no longer than the caller wants to wait."""
-    limits = query.WAITED_FOR
+def asked(by: Principal, request: Request) -> Asked:
+    """Read what every lane that evaluates takes: the caller's budget, and no longer than the caller wants to wait."""
+    limits = limits_for(by)
     if request.one("timeout"):
         seconds = needed_duration(request, "timeout").total_seconds()
         limits = replace(limits, seconds=seconds if limits.seconds is None else min(seconds, limits.seconds))
-    return limits
+    lookback = _lookback(request)
+    text, expr, plain = expression(request)
+    return Asked(text, expr, limits, {"plain": plain, "lookback": lookback})
 
 
-def _lookback(request: Request) -> timedelta | None:
+def _lookback(request: Request) -> timedelta:
+    """How old a current sample may be; Prometheus takes nothing and less for "as usual"."""
     if not request.one("lookback_delta"):
-        return None
+        return query.LOOKBACK
     try:
         found = needed_duration(request, "lookback_delta")
     except ApiError as error:
         why = error.message.partition(": ")[2]
         raise ApiError("bad_data", f"error parsing lookback delta duration: {why}") from None
-    return found if found > timedelta(0) else None
+    return found if found > timedelta(0) else query.LOOKBACK
 
 
-def _options(request: Request) -> dict[str, Any]:
-    """What the engine is told beside the expression, as far as it listens."""
-    wanted = {
-        "plain": request.one("dialect") == "prometheus",
-        "cancelled": request.cancelled,
-        "lookback": _lookback(request),
-    }
-    known = inspect.signature(query.instant).parameters
-    return {name: value for name, value in wanted.items() if name in known and value is not None}
-
-
-@enveloped
-def instant(by: Principal, request: Request) -> Answer:
-    """/api/v1/query: the value of an expression at one time."""
-    limit = limit_of(request)
-    at = time_of(request, "time", None) or timezone.now()
-    limits, options = _limits(request, by), _options(request)
-    text, _ = _expression(request)
-    started = time.perf_counter()
-    result = query.instant(text, at=at, scope=by.scope, limits=limits, **options)
-    return _answer(result, request, limit, started)
-
-
-@enveloped
-def over_time(by: Principal, request: Request) -> Answer:
-    """/api/v1/query_range: the values of an expression at start, start + step, … up to end."""
-    limit = limit_of(request)
+def span_of(request: Request) -> tuple[datetime, datetime, timedelta]:
+    """Read start, end and step of a range. Raises ApiError."""
     start, end = needed_time(request, "start"), needed_time(request, "end")
     if end < start:
         raise invalid("end", "end timestamp must not be before start time")
@@ -122,14 +110,49 @@ def over_time(by: Principal, request: Request) -> Answer:
             "exceeded maximum resolution of 11,000 points per timeseries. "
             "Try decreasing the query resolution (?step=XX)",
         )
-    limits, options = _limits(request, by), _options(request)
-    text, expr = _expression(request)
+    return start, end, step
+
+
+def must_be_of_numbers(expr: Expr) -> None:
+    """Refuse what has no value at each of many steps. Raises ApiError."""
     if (kind := value_type(expr)) in (RANGE, STRING):
         raise invalid(
             "query", f"invalid expression type {quote(kind)} for range query, must be Scalar or instant Vector"
         )
+
+
+@enveloped
+def instant(by: Principal, request: Request) -> Answer:
+    """/api/v1/query: the value of an expression at one time."""
+    limit = limit_of(request)
+    at = time_of(request, "time", None) or timezone.now()
+    wanted = asked(by, request)
     started = time.perf_counter()
-    result = query.query_range(text, start=start, end=end, step=step, scope=by.scope, limits=limits, **options)
+    result = query.instant(
+        wanted.text, at=at, scope=by.scope, limits=wanted.limits, cancelled=request.cancelled, **wanted.options
+    )
+    return _answer(result, request, limit, started)
+
+
+@enveloped
+def over_time(by: Principal, request: Request) -> Answer:
+    """/api/v1/query_range: the values of an expression at start, start + step, … up to end."""
+    limit = limit_of(request)
+    start, end, step = span_of(request)
+    wanted = asked(by, request)
+    must_be_of_numbers(wanted.expr)
+    started = time.perf_counter()
+    result = query.query_range(
+        wanted.text,
+        start=start,
+        end=end,
+        step=step,
+        scope=by.scope,
+        # Prometheus counts the distances, the engine their ends.
+        limits=replace(wanted.limits, steps=MOST_INTERVALS + 1),
+        cancelled=request.cancelled,
+        **wanted.options,
+    )
     return _answer(result, request, limit, started)
 
 
@@ -183,13 +206,13 @@ def exemplars(by: Principal, request: Request) -> Answer:
 @enveloped
 def formatted(by: Principal, request: Request) -> Answer:
     """/api/v1/format_query: the expression in canonical form."""
-    return success(render(_expression(request)[1]))
+    return success(render(expression(request)[1]))
 
 
 @enveloped
 def parsed(by: Principal, request: Request) -> Answer:
     """/api/v1/parse_query: the syntax tree of the expression."""
-    return success(tree(_expression(request)[1]))
+    return success(tree(expression(request)[1]))
 
 
 # --- What there is --------------------------------------------------------------------------------------------------

@@ -208,8 +208,7 @@ def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> li
         wishes = [_Wish.of(*span, [found[index] for index in members]) for span, members in spans.items()]
         loaded = _load(cur, [wish.bounds() for wish in wishes], wishes)
     for wish, members in zip(wishes, spans.values(), strict=True):
-        for index, answer in zip(members, _joined(wish, [found[index] for index in members], loaded), strict=True):
-            answers[index] = answer
+        answers.update(zip(members, _joined(wish, [found[index] for index in members], loaded), strict=True))
     return [answers[index] for index in range(len(bundles))]
 
 

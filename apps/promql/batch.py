@@ -11,8 +11,8 @@ or warns on the way, is evaluated by itself.
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
@@ -570,19 +570,12 @@ class Together(Evaluator):
         return [tuple(dict.fromkeys(text for texts in told for text in texts)) for told in zip(*warned, strict=True)]
 
 
-@dataclass(slots=True)
-class _Marks:
-    ids: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-
-
-_known_marks = _Marks()
+@cache
+def _all_marks(count: int) -> Ids:
+    """int32[count]: the hidden label's values, increasing."""
+    return np.array(sorted(STRINGS.intern(f"{RULE}{number}") for number in range(count)), dtype=np.int32)
 
 
 def _marks(count: int) -> Ids:
-    """int32[count]: the hidden label's values, increasing."""
-    if len(_known_marks.ids) < count:
-        with _lock:
-            have = len(_known_marks.ids)
-            new = [STRINGS.intern(f"{RULE}{number}") for number in range(have, count)]
-            _known_marks.ids = np.concatenate([_known_marks.ids, np.array(new, dtype=np.int32)])
-    return _known_marks.ids[:count]
+    """int32[count]: a value for each expression of a batch, increasing."""
+    return _all_marks(MOST)[:count]

@@ -25,13 +25,14 @@ from apps.promql.ast import (
     String,
     Subquery,
     unwrap,
+    walk,
 )
 from apps.promql.errors import LimitError, PromQLError, QueryError
 from apps.promql.explain import Trace
 from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.lexer import position
 from apps.promql.limits import Limits, Watch
-from apps.promql.plan import Clock, Prepared, needs
+from apps.promql.plan import DEFAULT_SUBQUERY_STEP, Clock, Prepared, needs
 from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import number
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets
@@ -41,8 +42,8 @@ from apps.promql.windows import Function
 
 Value: TypeAlias = Vec | Scalar | Text
 
-PART_CELLS: Final = 4_000_000
-"""Series x steps evaluated at once: 32 MB a matrix. A longer query is evaluated in parts of its steps."""
+PART_CELLS: Final = 2_500_000
+"""Series x steps evaluated at once: 20 MB a matrix. A longer query is evaluated in parts of its steps."""
 NOTES: Final = 50
 """Warnings (or infos) of one query that are told one by one."""
 
@@ -137,7 +138,7 @@ class Evaluator:
     def parts(self) -> Iterator[Value]:
         """The whole expression, some steps at a time, so that no matrix needs much memory."""
         self.admit()
-        for grid in self._parts(self.grid):
+        for grid in self._parts(self.expr, self.grid):
             yield self.eval(self.expr, grid)
 
     def samples(self) -> RangeVector:
@@ -145,8 +146,17 @@ class Evaluator:
         self.admit()
         return self.range_vector(self.expr, self.grid)
 
-    def _parts(self, grid: Grid) -> list[Grid]:
-        steps = max(1, PART_CELLS // max(1, self.widest))
+    def _parts(self, node: Expr, grid: Grid) -> list[Grid]:
+        """The grid cut into as many parts as keep matrices small, those of subqueries below the node too."""
+        most = steps = max(1, PART_CELLS // max(1, self.widest))
+        if grid.n > 1:
+            for below in walk(node):
+                if isinstance(below, Subquery) and below.at is None:
+                    # Parts overlap by the window: where it can be, they are no shorter than that.
+                    step = below.step or DEFAULT_SUBQUERY_STEP
+                    longest = self.limits.cells // max(1, self.widest) * step - below.window
+                    room = max(most * step - below.window, min(below.window, longest))
+                    steps = min(steps, max(1, room // grid.step))
         if grid.n <= steps:
             return [grid]
         self._split = True
@@ -336,7 +346,7 @@ class Evaluator:
         ends = self.clock.ends(grid, node.offset, node.at)
         if not inner.n:
             return _range_vector(Ragged.empty(), ends, node.window)
-        vec = Vec.beside([binary.merged(self.vector(node.expr, part)) for part in self._parts(inner)])
+        vec = Vec.beside([binary.merged(self.vector(node.expr, part)) for part in self._parts(node.expr, inner)])
         self.check_cells(vec.size, inner.n)
         ragged = _as_ragged(vec, inner)
         if self.trace is not None:

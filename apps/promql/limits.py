@@ -22,7 +22,7 @@ class Limits:
     series: int = 1_000_000
     samples: int = 50_000_000
     points: int = 10_000_000
-    cells: int = 20_000_000
+    cells: int = 10_000_000
     seconds: float | None = None
     held: int = 5_000_000
 

@@ -83,7 +83,7 @@ def render(duration: Duration) -> str:
     """Text that reads as the same duration; whatever is nested stands in brackets."""
     if not isinstance(duration, Operation):
         ms = round(duration * 1000)
-        return written(ms) if ms / 1000 == duration else repr(duration)
+        return written(ms) if ms / 1000 == duration and abs(ms) <= LONGEST_DURATION else repr(duration)
     op, parts = duration.op, duration.parts
     if op in _OF_QUERY or op in _OF_TWO:
         return f"{op}({', '.join(map(render, parts))})"
@@ -130,7 +130,7 @@ def _operation(cursor: Cursor, token: Token, op: str, *parts: Duration) -> Durat
     if op in _OF_QUERY or any(isinstance(part, Operation) for part in parts):
         return operation
     try:
-        return evaluate(operation, 0, 0)
+        return evaluate(operation, 0, 0) + 0.0  # never a zero with a sign
     except ValueError as error:
         raise cursor.error(str(error), token.start) from None
 

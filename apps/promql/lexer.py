@@ -132,11 +132,14 @@ def parse_number(text: str) -> float:
         if re.search(r"_(?![0-9a-fA-F])|__", text) or text[0] == "_":
             raise ValueError(f'bad number or duration syntax: "{text}"')
         digits = text.replace("_", "")
-    if digits[:2] in ("0x", "0X"):
-        return float(int(digits, 16))
-    if re.fullmatch(r"0[0-7]+", digits):
-        return float(int(digits, 8))
-    value = float(digits)
+    try:
+        if digits[:2] in ("0x", "0X"):
+            return float(int(digits, 16))
+        if re.fullmatch(r"0[0-7]+", digits):
+            return float(int(digits, 8))
+        value = float(digits)
+    except OverflowError:  # integers of any length, unlike floats
+        value = float("inf")
     if value == float("inf"):
         raise ValueError(f'error parsing number: "{text}": value out of range')
     return value

@@ -309,8 +309,7 @@ def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
         done = sum(map(len, shares))
         shares.append(where[done : done + len(query.needs)])
     light = list(zip(queries, shares, strict=True))
-    if isinstance(source, SizedSource):
-        found = _estimates(source, fewer)
+    if isinstance(source, SizedSource) and (found := _sizes(source, fewer, alone=len(queries) == 1)):
         light = [(query, share) for query, share in light if _admit(query, [found[i] for i in set(share)], source)]
     wanted = sorted({index for _, share in light for index in share})
     fetched = dict(zip(wanted, map(Fetched, _select(source, [fewer[index] for index in wanted])), strict=True))
@@ -332,6 +331,16 @@ def _admit(query: Evaluator, found: Sequence[Estimate], source: SizedSource) -> 
     query.turn = source.turn
     query.widest = max(one.series for one in found)
     return False
+
+
+def _sizes(source: SizedSource, requests: Sequence[Request], *, alone: bool) -> Sequence[Estimate]:
+    """What requests would bring; nothing where one of many is refused: each is told when it is read."""
+    try:
+        return source.estimate(requests)
+    except PromQLError:
+        if alone:
+            raise
+        return ()
 
 
 def _estimates(source: Source, requests: Sequence[Request]) -> Sequence[Estimate]:

@@ -61,9 +61,9 @@ def _metrics(by: Principal, request: Request) -> Answer:
 
 
 ROUTES: dict[str, Lane] = {
-    "/-/healthy": Lane(READ, None, _healthy),
-    "/-/ready": Lane(READ, None, _ready),
-    "/metrics": Lane(READ, Right.READ, _metrics),
+    "/-/healthy": Lane(READ, None, _healthy, summary="Whether the web process runs."),
+    "/-/ready": Lane(READ, None, _ready, summary="Whether it can answer requests that need the database."),
+    "/metrics": Lane(READ, Right.READ, _metrics, summary="The portal's own figures in Prometheus' text format."),
     **prometheus_api.LANES,
     **prometheus_status.LANES,
     **query_api.LANES,

@@ -215,11 +215,15 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Monitoring Portal",
-    "DESCRIPTION": "Rules, alerts, contacts, policies, routes, tokens and the seed's monitoring API.",
+    "DESCRIPTION": "Prometheus' HTTP API, rules, alerts, contacts, policies, routes, tokens, the seed's monitoring API.",
     "VERSION": VERSION,
     "SERVE_PERMISSIONS": ["apps.accounts.doors.Readers"],
     "SERVE_INCLUDE_SCHEMA": False,
     "PREPROCESSING_HOOKS": ["monitoring_portal.api.without_twins"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "monitoring_portal.openapi.with_lanes",
+    ],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
     "ENUM_NAME_OVERRIDES": {
         "CategoryEnum": "apps.alerting.models.categories",

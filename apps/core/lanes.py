@@ -151,7 +151,7 @@ class Lane:
     """One bare route: methods, the right that is needed (None: open to all) and the callable.
 
     `serve` gets the caller and the request, and may block (it runs in a thread). `refuse` says an error in the shape
-    that clients of this lane know. `data` is the JSON schema of the answer's data, for the document.
+    that clients of this lane know. `summary` and `parameters` are for the API's document.
     """
 
     methods: frozenset[str]
@@ -160,7 +160,6 @@ class Lane:
     refuse: Callable[[int, str], Answer] = plain_refusal
     summary: str = ""
     parameters: tuple[Parameter, ...] = ()
-    data: Mapping[str, Any] | None = None
 
 
 READ: Final = frozenset({"GET", "HEAD"})

@@ -277,6 +277,8 @@ class Expressions:
             return self.pick(
                 f"clamp({vector}, {low}, {high})", f"clamp_min({vector}, {low})", f"clamp_max({vector}, {high})"
             )
+        if function == "timestamp":  # as an age: squares of seconds since 1970 leave no digits for a variance
+            return f"(time() - timestamp({self.vector(depth)}))"
         return f"{function}({self.vector(depth)})"
 
     def with_scalar(self, depth: int) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django import forms
 from django.contrib import admin
@@ -20,14 +20,33 @@ from django.utils import timezone
 from django.utils.dateparse import parse_duration
 from django.utils.html import format_html
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminFileFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
-from apps.accounts.admin import AuditedAdmin, AuditedTabularInline
+from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
 from apps.accounts.permissions import Principal, principal_of
 from apps.alerting import services
-from apps.alerting.models import Alert, AlertRule, Incident, RecordingRule, RuleGroup, RuleLevel, Transition
+from apps.alerting.models import (
+    Alert,
+    AlertRule,
+    Incident,
+    RecordingRule,
+    RuleGroup,
+    RuleLevel,
+    RuleTest,
+    Transition,
+)
+from apps.alerting.plainrules import DEFAULT_TARGET
+from apps.alerting.services.rulefiles import REMOVALS, Report
 from apps.alerting.services.rules import check_group, check_levels, check_recording_rule, check_rule
 from apps.promql.text import duration as written_duration
+
+M = TypeVar("M", bound=models.Model)
 
 SHOWN = 20
 SEVERITIES = {"info": "info", "warning": "warning", "error": "danger", "critical": "danger"}
@@ -64,15 +83,90 @@ class CheckedForm(forms.ModelForm[Any]):
     """A form that shows what the verb would refuse, at the field that is wrong."""
 
     check: ClassVar[Callable[..., None]]
+    refused: ClassVar[ValidationError | None] = None
+    """What the verb refused of the very same input, a moment ago."""
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
         try:
             type(self).check(self.instance)
         except ValidationError as problems:
-            for name, messages in problems.message_dict.items():
-                if name not in self.errors:
-                    self.add_error(name if name in self.fields else None, messages)
+            self._show(problems)
+        if self.refused is not None:
+            self._show(self.refused)
+
+    def _show(self, problems: ValidationError) -> None:
+        found = problems.message_dict if hasattr(problems, "error_dict") else {"": problems.messages}
+        for name, messages in found.items():
+            if name not in self.errors:
+                self.add_error(name if name in self.fields else None, messages)
+
+
+class TestedForm(CheckedForm):
+    """A form of something that unit tests concern."""
+
+    __test__ = False  # for pytest
+
+    although_tests_fail = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanWidget,
+        label="Save although tests fail",
+        help_text="Unit tests that this concerns are run on saving; one that fails refuses it. The audit tells of it.",
+    )
+
+
+class TestedAdmin(AuditedAdmin[M]):
+    """A page of something that unit tests concern: what the verb refuses is shown on the form, nothing is written."""
+
+    __test__ = False  # for pytest
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except ValidationError as refused:  # after the forms were found valid; its transaction is rolled back
+            vars(request)["refused"] = refused
+            return super().changeform_view(request, *args, **kwargs)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        form.refused = vars(request).get("refused")
+        return form
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """With the way out where somebody may save at all."""
+        fields = tuple(super().get_fieldsets(request, obj))
+        may = self.has_change_permission(request, obj) if obj is not None else self.has_add_permission(request)
+        return (*fields, ("Unit tests", {"fields": ("although_tests_fail",)})) if may else fields
+
+    @staticmethod
+    def although(form: Any) -> bool:
+        """Whether the person asked to save what fails."""
+        return bool(form.cleaned_data.get("although_tests_fail"))
+
+
+class TestFormSet(BaseInlineFormSet[RuleTest, Any, Any]):
+    """The unit tests of a rule or group."""
+
+    __test__ = False  # for pytest
+
+    def rows(self) -> list[dict[str, str]]:
+        """The tests that will stand, as the verb takes them."""
+        return [
+            {"name": form.cleaned_data["name"], "text": form.cleaned_data["text"]}
+            for form in self.forms
+            if form.cleaned_data.get("name") and not form.cleaned_data.get("DELETE")
+        ]
+
+
+class TestInline(AuditedStackedInline):
+    """Unit tests on the page of what they test."""
+
+    __test__ = False  # for pytest
+
+    model = RuleTest
+    formset = TestFormSet
+    fields = ("name", "text")
+    verbose_name_plural = "unit tests in promtool's format: run on every save"
 
 
 def _last(kind: str) -> Func:
@@ -101,12 +195,63 @@ def _line(line: Any) -> str:
     return ", ".join(parts + line.get("warnings", []))
 
 
+# --- Rule files ---------------------------------------------------------------------------------------------------
+class ExportForm(forms.Form):
+    """For which Prometheus."""
+
+    target = forms.CharField(
+        label="Version of Prometheus",
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Such as 2.42, 2.53 or 3.0. What it does not have is refused by name.",
+    )
+    partial = forms.BooleanField(
+        required=False, widget=UnfoldBooleanWidget, label="Leave out what that version does not have"
+    )
+
+
+class ImportForm(forms.Form):
+    """A rule file, uploaded or pasted."""
+
+    file = forms.FileField(required=False, widget=UnfoldAdminFileFieldWidget, help_text="YAML, at most 2 MB.")
+    name = forms.CharField(required=False, widget=forms.HiddenInput)
+    text = forms.CharField(
+        required=False, strip=False, max_length=2 * 2**20, widget=UnfoldAdminTextareaWidget, label="or its text"
+    )
+    remove = forms.ChoiceField(
+        choices=tuple(
+            zip(REMOVALS, ("stays", "is removed from the groups in the file", "is removed everywhere"), strict=True)
+        ),
+        widget=UnfoldAdminSelectWidget,
+        label="What is not in the file",
+    )
+    although_tests_fail = forms.BooleanField(
+        required=False, widget=UnfoldBooleanWidget, label="Import although unit tests fail"
+    )
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        if (file := values.get("file")) is not None:
+            if file.size > 2 * 2**20:
+                raise ValidationError({"file": "More than 2 MB: use the API or manage.py rules import."})
+            try:
+                values |= {"text": file.read().decode(), "name": file.name}
+            except UnicodeDecodeError:
+                raise ValidationError({"file": "This is no text in UTF-8."}) from None
+        if not values.get("text", "").strip() and not self.errors:
+            raise ValidationError("Choose a file or paste its text.")
+        return values | {"name": (values.get("name") or "pasted")[:200], "file": None}
+
+
 # --- Rules ------------------------------------------------------------------------------------------------------
 @admin.register(RuleGroup)
-class RuleGroupAdmin(AuditedAdmin[RuleGroup]):
-    """Groups: how often their rules are evaluated, and how the last evaluation went."""
+class RuleGroupAdmin(TestedAdmin[RuleGroup]):
+    """Groups: how often their rules are evaluated, how the last evaluation went, and rule files in and out."""
 
-    class form(CheckedForm):  # noqa: N801 - Django's name
+    inlines = (TestInline,)
+    actions = ("export",)
+    actions_list = ("export_all", "import_file")
+
+    class form(TestedForm):  # noqa: N801 - Django's name
         check = staticmethod(check_group)
 
     list_display = ("name", "interval", "enabled", "rules_in_it", "evaluated_at", "took", "missed", "failing")
@@ -147,6 +292,87 @@ class RuleGroupAdmin(AuditedAdmin[RuleGroup]):
     def save_model(self, request: HttpRequest, obj: RuleGroup, form: Any, change: bool) -> None:
         services.save_group(by=principal_of(request), group=obj, now=timezone.now())
 
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        if not isinstance(formset, TestFormSet):
+            super().save_formset(request, form, formset, change)
+            return
+        by, now = principal_of(request), timezone.now()
+        rows = formset.save(commit=False)
+        for row in formset.deleted_objects:
+            services.delete_rule_test(by=by, test=row, now=now)
+        for row in rows:
+            services.save_rule_test(by=by, test=row, although_tests_fail=self.although(form), now=now)
+
+    # Rule files
+
+    @action(description="Export for Prometheus", permissions=["view"])
+    def export(self, request: HttpRequest, queryset: QuerySet[RuleGroup]) -> HttpResponse:
+        return self._export(request, list(queryset))
+
+    @action(description="Export all", permissions=["view"], url_path="export")
+    def export_all(self, request: HttpRequest) -> HttpResponse:
+        return self._export(request, None)
+
+    def _export(self, request: HttpRequest, groups: list[RuleGroup] | None) -> HttpResponse:
+        """Ask for the target; answer with the file, or with what stands in its way."""
+        confirmed = request.method == "POST" and bool(request.POST.get("confirmed"))
+        given = {"target": request.POST.get("target", DEFAULT_TARGET), "partial": request.POST.get("partial", "")}
+        form = ExportForm(given if confirmed else None, initial={"target": DEFAULT_TARGET})
+        if confirmed and form.is_valid():
+            try:
+                found = services.export_rules(
+                    by=principal_of(request),
+                    target=form.cleaned_data["target"],
+                    groups=groups,
+                    partial=form.cleaned_data["partial"],
+                )
+            except ValidationError as problems:
+                form.add_error(None, problems.messages)
+            else:
+                answer = HttpResponse(found.text, content_type="application/yaml; charset=utf-8")
+                answer["Content-Disposition"] = 'attachment; filename="rules.yml"'
+                return answer
+        context = {
+            "form": form,
+            "selected": [group.pk for group in groups or ()],
+            "groups": groups or RuleGroup.objects.order_by("name"),
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return self._page(request, "Export for Prometheus", "admin/alerting/export.html", context)
+
+    @action(description="Import a rule file", permissions=["change"], url_path="import")
+    def import_file(self, request: HttpRequest) -> HttpResponse:
+        """Show what a file would do; do it when the answer has come."""
+        form = ImportForm(request.POST or None, request.FILES or None)
+        report: Report | None = None
+        if request.method == "POST" and form.is_valid():
+            given = form.cleaned_data
+            confirmed = bool(request.POST.get("confirmed"))
+            try:
+                report = services.import_rules(
+                    by=principal_of(request),
+                    files=[(given["name"], given["text"])],
+                    dry_run=not confirmed,
+                    remove=given["remove"],
+                    although_tests_fail=given["although_tests_fail"],
+                    now=timezone.now(),
+                )
+            except ValidationError as problems:
+                form.add_error(None, problems.messages)
+            else:
+                if confirmed:
+                    done = ", ".join(f"{number} {name}" for name, number in report.counts().items() if number)
+                    self.message_user(request, f"Imported: {done or 'nothing'}.")
+                    return HttpResponseRedirect(reverse("admin:alerting_rulegroup_changelist"))
+                form = ImportForm(initial=given)  # the upload has become text that the next step sends
+        context = {"form": form, "report": report}
+        return self._page(request, "Import a rule file", "admin/alerting/import.html", context)
+
+    def _page(self, request: HttpRequest, title: str, template: str, context: dict[str, Any]) -> HttpResponse:
+        back = reverse("admin:alerting_rulegroup_changelist")
+        shared = {**self.admin_site.each_context(request), "title": title, "opts": self.opts, "back": back}
+        return TemplateResponse(request, template, shared | context)
+
     def delete_model(self, request: HttpRequest, obj: RuleGroup) -> None:
         services.delete_group(by=principal_of(request), group=obj, now=timezone.now())
 
@@ -186,7 +412,7 @@ class LevelInline(AuditedTabularInline):
     verbose_name_plural = "levels: the worst one that is breached counts"
 
 
-class RuleForm(CheckedForm):
+class RuleForm(TestedForm):
     """A rule; its levels are judged by their formset."""
 
     @staticmethod
@@ -195,11 +421,11 @@ class RuleForm(CheckedForm):
 
 
 @admin.register(AlertRule)
-class AlertRuleAdmin(AuditedAdmin[AlertRule]):
-    """Alert rules with their levels; a wrong expression is refused with its position."""
+class AlertRuleAdmin(TestedAdmin[AlertRule]):
+    """Alert rules with their levels and tests; a wrong expression is refused with its position."""
 
     form = RuleForm
-    inlines = (LevelInline,)
+    inlines = (LevelInline, TestInline)
     list_display = ("name", "slug", "type", "group", "condition", "waits", "last", "active", "enabled")
     list_filter = ("enabled", "type", "group", "levels__severity")
     list_select_related = ("group",)
@@ -242,13 +468,20 @@ class AlertRuleAdmin(AuditedAdmin[AlertRule]):
         """Nothing yet: a rule is written with its levels, in save_related."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        levels = [formset for formset in formsets if isinstance(formset, LevelFormSet)]
-        rows: list[dict[str, Any]] = []
-        for formset in levels:
+        mine = [formset for formset in formsets if isinstance(formset, LevelFormSet | TestFormSet)]
+        rows: dict[type, list[dict[str, Any]]] = {LevelFormSet: [], TestFormSet: []}
+        for formset in mine:
             formset.save(commit=False)  # only for the lists that Django reads afterwards
-            rows += formset.rows()
-        services.save_rule(by=principal_of(request), rule=form.instance, levels=rows, now=timezone.now())
-        rest = [formset for formset in formsets if formset not in levels]
+            rows[LevelFormSet if isinstance(formset, LevelFormSet) else TestFormSet] += formset.rows()
+        services.save_rule(
+            by=principal_of(request),
+            rule=form.instance,
+            levels=rows[LevelFormSet],
+            tests=rows[TestFormSet],
+            although_tests_fail=self.although(form),
+            now=timezone.now(),
+        )
+        rest = [formset for formset in formsets if formset not in mine]
         super().save_related(request, form, rest, change)
 
     def delete_model(self, request: HttpRequest, obj: AlertRule) -> None:
@@ -259,10 +492,10 @@ class AlertRuleAdmin(AuditedAdmin[AlertRule]):
 
 
 @admin.register(RecordingRule)
-class RecordingRuleAdmin(AuditedAdmin[RecordingRule]):
+class RecordingRuleAdmin(TestedAdmin[RecordingRule]):
     """Recording rules; a wrong expression is refused with its position."""
 
-    class form(CheckedForm):  # noqa: N801 - Django's name
+    class form(TestedForm):  # noqa: N801 - Django's name
         check = staticmethod(check_recording_rule)
 
     list_display = ("name", "group", "expression", "last", "enabled")
@@ -280,7 +513,10 @@ class RecordingRuleAdmin(AuditedAdmin[RecordingRule]):
         return _line(vars(rule).get("last_line"))
 
     def save_model(self, request: HttpRequest, obj: RecordingRule, form: Any, change: bool) -> None:
-        services.save_recording_rule(by=principal_of(request), rule=obj, now=timezone.now())
+        although = self.although(form)
+        services.save_recording_rule(
+            by=principal_of(request), rule=obj, although_tests_fail=although, now=timezone.now()
+        )
 
     def delete_model(self, request: HttpRequest, obj: RecordingRule) -> None:
         services.delete_recording_rule(by=principal_of(request), rule=obj, now=timezone.now())

@@ -118,7 +118,7 @@ class _Builder:
                     self.add(_closed(closed), closed.anchor)
                 case yaml.ScalarEvent():
                     self.untagged(event)
-                    null = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
+                    null = event.implicit[0] and event.value in ("", "~", "null", "Null", "NULL")
                     text = "" if null else event.value
                     self.add(Scalar(text, null, line, column), event.anchor)
                 case yaml.AliasEvent():

@@ -51,9 +51,12 @@ def form(group: RuleGroup, levels: list[tuple[str, str, str]], **values: str) ->
         row = {"severity": severity, "comparison": comparison, "threshold": threshold}
         sent |= {f"levels-{number}-{name}": value for name, value in row.items()}
     # What other rooms add to the page stays empty.
-    for prefix in ("target", "ruletarget"):
-        sent |= {f"{prefix}-TOTAL_FORMS": "0", f"{prefix}-INITIAL_FORMS": "0"}
+    for prefix in ("target", "ruletarget", "tests"):
+        sent = {f"{prefix}-TOTAL_FORMS": "0", f"{prefix}-INITIAL_FORMS": "0"} | sent
     return sent
+
+
+NO_TESTS = {"tests-TOTAL_FORMS": "0", "tests-INITIAL_FORMS": "0"}
 
 
 def test_a_rule_is_saved_with_its_levels_by_the_verb(world: World) -> None:
@@ -131,7 +134,9 @@ def test_one_is_acknowledged_from_its_page_after_a_question(world: World, model:
 
 def test_groups_and_recording_rules_are_written_and_deleted_by_their_verbs(world: World) -> None:
     editor = browser("editor")
-    editor.post(reverse("admin:alerting_rulegroup_add"), {"name": "web", "interval": "15s", "enabled": "on"})
+    editor.post(
+        reverse("admin:alerting_rulegroup_add"), {"name": "web", "interval": "15s", "enabled": "on", **NO_TESTS}
+    )
     group = RuleGroup.objects.get()
     sent = {"name": "a:b", "group": group.pk, "enabled": "on", "expression": "sum(", "labels": "{}"}
     refused = editor.post(reverse("admin:alerting_recordingrule_add"), sent)

@@ -6,7 +6,7 @@ transaction that was still running; rows inserted by it or later are asked for a
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import psycopg
 from django.db import connection
 
 from apps.metrics.codec import Int64
+from apps.metrics.storage import News
 from apps.promql.labels import NAME, Labels
 from apps.promql.source import Matcher, matching
 
@@ -93,7 +94,12 @@ class _Remembered:
     asked: object
     names: int
     series: dict[int, MetricSeries]
-    answer: FoundMany
+    answer: Found | FoundMany
+
+    @property
+    def key(self) -> Hashable:
+        """Bundles are known by their identity (rules keep them), matchers of queries by their value."""
+        return self.asked if isinstance(self.answer, Found) else id(self.asked)
 
     @property
     def cost(self) -> int:
@@ -114,7 +120,7 @@ class Catalog:
         self._seen: dict[int, set[int]] = {}
         self._counts: dict[int, int] = {}
         self._last: set[int] = set()
-        self._answers: OrderedDict[int, _Remembered] = OrderedDict()
+        self._answers: OrderedDict[Hashable, _Remembered] = OrderedDict()
         self._kept = 0
 
     def find_many(self, cur: "psycopg.Cursor[Any]", wanted: Sequence[Sequence[Matcher]]) -> list[Found]:
@@ -124,10 +130,34 @@ class Catalog:
             metrics = [self._candidates(matchers) for matchers in wanted]
             self._load(cur, {ident for idents in metrics for ident in idents})
             series = {ident: self._merged(ident) for idents in metrics for ident in idents}
-        return [
-            _matching(matchers, [(ident, series[ident]) for ident in idents])
-            for matchers, idents in zip(wanted, metrics, strict=True)
-        ]
+            names = len(self._names)
+        answers = []
+        for matchers, idents in zip(wanted, metrics, strict=True):
+            used = {ident: series[ident] for ident in idents}
+            found = _matching(matchers, list(used.items()))
+            answers.append(found)
+            with self._lock:
+                self._remember(_Remembered(tuple(matchers), names, used, found))
+        return answers
+
+    def peek(self, wanted: Sequence[Sequence[Matcher]]) -> list[Found] | None:
+        """The answers that are known already, without asking the database; None unless all are."""
+        with self._lock:
+            answers = [self._found_before(tuple(matchers)) for matchers in wanted]
+        known = [answer for answer in answers if answer is not None]
+        return known if len(known) == len(answers) else None
+
+    def _found_before(self, matchers: tuple[Matcher, ...]) -> Found | None:
+        kept = self._answers.get(matchers)
+        if kept is None or not isinstance(kept.answer, Found) or not self._is_good(kept):
+            return None
+        self._answers.move_to_end(matchers)
+        return kept.answer
+
+    @property
+    def since(self) -> int | None:
+        """The oldest transaction that was running at the last look; None before the first."""
+        return self._xmin
 
     def find_joined(self, cur: "psycopg.Cursor[Any]", wanted: Sequence[Selectors]) -> list[FoundMany]:
         """For each bundle of selectors the series that they accept, those committed before this call included.
@@ -154,17 +184,21 @@ class Catalog:
 
     def _remembered(self, bundle: Selectors) -> FoundMany | None:
         kept = self._answers.get(id(_asked(bundle)))
-        if kept is None or kept.asked is not _asked(bundle) or kept.names != len(self._names):
+        if kept is None or kept.asked is not _asked(bundle) or not self._is_good(kept):
             return None
-        if any(self._merged(ident) is not series for ident, series in kept.series.items()):
-            return None
-        self._answers.move_to_end(id(kept.asked))
-        return kept.answer
+        self._answers.move_to_end(kept.key)
+        return kept.answer if isinstance(kept.answer, FoundMany) else None
+
+    def _is_good(self, kept: _Remembered) -> bool:
+        """Whether neither a metric nor a series of its metrics is new since."""
+        return kept.names == len(self._names) and all(
+            self._merged(ident) is series for ident, series in kept.series.items()
+        )
 
     def _remember(self, new: _Remembered) -> None:
-        old = self._answers.pop(id(new.asked), None)
+        old = self._answers.pop(new.key, None)
         self._kept += new.cost - (old.cost if old else 0)
-        self._answers[id(new.asked)] = new
+        self._answers[new.key] = new
         while self._kept > REMEMBERED:
             self._kept -= self._answers.popitem(last=False)[1].cost
 
@@ -205,15 +239,21 @@ class Catalog:
             [str(self._xmin)],
         )
         rows = cur.fetchall()
-        new = [row for row in rows if row[1] is not None]
-        self._name(cur, (row[2] for row in new))
-        for _, ident, metric, labels in new:
-            if ident not in self._last:
-                self._counts[metric] = self._counts.get(metric, 0) + 1
-            if metric in self._loaded and ident not in self._seen[metric]:
-                self._pending.setdefault(metric, {})[ident] = orjson.loads(labels)
-        self._last = {row[1] for row in new}  # asked for again as long as an older transaction runs
-        self._xmin = int(rows[0][0])
+        new = [(ident, metric, orjson.loads(labels)) for _, ident, metric, labels in rows if ident is not None]
+        self.learn(cur, News(int(rows[0][0]), new))
+
+    def learn(self, cur: "psycopg.Cursor[Any]", news: News) -> None:
+        """Add what a look at the store brought that began from `since`."""
+        with self._lock:
+            self._name(cur, (metric for _, metric, _ in news.series))
+            for ident, metric, labels in news.series:
+                if ident not in self._last:
+                    self._counts[metric] = self._counts.get(metric, 0) + 1
+                if metric in self._loaded and ident not in self._seen[metric]:
+                    self._pending.setdefault(metric, {})[ident] = labels
+            # They are asked for again as long as an older transaction runs.
+            self._last = {ident for ident, _, _ in news.series}
+            self._xmin = news.xmin
 
     def _name(self, cur: "psycopg.Cursor[Any]", metrics: Iterable[int]) -> None:
         unknown = [ident for ident in set(metrics) if ident not in self._by_id]

@@ -1,7 +1,7 @@
 """The only way to read numbers: samples by matchers, and PromQL over them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from apps.metrics import catalog, storage, young
 from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, without_buried
 from apps.metrics.catalog import Found, FoundMany
 from apps.metrics.codec import Corrupt, View, offsets
+from apps.metrics.deadlines import DEADLINES
 from apps.metrics.models import Batch, Block, CollectionSwitch, Series
 from apps.metrics.sizing import Sought
 from apps.metrics.storage import BlockRow, Range, Snapshot
@@ -98,15 +99,12 @@ def _cursor(watch: Watch) -> "Iterator[psycopg.Cursor[Any]]":
             return
         watch.check()
         try:
-            cur.execute(f"SET statement_timeout = {ceil(watch.left * 1000) + 1}")
-            yield cur
+            with DEADLINES.within(cur.connection, watch.left):
+                yield cur
         except psycopg.errors.QueryCanceled:
             raise DeadlineExceeded(
                 f"query timed out: the database did not answer within {watch.seconds:g} seconds"
             ) from None
-        finally:
-            with suppress(psycopg.OperationalError):  # of a connection that is lost
-                cur.execute("RESET statement_timeout")
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +127,41 @@ class _Look:
         wanted = list(dict.fromkeys(request.matchers for request in requests))
         found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in wanted])
         return cls(dict(zip(wanted, found, strict=True)), None, None)
+
+    @classmethod
+    def whole(cls, cur: "psycopg.Cursor[Any]", requests: Sequence[Request], scope: Scope) -> "_Look":
+        """With the stored rows, too; one statement where the catalog has answered the same before."""
+        return cls._again(cur, requests, scope) or cls._anew(cur, requests, scope)
+
+    @classmethod
+    def _anew(cls, cur: "psycopg.Cursor[Any]", requests: Sequence[Request], scope: Scope) -> "_Look":
+        look = cls.at(cur, requests, scope)
+        look.list_rows(cur, requests)
+        return look
+
+    @classmethod
+    def _again(cls, cur: "psycopg.Cursor[Any]", requests: Sequence[Request], scope: Scope) -> "_Look | None":
+        """From what the catalog knows; None when that is too little or, as the statement tells, no longer right."""
+        narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+        wanted = list(dict.fromkeys(request.matchers for request in requests))
+        whole = [(*matchers, *narrowed) for matchers in wanted]
+        known = catalog.current()
+        since, found = known.since, known.peek(whole)
+        if since is None or found is None:
+            return None
+        look = cls(dict(zip(wanted, found, strict=True)), None, None)
+        needs = [_bounds(request, part) for request in requests if len((part := look.series(request)).ids)]
+        if not needs:
+            return None
+        look.bounds = _union(needs)
+        look.snapshot = storage.snapshot(cur, look.bounds, since)
+        if look.snapshot.news is not None:
+            known.learn(cur, look.snapshot.news)
+        after = known.peek(whole)
+        if after is None or any(one is not other for one, other in zip(found, after, strict=True)):
+            return None
+        look.counts = known.counts()
+        return look
 
     def list_rows(self, cur: "psycopg.Cursor[Any]", requests: Sequence[Request]) -> None:
         """Lists the stored rows, too."""
@@ -473,8 +506,7 @@ class Source:
         """About what each request would bring; what was looked at is kept for reading it."""
         if self._look is None or not self._look.covers(requests):
             with _cursor(self.watch) as cur:
-                self._look = _Look.at(cur, requests, self.scope)
-                self._look.list_rows(cur, requests)
+                self._look = _Look.whole(cur, requests, self.scope)
         return [self._look.estimate(request) for request in requests]
 
     def turn(self) -> AbstractContextManager[None]:

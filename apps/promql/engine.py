@@ -20,7 +20,7 @@ from apps.promql.plan import breadth, merge, prepare
 from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import Result, Stats
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec
-from apps.promql.source import Estimate, Request, SizedSource, Source
+from apps.promql.source import Estimate, Request, SizedSource, Source, sized
 from apps.promql.text import printable
 
 __all__ = [
@@ -309,7 +309,7 @@ def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
         done = sum(map(len, shares))
         shares.append(where[done : done + len(query.needs)])
     light = list(zip(queries, shares, strict=True))
-    if isinstance(source, SizedSource) and (found := _sizes(source, fewer, alone=len(queries) == 1)):
+    if sized(source) and (found := _sizes(source, fewer, alone=len(queries) == 1)):
         light = [(query, share) for query, share in light if _admit(query, [found[i] for i in set(share)], source)]
     wanted = sorted({index for _, share in light for index in share})
     fetched = dict(zip(wanted, map(Fetched, _select(source, [fewer[index] for index in wanted])), strict=True))
@@ -345,14 +345,14 @@ def _sizes(source: SizedSource, requests: Sequence[Request], *, alone: bool) -> 
 
 def _estimates(source: Source, requests: Sequence[Request]) -> Sequence[Estimate]:
     """What requests would bring; a source that cannot say is read."""
-    if isinstance(source, SizedSource):
+    if sized(source):
         return source.estimate(requests)
     read = (source.select(request.matchers, request.tmin, request.tmax) for request in requests)
     return [Estimate(part.size, len(part.ts)) for part in read]
 
 
 def _watched(source: Source, watch: Watch) -> Source:
-    return source.watched(watch) if isinstance(source, SizedSource) else source
+    return source.watched(watch) if sized(source) else source
 
 
 def _select(source: Source, requests: Sequence[Request]) -> Sequence[Ragged | PromQLError]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, Self, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 import re2
@@ -114,6 +114,16 @@ class SizedSource(BatchSource, Protocol):
 
     def turn(self) -> AbstractContextManager[None]:
         """Held while a query that reads more than it may hold is evaluated."""
+
+
+@lru_cache(maxsize=64)
+def _is_sized(kind: type) -> bool:
+    return issubclass(kind, SizedSource)
+
+
+def sized(source: Source) -> TypeGuard[SizedSource]:
+    """isinstance(source, SizedSource), which takes longer than a look at the store, remembered by class."""
+    return _is_sized(type(source))
 
 
 def matching(labels: Labels, matchers: Sequence[Matcher]) -> Mask:

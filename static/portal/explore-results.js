@@ -8,7 +8,11 @@ export const MOST_ROWS = 300;
 const MOST_SAMPLES = 100;
 
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en-GB")} ${n === 1 ? one : many}`;
-export const numeric = (text) => ({ "+Inf": Infinity, Inf: Infinity, "-Inf": -Infinity, NaN })[text] ?? Number(text);
+const SPECIAL = { "+Inf": Infinity, "-Inf": -Infinity };
+export function numeric(text) {
+  const value = Number(text);
+  return Number.isNaN(value) ? SPECIAL[text] ?? NaN : value;
+}
 
 /** Labels that all of the series have in common, as a set of names; of one series none. */
 export function shared(metrics) {
@@ -21,22 +25,23 @@ export function chartOf(matrix, { start, end, step }, isStacked) {
   const size = Math.floor((end - start) / step + 1e-6) + 1;
   const times = Array.from({ length: size }, (_, i) => start + i * step);
   const common = shared(matrix.map((s) => s.metric));
+  const last = (series) => numeric(series.values.at(-1)?.[1] ?? "NaN") || 0;
+  const highest = matrix.length > MOST_LINES ? new Set(matrix.toSorted((a, b) => last(b) - last(a)).slice(0, MOST_LINES)) : null;
   let unseen = 0;
-  const rows = matrix.map(({ metric, values }) => {
+  const drawn = matrix.filter((series) => !highest || highest.has(series)).map(({ metric, values }) => {
     const line = new Array(size).fill(null);
     for (const [at, text] of values) {
       const value = numeric(text);
       if (!Number.isFinite(value)) { unseen += 1; continue; }
       line[Math.round((at - start) / step)] = value;
     }
-    return { metric, name: seriesText(metric, common), values: line, last: numeric(values.at(-1)?.[1] ?? "NaN") };
+    return { name: seriesText(metric, common), values: line };
   });
-  const drawn = rows.length > MOST_LINES ? rows.toSorted((a, b) => (b.last || 0) - (a.last || 0)).slice(0, MOST_LINES) : rows;
   let [low, high] = [Infinity, -Infinity];
   for (const row of drawn) for (const v of row.values) if (v !== null) { low = Math.min(low, v); high = Math.max(high, v); }
   const isFromZero = isStacked || (low >= 0 && low <= 0.6 * high);
   const min = isFromZero ? Math.min(0, low) : low === high ? low - Math.max(Math.abs(low) * 0.1, 0.5) : undefined;
-  return { data: { unit: unitOf(matrix), min: Number.isFinite(min) ? min : undefined, stacked: isStacked, times, series: drawn.map(({ name, values }) => ({ name, values })), levels: [] }, left: rows.length - drawn.length, unseen, common };
+  return { data: { unit: unitOf(matrix), min: Number.isFinite(min) ? min : undefined, stacked: isStacked, times, series: drawn, levels: [] }, left: matrix.length - drawn.length, unseen, common };
 }
 
 /** Only plain selectors keep the name that tells the unit. */
@@ -100,8 +105,13 @@ export const single = ([at, value]) => h("p", { class: "single" }, h("strong", {
 export function csvOf({ resultType, result }) {
   const rows = resultType === "vector" ? result.map((s) => [s.metric, [s.value]]) : resultType === "matrix" ? result.map((s) => [s.metric, s.values]) : [[{}, [result]]];
   const names = [...new Set(rows.flatMap(([metric]) => Object.keys(metric)))].sort();
-  const lines = rows.flatMap(([metric, values]) => values.map(([at, value]) => [new Date(at * 1000).toISOString(), resultType === "string" ? harmless(value) : value, ...names.map((n) => harmless(metric[n] ?? ""))]));
-  return [["time", "value", ...names.map(harmless)], ...lines].map((cells) => cells.map(cell).join(",")).join("\r\n") + "\r\n";
+  const written = new Map(); // series share their times, and a day of many series has few
+  const time = (at) => { if (!written.has(at)) written.set(at, new Date(at * 1000).toISOString()); return written.get(at); };
+  const lines = rows.flatMap(([metric, values]) => {
+    const own = names.map((name) => `,${cell(harmless(metric[name] ?? ""))}`).join("");
+    return values.map(([at, value]) => `${time(at)},${resultType === "string" ? cell(harmless(value)) : value}${own}`);
+  });
+  return [["time", "value", ...names.map((name) => cell(harmless(name)))].join(","), ...lines, ""].join("\r\n");
 }
 
 /** A spreadsheet must not run what somebody wrote into a label. */

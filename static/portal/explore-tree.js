@@ -11,8 +11,8 @@ export function milliseconds(seconds) {
 }
 
 /** onMark(start, end) is called with the offsets of a part, as the server counts them. */
-export function treeOf({ tree, stats }, text, onMark) {
-  const total = Math.max(stats?.seconds ?? 0, tree.seconds ?? 0, 1e-9);
+export function treeOf({ tree }, text, onMark) {
+  const total = Math.max(tree.seconds ?? 0, 1e-9);
   return h("div", { class: "tree", role: "region", "aria-label": "Parts of the query" },
     h("div", { class: "tree-head", "aria-hidden": "true" }, h("span", {}, "Part"), h("span", {}, "Series"), h("span", {}, "Samples"), h("span", {}, "Time")),
     h("ul", {}, branch(tree, text, total, onMark)));
@@ -22,19 +22,20 @@ function branch(node, text, total, onMark) {
   const values = node.values ?? [];
   const children = node.children ?? [];
   const isScalar = values.length === 1 && !Object.keys(values[0].metric ?? {}).length;
+  const isLiteral = node.kind === "number" || node.kind === "string";
   const list = values.length && !isScalar ? valuesOf(node) : null;
   const toggle = list ? h("button", { type: "button", class: "tree-values-toggle", "aria-expanded": "false" }, `${values.length === 1 ? "value" : "values"}`) : null;
   toggle?.addEventListener("click", () => {
     list.hidden = !list.hidden;
     toggle.setAttribute("aria-expanded", String(!list.hidden));
   });
-  const isEmpty = node.series === 0 && node.kind !== "number" && node.kind !== "string";
+  const isEmpty = node.series === 0 && !isLiteral;
   return h("li", { class: isEmpty ? "is-empty" : "" },
     h("div", { class: "tree-row" },
       h("div", { class: "tree-part" },
         h("span", { class: `badge tree-kind kind-${node.kind}` }, WORDS[node.kind] ?? node.kind),
         h("button", { type: "button", class: "tree-text mono", title: "Mark this part in the query", on: { click: () => onMark(node.start, node.end) } }, node.text || text),
-        isScalar ? h("span", { class: "tree-scalar mono" }, `= ${values[0].value}`) : null, toggle),
+        isScalar && !isLiteral ? h("span", { class: "tree-scalar mono" }, `= ${values[0].value}`) : null, toggle),
       h("span", { class: "tree-number", "data-label": isEmpty || node.type === "scalar" || node.type === "string" ? null : "series" }, isEmpty ? h("span", { class: "badge is-warning" }, "no series") : node.type === "scalar" || node.type === "string" ? node.type : (node.series ?? 0).toLocaleString("en-GB")),
       h("span", { class: `tree-number ${node.samples ? "" : "is-none"}`, "data-label": "samples" }, node.samples ? node.samples.toLocaleString("en-GB") : "–"),
       h("span", { class: `tree-number tree-time ${node.seconds ? "" : "is-none"}` }, h("span", {}, milliseconds(node.seconds ?? 0)),

@@ -155,7 +155,7 @@ class Query {
   }
 
   showCost(cost) {
-    this.note(`Reads ${count(cost.series, "series", "series")} and ${count(cost.samples, "sample")}${cost.steps > 1 ? `, at ${count(cost.steps, "step")}` : ""}.`, cost.refused ? "is-critical tone" : cost.heavy ? "is-warning tone" : "");
+    this.note(cost.series === 0 && !cost.refused ? "Reads nothing: no series matches, or the query needs none." : `Reads about ${count(cost.series, "series", "series")} and ${count(cost.samples, "sample")}${cost.steps > 1 ? `, at ${count(cost.steps, "step")}` : ""}.`, cost.refused ? "is-critical tone" : cost.heavy ? "is-warning tone" : "");
   }
 
   /** "1:7: parse error: …" is marked at its place. Returns whether there was one. */
@@ -326,7 +326,8 @@ class Query {
     if (view === "explain") {
       this.only("explain");
       this.part("explain").replaceChildren(treeOf(data, this.editor.text, (start, end) => this.editor.mark(unitsAt(this.answer.text, start), unitsAt(this.answer.text, end))));
-      this.status(`${count(data.stats.series, "series", "series")} and ${count(data.stats.samples, "sample")} read in ${milliseconds(data.stats.seconds)}`);
+      const evaluating = data.tree.seconds ?? 0;
+      this.status(`${count(data.stats.series, "series", "series")} and ${count(data.stats.samples, "sample")} read in ${milliseconds(data.stats.seconds - evaluating)}, evaluated in ${milliseconds(evaluating)}`);
       return;
     }
     if (!isFull(data)) {

@@ -18,6 +18,8 @@ PAGES = {
     "rules": "/monitoring/alerts/?tab=rules",
     "notifications": "/monitoring/alerts/?tab=notifications",
     "alert": "/monitoring/alerts/{key}/",
+    "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
+    "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",
     "admin": "/admin/",
 }

@@ -5,7 +5,6 @@ from typing import Final
 from apps.promql.ast import Binary, Expr
 from apps.promql.errors import ParseError
 from apps.promql.lexer import (
-    END,
     NAME,
     OPERATOR,
     STRING,
@@ -25,9 +24,10 @@ class Cursor:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = tokens(text)
-        self.at = 0
-        self.token = self.tokens[0]
+        self._tokens = tokens(text)
+        self.token = next(self._tokens)
+        self._following: Token | None = None
+        self._last_end = 0
         self.depth = 0
         self.nodes = 0
 
@@ -35,13 +35,15 @@ class Cursor:
 
     def advance(self) -> Token:
         token = self.token
-        if token.kind != END:
-            self.at += 1
-            self.token = self.tokens[self.at]
+        self.token = self.peek()
+        self._following = None
+        self._last_end = token.end
         return token
 
     def peek(self) -> Token:
-        return self.tokens[min(self.at + 1, len(self.tokens) - 1)]
+        if self._following is None:
+            self._following = next(self._tokens)
+        return self._following
 
     def sees(self, operator: str) -> bool:
         return self.token.kind == OPERATOR and self.token.text == operator
@@ -73,7 +75,7 @@ class Cursor:
         raise self.unexpected(where, f'"{operator}"')
 
     def last_end(self) -> int:
-        return self.tokens[self.at - 1].end
+        return self._last_end
 
     # -- errors and limits -------------------------------------------------------------------------------------
 

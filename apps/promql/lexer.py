@@ -1,7 +1,9 @@
 """Cuts PromQL text into tokens with positions; knows nothing of grammar but that a colon in brackets is a separator."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 from apps.promql.errors import ParseError
@@ -14,16 +16,16 @@ OPERATOR: Final = "operator"
 END: Final = "end of input"
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
-_TOKEN = re.compile(
-    r"""(?P<duration>(?:[0-9]+(?:ms|[smhdwy]))+(?![A-Za-z0-9_.]))
-      | (?P<number>(?:0[xX][0-9a-fA-F_]+|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?)
-                   (?![A-Za-z0-9_.]))
-      | (?P<identifier>[A-Za-z_:][A-Za-z0-9_:]*)
-      | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)
-      | (?P<operator>==|!=|>=|<=|=~|!~|[-+*/%^<>=(){}\[\],@:])""",
-    re.VERBOSE,
-)
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ANY: Final = r"""
+    (?P<duration>(?:[0-9]+(?:ms|[smhdwy]))+(?![A-Za-z0-9_.]))
+  | (?P<number>(?:0[xX][0-9a-fA-F_]+|(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?)
+               (?![A-Za-z0-9_.]))
+  | (?P<identifier>[A-Za-z_COLON][A-Za-z0-9_COLON]*)
+  | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)
+  | (?P<operator>==|!=|>=|<=|=~|!~|[-+*/%^<>=(){}\[\],@:])"""
+_TOKEN = re.compile(_ANY.replace("COLON", ":"), re.VERBOSE)
+_IN_BRACKETS = re.compile(_ANY.replace("COLON", ""), re.VERBOSE)
+"""`[5m:step()]`: the colon separates here, elsewhere it is a letter of metric names."""
 _WORD = re.compile(r"[A-Za-z0-9_.]+")
 _DURATION = re.compile(
     r"(?:(?P<y>[0-9]+)y)?(?:(?P<w>[0-9]+)w)?(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?"
@@ -72,31 +74,21 @@ def fail(message: str, text: str, offset: int) -> ParseError:
     return ParseError(message, *position(text, offset))
 
 
-def tokens(text: str) -> list[Token]:
-    """All tokens and a last one of kind END; ParseError where no token can begin."""
-    out: list[Token] = []
+def tokens(text: str) -> Iterator[Token]:
+    """All tokens, cut as they are asked for; the last ones are of kind END. ParseError where no token can begin."""
     brackets = 0
     at = _skip(text, 0)
     size = len(text)
     while at < size:
-        match = _TOKEN.match(text, at)
+        match = (_IN_BRACKETS if brackets > 0 else _TOKEN).match(text, at)
         if match is None:
             raise _bad(text, at)
-        kind = match.lastgroup or ""
-        end = match.end()
-        if kind == NAME and brackets and ":" in match.group():
-            # `[5m:step]`: the colon separates here, elsewhere it is a letter of metric names.
-            if text[at] == ":":
-                kind, end = OPERATOR, at + 1
-            else:
-                plain = _PLAIN_NAME.match(text, at)
-                end = plain.end() if plain else end
+        kind, end = match.lastgroup or "", match.end()
         if kind == OPERATOR:
             brackets += (text[at] == "[") - (text[at] == "]")
-        out.append(Token(kind, text[at:end], at, end))
+        yield Token(kind, match.group(), at, end)
         at = _skip(text, end)
-    out.append(Token(END, "", size, size))
-    return out
+    yield from repeat(Token(END, "", size, size))
 
 
 def _skip(text: str, at: int) -> int:

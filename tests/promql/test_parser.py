@@ -194,6 +194,8 @@ def test_errors_point_at_the_place(text: str, line: int, column: int, says: str)
         "x" + "[1m:]" * 10_000,
         "abs(" * 5_000 + "x" + ")" * 5_000,
         "{" * 20_000,
+        "[" + "a:" * 30_000,
+        "x[" + "a:" * 30_000,
         "x" * 70_000,
     ],
     ids=lambda text: text[:8],

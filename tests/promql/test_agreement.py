@@ -30,6 +30,12 @@ def source() -> MemorySource:
     for le, share in (("0.5", 1), ("1", 3), ("5", 2), ("+Inf", 4)):
         times = [t * 1000 for t in range(100, 200, 10)]
         series.append(({"__name__": "h", "le": le, "i": "0"}, times, [float(t // 5000 * share) for t in times]))
+    for instance in "12":
+        times = [t * 1000 for t in range(0, 300, 30)]
+        series.append(({"__name__": "m", "instance": instance}, times, [float(t) for t in range(10)]))
+    for version, begin, end in (("old", 30, 150), ("new", 140, 300), ("last", 250, 300)):
+        times = [t * 1000 for t in range(begin, end, 20)]
+        series.append(({"__name__": "target_info", "instance": "1", "v": version}, times, [1.0] * len(times)))
     return MemorySource(series)
 
 
@@ -50,7 +56,9 @@ AGGREGATION_NAMES = "sum avg min max count group stddev stdvar"
 WINDOW = st.sampled_from(WINDOW_NAMES.split())
 EACH = st.sampled_from(EACH_NAMES.split())
 AGGREGATION = st.sampled_from(AGGREGATION_NAMES.split())
-RANKING = st.sampled_from(["topk", "bottomk", "quantile", "limitk"])
+RANKING = st.sampled_from(["topk", "bottomk", "quantile", "limitk", "limit_ratio"])
+EDGES = st.sampled_from(["rate", "increase", "delta", "changes", "resets"])
+INFO = st.sampled_from(["", ", {v=~'.+'}", ", {v=~'.*'}", ", {__name__=~'.*info'}"])
 OPERATORS = st.sampled_from(["+", "-", "*", "/", "%", "^", "atan2", "==", "!=", ">", "<", ">=", "<="])
 SETS = st.sampled_from(["and", "or", "unless"])
 
@@ -69,6 +77,12 @@ def vectors(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
     return (
         st.builds(lambda f, r: f"{f}({r})", WINDOW, ranges | subqueries)
+        | st.builds(lambda f, v, d, o: f"{f}({v}[{d}] anchored{o})", EDGES, SELECTORS, DURATIONS, OFFSETS)
+        | st.builds(lambda v, d, o: f"increase({v}[{d}] smoothed{o})", SELECTORS, DURATIONS, OFFSETS)
+        | st.builds(lambda v, d, o: f"delta({v}[{d}] smoothed{o})", SELECTORS, DURATIONS, OFFSETS)
+        | st.builds(lambda v, o: f"{v} smoothed{o}", SELECTORS, OFFSETS)
+        | st.builds(lambda o, i: f"info(m{o}{i})", OFFSETS, INFO)
+        | st.builds(lambda d, o, i: f"info(sum_over_time(m[{d}:20s]{o}){i})", DURATIONS, OFFSETS, INFO)
         | st.builds(lambda q, r: f"quantile_over_time({q}, {r})", scalars, ranges)
         | st.builds(lambda r, q: f"predict_linear({r}, {q})", ranges, scalars)
         | st.builds(lambda f, v: f"{f}({v})", EACH, inner)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.promql.scripts import Case, cases
+from tests.promql.promqltest import Case, cases
 from tests.promql.test_conformance import ROOT, RUNNER
 
 FOLDER = Path(__file__).parent / "scripts"

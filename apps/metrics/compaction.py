@@ -18,7 +18,7 @@ because level 0 and level 1 write at the same time.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -30,7 +30,7 @@ from django.db import transaction
 
 from apps.core.telemetry import Counter, Gauge
 from apps.metrics import storage
-from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, unburied, without_buried
+from apps.metrics.assembly import Assembled, Damaged, Piece, Tombstone, Wanted, assemble, unburied, without_buried
 from apps.metrics.codec import (
     Columns,
     Corrupt,
@@ -44,7 +44,8 @@ from apps.metrics.codec import (
     stable_order,
 )
 from apps.metrics.models import RetentionPolicy
-from apps.metrics.storage import WINDOW_MS, NewBlock
+from apps.metrics.rollups import FIELDS
+from apps.metrics.storage import RAW, WINDOW_MS, WINDOWS_MS, Kind, NewBlock
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ SELECT id, payload FROM metrics_batch WHERE id IN (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Known:
+class Known:
     """Distinct series of a round in the order in which they are stored: id, metric, retention, each [S]."""
 
     ids: Int64
@@ -158,12 +159,12 @@ class _Known:
     retention: Int64
 
 
-def _known(cur: "psycopg.Cursor[Any]", ids: Int64) -> _Known:
+def known_series(cur: "psycopg.Cursor[Any]", ids: Int64) -> Known:
     """The series' metrics and policies. A series without row is kept under metric 0 and counted."""
     cur.execute(
         "SELECT s.id, s.metric_id, m.retention_id FROM metrics_series s JOIN metrics_metric m ON m.id = s.metric_id"
         " WHERE s.id = ANY(%s::bigint[])",
-        [_array(ids)],
+        [array_literal(ids)],
         binary=True,
     )
     found = np.array(cur.fetchall(), dtype=np.int64).reshape(-1, 3)
@@ -173,7 +174,7 @@ def _known(cur: "psycopg.Cursor[Any]", ids: Int64) -> _Known:
         found = np.concatenate([found, np.stack([orphans, orphans * 0, orphans * 0 + default], axis=1)])
     order = np.lexsort((found[:, 0], found[:, 1], found[:, 2]))
     found = found[order]
-    return _Known(found[:, 0].copy(), found[:, 1].astype(np.int32), found[:, 2].copy())
+    return Known(found[:, 0].copy(), found[:, 1].astype(np.int32), found[:, 2].copy())
 
 
 def _distinct(series: Int64) -> Int64:
@@ -188,13 +189,13 @@ def _distinct(series: Int64) -> Int64:
 
 def _write_rounds(cur: "psycopg.Cursor[Any]", samples: Columns, now: datetime) -> None:
     """Cut a round's samples by window and write their blocks."""
-    known = _known(cur, _distinct(samples.series))
+    known = known_series(cur, _distinct(samples.series))
     unknown = known.metric == 0
     if unknown.any():
         UNKNOWN.inc(int(np.isin(samples.series, known.ids[unknown]).sum()))
     cur.execute("SELECT pg_current_xact_id()::text::bigint")
     number = int((cur.fetchone() or (0,))[0])
-    samples = _unburied(samples, _tombstones(cur))
+    samples = _unburied(samples, tombstones_of(cur))
     if not len(samples):
         return
     place = _places(known, samples.series)
@@ -207,7 +208,7 @@ def _write_rounds(cur: "psycopg.Cursor[Any]", samples: Columns, now: datetime) -
         ts, off, some = ts[order], offsets(counts), np.flatnonzero(counts)
         first[some] = np.minimum(first[some], ts[off[some]])
         last[some] = np.maximum(last[some], ts[off[some + 1] - 1])
-        _write_blocks(cur, known, off, ts, v[order], 0, start * WINDOW_MS, number, now)
+        write_blocks(cur, known, off, ts, v[order], 0, start * WINDOW_MS, number, now)
     some = np.flatnonzero(first <= last)
     _note_series(cur, known.ids[some], first[some], last[some])
 
@@ -222,7 +223,7 @@ def _by_window(ts: Int64) -> list[tuple[int, Int64 | None]]:
     return [(int(window[part[0]]), part) for part in np.split(order, starts[1:])]
 
 
-def _places(known: _Known, series: Int64) -> Int64:
+def _places(known: Known, series: Int64) -> Int64:
     """The position in `known` of each sample's series."""
     low, high = int(known.ids.min()), int(known.ids.max())
     if high - low <= 4 * len(series) + 1_000_000:
@@ -244,9 +245,9 @@ def _sorted_once(owner: Int64, ts: Int64, owners: int) -> tuple[Int64, Int64]:
     return order, np.bincount(kept, minlength=owners).astype(np.int64)
 
 
-def _write_blocks(
+def write_blocks(
     cur: "psycopg.Cursor[Any]",
-    known: _Known,
+    known: Known,
     off: Int64,
     ts: Int64,
     v: Float64,
@@ -254,12 +255,13 @@ def _write_blocks(
     window: int,
     number: int,
     now: datetime,
+    kind: Kind = RAW,
 ) -> None:
     """Write S series (sorted by retention, metric, id) of one window as rows of about 64k samples."""
     counts = np.diff(off)
     if not counts.all():
         some = np.flatnonzero(counts)
-        known = _Known(known.ids[some], known.metric[some], known.retention[some])
+        known = Known(known.ids[some], known.metric[some], known.retention[some])
         off = offsets(counts[some])
     begin = 0
     size = len(known.ids)
@@ -287,6 +289,7 @@ def _write_blocks(
                 samples=last - first,
                 created_at=now,
                 encoded=encoded,
+                kind=kind,
             ),
         )
         begin = end
@@ -309,19 +312,19 @@ SELECT s.id FROM metrics_series s JOIN unnest(%s::bigint[], %s::bigint[], %s::bi
 
 def _note_series(cur: "psycopg.Cursor[Any]", ids: Int64, first: Int64, last: Int64) -> None:
     """Write down first and last instants of series where what stands there is well out of date."""
-    arrays = [_array(ids), _array(first), _array(last)]
+    arrays = [array_literal(ids), array_literal(first), array_literal(last)]
     cur.execute(_STALE_SERIES, [*arrays, SEEN_EVERY, SEEN_EVERY])
     stale = [row[0] for row in cur.fetchall()]
     if stale:
         cur.execute(_NOTE_SERIES, [*arrays, stale, SEEN_EVERY, SEEN_EVERY])
 
 
-def _array(numbers: Int64) -> str:
+def array_literal(numbers: Int64) -> str:
     """An array literal: joining is several times as fast as adapting a list element by element."""
     return "{" + ",".join(map(str, numbers.tolist())) + "}"
 
 
-def _tombstones(cur: "psycopg.Cursor[Any]") -> list[Tombstone]:
+def tombstones_of(cur: "psycopg.Cursor[Any]") -> list[Tombstone]:
     cur.execute("SELECT series::text, t_min, t_max FROM metrics_tombstone WHERE applied_at IS NULL")
     return [(np.array(orjson.loads(ids), dtype=np.int64), begin, end) for ids, begin, end in cur.fetchall()]
 
@@ -334,53 +337,70 @@ def _unburied(samples: Columns, tombstones: Sequence[Tombstone]) -> Columns:
 # --- Level 1 --------------------------------------------------------------------------------------------------------
 
 _DUE_WINDOWS: Final = """
-SELECT "window", "window" + %(length)s + %(settle)s <= %(now)s AS closed
-  FROM metrics_block WHERE resolution = 0 AND bad_at IS NULL
- GROUP BY "window"
+SELECT resolution, "window", "window" + length + %(settle)s <= %(now)s AS closed
+  FROM metrics_block JOIN unnest(%(resolutions)s::int[], %(lengths)s::bigint[]) AS stored(resolution, length)
+       USING (resolution)
+ WHERE bad_at IS NULL
+ GROUP BY resolution, "window", length
 HAVING count(DISTINCT round) FILTER (WHERE level = 0) >= %(rounds)s
-    OR "window" + %(length)s + %(settle)s <= %(now)s
+    OR "window" + length + %(settle)s <= %(now)s
        AND (count(*) FILTER (WHERE level = 0) > 0 OR count(DISTINCT round) FILTER (WHERE level = 1) > 1)
-       AND coalesce(max(created_at) FILTER (WHERE level = 1 AND "window" + %(length)s + %(settle)s
+       AND coalesce(max(created_at) FILTER (WHERE level = 1 AND "window" + length + %(settle)s
            <= extract(epoch FROM created_at) * 1000), '-infinity') <= %(again)s
- ORDER BY "window"
+ ORDER BY resolution, "window"
 """
 
 
-def due_windows(now: datetime) -> list[tuple[int, bool]]:
-    """(window's start in ms, whether it is closed) of the windows that are to be merged."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A window that is to be merged: of which resolution (s, 0: raw), its start in ms, whether it is closed."""
+
+    resolution: int
+    window: int
+    closed: bool
+
+
+def due_windows(now: datetime) -> list[Due]:
+    """The windows that are to be merged."""
     with storage.cursor() as cur:
         cur.execute(
             _DUE_WINDOWS,
             {
                 "now": int(now.timestamp() * 1000),
-                "length": WINDOW_MS,
+                "resolutions": list(WINDOWS_MS),
+                "lengths": list(WINDOWS_MS.values()),
                 "settle": round(SETTLE.total_seconds() * 1000),
                 "rounds": MERGE_ROUNDS,
                 "again": now - AGAIN,
             },
         )
-        return [(int(window), bool(closed)) for window, closed in cur.fetchall()]
+        return [Due(int(resolution), int(window), bool(closed)) for resolution, window, closed in cur.fetchall()]
 
 
-def merge_window(*, window: int, closed: bool, now: datetime) -> int:
-    """Merge the blocks of one window (start in ms) into level 1; return how many rows it took.
+def merge_window(*, due: Due, now: datetime) -> int:
+    """Merge the blocks of one window into level 1; return how many rows it took.
 
-    All of them once it is `closed`, until then only those of level 0.
+    All of them once it is closed, until then only those of level 0. Each field of roll-ups is merged by itself.
     """
+    fields = range(1, len(FIELDS) + 1) if due.resolution else (0,)
+    return sum(_merge_kind(Kind(due.resolution, field), due, now) for field in fields)
+
+
+def _merge_kind(kind: Kind, due: Due, now: datetime) -> int:
     try:
         with transaction.atomic(), storage.cursor() as cur:
-            if not _locked(cur, window // WINDOW_MS % 2**31 or 1):
+            if not _locked(cur, due.window // WINDOW_MS % 2**31 or 1):
                 return 0
-            rows = _read_window(cur, window, closed)
+            rows = _read_window(cur, kind, due)
             pieces = [row.piece for row in rows if row.piece is not None]
             storage.mark_bad(1, [row.id for row in rows if row.piece is None], now)
             if not pieces:
                 return 0
-            written = _merge(cur, pieces, window, now)
+            written = _merge(cur, pieces, kind, due.window, now)
             taken = [row.id for row in rows if row.piece is not None]
             _delete(cur, "metrics_block", taken)
     except Damaged as error:
-        log.error("%s; it is left alone and the window %s is merged without it.", error, window)
+        log.error("%s; it is left alone and the window %s is merged without it.", error, due.window)
         storage.mark_bad(1, [int(error.piece.name.removeprefix("block "))], now)
         return 0
     COMPACTED.inc(written, level="1")
@@ -388,63 +408,74 @@ def merge_window(*, window: int, closed: bool, now: datetime) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
     """A block row of a window; without piece when it is damaged."""
 
     id: int
     piece: Piece | None
 
 
-_SIZE_OF_WINDOW: Final = """
-SELECT coalesce(sum(samples), 0) FROM metrics_block
- WHERE "window" = %s AND resolution = 0 AND bad_at IS NULL AND level <= %s
-"""
-_READ_WINDOW: Final = """
-SELECT id, round, t_min, directory, payload, crc FROM metrics_block
- WHERE "window" = %s AND resolution = 0 AND bad_at IS NULL AND level <= %s
+_OF_WINDOW: Final = """
+ WHERE "window" = %s AND resolution = %s AND field = %s AND bad_at IS NULL AND level <= %s
 """
 
 
-def _read_window(cur: "psycopg.Cursor[Any]", window: int, closed: bool) -> list[_Row]:
+def _read_window(cur: "psycopg.Cursor[Any]", kind: Kind, due: Due) -> list[Row]:
     """The rows to merge; none of a window that is too large."""
-    wanted = [window, int(closed)]
-    cur.execute(_SIZE_OF_WINDOW, wanted)
+    wanted = [due.window, kind.resolution, kind.field, int(due.closed)]
+    cur.execute(f"SELECT coalesce(sum(samples), 0) FROM metrics_block {_OF_WINDOW}", wanted)
     size = int((cur.fetchone() or (0,))[0])
     if size > MERGE_LIMIT:
         OVERSIZED.inc()
-        log.warning("The window %s has %s samples and stays unmerged: at most %s fit.", window, size, MERGE_LIMIT)
+        log.warning("The window %s has %s samples and stays unmerged: at most %s fit.", due.window, size, MERGE_LIMIT)
         return []
-    cur.execute(_READ_WINDOW, wanted, binary=True)
+    cur.execute(f"SELECT {ROW_COLUMNS} FROM metrics_block {_OF_WINDOW}", wanted, binary=True)
+    return rows_of(cur)
+
+
+ROW_COLUMNS: Final = "id, round, t_min, directory, payload, crc"
+
+
+def rows_of(cur: "psycopg.Cursor[Any]") -> list[Row]:
+    """The block rows that a query for ROW_COLUMNS has found."""
     rows = []
     for ident, number, t_min, directory, payload, crc in cur.fetchall():
         try:
             view = View(directory, payload, crc)
-            rows.append(_Row(ident, Piece(number, t_min, view, f"block {ident}")))
+            rows.append(Row(ident, Piece(number, t_min, view, f"block {ident}")))
         except Corrupt as error:
             log.error("Block %s is damaged (%s) and is left alone; `manage.py store check` lists it.", ident, error)
-            rows.append(_Row(ident, None))
+            rows.append(Row(ident, None))
     return rows
 
 
-def _merge(cur: "psycopg.Cursor[Any]", pieces: Sequence[Piece], window: int, now: datetime) -> int:
+def _merge(cur: "psycopg.Cursor[Any]", pieces: Sequence[Piece], kind: Kind, window: int, now: datetime) -> int:
     """Write all samples of the pieces as level 1, a million decoded at a time; return how many."""
     number = max(piece.rank for piece in pieces)
+    written = 0
+    for some, got in in_portions(cur, pieces, window - 1, window + kind.window_ms, kind.resolution):
+        write_blocks(cur, some, got.off, got.ts, got.v, 1, window, number, now, kind)
+        written += len(got.ts)
+    return written
+
+
+def in_portions(
+    cur: "psycopg.Cursor[Any]", pieces: Sequence[Piece], tmin: int, tmax: int, resolution: int = 0
+) -> Iterator[tuple[Known, Assembled]]:
+    """All samples of the pieces with tmin < ts <= tmax that no tombstone covers, some series at a time.
+
+    A bucket of a roll-up is covered where a tombstone covers any of its time.
+    """
     views = [piece.body for piece in pieces if isinstance(piece.body, View)]
     ids, place = np.unique(np.concatenate([view.series for view in views]), return_inverse=True)
     counts = np.bincount(place, weights=np.concatenate([view.counts for view in views])).astype(np.int64)
-    known = _known(cur, ids)
+    known = known_series(cur, ids)
     totals = offsets(counts[np.searchsorted(ids, known.ids)])
-    tombstones = _tombstones(cur)
+    buried = [(some, low, high + max(0, resolution * 1000 - 1)) for some, low, high in tombstones_of(cur)]
     begin = 0
-    written = 0
     while begin < len(known.ids):
         end = max(begin + 1, int(np.searchsorted(totals, totals[begin] + MERGE_SAMPLES, "right")) - 1)
         part = slice(begin, end)
-        some = _Known(known.ids[part], known.metric[part], known.retention[part])
-        got = without_buried(
-            assemble(Wanted.of(some.ids), pieces, window - 1, window + WINDOW_MS), some.ids, tombstones
-        )
-        _write_blocks(cur, some, got.off, got.ts, got.v, 1, window, number, now)
-        written += len(got.ts)
+        some = Known(known.ids[part], known.metric[part], known.retention[part])
+        yield some, without_buried(assemble(Wanted.of(some.ids), pieces, tmin, tmax), some.ids, buried)
         begin = end
-    return written

@@ -67,6 +67,21 @@ class RetentionPolicy(models.Model):
     category = models.SlugField(max_length=60, unique=True, help_text="What metrics refer to, such as “requests”.")
     description = models.CharField(max_length=200, blank=True, default="")
     raw = models.DurationField(help_text="Samples as they came are kept for this long (days hh:mm:ss).")
+    rollup_5m = models.DurationField(
+        "5-minute roll-ups",
+        null=True,
+        blank=True,
+        help_text="Least, greatest, sum, count and last of every 5 minutes are kept for this long; empty: none.",
+    )
+    rollup_1h = models.DurationField(
+        "hourly roll-ups", null=True, blank=True, help_text="The same of every hour; empty: none."
+    )
+    raw_from = models.BigIntegerField(
+        null=True, editable=False, help_text="Samples up to this instant (ms) have been deleted; empty: none yet."
+    )
+    rollup_5m_from = models.BigIntegerField(
+        null=True, editable=False, help_text="5-minute roll-ups up to this instant (ms) have been deleted."
+    )
     prefixes = models.JSONField(
         default=list,
         blank=True,
@@ -79,6 +94,11 @@ class RetentionPolicy(models.Model):
         constraints = (
             models.CheckConstraint(condition=Q(raw__gte=timedelta(hours=2)), name="retention_keeps_a_window"),
             models.CheckConstraint(condition=~Q(category=""), name="retention_has_a_category"),
+            models.CheckConstraint(
+                condition=(Q(rollup_5m=None) | Q(rollup_5m__gte=F("raw")))
+                & (Q(rollup_1h=None) | Q(rollup_1h__gte=F("raw"))),
+                name="retention_rollups_outlive_raw",
+            ),
         )
 
     def __str__(self) -> str:
@@ -87,6 +107,10 @@ class RetentionPolicy(models.Model):
     def clean(self) -> None:
         if not isinstance(self.prefixes, list) or not all(isinstance(text, str) and text for text in self.prefixes):
             raise ValidationError({"prefixes": 'A list of texts, such as ["http_", "rpc_"].'})
+        for name in ("rollup_5m", "rollup_1h"):
+            kept = getattr(self, name)
+            if kept is not None and self.raw is not None and kept < self.raw:
+                raise ValidationError({name: "Roll-ups answer where samples are gone: keep them at least as long."})
 
 
 class Metric(models.Model):
@@ -163,6 +187,9 @@ class Block(models.Model):
     id = models.BigAutoField(primary_key=True)
     level = models.SmallIntegerField(editable=False)
     resolution = models.IntegerField(default=0, editable=False, help_text="Seconds of a roll-up; 0 is raw.")
+    field = models.SmallIntegerField(
+        default=0, editable=False, help_text="Which number of each bucket it holds (rollups.FIELDS, from 1); 0 is raw."
+    )
     retention = models.ForeignKey(RetentionPolicy, on_delete=models.PROTECT, db_index=False, editable=False)
     shard = models.SmallIntegerField(default=0, editable=False)
     window = models.BigIntegerField(editable=False, help_text="Its start, in milliseconds since 1970.")
@@ -188,11 +215,25 @@ class Block(models.Model):
         constraints = (
             models.CheckConstraint(condition=Q(level__in=(0, 1)), name="block_level"),
             models.CheckConstraint(condition=Q(resolution__in=(0, 300, 3600)), name="block_resolution"),
+            models.CheckConstraint(
+                condition=Q(resolution=0, field=0) | (Q(resolution__gt=0) & Q(field__gt=0)), name="block_field"
+            ),
             models.CheckConstraint(condition=Q(t_min__gte=F("window"), t_max__gte=F("t_min")), name="block_times"),
         )
 
     def __str__(self) -> str:
         return f"block {self.pk} (level {self.level}, {self.samples} samples)"
+
+
+class RolledWindow(models.Model):
+    """A window of raw samples whose roll-ups stand, made from all rounds up to one; without it raw samples stay."""
+
+    window = models.BigIntegerField(primary_key=True, editable=False, help_text="Its start, in ms since 1970.")
+    round = models.BigIntegerField(editable=False, help_text="The highest round among the blocks it was made from.")
+    made_at = models.DateTimeField(editable=False)
+
+    def __str__(self) -> str:
+        return f"roll-ups of window {self.window}"
 
 
 class Tombstone(models.Model):

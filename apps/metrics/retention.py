@@ -1,7 +1,8 @@
 """What has outlived its policy goes: few rows a statement, with an entry in the audit trail that proves what went.
 
-A block goes when its newest sample is older than its policy keeps. A series of which nothing is left is marked, and
-its row goes a day later if it has not spoken again (the protocol stands in `registry`).
+A block goes when its newest sample is older than its policy keeps; raw samples stay until their roll-ups stand. A
+series of which nothing is left is marked, and its row goes a day later if it has not spoken again (the protocol stands
+in `registry`).
 """
 
 from collections import defaultdict
@@ -9,26 +10,39 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import transaction
+from django.db.models import Value
+from django.db.models.functions import Coalesce, Greatest
 
 from apps.accounts import audit
 from apps.accounts.permissions import Principal
 from apps.metrics import storage
 from apps.metrics.models import RetentionPolicy
+from apps.metrics.rollups import RESOLUTIONS
 
 BY: Final = Principal.system("metrics.retain")
 ROWS: Final = 500
 """Rows a statement deletes at most: short transactions, and vacuum keeps up."""
 SERIES: Final = 5_000
 GRACE: Final = timedelta(hours=24)
+COARSEST_MS: Final = RESOLUTIONS[-1] * 1000
 MARGIN: Final = timedelta(hours=3)
 """`last_at` may lag by half an hour and a block outlives its policy by up to a window.
 
 The longest policy decides: blocks keep the policy under which they were written when a metric moves to another."""
 
+FRESH: Final = timedelta(hours=1)
+"""What an import has just written stays this long, so that its windows are rolled up as a whole."""
+
+# Raw samples go up to the first window of which no up-to-date roll-up stands.
+_NOT_ROLLED: Final = """
+SELECT min(b."window") FROM metrics_block b
+  LEFT JOIN metrics_rolledwindow r ON r."window" = b."window" AND r.round >= b.round
+ WHERE b.retention_id = %s AND b.resolution = 0 AND b.bad_at IS NULL AND r."window" IS NULL AND b.t_max < %s
+"""
 _EXPIRE: Final = """
 DELETE FROM metrics_block WHERE id IN (
     SELECT id FROM metrics_block
-     WHERE retention_id = %s AND resolution = 0 AND t_max < %s AND "window" < %s
+     WHERE retention_id = %s AND resolution = %s AND t_max < %s AND "window" < %s AND created_at <= %s
      ORDER BY "window" LIMIT %s FOR UPDATE SKIP LOCKED)
 RETURNING "window", samples, crc, t_min, t_max
 """
@@ -36,7 +50,8 @@ _MARK: Final = """
 UPDATE metrics_series SET gone_at = %(now)s WHERE id IN (
     SELECT id FROM metrics_series
      WHERE gone_at IS NULL
-       AND coalesce(last_at, created_at) < %(now)s - (SELECT max(raw) FROM metrics_retentionpolicy) - %(margin)s
+       AND coalesce(last_at, created_at) < %(now)s - %(margin)s
+           - (SELECT max(greatest(raw, rollup_5m, rollup_1h)) FROM metrics_retentionpolicy)
      ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 """
 _REMOVE: Final = """
@@ -46,21 +61,54 @@ DELETE FROM metrics_series WHERE id IN (
 
 
 def expire(*, policy: RetentionPolicy, now: datetime) -> int:
-    """Delete blocks that have outlived the policy; return how many. Each statement has its proof in the audit trail."""
-    cutoff = int((now - policy.raw).timestamp() * 1000)
+    """Delete blocks that have outlived the policy; return how many. Each statement has its proof in the audit trail.
+
+    From when on there are raw samples and 5-minute roll-ups is written down with the policy: before that, reads are
+    answered by what is coarser.
+    """
+    kept = {0: policy.raw, 300: policy.rollup_5m, 3600: policy.rollup_1h}
+    total = 0
+    for resolution, period in kept.items():
+        cutoff, written = _ms(now - (period or timedelta(0))), now
+        if resolution == 0 and (policy.rollup_5m or policy.rollup_1h):
+            cutoff, written = _rolled_until(policy, cutoff), now - FRESH
+        total += _expire(policy, resolution, cutoff, written)
+    return total
+
+
+def _rolled_until(policy: RetentionPolicy, cutoff: int) -> int:
+    with storage.cursor() as cur:
+        cur.execute(_NOT_ROLLED, [policy.pk, cutoff])
+        (window,) = cur.fetchone() or (None,)
+    return cutoff if window is None else min(cutoff, int(window))
+
+
+def _expire(policy: RetentionPolicy, resolution: int, cutoff: int, written: datetime) -> int:
+    """Delete what ends before `cutoff` (ms) and was written by then."""
     total = 0
     while True:
         with transaction.atomic(), storage.cursor() as cur:
-            cur.execute(_EXPIRE, [policy.pk, cutoff, cutoff, ROWS])
+            cur.execute(_EXPIRE, [policy.pk, resolution, cutoff, cutoff, written, ROWS])
             gone = cur.fetchall()
             if gone:
-                _prove(policy, cutoff, gone)
+                _prove(policy, resolution, cutoff, gone)
+                _note(policy, resolution, cutoff)
         total += len(gone)
         if len(gone) < ROWS:
             return total
 
 
-def _prove(policy: RetentionPolicy, cutoff: int, gone: list[tuple[Any, ...]]) -> None:
+def _note(policy: RetentionPolicy, resolution: int, cutoff: int) -> None:
+    """Write down, before anything of it is missed, up to where the policy's samples or finest buckets have gone."""
+    name = {0: "raw_from", 300: "rollup_5m_from"}.get(resolution)
+    if name is None:
+        return
+    until = -(-cutoff // COARSEST_MS) * COARSEST_MS
+    column = Greatest(Coalesce(name, Value(0)), Value(until))
+    RetentionPolicy.objects.filter(pk=policy.pk).update(**{name: column})
+
+
+def _prove(policy: RetentionPolicy, resolution: int, cutoff: int, gone: list[tuple[Any, ...]]) -> None:
     """One entry: which windows lost how many blocks and samples, with the sum of their checksums."""
     windows: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
     for window, samples, crc, _, _ in gone:
@@ -73,7 +121,8 @@ def _prove(policy: RetentionPolicy, cutoff: int, gone: list[tuple[Any, ...]]) ->
         verb="metrics.expire",
         target=policy,
         after={
-            "keeps": policy.raw,
+            "keeps": {0: policy.raw, 300: policy.rollup_5m, 3600: policy.rollup_1h}[resolution],
+            "resolution": resolution,
             "older_than_ms": cutoff,
             "blocks": len(gone),
             "samples": sum(row[1] for row in gone),
@@ -82,6 +131,10 @@ def _prove(policy: RetentionPolicy, cutoff: int, gone: list[tuple[Any, ...]]) ->
             "windows": {str(window): counts for window, counts in sorted(windows.items())},
         },
     )
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def mark_gone(*, now: datetime) -> int:

@@ -178,6 +178,8 @@ def ship_retention(row: Mapping[str, Any], *, by: Principal, now: datetime) -> R
         category=row["category"],
         defaults={
             "raw": timedelta(days=row["raw_days"]),
+            "rollup_5m": timedelta(days=row["rollup_5m_days"]) if "rollup_5m_days" in row else None,
+            "rollup_1h": timedelta(days=row["rollup_1h_days"]) if "rollup_1h_days" in row else None,
             "description": row.get("description", ""),
             "prefixes": row.get("prefixes", []),
         },

@@ -24,6 +24,8 @@ from apps.metrics.codec import Columns, Encoded, Int64, Vectors, View
 
 WINDOW_MS: Final = 2 * 3600 * 1000
 """Raw samples are stored by windows of two hours."""
+WINDOWS_MS: Final = {0: WINDOW_MS, 300: 2 * 24 * 3600 * 1000, 3600: 30 * 24 * 3600 * 1000}
+"""Windows by resolution (s): raw samples' are closed on the left, roll-ups' on the right, as their buckets are."""
 YOUNG: Final = 1 << 62
 """Ranks of young samples begin here: what is not compacted yet is newer than what is."""
 CACHE_BYTES: Final = 64 << 20
@@ -73,6 +75,22 @@ def insert_batch(columns: Columns, payload: bytes, received_at: datetime) -> Non
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What blocks hold: samples as they came (0, 0), or one field (its number in rollups.FIELDS, from 1) of buckets."""
+
+    resolution: int
+    field: int
+
+    @property
+    def window_ms(self) -> int:
+        """The windows by which they are stored."""
+        return WINDOWS_MS[self.resolution]
+
+
+RAW: Final = Kind(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class NewBlock:
     """A block row to be written; times in ms, `window` its start."""
 
@@ -89,12 +107,13 @@ class NewBlock:
     samples: int
     created_at: datetime
     encoded: Encoded
+    kind: "Kind"
 
 
 _INSERT_BLOCK: Final = """
-INSERT INTO metrics_block (level, resolution, retention_id, shard, "window", round, t_min, t_max,
+INSERT INTO metrics_block (level, resolution, field, retention_id, shard, "window", round, t_min, t_max,
     metric_min, metric_max, series_min, series_max, samples, created_at, crc, directory, payload)
-VALUES (%s, 0, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
+VALUES (%s, %s, %s, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
 """
 
 
@@ -104,6 +123,8 @@ def insert_block(cur: "psycopg.Cursor[Any]", block: NewBlock) -> None:
         _INSERT_BLOCK,
         (
             block.level,
+            block.kind.resolution,
+            block.kind.field,
             block.retention,
             block.window,
             block.round,

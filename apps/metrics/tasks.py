@@ -1,10 +1,10 @@
-"""The store's clock: compaction and retention, in the queue that never delays a page."""
+"""The store's clock: compaction, roll-ups and retention, in the queue that never delays a page."""
 
 from datetime import datetime
 from typing import Final
 
 from apps.core.tasks import loop
-from apps.metrics import compaction, retention
+from apps.metrics import compaction, retention, rolling
 from apps.metrics.models import RetentionPolicy
 
 ROUNDS: Final = 20
@@ -22,8 +22,15 @@ def compact(*, now: datetime) -> None:
 @loop("metrics.merge", every=60.0, queue="slow", lease=900.0)
 def merge(*, now: datetime) -> None:
     """Merge the blocks of windows that are closed or have many rounds in them."""
-    for window, closed in compaction.due_windows(now):
-        compaction.merge_window(window=window, closed=closed, now=now)
+    for due in compaction.due_windows(now):
+        compaction.merge_window(due=due, now=now)
+
+
+@loop("metrics.roll", every=300.0, queue="slow", lease=900.0)
+def roll(*, now: datetime) -> None:
+    """Make the roll-ups of windows that are closed."""
+    for window in rolling.due_windows(now):
+        rolling.roll_window(window=window, now=now)
 
 
 @loop("metrics.retain", every=600.0, queue="slow", lease=600.0)

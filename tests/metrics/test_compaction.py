@@ -44,8 +44,8 @@ def read(matchers=X, tmin=0, tmax=MS + 10**9):
 
 
 def merge_all(now=LATER):
-    for window, closed in compaction.due_windows(now):
-        compaction.merge_window(window=window, closed=closed, now=now)
+    for due in compaction.due_windows(now):
+        compaction.merge_window(due=due, now=now)
 
 
 def test_compaction_and_merging_change_nothing_that_is_read():
@@ -96,7 +96,7 @@ def test_a_round_of_the_log_beside_a_merge_still_wins_over_it():
     late.pk, early.pk = Block.objects.order_by("pk").values_list("pk", flat=True)
     assert late.round > early.round
     assert read() == {1: {0: 2.0}}
-    compaction.merge_window(window=WINDOW, closed=False, now=NOW)
+    compaction.merge_window(due=compaction.Due(0, WINDOW, False), now=NOW)
     assert Block.objects.get().round == late.round
     assert read() == {1: {0: 2.0}}
 
@@ -107,11 +107,11 @@ def test_open_windows_are_merged_after_eight_rounds_and_whole_once_closed():
         compaction.compact_log(now=NOW)
         if age < 7:
             assert compaction.due_windows(NOW) == []
-        for window, closed in compaction.due_windows(NOW):
-            assert not closed
-            compaction.merge_window(window=window, closed=closed, now=NOW)
+        for due in compaction.due_windows(NOW):
+            assert not due.closed
+            compaction.merge_window(due=due, now=NOW)
     assert Counter(Block.objects.values_list("level", flat=True)) == {1: 2, 0: 1}
-    assert compaction.due_windows(LATER) == [(WINDOW, True)]
+    assert compaction.due_windows(LATER) == [compaction.Due(0, WINDOW, True)]
     merge_all()
     assert Block.objects.get().samples == 17
     assert compaction.due_windows(LATER) == []
@@ -222,9 +222,9 @@ def test_a_merge_leaves_the_window_to_who_holds_its_lock(another_connection):
     with another_connection.cursor() as other:
         other.execute("BEGIN")
         other.execute("SELECT pg_advisory_xact_lock(%s, %s)", [compaction.LOCKS, WINDOW // WINDOW_MS])
-        assert compaction.merge_window(window=WINDOW, closed=True, now=LATER) == 0
+        assert compaction.merge_window(due=compaction.Due(0, WINDOW, True), now=LATER) == 0
         other.execute("ROLLBACK")
-    assert compaction.merge_window(window=WINDOW, closed=True, now=LATER) == 1
+    assert compaction.merge_window(due=compaction.Due(0, WINDOW, True), now=LATER) == 1
 
 
 class Crash(Exception):
@@ -258,7 +258,7 @@ def test_a_crash_at_any_statement_loses_and_doubles_nothing(monkeypatch, work):
     def run():
         if work == "log":
             return compaction.compact_log(now=NOW)
-        return compaction.merge_window(window=WINDOW, closed=True, now=LATER)
+        return compaction.merge_window(due=compaction.Due(0, WINDOW, True), now=LATER)
 
     statement = 0
     while True:
@@ -365,7 +365,7 @@ def test_a_merge_goes_on_without_a_damaged_block(caplog):
     pk = damage(Block)
     send([(1, 0, 3)])
     compaction.compact_log(now=NOW)
-    assert compaction.merge_window(window=WINDOW, closed=True, now=LATER) == 1
+    assert compaction.merge_window(due=compaction.Due(0, WINDOW, True), now=LATER) == 1
     assert Block.objects.get(pk=pk).bad_at is not None
     assert sorted(Block.objects.values_list("level", flat=True)) == [0, 1]
     assert f"Block {pk} is damaged" in caplog.text
@@ -405,8 +405,8 @@ def test_readers_beside_a_busy_compactor_see_everything_acknowledged_exactly_onc
         compaction.compact_log(now=NOW)
 
     def merge():
-        for window, closed in compaction.due_windows(NOW):
-            compaction.merge_window(window=window, closed=closed, now=NOW)
+        for due in compaction.due_windows(NOW):
+            compaction.merge_window(due=due, now=NOW)
 
     def look():
         before = acknowledged[0]

@@ -66,7 +66,7 @@ class Command(BaseCommand):
         rows = 0
         while taken := compaction.compact_log(now=now):
             rows += taken
-        merged = [compaction.merge_window(window=w, closed=c, now=now) for w, c in compaction.due_windows(now)]
+        merged = [compaction.merge_window(due=due, now=now) for due in compaction.due_windows(now)]
         self._say({"log_rows": rows, "windows_merged": len(merged)}, options["json"])
 
     def _import(self, options: dict[str, Any]) -> None:

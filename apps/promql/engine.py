@@ -312,6 +312,8 @@ def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
     if sized(source) and (found := _sizes(source, fewer, alone=len(queries) == 1)):
         light = [(query, share) for query, share in light if _admit(query, [found[i] for i in set(share)], source)]
     wanted = sorted({index for _, share in light for index in share})
+    if not wanted:
+        return
     fetched = dict(zip(wanted, map(Fetched, _select(source, [fewer[index] for index in wanted])), strict=True))
     for query, share in light:
         query.data = {need.node: fetched[index] for need, index in zip(query.needs, share, strict=True)}

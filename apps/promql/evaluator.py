@@ -280,9 +280,9 @@ class Evaluator:
         else:
             fetched = self.data[id(node)]
             parts = iter([fetched.cut(tmin, tmax) if self._split else fetched])
-        for number, part in enumerate(parts):
+        for turn, part in enumerate(parts):
             if self.trace is not None:
-                self.trace.read(node, part.read(), tmax - width, perf_counter() - began, more=number > 0)
+                self.trace.read(node, part.read(), tmax - width, perf_counter() - began, more=turn > 0)
             yield part
             began = perf_counter()
 

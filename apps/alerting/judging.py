@@ -80,8 +80,9 @@ def judge(
     if len(seen) < len(bad):
         raise QueryError("vector contains metrics with the same labelset after applying alert labels")
     if not (lives.keys() | held.keys()) <= seen.keys():
-        # Somebody is not among the bad ones: fine, or gone? Only then every series is looked at.
-        seen = _rows(result, rows, range(len(rows)))
+        # Somebody is not among the bad ones: fine, or gone? Only then every series is looked at. Of series that differ
+        # in their name only, and so are one alert, the bad one counts.
+        seen = _rows(result, rows, range(len(rows))) | seen
     verdicts = tuple(_verdicts(rule, values, bad, seen, lives, held, circumstances))
     released = frozenset(
         identity

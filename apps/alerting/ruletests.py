@@ -254,7 +254,8 @@ def _present(names: Mapping[str, str]) -> Names:
     return {name: text for name, text in names.items() if text}
 
 
-_VALUE: Final = r"[+-]?(?:0[xX][0-9a-fA-F]+|(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+# No hexadecimal numbers: 0x10 is eleven times 0.
+_VALUE: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _ITEM: Final = re.compile(
     rf"(?P<gap>_)(?:x(?P<gaps>\d+))?|(?P<stale>stale)|(?P<word>[+-]?(?:[iI]nf|[nN]a[nN]))"
     rf"|(?P<value>{_VALUE})(?:(?P<step>[+-]{_VALUE.removeprefix('[+-]?')})?x(?P<times>\d+))?"

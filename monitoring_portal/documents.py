@@ -6,6 +6,7 @@ from apps.core.documents import DOCUMENTS, document
 from apps.metrics.collectors import COLLECTORS
 from apps.notifications import channels
 from apps.oncall import steps
+from apps.promql import reference
 
 __all__ = ["DOCUMENTS", "channels", "steps"]
 
@@ -29,6 +30,12 @@ def roles() -> str:
             rows.append(f"| {name} | {' | '.join('yes' if right in held else '' for right in rights)} |")
         parts += [f"## {title}", "\n".join(rows)]
     return "\n\n".join(parts)
+
+
+@document("promql-functions.md", "PromQL functions and aggregations")
+def functions() -> str:
+    """Every function and aggregation of the language."""
+    return reference.page()
 
 
 DOCUMENTS["alert-life.md"] = ("The life of an alert", lifecycle.diagram)

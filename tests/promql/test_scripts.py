@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.promql.promqltest import Case, cases
-from tests.promql.test_conformance import ROOT, RUNNER
+from tests.promql.score import ROOT, RUNNER
 
 FOLDER = Path(__file__).parent / "scripts"
 ALL = [(path, case) for path in sorted(FOLDER.glob("*.test")) for case in cases(path)]

@@ -204,9 +204,17 @@ class Labels:
     def concat(cls, parts: Sequence["Labels"]) -> "Labels":
         if len(parts) == 1:
             return parts[0]
-        names = {name: None for part in parts for name in part.cols}
-        cols = {name: np.concatenate([part.column(name) for part in parts]) for name in names}
-        return cls(sum(part.size for part in parts), cols)
+        size = sum(part.size for part in parts)
+        cols: dict[str, Ids] = {}
+        low = 0
+        for part in parts:  # many metrics with few labels in common: filling in beats joining mostly zeros
+            for name, ids in part.cols.items():
+                column = cols.get(name)
+                if column is None:
+                    column = cols[name] = np.zeros(size, dtype=np.int32)
+                column[low : low + part.size] = ids
+            low += part.size
+        return cls(size, cols)
 
     def __len__(self) -> int:
         return self.size

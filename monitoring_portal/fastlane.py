@@ -28,7 +28,7 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
-from apps.metrics import exposition, prometheus_api, prometheus_status, query, query_api
+from apps.metrics import exposition, prometheus_api, prometheus_status, query, query_api, write_api
 from apps.metrics.middleware import GONE, observe
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-THREADS: Final = 16
-"""Requests of lanes that are served at once; those beyond wait."""
+THREADS: Final = 32
+"""Requests of lanes that are served at once; those beyond wait. Most may be heavy queries that stand in line."""
 WATCHED_AFTER: Final = 0.1
 """Seconds after which a request is worth watching for its client to leave."""
 STALLED: Final = 60.0
@@ -67,6 +67,7 @@ ROUTES: dict[str, Lane] = {
     **prometheus_api.LANES,
     **prometheus_status.LANES,
     **query_api.LANES,
+    **write_api.LANES,
     **alerting.LANES,
 }
 

@@ -510,7 +510,9 @@ class Source:
         return [self._look.estimate(request) for request in requests]
 
     def turn(self) -> AbstractContextManager[None]:
-        """See `Turns.take`: the turn of a heavy query."""
+        """See `Turns.take`: the turn of a heavy query, for which nobody waits with a connection in hand."""
+        if not connection.in_atomic_block:
+            connection.close()
         return HEAVY.take(self.watch)
 
     def select(self, matchers: Sequence[Matcher], tmin: int, tmax: int) -> Ragged:

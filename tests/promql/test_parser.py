@@ -214,7 +214,8 @@ def test_chains_and_nests_within_the_limits_are_read() -> None:
 
 WORDS = (
     "x up sum rate ( ) [ ] { } , : @ + - * / % ^ == != > < = =~ and or unless by without on ignoring group_left bool "
-    "offset 5m 1h 1 0.5 'a' `c` start() end() topk avg_over_time inf nan # é 0x step label_replace atan2 \\ ' \""
+    "offset 5m 1h 1 0.5 'a' `c` start() end() topk avg_over_time inf nan # é 0x step label_replace atan2 \\ ' \" "
+    "step() range() min_of( anchored smoothed [5m] [1m:] info( limit_ratio( fill(0) </ >/ {a=~'.*'}"
 )
 PIECES = st.sampled_from([*WORDS.split(), "\n"])
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from apps.accounts.rights import Principal
-from apps.metrics import compaction, services
+from apps.metrics import budgets, compaction, services
 from apps.metrics.envelope import duration
-from apps.metrics.models import CollectorSetting, Metric, RetentionPolicy, Series
+from apps.metrics.models import CollectorSetting, Metric, QueryBudget, RetentionPolicy, Series
 from apps.metrics.samples import Samples
 from apps.promql.functions import FUNCTIONS
 from tests.wiring.lanes import ask, token
@@ -418,3 +418,21 @@ def test_functions_are_listed_by_name(query):
         False,
     )
     assert all(one["help"] and one["signature"].startswith(one["name"]) for one in said)
+
+
+def test_a_query_over_its_budget_names_it_with_its_limit_and_its_own_cost(stored):
+    ingest({"job": "a"}, {"job": "b"}, {"job": "c"})
+    row, _ = QueryBudget.objects.get_or_create(role="token", defaults=dict.fromkeys(budgets.BUDGETS, 2))
+    for name, value in {"series": 2, "samples": 100, "points": 100, "seconds": 5}.items():
+        setattr(row, name, value)
+    row.save()
+    budgets.forget()
+    try:
+        status, kind, words = ask("/api/v1/query", stored, {"query": "up", "time": SECONDS}).error
+        told = ask("/api/monitoring/query/cost", stored, {"query": "up", "time": SECONDS}).data
+    finally:
+        budgets.forget()
+    assert (status, kind) == (422, "execution")
+    assert "3 series" in words
+    assert "limit of 2" in words
+    assert (told["refused"], told["budget"]["series"]) == (words, 2)

@@ -264,3 +264,20 @@ def test_a_refusal_tells_how_to_come_in(monkeypatch):
     client.events = [{"type": "http.request", "body": b"", "more_body": False}]
     asyncio.run(client.ask())
     assert client.headers[b"retry-after"] == b"7"
+
+
+def test_a_client_that_takes_nothing_is_given_up(anybody, monkeypatch):
+    monkeypatch.setattr(fastlane, "STALLED", 0.01)
+    client = Client(lane(lambda by, request: Answer(200, slices=iter([b"x" * 100_000] * 3))))
+    stuck = asyncio.Event()
+
+    async def ask() -> None:
+        async def send(event: dict[str, Any]) -> None:
+            client.sent.append(event)
+            if event["type"] == "http.response.body":
+                await stuck.wait()
+
+        await client.app(client.scope, client.receive, send)
+
+    asyncio.run(ask())
+    assert [event.get("more_body") for event in client.sent] == [None, True]

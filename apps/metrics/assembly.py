@@ -11,17 +11,13 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from apps.metrics.codec import Columns, Corrupt, Float64, Int64, UInt64, View, offsets, vector_hashes
+from apps.metrics.codec import Corrupt, Float64, Int64, Sorted, UInt64, View, offsets, vector_hashes
 from apps.promql.arrays import Mask
 from apps.promql.errors import TooMany
 
 SALT: Final = int.from_bytes(os.urandom(8), "little")
 """Timestamps come from outside: clock hashes of this process are not to be foreseen."""
 COUNT_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-SPARSE: Final = 64
-"""Up to this many series, a batch is searched by series instead of being matched sample by sample."""
-SCARCE: Final = 16
-"""So are more series, when a batch has this many times as many samples."""
 LONG: Final = 32
 """From so many samples a series on they are copied series by series instead of gathered by their numbers."""
 
@@ -45,6 +41,16 @@ class Wanted:
         at[at == len(self.sorted)] = 0
         hit: Mask = self.sorted[at] == series
         return hit, self.row[at[hit]]
+
+    def among(self, series: Int64) -> tuple[Int64, Int64]:
+        """(positions in these distinct, sorted ids of those that are wanted, their result rows)."""
+        if len(self.ids) > len(series):
+            hit, rows = self.find(series)
+            return np.flatnonzero(hit), rows
+        at = np.searchsorted(series, self.sorted)
+        at[at == len(series)] = 0
+        here = np.flatnonzero(series[at] == self.sorted)
+        return at[here], self.row[here]
 
 
 class Part(Protocol):
@@ -123,63 +129,54 @@ class BlockPart:
         return None
 
 
-class BatchPart:
-    """The samples with tmin < ts <= tmax of the wanted series of a batch or a run; a batch may repeat an instant."""
+class RunPart:
+    """The samples with tmin < ts <= tmax of the wanted series of young rows."""
 
-    __slots__ = ("clock", "columns", "counts", "index", "rows")
+    __slots__ = ("body", "clock", "counts", "lo", "rows")
 
-    def __init__(self, columns: Columns, wanted: Wanted, tmin: int, tmax: int) -> None:
-        self.columns = columns
-        few = len(wanted.ids) <= max(SPARSE, len(columns) // SCARCE)
-        index = _sparse(columns, wanted) if few else None
-        ts = columns.ts if index is None else columns.ts[index]
-        if len(ts) and not (tmin < int(ts.min()) and int(ts.max()) <= tmax):
-            inside = np.flatnonzero((ts > tmin) & (ts <= tmax))
-            index = inside if index is None else index[inside]
-        series = columns.series if index is None else columns.series[index]
-        runs = np.flatnonzero(np.append(True, series[1:] != series[:-1])) if len(series) else np.zeros(0, np.int64)
-        counts = np.diff(np.append(runs, len(series)))
-        hit, rows = wanted.find(series[runs])
-        if not hit.all():
-            kept = np.flatnonzero(np.repeat(hit, counts))
-            index = kept if index is None else index[kept]
-            counts = counts[hit]
-        self.index = index
+    def __init__(self, body: Sorted, wanted: Wanted, tmin: int, tmax: int) -> None:
+        chosen, rows = wanted.among(body.series)
+        lo, hi = body.cut(chosen, tmin, tmax)
+        counts = hi - lo
+        if not counts.all():
+            some = np.flatnonzero(counts)
+            lo, hi, rows, counts = lo[some], hi[some], rows[some], counts[some]
+        self.body = body
         self.rows = rows
+        self.lo = lo
         self.counts = counts
-        self.clock = vector_hashes(self._picked(columns.ts), offsets(counts), SALT)
+        self.clock = body.hashes(lo, hi, SALT)
 
-    def _picked(self, column: Int64) -> Int64:
-        return column if self.index is None else column[self.index]
+    def _index(self) -> Int64:
+        local = offsets(self.counts)
+        index: Int64 = np.arange(local[-1], dtype=np.int64) + np.repeat(self.lo - local[:-1], self.counts)
+        return index
 
     def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
-        local = offsets(self.counts)
-        target = np.arange(local[-1], dtype=np.int64) + np.repeat(starts - local[:-1], self.counts)
-        ts[target] = self._picked(self.columns.ts)
-        v[target] = self.columns.v if self.index is None else self.columns.v[self.index]
+        columns, counts = self.body.columns, self.counts
+        if int(counts.sum()) >= LONG * len(counts):
+            runs = zip(starts.tolist(), (starts + counts).tolist(), self.lo.tolist(), strict=True)
+            for begin, end, at in runs:
+                ts[begin:end] = columns.ts[at : at + end - begin]
+                v[begin:end] = columns.v[at : at + end - begin]
+            return
+        index = self._index()
+        target = index + np.repeat(starts - self.lo, counts)
+        ts[target] = columns.ts[index]
+        v[target] = columns.v[index]
 
     def ranks(self) -> Int64 | None:
-        rank = self.columns.rank
-        return None if rank is None else self._picked(rank)
-
-
-def _sparse(columns: Columns, wanted: Wanted) -> Int64:
-    """Sample numbers of a few series, found by bisection."""
-    left = np.searchsorted(columns.series, wanted.sorted, "left")
-    right = np.searchsorted(columns.series, wanted.sorted, "right")
-    counts = right - left
-    local = offsets(counts)
-    index: Int64 = np.arange(local[-1], dtype=np.int64) + np.repeat(left - local[:-1], counts)
-    return index
+        rank = self.body.columns.rank
+        return None if rank is None else rank[self._index()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Something stored: a block's View or batches' Columns (whose ranks add to it), and its earliest instant (ms)."""
+    """Something stored: a block's View or batches' samples (whose ranks add to it), and its earliest instant (ms)."""
 
     rank: int
     t_min: int
-    body: View | Columns
+    body: View | Sorted
     name: str
 
 
@@ -224,7 +221,7 @@ def assemble(
     parts: list[Part] = [
         BlockPart(piece.body, wanted, tmin, tmax)
         if isinstance(piece.body, View)
-        else BatchPart(piece.body, wanted, tmin, tmax)
+        else RunPart(piece.body, wanted, tmin, tmax)
         for piece in ordered
     ]
     totals = np.zeros(size, dtype=np.int64)

@@ -38,6 +38,8 @@ BLOCK: Final = 2
 CHUNK_SERIES: Final = 16
 LEVELS: Final = (4, 8)
 """pcodec's level for blocks of level 0 and 1."""
+FEW: Final = 64
+"""Up to so many series are cut one by one, more of them by looking at every sample."""
 MAX_SAMPLES: Final = 1 << 28
 """Larger counts in a header mean damage, not data."""
 
@@ -82,6 +84,47 @@ class Columns:
     @property
     def nbytes(self) -> int:
         return self.series.nbytes + self.ts.nbytes + self.v.nbytes
+
+
+class Sorted:
+    """Columns sorted by series and time, and what readers look up in them again and again.
+
+    series int64[S] ids, each once; its samples are off[i]:off[i + 1] of int64[S + 1]; all within t_min..t_max.
+    """
+
+    __slots__ = ("_sums", "columns", "off", "series", "t_max", "t_min")
+
+    def __init__(self, columns: Columns) -> None:
+        """At least one sample."""
+        first = np.flatnonzero(np.append(True, columns.series[1:] != columns.series[:-1]))
+        self.columns = columns
+        self.series = columns.series[first]
+        self.off = np.append(first, len(columns))
+        self.t_min, self.t_max = int(columns.ts.min()), int(columns.ts.max())
+        self._sums: tuple[int, UInt64] | None = None
+
+    def cut(self, chosen: Int64, tmin: int, tmax: int) -> tuple[Int64, Int64]:
+        """(first int64[k], past the last int64[k]) of the samples of these series with tmin < ts <= tmax."""
+        lo, hi = self.off[chosen], self.off[chosen + 1]
+        if tmin < self.t_min and self.t_max <= tmax:
+            return lo, hi
+        ts = self.columns.ts
+        if len(chosen) <= FEW:
+            spans = list(zip(lo.tolist(), hi.tolist(), strict=True))
+            starts = [begin + int(ts[begin:end].searchsorted(tmin, "right")) for begin, end in spans]
+            stops = [begin + int(ts[begin:end].searchsorted(tmax, "right")) for begin, end in spans]
+            return np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64)
+        early = np.add.reduceat((ts <= tmin).view(np.int8), self.off[:-1], dtype=np.int64)[chosen]
+        late = np.add.reduceat((ts > tmax).view(np.int8), self.off[:-1], dtype=np.int64)[chosen]
+        return lo + early, np.maximum(lo + early, hi - late)
+
+    def hashes(self, lo: Int64, hi: Int64, salt: int) -> UInt64:
+        """uint64[k]: `vector_hashes` of the stretches lo:hi of the timestamps; the sums behind them are kept."""
+        held = self._sums
+        if held is None or held[0] != salt:
+            held = self._sums = (salt, _running(self.columns.ts, salt))
+        found: UInt64 = held[1][hi] - held[1][lo]
+        return found
 
 
 def in_order(series: Int64, ts: Int64) -> bool:
@@ -237,6 +280,13 @@ def _mixed(ts: Int64, salt: int) -> UInt64:
     x *= np.uint64(0x94D049BB133111EB)
     x ^= x >> np.uint64(31)
     return x
+
+
+def _running(ts: Int64, salt: int) -> UInt64:
+    """uint64[N + 1]: the hash of the first n timestamps."""
+    sums = np.zeros(len(ts) + 1, dtype=np.uint64)
+    np.cumsum(_mixed(ts, salt), out=sums[1:])
+    return sums
 
 
 def vector_hashes(ts: Int64, off: Int64, salt: int = 0x9E3779B97F4A7C15) -> UInt64:
@@ -425,9 +475,7 @@ class Vectors:
         """uint64[n]: `vector_hashes` of the stretches lo:hi of `times`; the sums behind them are kept."""
         held = self._sums
         if held is None or held[0] != salt:
-            sums = np.zeros(len(self.times) + 1, dtype=np.uint64)
-            np.cumsum(_mixed(self.times, salt), out=sums[1:])
-            held = self._sums = (salt, sums)
+            held = self._sums = (salt, _running(self.times, salt))
         found: UInt64 = held[1][hi] - held[1][lo]
         return found
 

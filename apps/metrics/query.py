@@ -404,7 +404,7 @@ def _pieces(loaded: _Loaded, tmin: int, tmax: int, wanted: Callable[[BlockRow], 
     """What may hold samples of that time, of the blocks those that are wanted."""
     pieces = [Piece(row.round, row.t_min, view, f"block {row.id}") for row, view in loaded.blocks if wanted(row)]
     pieces += [
-        Piece(storage.YOUNG, run.t_min, run.columns, "young rows")
+        Piece(storage.YOUNG, run.t_min, run.body, "young rows")
         for run in loaded.runs
         if run.t_max > tmin and run.t_min <= tmax
     ]

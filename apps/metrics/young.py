@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from django.db import connection
 
-from apps.metrics.codec import Columns, Int64, decode_batches
+from apps.metrics.codec import Columns, Int64, Sorted, decode_batches
 
 LIMIT: Final = 4_000_000
 """Samples held at most; more are young only when compaction is far behind, and are then read anew each time."""
@@ -26,9 +26,19 @@ class Run:
     """Samples of several batches (ids int64[n]), each (series, instant) once; columns.rank is the batch's id."""
 
     ids: Int64
-    columns: Columns
-    t_min: int
-    t_max: int
+    body: Sorted
+
+    @property
+    def columns(self) -> Columns:
+        return self.body.columns
+
+    @property
+    def t_min(self) -> int:
+        return self.body.t_min
+
+    @property
+    def t_max(self) -> int:
+        return self.body.t_max
 
 
 class Gone(Exception):
@@ -75,7 +85,7 @@ def concat(parts: Sequence[Columns]) -> Columns:
 
 def run_of(ids: Int64, columns: Columns) -> Run:
     """A run of these batches' samples."""
-    return Run(ids, columns, int(columns.ts.min()), int(columns.ts.max()))
+    return Run(ids, Sorted(columns))
 
 
 def merged(runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -42,7 +42,7 @@ def test_the_highest_visible_id_wins_in_any_order_of_appearance(listed, data):
         visible = data.draw(st.sets(st.sampled_from(sorted(batches)), min_size=1))
         runs, _ = read(held, batches, visible)
         truth = {key: float(ident) for ident in sorted(visible) for key in batches[ident]}
-        pieces = [Piece(YOUNG, run.t_min, run.columns, "young") for run in runs]
+        pieces = [Piece(YOUNG, run.t_min, run.body, "young") for run in runs]
         got = assemble(Wanted.of(np.arange(SERIES)), pieces, -1, 100)
         owner = np.repeat(np.arange(SERIES), np.diff(got.off))
         assert dict(zip(zip(owner.tolist(), got.ts.tolist(), strict=True), got.v.tolist(), strict=True)) == truth

@@ -68,13 +68,20 @@ def read(text: str) -> Node | None:
     if len(text) > LONGEST:
         raise YamlError(f"{len(text)} characters are more than the limit of {LONGEST}")
     try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise YamlError(
+            "half a character (a lone surrogate) stands here", text.count("\n", 0, error.start) + 1
+        ) from None
+    try:
         return _Builder().build(yaml.parse(text, Loader=LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlError(error.problem or "this is no YAML", mark.line + 1 if mark else 1) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
-        raise YamlError(f"the character {error.character!r} cannot stand in YAML", line) from None
+        code = error.character if isinstance(error.character, int) else ord(error.character[:1] or "?")
+        raise YamlError(f"the character with the number {code} cannot stand in YAML", line) from None
     except yaml.YAMLError as error:
         raise YamlError(str(error)) from None
 
@@ -118,6 +125,8 @@ class _Builder:
                     self.add(_closed(closed), closed.anchor)
                 case yaml.ScalarEvent():
                     self.untagged(event)
+                    if "\0" in event.value:
+                        raise YamlError("the character with the number 0 cannot stand in a text", line)
                     null = event.implicit[0] and event.value in ("", "~", "null", "Null", "NULL")
                     text = "" if null else event.value
                     self.add(Scalar(text, null, line, column), event.anchor)

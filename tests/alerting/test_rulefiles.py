@@ -1,5 +1,6 @@
 """Rule files as text: what is refused and where, what is written, and that both are the same again. No database."""
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.alerting import plainrules, rulefiles, yamltext
+from apps.alerting import plainrules, rulefiles, ruletests, yamltext
 from apps.alerting.lifecycle import Severity
 from apps.alerting.plainrules import LevelRule, Unportable, levelled, plain
 from apps.alerting.rulefiles import PlainAlert, PlainGroup, PlainRecord, RuleFileError
@@ -46,6 +47,8 @@ def problems(text: str) -> str:
         ("--- 1\n--- 2\n", "f.yml:2: a second document begins here"),
         ("groups: !!python/object:os.system []", "f.yml:1: the tag tag:yaml.org,2002:python/object:os.system is not"),
         ("groups: *x", "*x stands for nothing"),
+        ('groups: ["a\\0b"]', "f.yml:1: the character with the number 0"),
+        ("groups:\n- \x07", "the character with the number 7 cannot stand in YAML"),
         ("[" * 200, "nested deeper than 24 levels"),
         (ONE.replace("up == 0", "sum(up"), "f.yml:5: expr of the alert A: 1:7: parse error"),
         (ONE.replace("up == 0", "up[5m]"), "f.yml:5: expr of the alert A: a rule needs a vector or a number"),
@@ -97,7 +100,7 @@ def test_labels_of_a_group_go_into_its_rules_and_the_rules_own_win() -> None:
 
 @given(st.text(max_size=60) | st.text(alphabet=" \n:#'\"-|>{}[]&*!%@`,?\\aé\x85\u2028\ufeff😀\t", max_size=20))
 def test_a_scalar_is_read_back_as_it_was(text: str) -> None:
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if any("\ud800" <= char <= "\udfff" or char == "\0" for char in text):
         return  # no text that a database keeps
     written = f"k:\n  x: {yamltext.scalar(text, 4)}\n  y: z\n"
     node = yamltext.read(written)
@@ -263,3 +266,19 @@ def accepts(file: Path) -> None:
     command = ["promtool", "check", "rules", "--lint=none", str(file)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, f"{ran.stdout}{ran.stderr}\n{file.read_text()}"
+
+
+@given(
+    st.text(max_size=200)
+    | st.text(alphabet=" \n-:{}[]&*!%@'\"#|>abgroupsnamerulesalertexpr0\x00\x07\ufeff\ud800", max_size=200)
+)
+def test_whatever_comes_is_a_file_or_refused(text: str) -> None:
+    for tried in (text, f"groups:\n- name: g\n  rules:\n  - alert: a\n    expr: up\n    labels: {text}"):
+        with contextlib.suppress(RuleFileError):
+            assert all(group.name for group in rulefiles.read(tried).groups)
+
+
+@given(st.text(alphabet="0123456789+-x_. eEstalNInf", max_size=40))
+def test_whatever_stands_as_values_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert len(list(ruletests.sequence(text, 1000))) <= 1000

@@ -26,6 +26,8 @@ REASONS: Final[Mapping[str, str]] = {
     "too_old": "the sample is further behind its series' newest one than late samples may be",
     "too_far_ahead": "the sample's time is more than 10 minutes ahead of the portal's clock",
     "before_1970": "the sample's time is before 1970",
+    "native_histogram": "native histograms are not kept here, only their classic form",
+    "malformed": "the request cannot be read",
     "series_limit": "the metric has reached its limit of series",
 }
 """Why a sample can be refused: the word that counters carry, and the sentence for people."""

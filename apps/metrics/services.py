@@ -1,6 +1,7 @@
 """The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
 
 import shutil
+from collections import Counter as Tally
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -129,8 +130,14 @@ def _insert(columns: Columns, now: datetime) -> None:
 def _committed(known: registry.Registry, slots: Int64, ts: Int64, rejected: list[Rejection]) -> None:
     known.note(slots, ts)
     ACCEPTED.inc(len(slots))
-    for reason in {rejection.reason for rejection in rejected}:
-        REFUSED.inc(sum(rejection.reason == reason for rejection in rejected), reason=reason)
+    for reason, count in Tally(rejection.reason for rejection in rejected).items():
+        count_refused(reason, count)
+
+
+def count_refused(reason: str, count: int) -> None:
+    """Count what was refused, also what never became samples; `reason` is a key of REASONS."""
+    if count:
+        REFUSED.inc(count, reason=reason)
 
 
 def _ms(moment: datetime) -> int:

@@ -63,13 +63,15 @@ def ask(
     *,
     method: str = "GET",
     form: Mapping[str, Any] | None = None,
+    body: bytes = b"",
 ) -> Said:
-    """Ask the lane of that address."""
+    """Ask the lane of that address; `form` is sent as one, `body` as it is."""
     found = LANES.find(path)
     assert found is not None, f"{path} is no lane"
     _, lane, captured = found
-    body = urlencode(form, doseq=True).encode() if form is not None else b""
-    kind: Headers = [(b"content-type", b"application/x-www-form-urlencoded")] if body else []
+    kind: Headers = []
+    if form is not None:
+        body, kind = urlencode(form, doseq=True).encode(), [(b"content-type", b"application/x-www-form-urlencoded")]
     query = urlencode(parameters or {}, doseq=True).encode()
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "client": ("192.0.2.7", 1)}
     request = Request(method, path, query, body, [*headers, *kind], "192.0.2.7", captured)

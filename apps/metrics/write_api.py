@@ -1,0 +1,73 @@
+"""Where samples are pushed: remote write on the fast lane. One request is one commit, and 2xx comes after it.
+
+A request that is not remote write at all is refused whole. Of one that is, every good sample is stored; that some
+were refused is said with 400, as the protocol has it: a sender that got it does not send them again. What may pass
+later (a full disk, a database that is away) is 503, which the sender repeats.
+"""
+
+from collections import Counter
+from typing import Final
+
+from django.utils import timezone
+
+from apps.accounts.permissions import Principal, Right
+from apps.core.lanes import JSON, Answer, Lane, Request, plain_refusal
+from apps.metrics import registry, services
+from apps.metrics.protocols import remote_write
+from apps.metrics.protocols.protobuf import Malformed
+from apps.metrics.samples import REASONS
+from apps.metrics.services import StoreFull, count_refused
+
+PROTOBUF: Final = "application/x-protobuf"
+RETRY_AFTER: Final = b"30"
+
+
+def write(by: Principal, request: Request) -> Answer:
+    """Store the samples of one remote write request."""
+    if (refusal := _not_ours(request)) is not None:
+        return plain_refusal(415, refusal)
+    try:
+        found = remote_write.decode(remote_write.unpack(request.body), registry.current())
+    except remote_write.TooLarge as error:
+        return plain_refusal(413, str(error))
+    except Malformed as error:
+        count_refused("malformed", 1)
+        return plain_refusal(400, f"This is no remote write request: {error}. Nothing was stored.")
+    try:
+        written = services.ingest(samples=found.samples, by=by, now=timezone.now())
+    except StoreFull as error:
+        said = plain_refusal(503, str(error))
+        return Answer(503, said.body, JSON, ((b"retry-after", RETRY_AFTER),))
+    count_refused("native_histogram", found.histograms)
+    if not written.rejected and not found.histograms:
+        return Answer(204)
+    return plain_refusal(400, _said(written, found.histograms))
+
+
+def _not_ours(request: Request) -> str | None:
+    """Why the body cannot be read, judged by its headers; what is not said is taken for remote write 1.0."""
+    kind, _, parameters = request.header(b"content-type").lower().partition(";")
+    if kind.strip() not in ("", PROTOBUF):
+        return f"The body is {kind.strip()!r}; remote write is {PROTOBUF}."
+    name = parameters.strip().removeprefix("proto=").strip('"')
+    if name not in ("", "prometheus.writerequest"):
+        return f"The message is {name!r}; this address takes prometheus.WriteRequest (remote write 1.0)."
+    if (encoding := request.header(b"content-encoding").lower()) not in ("", "snappy"):
+        return f"The body is packed by {encoding!r}; remote write uses snappy."
+    return None
+
+
+def _said(written: services.Written, histograms: int) -> str:
+    """How much was stored, what was not and why."""
+    reasons = Counter(rejection.reason for rejection in written.rejected)
+    parts = [f"{count}: {REASONS[reason]}" for reason, count in reasons.most_common()]
+    if histograms:
+        parts.append(f"{histograms}: {REASONS['native_histogram']}")
+    return f"{written.accepted} samples were stored, others refused. " + "; ".join(parts) + "."
+
+
+LANES: Final[dict[str, Lane]] = {
+    "/api/v1/write": Lane(
+        frozenset({"POST"}), Right.INGEST, write, summary="Takes samples by Prometheus remote write 1.0."
+    )
+}

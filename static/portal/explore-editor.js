@@ -141,7 +141,7 @@ export class Editor {
     return best(prefix, [
       ...functions.map((f) => ({ kind: f.kind, name: f.name, signature: f.signature, help: f.help, note: f.extension ? "of this portal, not of Prometheus" : f.experimental ? "experimental" : "" })),
       ...metrics.map((name) => ({ kind: "metric", name })),
-      ...KEYWORDS.filter((k) => k !== "start" && k !== "end").map((name) => ({ kind: "keyword", name })),
+      ...KEYWORDS.map((name) => ({ kind: "keyword", name })),
     ]);
   }
 

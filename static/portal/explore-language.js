@@ -13,8 +13,8 @@ const TOKEN = new RegExp([
 ].join("|"), "gsu");
 
 const GROUPING = new Set(["by", "without", "on", "ignoring", "group_left", "group_right"]);
-export const KEYWORDS = [...GROUPING, "and", "or", "unless", "bool", "offset", "atan2", "start", "end"];
-const WORDS = new Set(["and", "or", "unless", "bool", "offset", "atan2", ...GROUPING]);
+export const KEYWORDS = [...GROUPING, "and", "or", "unless", "bool", "offset", "atan2"];
+const WORDS = new Set([...KEYWORDS, "anchored", "smoothed", "fill", "fill_left", "fill_right"]);
 const NUMBERS = new Set(["inf", "nan"]);
 const CLOSES = { ")": "(", "}": "{", "]": "[" };
 const PLAIN = /^[A-Za-z_]\w*$/;

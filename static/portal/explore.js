@@ -62,7 +62,7 @@ class Query {
     this.view = "graph";
     this.root.setAttribute("aria-label", `Query ${number}`);
     const id = `query-${number}`;
-    for (const name of ["note", "verdict"]) this.part(name).id = `${id}-${name}`;
+    this.part("note").id = `${id}-note`;
     find("textarea", this.root).setAttribute("aria-describedby", `${id}-note`);
     this.editor = new Editor(find("[data-editor]", this.root), { id, label: `Query ${number}`, catalog, onChange: () => this.edited(), onRun: () => this.submit() });
     this.chart = new Chart(this.part("graph"), `Query ${number}`);
@@ -106,7 +106,6 @@ class Query {
   edited() {
     clearTimeout(this.waiting);
     this.estimating?.abort();
-    this.isGated = false;
     this.note(null);
     this.link();
     this.showStale();
@@ -221,7 +220,6 @@ class Query {
   }
 
   gate(cost) {
-    this.isGated = true;
     const rows = [["Series", cost.series, cost.budget.series], ["Samples", cost.samples, cost.budget.samples], ["Points", cost.points, cost.budget.points]].filter(([, , limit]) => limit);
     const meters = h("dl", { class: "meters" }, rows.map(([name, own, limit]) => h("div", { class: own > limit ? "is-over" : "" },
       h("dt", {}, name), h("dd", {}, h("strong", {}, own.toLocaleString("en-GB")), ` of ${limit.toLocaleString("en-GB")}`, own > limit ? h("span", { class: "badge is-critical" }, "over budget") : null),
@@ -235,7 +233,6 @@ class Query {
       text: cost.refused || `It may take up to ${count(cost.budget.seconds, "second")} and slows others down meanwhile.`,
       more: [meters, cost.refused ? h("p", { class: "muted" }, "A shorter range, a longer step or more matchers cost less. Budgets are set per role in the admin.") : null, actions],
     });
-    if (actions) find("button", actions).focus({ preventScroll: true });
   }
 
   running(isRunning) {
@@ -318,7 +315,6 @@ class Query {
 
   draw() {
     const { data, span, took, view } = this.answer;
-    this.isGated = false;
     this.messages();
     this.part("spread-box").hidden = view !== "explain";
     this.part("csv").hidden = view === "explain" || !isFull(data);
@@ -327,7 +323,7 @@ class Query {
       this.only("explain");
       this.part("explain").replaceChildren(treeOf(data, this.editor.text, (start, end) => this.editor.mark(unitsAt(this.answer.text, start), unitsAt(this.answer.text, end))));
       const evaluating = data.tree.seconds ?? 0;
-      this.status(`${count(data.stats.series, "series", "series")} and ${count(data.stats.samples, "sample")} read in ${milliseconds(data.stats.seconds - evaluating)}, evaluated in ${milliseconds(evaluating)}`);
+      this.status(`read in ${milliseconds(data.stats.seconds - evaluating)} · evaluated in ${milliseconds(evaluating)}`);
       return;
     }
     if (!isFull(data)) {

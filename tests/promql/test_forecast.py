@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -190,6 +191,20 @@ def test_scores_of_noise_are_those_of_a_normal_distribution() -> None:
     assert 0.9 < float(scores.std()) < 1.1
 
 
+@pytest.mark.parametrize("samples", [30, 65, 288, 2016])
+def test_the_robust_line_is_nearly_as_steady_as_least_squares_and_stands_an_outage(samples: int) -> None:
+    chance = np.random.default_rng(8)
+    noise = chance.normal(size=(200, samples)) + np.arange(samples) * 0.1
+    source = memory(*(every(MINUTE, row.tolist()) for row in noise))
+    robust, plain = (
+        instant(f"{name}_linear(x[1w], 0)", source, samples * MINUTE).v for name in ("forecast", "predict")
+    )
+    assert robust.std() < 1.35 * plain.std()
+    noise[:, samples // 5 : samples // 5 + samples // 4] = 0.0
+    out = memory(*(every(MINUTE, row.tolist()) for row in noise))
+    assert abs(instant("forecast_linear(x[1w], 0)", out, samples * MINUTE).v.mean() - samples * 0.1) < 1.5
+
+
 def test_level_shifts_in_noise_are_as_rare_as_asked() -> None:
     chance = np.random.default_rng(7)
     source = memory(*(every(MINUTE, chance.normal(size=60).tolist()) for _ in range(600)))
@@ -205,12 +220,17 @@ def naive_spread(distances: list[float]) -> float:
     return 1.4826 * statistics.median(sizes) or 1.2533 * sum(sizes) / len(sizes)
 
 
+def naive_slope(samples: Samples) -> float:
+    size = math.ceil(len(samples) / 64)
+    runs = [samples[max(0, i - size) : i] for i in range(len(samples), size - 1, -size)]
+    points = [tuple(statistics.median(part) for part in zip(*run, strict=True)) for run in runs]
+    return statistics.median((u - v) / ((s - t) / 1000) for (s, u), (t, v) in combinations(points, 2))
+
+
 def naive_line(samples: Samples, end: int) -> tuple[float, float, list[float]]:
-    older, newer = forecast._pairs(len(samples))
-    slope = statistics.median(
-        (samples[j][1] - samples[i][1]) / ((samples[j][0] - samples[i][0]) / 1000)
-        for i, j in zip(older.tolist(), newer.tolist(), strict=True)
-    )
+    slope = naive_slope(samples)
+    if len(samples) > 64:
+        slope += naive_slope([(t, v - slope * (t - end) / 1000) for t, v in samples])
     left = [v - slope * (t - end) / 1000 for t, v in samples]
     level = statistics.median(left)
     return slope, level, [each - level for each in left]

@@ -17,6 +17,7 @@ import orjson
 from django.conf import settings
 from django.db import Error, connection, transaction
 from django.db.models import F, Q
+from django.db.models.fields.json import KeyTransform
 
 from apps.accounts.permissions import EVERYTHING, Principal
 from apps.alerting import recording
@@ -93,7 +94,9 @@ def due_groups(now: datetime) -> list[RuleGroup]:
     """Groups whose time has come; a due time far ahead means that the clock was set back."""
     ahead = Q(run__due_at__gt=now + F("interval") * 2)
     waiting = Q(run__isnull=True) | Q(run__due_at__lte=now) | ahead
-    return list(RuleGroup.objects.filter(waiting, enabled=True).select_related("run").order_by("id"))
+    due = RuleGroup.objects.filter(waiting, enabled=True).select_related("run").order_by("id")
+    # Of the results, which have a line for each rule, only the names that were recorded are wanted here.
+    return list(due.defer("run__results").annotate(recorded=KeyTransform("names", "run__results")))
 
 
 def evaluate(*, now: datetime) -> int:
@@ -256,7 +259,7 @@ class _Round:
         self.orphans()
         before = recording.written_before(
             self.group.pk,
-            (self.run_row.results.get("names", ()) if self.run_row else ()),
+            vars(self.group).get("recorded") or (),
             None if self.previous is None else milliseconds(self.previous),
             self.tick_ms,
         )
@@ -331,8 +334,8 @@ class _Round:
         try:
             if isinstance(answer, PromQLError):
                 raise answer
-            lives = {identity: life_of(alert) for identity, alert in alerts.items()}
-            until = {identity: alert.held_until or around.now for identity, alert in held.items()}
+            lives = {identity: life_of(alert) for identity, alert in alerts.items()} if alerts else {}
+            until = {identity: alert.held_until or around.now for identity, alert in held.items()} if held else {}
             found = judge(rule, answer, lives, until, around)
         except PromQLError as error:
             self.out.lines[str(rule.id)] = {"error": str(error)}

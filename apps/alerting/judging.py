@@ -10,7 +10,7 @@ import numpy as np
 from apps.alerting.identity import NAME, fingerprint
 from apps.alerting.lifecycle import NO_TIME, Life, Observation, Reason, Severity, Step, Terms, step
 from apps.alerting.plans import RulePlan
-from apps.alerting.thresholds import breaches, representative
+from apps.alerting.thresholds import FEW, breaches, representative, representative_of
 from apps.promql.errors import LimitError, QueryError
 from apps.promql.result import Result
 
@@ -65,11 +65,12 @@ def judge(
     """
     if result.kind not in ("vector", "scalar"):
         raise QueryError(f"the expression gives a {result.kind}; an alert rule needs a vector or a number")
-    if np.count_nonzero(result.ok) == len(result.ok):
-        rows, values = np.arange(len(result.v)), result.v[:, 0]
-    else:
-        rows = np.flatnonzero(result.ok[:, 0])
-        values = result.v[rows, 0]
+    if not lives and not held and len(result.v) <= FEW:
+        few = [value for (value,), (here,) in zip(result.v.tolist(), result.ok.tolist(), strict=True) if here]
+        if not any(level.breaches(value) for value in few for level in rule.levels):
+            return Judgement((), frozenset(), len(few), 0, representative_of(few, rule.levels))
+    rows = np.flatnonzero(result.ok[:, 0])
+    values = result.v[rows, 0]
     bad = breaches(values, rule.levels)
     if len(bad) > MOST:
         raise LimitError(f"{len(bad)} series breach this rule at once; more than {MOST} are not turned into alerts")

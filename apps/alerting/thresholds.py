@@ -63,27 +63,36 @@ class Level:
 def breaches(values: Floats, levels: Sequence[Level]) -> dict[int, frozenset[Severity]]:
     """The rows of float64[n] that breach any level, each with the severities of the levels it breaches."""
     found: dict[int, frozenset[Severity]] = {}
-    if len(values) <= FEW:
-        for row, value in enumerate(values.tolist()):
-            bad = [level.severity for level in levels if level.breaches(value)]
-            if bad:
-                found[row] = frozenset(bad)
-        return found
+    few = values.tolist() if len(values) <= FEW else None
     for level in levels:
-        for row in np.flatnonzero(level.breached(values)).tolist():
+        if few is None:
+            rows = np.flatnonzero(level.breached(values)).tolist()
+        else:
+            rows = [row for row, value in enumerate(few) if level.breaches(value)]
+        for row in rows:
             found[row] = found.get(row, frozenset()) | {level.severity}
     return found
 
 
 def representative(values: Floats, levels: Sequence[Level]) -> float | None:
     """The one value that stands for all of float64[n] in a list of rules: the worst by the first level's direction."""
-    if not len(values):
-        return None
-    least = bool(levels) and levels[0].comparison.startswith("<")
     if len(values) <= FEW:
-        few = [value for value in values.tolist() if not math.isnan(value)]
-        return (min(few) if least else max(few)) if few else math.nan
+        return representative_of(values.tolist(), levels)
     seen = values[~np.isnan(values)]
     if not len(seen):
         return math.nan
-    return float(seen.min() if least else seen.max())
+    return float(seen.min() if _least(levels) else seen.max())
+
+
+def representative_of(values: Sequence[float], levels: Sequence[Level]) -> float | None:
+    """The same of few values."""
+    if not values:
+        return None
+    seen = [value for value in values if not math.isnan(value)]
+    if not seen:
+        return math.nan
+    return min(seen) if _least(levels) else max(seen)
+
+
+def _least(levels: Sequence[Level]) -> bool:
+    return bool(levels) and levels[0].comparison.startswith("<")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.alerting import judging
+from apps.alerting import judging, thresholds
 from apps.alerting.identity import fingerprint
 from apps.alerting.judging import Circumstances, judge
 from apps.alerting.lifecycle import Life, Phase, Reason, Severity, State, Terms
@@ -49,6 +49,22 @@ def test_levels_compare_as_promql_does_nan_included(comparison: str, hits: list[
 
 def test_a_row_breaches_every_level_it_is_beyond() -> None:
     assert breaches(np.array([70.0, 85.0, 95.0]), LEVELS) == {1: {WARNING}, 2: {WARNING, CRITICAL}}
+
+
+numbers = st.sampled_from([0.0, -1.0, 79.0, 80.0, 85.0, 91.0, math.inf, -math.inf, math.nan])
+level = st.builds(Level, st.sampled_from(Severity), st.sampled_from([">", ">=", "<", "<=", "==", "!="]), numbers)
+
+
+@given(st.lists(st.tuples(numbers, st.booleans()), max_size=6), st.lists(level | st.just(Level(WARNING)), max_size=3))
+def test_few_values_are_judged_as_many_are(values: list[tuple[float, bool]], levels: list[Level]) -> None:
+    result = answer(*(({"n": str(n)}, value) for n, (value, _) in enumerate(values)))
+    result.ok[:, 0] = [here for _, here in values]
+    few = judge(rule(tuple(levels)), result, {}, {}, Circumstances(NOW))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "FEW", -1)
+        patch.setattr(thresholds, "FEW", 0)
+        many = judge(rule(tuple(levels)), result, {}, {}, Circumstances(NOW))
+    assert repr(few) == repr(many)
 
 
 @pytest.mark.parametrize(("sign", "value"), [(">", 9.0), ("<", 1.0), ("", 9.0)])

@@ -401,6 +401,8 @@ class Evaluator:
             return Vec.empty(grid.n)
         if op == "limit_ratio":
             return aggregate.sampled(vec, numbers)
+        if op == "count_values":  # its label takes the place of one that is there, before anything is grouped
+            vec = Vec(vec.labels.drop((text,)), vec.v, vec.ok, vec.drop)
         groups = aggregate.Groups(vec, node.grouping, node.without)
         if op in ("topk", "bottomk"):
             return aggregate.ranked(groups, np.floor(numbers), largest=op == "topk")

@@ -31,6 +31,8 @@ ODD = MemorySource(
         ("year(y)", [1970.0]),
         ("minute(y)", [0.0]),
         ("hour(y - 3600)", [23.0]),
+        ("count_values without (i) ('v', label_replace(z * 0, 'v', '$1', 'i', '(.*)'))", [2.0]),
+        ("count_values by (v) ('v', label_replace(z * 0, 'v', '$1', 'i', '(.*)'))", [2.0]),
         ("year(z * 2e17)", [6337749671.0, 12675497372.0]),
         ("clamp_max(x, -Inf)", [-math.inf]),
         ("clamp_min(x, Inf)", [math.inf]),

@@ -158,6 +158,7 @@ FAST: dict[str, Need] = {
     "/api/v1/labels": Q,
     "/api/v1/label/<name>/values": Q,
     "/api/v1/metadata": Q,
+    "/api/v1/write": I,
     "/api/v1/targets": R,
     "/api/v1/scrape_pools": R,
     "/api/v1/alertmanagers": R,

@@ -43,7 +43,7 @@ from apps.promql.errors import ParseError
 from apps.promql.functions import RANGE, STRING
 from apps.promql.labels import NAME, Labels
 from apps.promql.parser import parse
-from apps.promql.printer import render
+from apps.promql.printer import pretty
 from apps.promql.text import quote, valid_name
 
 MOST_INTERVALS: Final = 11_000
@@ -205,8 +205,8 @@ def exemplars(by: Principal, request: Request) -> Answer:
 
 @enveloped
 def formatted(by: Principal, request: Request) -> Answer:
-    """/api/v1/format_query: the expression in canonical form."""
-    return success(render(expression(request)[1]))
+    """/api/v1/format_query: the expression in canonical form, long ones over several lines."""
+    return success(pretty(expression(request)[1]))
 
 
 @enveloped

@@ -37,7 +37,7 @@ from apps.promql.text import duration, label_set
 
 MOST_SAMPLES: Final = 1_000_000
 """Samples that the series of one test may unfold to."""
-MOST_EVALUATIONS: Final = 50_000
+MOST_EVALUATIONS: Final = 10_000
 """Rules times instants of one file; beyond it is refused, so that saving a rule cannot take minutes."""
 
 Names: TypeAlias = dict[str, str]

@@ -286,3 +286,12 @@ def test_a_rule_that_breaks_the_test_of_its_group_is_refused(world: World) -> No
 
 
 HOT = "tests: [{input_series: [{series: temperature, values: 70}], alert_rule_test: [{alertname: Hot, eval_time: 0}]}]"
+
+
+def test_an_import_runs_tests_of_other_groups_that_read_what_it_records(world: World) -> None:
+    rule = world.rule(expression="host:load:mean")
+    text = HOT.replace("series: temperature", "series: 'load1{host=\"a\"}'")
+    load(FILE)
+    services.save_rule_test(by=SETUP, test=RuleTest(rule=rule, name="t", text=text), now=START)
+    with pytest.raises(ValidationError, match="alertname: Hot"):
+        load(FILE.replace("avg by (host) (load1)", "avg by (host) (load1) + 50"))

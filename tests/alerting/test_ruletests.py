@@ -255,7 +255,7 @@ groups:
 def test_a_test_beyond_what_saving_may_take_is_refused_with_its_own_figure() -> None:
     text = case("  promql_expr_test: [{expr: '1', eval_time: 365d, exp_samples: [{value: 1}]}]\n")
     assert failures(text, ONE_RULE) == [
-        "It would take 525601 evaluations of rules, more than 50000: use a shorter eval_time."
+        "It would take 525601 evaluations of rules, more than 10000: use a shorter eval_time."
     ]
 
 

@@ -26,7 +26,7 @@ from apps.alerting.services.rules import (
     save_recording_rule,
     save_rule,
 )
-from apps.alerting.services.ruletests import failing, tests_of_groups
+from apps.alerting.services.ruletests import failing, tests_of_groups, tests_reading_any
 from apps.alerting.thresholds import Level
 from apps.promql.errors import PromQLError
 from apps.promql.parser import parse
@@ -265,6 +265,7 @@ class _Import:
         self.left = dict(self.stored)
         self.slugs = set(self.stored) | set(RESERVED_SLUGS)
         self.touched: list[RuleGroup] = []
+        self.recorded: list[RecordingRule] = []
 
     def run(self, found: rulefiles.RuleFile) -> Report:
         self.report.notes += found.notes
@@ -275,8 +276,9 @@ class _Import:
             raise RuleFileError(self.problems[: rulefiles.MOST_PROBLEMS])
         if self.remove != "nothing":
             self.remove_rest([group.name for group in found.groups])
-        tests = tests_of_groups(self.touched) if self.touched else []
-        self.report.failing = [line for lines in failing(tests).values() for line in lines]
+        tests = {test.pk: test for test in tests_of_groups(self.touched)} if self.touched else {}
+        tests |= {test.pk: test for test in tests_reading_any(self.recorded)}
+        self.report.failing = [line for lines in failing(tests.values()).values() for line in lines]
         return self.report
 
     def say(self, action: str, kind: str, group: str, name: str, slug: str = "", details: Iterable[str] = ()) -> None:
@@ -341,10 +343,11 @@ class _Import:
                 details.append(_differs("expression", row.expression, one.expression))
             row.expression = one.expression
             try:
-                save_recording_rule(by=self.by, rule=row, now=self.now, although_tests_fail=True)
+                save_recording_rule(by=self.by, rule=row, now=self.now, run_tests=False)
             except ValidationError as error:
                 self.wrong(one.place, f"the recording rule {one.name}", error)
                 continue
+            self.recorded.append(row)
             self.say(action, "recording rule", group.name, one.name, details=details)
         for row in left:
             self.drop_record(row)
@@ -417,7 +420,7 @@ class _Import:
         rule = rule or AlertRule(slug=self.new_slug(wanted), type="custom")
         levels = _put(rule, group, wanted)
         try:
-            save_rule(by=self.by, rule=rule, levels=levels, now=self.now, although_tests_fail=True)
+            save_rule(by=self.by, rule=rule, levels=levels, now=self.now, run_tests=False)
         except ValidationError as error:
             self.wrong(first.place, f"the alert {first.name}", error)
             return

@@ -70,9 +70,12 @@ def save_rule(
     levels: Levels,
     tests: Tests | None = None,
     although_tests_fail: bool = False,
+    run_tests: bool = True,
     now: datetime,
 ) -> AlertRule:
     """Write a new or changed rule with all its levels and tests (None: as they are); ValidationError names each field.
+
+    Without `run_tests` the caller runs them, once all that belongs together is written.
 
     A condition written as an expression (`responseTime > 5000`, one level without threshold) is taken apart. A rule
     that is switched off ends its open alerts, with that reason.
@@ -88,7 +91,7 @@ def save_rule(
     _write_levels(rule, levels)
     if tests is not None:
         write_tests(rule, tests)
-    failed = refuse_failing(tests_of_rule(rule), although=although_tests_fail)
+    failed = refuse_failing(tests_of_rule(rule), although=although_tests_fail) if run_tests else {}
     after = _state(rule) | failed
     if before is not None:
         before, after = changes(before, after)
@@ -241,13 +244,16 @@ def _levels_of(rule: AlertRule) -> list[str]:
 # --- Recording rules --------------------------------------------------------------------------------------------
 @verb("alerting.save_recording_rule", right=Right.EDIT)
 def save_recording_rule(
-    *, by: Principal, rule: RecordingRule, although_tests_fail: bool = False, now: datetime
+    *, by: Principal, rule: RecordingRule, although_tests_fail: bool = False, run_tests: bool = True, now: datetime
 ) -> RecordingRule:
-    """Write a new or changed recording rule; its series end at the next tick where it does not write them any more."""
+    """Write a new or changed recording rule; its series end at the next tick where it does not write them any more.
+
+    Without `run_tests` the caller runs the unit tests that it concerns.
+    """
     check_recording_rule(rule)
     stored = RecordingRule.objects.filter(pk=rule.pk).first() if rule.pk else None
     rule.save()
-    failed = refuse_failing(tests_reading(rule), although=although_tests_fail)
+    failed = refuse_failing(tests_reading(rule), although=although_tests_fail) if run_tests else {}
     before, after = (None if stored is None else state_of(stored)), state_of(rule) | failed
     if before is not None:
         before, after = changes(before, after)

@@ -120,10 +120,18 @@ def tests_of_groups(groups: Iterable[RuleGroup]) -> list[RuleTest]:
 
 
 def tests_reading(rule: RecordingRule) -> list[RuleTest]:
-    """Tests in which this recording rule takes part, through whatever other recording rules."""
+    """Tests in which this recording rule takes part: those of its group, and those that read it through any others."""
+    return tests_reading_any([rule])
+
+
+def tests_reading_any(changed: Sequence[RecordingRule]) -> list[RuleTest]:
+    """Tests in which any of these recording rules takes part."""
+    wanted, groups = {rule.pk for rule in changed}, {rule.group_id for rule in changed}
+    if not wanted:
+        return []
     rules = _Rules()
     tests = RuleTest.objects.select_related("rule", "group").order_by("id")
-    return [test for test in tests if test.group_id == rule.group_id or rule.pk in rules.records_of(test)]
+    return [test for test in tests if test.group_id in groups or wanted & rules.records_of(test)]
 
 
 class _Rules:

@@ -9,6 +9,7 @@ a sample, so that the closed windows of Prometheus 2 see what left-open ones see
 
 import argparse
 import json
+import math
 import os
 import shutil
 import socket
@@ -36,6 +37,7 @@ TOKEN: Final = "benchmark-token-of-the-portal"
 STEP_MS: Final = 30_000
 COUNTERS: Final = 80
 GAUGES: Final = 20
+IDLE: Final = 2.0
 MEMORY_LIMIT: Final = 300.0
 """Megabytes by which the web process may grow for one query."""
 
@@ -215,8 +217,8 @@ def load_portal(data: Data) -> None:
             compaction.compact_log(now=_now())
             waiting = 0
     compaction.compact_log(now=_now())
-    for window, closed in compaction.due_windows(_now()):
-        compaction.merge_window(window=window, closed=closed, now=_now())
+    for due in compaction.due_windows(_now()):
+        compaction.merge_window(due=due, now=_now())
     for low in range(young, data.steps):
         for first in range(0, series, 5_000):
             write(low, low + 1, slice(first, first + 5_000))
@@ -244,8 +246,18 @@ class Client:
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         self.host = address.netloc
-        self.socket = socket.create_connection((address.hostname, address.port), timeout=120)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = (address.hostname, address.port)
+        self.used = -math.inf
+        self.socket = socket.socket()
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Connect anew after a pause: servers close what is idle for some seconds."""
+        if time.monotonic() - self.used > IDLE:
+            self.socket.close()
+            self.socket = socket.create_connection(self.address, timeout=120)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.used = time.monotonic()
 
     def ask(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """(status, body)"""
@@ -264,11 +276,13 @@ class Client:
         if b"transfer-encoding: chunked" in headers:
             while not got.endswith(b"\r\n0\r\n\r\n"):
                 self._more(got)
+            self.used = time.monotonic()
             return status, _unchunked(bytes(got[end + 4 :]))
         mark = headers.find(b"content-length:")
         length = int(headers[mark + 15 :].split(b"\r\n", 1)[0]) if mark >= 0 else 0
         while len(got) < end + 4 + length:
             self._more(got)
+        self.used = time.monotonic()
         return status, bytes(got[end + 4 :])
 
     def _more(self, got: bytearray) -> None:
@@ -327,6 +341,7 @@ def rows(hours: float) -> list[Row]:
 
 
 def answer(client: Client, path: str) -> Any:
+    client.fresh()
     status, body = client.ask(path)
     if status != 200:
         raise SystemExit(f"{path}\n{status} {body[:500]!r}")
@@ -423,6 +438,7 @@ def measure(row: Row, at: int, ours: Client, theirs: Client, our: Meter, their: 
     growth = our.resident() - before
     far = difference(mine, answer(theirs, path))
     for client in (ours, theirs):
+        client.fresh()
         for _ in range(3):
             client.ask(path)
     took: tuple[list[float], list[float]] = ([], [])
@@ -433,6 +449,7 @@ def measure(row: Row, at: int, ours: Client, theirs: Client, our: Meter, their: 
             client, meter = ((ours, our), (theirs, their))[side]
             # CPU is read once for several requests: reading it costs more than a small query.
             many = max(1, min(50, int(0.02 / (statistics.median(took[side]) if took[side] else 1.0))))
+            client.fresh()
             used = meter.cpu()
             for _ in range(many):
                 started = time.perf_counter()

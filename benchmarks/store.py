@@ -176,8 +176,8 @@ def measure(cpu: Cpu, steps: int, batch: int) -> None:
     naive_client, naive_server, naive_bytes = baseline(cpu, data, batch)
 
     def merge(now: datetime) -> None:
-        for window, closed in compaction.due_windows(now):
-            compaction.merge_window(window=window, closed=closed, now=now)
+        for due in compaction.due_windows(now):
+            compaction.merge_window(due=due, now=now)
 
     now = START
     services.ingest(samples=Samples(text, labels.__getitem__, np.full(10_000, START_MS - 1), data[0]), by=by, now=now)

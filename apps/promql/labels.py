@@ -242,6 +242,11 @@ class Labels:
         """The values of one label, "" where absent."""
         return STRINGS.texts(self.column(name))
 
+    def keep(self) -> None:
+        """Let the strings of these sets stay; of those that a query made, ids are good for MADE_SECONDS only."""
+        for ids in self.cols.values():
+            STRINGS.intern_many(STRINGS.texts(np.unique(ids)))
+
     def row(self, row: int) -> dict[str, str]:
         return {name: STRINGS.text(int(ids[row])) for name, ids in self.cols.items() if ids[row]}
 

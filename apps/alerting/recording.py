@@ -102,7 +102,7 @@ _last: dict[int, tuple[int, dict[str, Labels]]] = {}
 def remember(group: int, tick_ms: int, written: Mapping[str, Labels]) -> None:
     """Keep what a tick wrote, once it is committed; only a saving, the store knows it too."""
     for labels in written.values():
-        labels.keep()
+        labels.remember()
     with _lock:
         _last[group] = (tick_ms, dict(written))
 

@@ -177,7 +177,10 @@ def _asked(
 
 def _answer(query: Evaluator, source: Source) -> Result:
     fetch(_watched(source, query.watch), [query])
-    return _over_time(query) if query.is_range else _at_once(query)
+    try:
+        return _over_time(query) if query.is_range else _at_once(query)
+    except RecursionError:  # the parser's depth is safe for callers with a few hundred frames, not for any
+        raise LimitError("the expression is nested too deep to be evaluated here") from None
 
 
 def evaluate_many(
@@ -225,6 +228,8 @@ def _answered(query: Evaluator) -> Result | PromQLError:
         return _at_once(query)
     except PromQLError as error:
         return error
+    except RecursionError:
+        return LimitError("the expression is nested too deep to be evaluated here")
 
 
 def _fetch_joined(source: Source, batches: Sequence[Together], queries: Sequence[Evaluator]) -> list[Evaluator]:

@@ -242,7 +242,7 @@ class Labels:
         """The values of one label, "" where absent."""
         return STRINGS.texts(self.column(name))
 
-    def keep(self) -> None:
+    def remember(self) -> None:
         """Let the strings of these sets stay; of those that a query made, ids are good for MADE_SECONDS only."""
         for ids in self.cols.values():
             STRINGS.intern_many(STRINGS.texts(np.unique(ids)))

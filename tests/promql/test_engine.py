@@ -1,7 +1,9 @@
 """The engine from outside: shapes of answers, limits, shared fetches, warnings, traps of the language."""
 
+import inspect
 import json
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -457,3 +459,17 @@ def test_every_failure_of_a_query_is_an_error_of_the_engine() -> None:
         "execution",
         "timeout",
     }
+
+
+def test_a_caller_with_little_stack_left_gets_an_error_and_no_crash() -> None:
+    expr = "abs(" * 99 + "x" + ")" * 99
+    instant(expr, memory("x 1"), 0)  # parsed once, with room
+
+    def below(frames: int) -> None:
+        if frames:
+            below(frames - 1)
+        else:
+            instant(expr, memory("x 1"), 0)
+
+    with pytest.raises(LimitError, match="nested too deep"):
+        below(sys.getrecursionlimit() - len(inspect.stack()) - 150)

@@ -192,11 +192,11 @@ def test_threads_that_make_and_intern_the_same_strings_agree(clock: Clock, monke
     assert len(table) < 1000
 
 
-def test_sets_that_are_kept_outlive_what_queries_make(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_that_are_remembered_outlive_what_queries_make(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     table = StringTable(clock)
     monkeypatch.setattr(labels, "STRINGS", table)
     made = Labels(2, {"a": table.make(["x", "y"])})
-    made.keep()
+    made.remember()
     for _ in range(2):
         clock.now += labels.MADE_SECONDS
         table.make(["b", "c", "d"])

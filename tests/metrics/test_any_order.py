@@ -84,7 +84,7 @@ class Store:
 
     def merge(self, window, closed, crash):
         def body():
-            compaction.merge_window(window=WINDOW + window * WINDOW_MS, closed=closed, now=LATER)
+            compaction.merge_window(due=compaction.Due(0, WINDOW + window * WINDOW_MS, closed), now=LATER)
 
         self.crashing(crash, body)
 

@@ -107,8 +107,8 @@ def test_bundles_are_what_their_selectors_are():
         if step in (2, 4):
             compaction.compact_log(now=NOW)
         if step == 3:
-            for window, closed in compaction.due_windows(LATER):
-                compaction.merge_window(window=window, closed=closed, now=LATER)
+            for due in compaction.due_windows(LATER):
+                compaction.merge_window(due=due, now=LATER)
         check(bundles())
     assert Batch.objects.exists()
     assert Block.objects.exists()

@@ -49,10 +49,18 @@ def merge():
     turn = 0
     while True:
         turn += 1
-        compaction.merge_window(window=START // 7_200_000 * 7_200_000, closed=turn % 5 == 0, now=now)
+        due = compaction.Due(0, START // 7_200_000 * 7_200_000, turn % 5 == 0)
+        compaction.merge_window(due=due, now=now)
+
+def loud(body):
+    try:
+        body()
+    except BaseException as error:  # A thread that died quietly would leave a test of ingest alone.
+        os.write(1, b"e%s\\n" % repr(error).encode().replace(b" ", b"_"))
+        os._exit(1)
 
 for body in (compact, merge):
-    threading.Thread(target=body, daemon=True).start()
+    threading.Thread(target=loud, args=(body,), daemon=True).start()
 number = int(sys.argv[2])
 labels = [{{"__name__": "x", "n": str(n)}} for n in range(SERIES)]
 while True:
@@ -84,6 +92,7 @@ def run_and_kill(first: int, seconds: float) -> tuple[list[int], list[int]]:
         child.wait()
         child.stdout.close()
     lines = (head + rest).split()
+    assert [line for line in lines if line.startswith(b"e")] == []
     return (
         [int(line[1:]) for line in lines if line.startswith(b"t")],
         [int(line[1:]) for line in lines if line.startswith(b"a")],

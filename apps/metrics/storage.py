@@ -40,8 +40,8 @@ def cursor() -> "Iterator[psycopg.Cursor[Any]]":
     """A server-binding cursor on Django's connection; its errors are Django's."""
     connection.ensure_connection()
     raw = connection.connection
-    # Django leaves preparing off, for poolers that hand a session around; there is none before a server of our own.
-    raw.prepare_threshold = PREPARED_AFTER if str(connection.settings_dict["HOST"]).startswith("/") else None
+    # Django leaves preparing off, for poolers that hand sessions around; none is before a server behind a local socket.
+    raw.prepare_threshold = PREPARED_AFTER if raw.info.host.startswith("/") else None
     with connection.wrap_database_errors:
         yield psycopg.Cursor(raw)
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from apps.promql.ast import Expr, value_type
-from apps.promql.batch import Bundle, Joined, JoiningSource, Together, sort_out
+from apps.promql.batch import Bundle, Joined, JoiningSource, Together
 from apps.promql.binary import merged
 from apps.promql.errors import DeadlineExceeded, LimitError, ParseError, PromQLError
 from apps.promql.evaluator import Evaluator
@@ -20,6 +20,7 @@ from apps.promql.plan import breadth, merge, prepare
 from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import Result, Stats
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec
+from apps.promql.shapes import sort_out
 from apps.promql.source import Estimate, Request, SizedSource, Source, sized
 from apps.promql.text import printable
 

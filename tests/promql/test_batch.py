@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.promql import batch, engine
-from apps.promql.batch import Bundle, Joined, Together, form
+from apps.promql import engine, shapes
+from apps.promql.batch import Bundle, Joined, Together
 from apps.promql.engine import Limits, Result, evaluate_many, instant
 from apps.promql.errors import DeadlineExceeded, LimitError, ParseError, PromQLError, QueryError
 from apps.promql.labels import STRINGS
 from apps.promql.series import STALE, Ragged
+from apps.promql.shapes import form
 from apps.promql.source import Matcher, MemorySource
 
 NOW = 1_200_000
@@ -333,11 +334,11 @@ def test_costs_are_each_rule_s_own() -> None:
 
 
 def test_a_large_batch_is_cut_and_its_numbers_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "MOST", 3)
-    batch.sort_out.cache_clear()
+    monkeypatch.setattr(shapes, "MOST", 3)
+    shapes.sort_out.cache_clear()
     texts = [f'load{{host="a"}} > {number}' for number in range(8)]
     answers = evaluate_many(texts, Store(), NOW)
-    batch.sort_out.cache_clear()
+    shapes.sort_out.cache_clear()
     assert [shown(answer) for answer in answers] == [shown(alone(text)) for text in texts]
     known = len(STRINGS)
     evaluate_many(texts, Store(), NOW)
@@ -345,6 +346,6 @@ def test_a_large_batch_is_cut_and_its_numbers_are_kept_once(monkeypatch: pytest.
 
 
 def test_a_label_of_the_hidden_name_is_not_batched() -> None:
-    assert form(f'label_replace(load, "a", "{batch.RULE}", "", "")') is None
+    assert form(f'label_replace(load, "a", "{shapes.RULE}", "", "")') is None
     with pytest.raises(ParseError, match="invalid destination label name"):
-        form(f'label_replace(load, "{batch.RULE}", "1", "", "")')
+        form(f'label_replace(load, "{shapes.RULE}", "1", "", "")')

@@ -28,7 +28,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from apps.accounts import services
 from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.permissions import Principal, principal_of
-from apps.accounts.rights import ROLES, SCOPES, Right
+from apps.accounts.rights import ROLES, SCOPES, Quota, Right
 from apps.core.registry import extensions
 from apps.core.secrets import EncryptedJSONField
 
@@ -321,7 +321,7 @@ class TokenForm(forms.ModelForm[Token]):
 
     class Meta:
         model = Token
-        fields = ("name", "owner", "scopes", "matchers", "expires_at")
+        fields = ("name", "owner", "scopes", "matchers", "series_limit", "samples_per_second", "expires_at")
 
     def clean(self) -> dict[str, Any] | None:
         values = super().clean() or {}
@@ -339,7 +339,7 @@ class TokenForm(forms.ModelForm[Token]):
 
 @admin.register(Token)
 class TokenAdmin(AuditedAdmin[Token]):
-    """Tokens: issued here with their secret shown once; afterwards only the name changes, and revoking ends them."""
+    """Tokens: issued here with their secret shown once; afterwards name and quota change, and revoking ends them."""
 
     view_right = edit_right = Right.ADMINISTER
     form = TokenForm
@@ -348,7 +348,8 @@ class TokenAdmin(AuditedAdmin[Token]):
     list_select_related = ("owner",)
     search_fields = ("name", "prefix", "owner__username")
     actions = ("revoke",)
-    fields = ("name", "owner", "scopes", "matchers", "expires_at")
+    fields = ("name", "owner", "scopes", "matchers", "series_limit", "samples_per_second", "expires_at")
+    editable = ("name", "series_limit", "samples_per_second")
 
     @display(description="Scopes")
     def scope_names(self, token: Token) -> str:
@@ -363,11 +364,11 @@ class TokenAdmin(AuditedAdmin[Token]):
     def get_fields(self, request: HttpRequest, obj: Token | None = None) -> Any:
         if obj is None:
             return self.fields
-        return ("name", "owner", "prefix", "scope_names", "matchers", "state", "expires_at", "last_used_at",
-                "created_at", "revoked_at", "origin")  # fmt: skip
+        return ("name", "owner", "prefix", "scope_names", "matchers", "series_limit", "samples_per_second", "state",
+                "expires_at", "last_used_at", "created_at", "revoked_at", "origin")  # fmt: skip
 
     def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> Any:
-        return () if obj is None else tuple(name for name in self.get_fields(request, obj) if name != "name")
+        return () if obj is None else tuple(set(self.get_fields(request, obj)) - set(self.editable))
 
     def get_form(self, request: HttpRequest, obj: Token | None = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is not None:
@@ -385,6 +386,7 @@ class TokenAdmin(AuditedAdmin[Token]):
             scopes=values["scopes"],
             owner=values["owner"],
             matchers=values["matchers"] or [],
+            quota=Quota(values["series_limit"], values["samples_per_second"]),
             expires_at=values["expires_at"],
             now=timezone.now(),
         )

@@ -17,7 +17,7 @@ from apps.accounts import services
 from apps.accounts.doors import Anybody, Needs, SessionAuthentication, TokenAuthentication
 from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.permissions import Right, principal_of
-from apps.accounts.rights import SCOPES
+from apps.accounts.rights import SCOPES, Quota
 
 __all__ = ["Exact", "Needs", "register"]
 
@@ -67,7 +67,7 @@ class TokenSerializer(Exact, serializers.ModelSerializer[Token]):
     class Meta:
         model = Token
         fields = (
-            "id", "name", "owner", "prefix", "scopes", "matchers",
+            "id", "name", "owner", "prefix", "scopes", "matchers", "series_limit", "samples_per_second",
             "expires_at", "last_used_at", "created_at", "revoked_at", "origin",
         )  # fmt: skip
         read_only_fields = ("prefix", "last_used_at", "created_at", "revoked_at", "origin")
@@ -102,6 +102,7 @@ class TokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
             expires_at=values.get("expires_at"),
             owner=values.get("owner"),
             matchers=[tuple(matcher) for matcher in values.get("matchers", [])],
+            quota=Quota(values.get("series_limit"), values.get("samples_per_second")),
             now=timezone.now(),
         )
         answer = {**self.get_serializer(token).data, "secret": secret}

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Func, Q
 from django.db.models.functions import Now
 
-from apps.accounts.rights import ROLES, Right, Scope, rights_of_roles, rights_of_scopes
+from apps.accounts.rights import ROLES, Quota, Right, Scope, rights_of_roles, rights_of_scopes
 
 COARSE = timedelta(minutes=1)
 """How exact `Token.last_used_at` is: a write per request would cost more than the request."""
@@ -100,6 +100,16 @@ class Token(models.Model):
     digest = models.CharField(max_length=64, unique=True, editable=False)
     scopes = models.JSONField(default=list)
     matchers = models.JSONField(default=list, blank=True, help_text='What it sees, as [["team", "=", "web"], …].')
+    series_limit = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most series that it may have had within a day; empty: as many as the series budget gives each.",
+    )
+    samples_per_second = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most samples a second, in each web process, by remote write; empty: no limit.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(editable=False)
@@ -117,6 +127,9 @@ class Token(models.Model):
                 name="token_one_from_environment",
             ),
             models.CheckConstraint(condition=~Q(scopes=[]), name="token_has_a_scope"),
+            models.CheckConstraint(
+                condition=Q(samples_per_second=None) | Q(samples_per_second__gte=1), name="token_may_write_a_sample"
+            ),
         )
 
     def __str__(self) -> str:
@@ -132,6 +145,11 @@ class Token(models.Model):
     def scope(self) -> Scope:
         """What it sees."""
         return Scope(tuple((str(name), str(op), str(value)) for name, op, value in self.matchers))
+
+    @property
+    def quota(self) -> Quota:
+        """How much it may write."""
+        return Quota(self.series_limit, self.samples_per_second)
 
 
 class Xid8(models.Field[Any, int]):

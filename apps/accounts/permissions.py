@@ -31,6 +31,7 @@ from apps.accounts.rights import (
     Forbidden,
     Matcher,
     Principal,
+    Quota,
     Right,
     Scope,
     Via,
@@ -46,6 +47,7 @@ __all__ = [
     "Forbidden",
     "Matcher",
     "Principal",
+    "Quota",
     "Right",
     "Scope",
     "Throttled",
@@ -176,7 +178,8 @@ def _look_up(digest: str, clock: float) -> tuple[Principal | None, float]:
     if token.last_used_at is None or token.last_used_at < now - COARSE:
         Token.objects.filter(pk=token.pk).note_use(now)
     expires = float("inf") if token.expires_at is None else clock + (token.expires_at - now).total_seconds()
-    return Principal("token", str(token.pk), str(token), token.rights, token.scope, via="api"), expires
+    who = Principal("token", str(token.pk), str(token), token.rights, token.scope, via="api", quota=token.quota)
+    return who, expires
 
 
 def _throttled(address: str, clock: float) -> float:

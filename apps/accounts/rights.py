@@ -67,10 +67,21 @@ EVERYTHING: Final = Scope()
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a token may write: series that speak within a day, samples a second. None: no limit of its own."""
+
+    series: int | None = None
+    samples_per_second: int | None = None
+
+
+UNLIMITED: Final = Quota()
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous.
 
-    `roles` are a person's; a token has scopes instead, and none of its owner's roles.
+    `roles` are a person's; a token has scopes instead, a quota, and none of its owner's roles.
     """
 
     kind: ActorKind
@@ -81,6 +92,7 @@ class Principal:
     address: str = ""
     via: Via = "page"
     roles: frozenset[str] = frozenset()
+    quota: Quota = UNLIMITED
 
     def can(self, right: Right) -> bool:
         """Tell whether this principal has the right."""

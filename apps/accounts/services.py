@@ -15,7 +15,17 @@ from django.db import models, transaction
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.permissions import digest_of, recheck_tokens
-from apps.accounts.rights import ROLES, SCOPES, Forbidden, Matcher, Principal, Right, rights_of_scopes
+from apps.accounts.rights import (
+    ROLES,
+    SCOPES,
+    UNLIMITED,
+    Forbidden,
+    Matcher,
+    Principal,
+    Quota,
+    Right,
+    rights_of_scopes,
+)
 from apps.core import live
 
 log = logging.getLogger(__name__)
@@ -37,6 +47,7 @@ def issue_token(
     now: datetime,
     owner: User | None = None,
     matchers: Sequence[Matcher] = (),
+    quota: Quota = UNLIMITED,
 ) -> tuple[Token, str]:
     """Make a token; return it with its secret, which nothing can show again.
 
@@ -57,6 +68,8 @@ def issue_token(
         digest=digest_of(secret),
         scopes=wanted,
         matchers=[list(matcher) for matcher in matchers],
+        series_limit=quota.series,
+        samples_per_second=quota.samples_per_second,
         expires_at=expires_at,
         created_at=now,
     )

@@ -7,6 +7,7 @@ import pytest
 from django.urls import reverse
 
 from apps.accounts.models import AuditEntry, Token, User
+from apps.accounts.rights import Quota
 from tests.accounts.conftest import known
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("rooms_urls")]
@@ -130,7 +131,7 @@ def test_a_wrong_token_form_says_where(as_role, wrong, field):
     assert not Token.objects.exists()
 
 
-def test_only_the_name_of_a_token_changes(as_role, secret):
+def test_neither_scopes_nor_matchers_of_a_token_change(as_role, secret):
     secret("read", name="old")
     token = Token.objects.get()
     client = as_role("administrator")
@@ -190,3 +191,17 @@ def test_roles_are_shown_with_their_rights_and_cannot_be_edited(as_role):
     page = client.get(reverse("admin:auth_group_changelist"))
     assert "administer" in page.text
     assert client.get(reverse("admin:auth_group_add")).status_code == 403
+
+
+def test_a_tokens_quota_is_set_when_it_is_issued_and_edited_later_with_an_entry(as_role):
+    client = as_role("administrator")
+    form = {"name": "agent", "scopes": ["ingest"], "matchers": "[]", "series_limit": "5", "samples_per_second": "10"}
+    text = client.post(reverse("admin:accounts_token_add"), form).context["secret"]
+    assert known(text).quota == Quota(5, 10)
+    path = reverse("admin:accounts_token_change", args=[Token.objects.get().pk])
+    client.post(path, {"name": "agent", "series_limit": "7", "samples_per_second": ""})
+    assert (newest().before, newest().after) == (
+        {"series_limit": 5, "samples_per_second": 10},
+        {"series_limit": 7, "samples_per_second": None},
+    )
+    assert known(text).quota == Quota(7, None)

@@ -17,7 +17,7 @@ from apps.promql import binary
 from apps.promql.arrays import Floats, Ids, Index
 from apps.promql.ast import Binary, Call, Expr, Number
 from apps.promql.errors import PromQLError
-from apps.promql.evaluator import Evaluator, Value, fixed_labels
+from apps.promql.evaluator import Evaluator, Value
 from apps.promql.labels import STRINGS, Labels
 from apps.promql.limits import Limits
 from apps.promql.plan import prepare
@@ -25,6 +25,7 @@ from apps.promql.reading import Fetched
 from apps.promql.series import Grid, Ragged, Scalar, Vec
 from apps.promql.shapes import MOST, RULE, Batch, Matchers
 from apps.promql.source import Matcher
+from apps.promql.special import fixed_labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apps.promql import aggregate, binary, counters, edges, elementwise, forecast, histogram, info, relabel, windows
-from apps.promql.arrays import Floats, Index, Mask
+from apps.promql import aggregate, binary, counters, edges, elementwise, forecast, special, windows
+from apps.promql.arrays import Floats, Mask
 from apps.promql.ast import (
     SET_OPERATORS,
     Aggregate,
@@ -29,15 +29,14 @@ from apps.promql.ast import (
 )
 from apps.promql.errors import LimitError, PromQLError, QueryError
 from apps.promql.explain import Trace
-from apps.promql.labels import NAME, STRINGS, Labels
 from apps.promql.lexer import position
 from apps.promql.limits import Limits, Watch
 from apps.promql.plan import DEFAULT_SUBQUERY_STEP, Clock, Prepared, needs
 from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import number
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets
-from apps.promql.source import Matcher, Request
-from apps.promql.text import printable, quote, valid_name
+from apps.promql.source import Request
+from apps.promql.text import quote, valid_name
 from apps.promql.windows import Function
 
 Value: TypeAlias = Vec | Scalar | Text
@@ -47,10 +46,6 @@ PART_CELLS: Final = 2_500_000
 NOTES: Final = 50
 """Warnings (or infos) of one query that are told one by one."""
 
-_FORCED: Final = (
-    "input to histogram_quantile needed to be fixed for monotonicity "
-    "(see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
-)
 _LARGEST_COUNT: Final = 2.0**63
 
 _WINDOW: Final[dict[str, Function]] = {
@@ -439,7 +434,7 @@ class Evaluator:
             return self.elementwise_call(node, grid)
         if kind == "date":
             return self.date_call(node, grid)
-        return _SPECIAL[name](self, node, grid)
+        return special.CALLS[name](self, node, grid)
 
     def window_call(self, node: Call, grid: Grid) -> Vec:
         name, args = node.func.name, node.args
@@ -496,135 +491,10 @@ class Evaluator:
         return Vec(vec.labels, v, ok, np.ones(vec.size, dtype=np.bool_))
 
     def date_call(self, node: Call, grid: Grid) -> Vec:
-        vec = self.vector(node.args[0], grid) if node.args else _lone(grid.times() / 1000)
+        vec = self.vector(node.args[0], grid) if node.args else Vec.lone(grid.times() / 1000)
         with np.errstate(all="ignore"):
             v = elementwise.CALENDAR[node.func.name](vec.v)
         return Vec(vec.labels, v, vec.ok, np.ones(vec.size, dtype=np.bool_))
-
-    def timestamp(self, node: Call, grid: Grid) -> Vec:
-        arg = unwrap(node.args[0])
-        if isinstance(arg, Selector):
-            vec = self.selector(arg, grid, windows.newest_time)
-        else:
-            vec = self.vector(arg, grid)
-            times = np.broadcast_to(grid.times() / 1000, vec.v.shape)
-            vec = Vec(vec.labels, times, vec.ok, vec.drop)
-        return Vec(vec.labels, vec.v, vec.ok, np.ones(vec.size, dtype=np.bool_))
-
-    def time(self, node: Call, grid: Grid) -> Scalar:
-        return Scalar(grid.times() / 1000)
-
-    def pi(self, node: Call, grid: Grid) -> Scalar:
-        return Scalar(np.full(grid.n, np.pi))
-
-    def extreme(self, node: Call, grid: Grid) -> Scalar:
-        left, right = (self.scalar(arg, grid) for arg in node.args)
-        return Scalar((elementwise.smaller if node.func.name == "min_of" else elementwise.larger)(left, right))
-
-    def query_time(self, node: Call, grid: Grid) -> Scalar:
-        """start(), end(), range() and step() of the whole query, in seconds."""
-        whole = self.grid
-        span = {"start": whole.start, "end": whole.end, "range": whole.end - whole.start}
-        step = whole.step if self.is_range else 0
-        return Scalar(np.full(grid.n, span.get(node.func.name, step) / 1000))
-
-    def scalar_call(self, node: Call, grid: Grid) -> Scalar:
-        vec = self.vector(node.args[0], grid)
-        present = vec.ok.sum(axis=0)
-        with np.errstate(all="ignore"):
-            return Scalar(np.where(present == 1, np.where(vec.ok, vec.v, 0.0).sum(axis=0), np.nan))
-
-    def vector_call(self, node: Call, grid: Grid) -> Vec:
-        return _lone(self.scalar(node.args[0], grid))
-
-    def absent(self, node: Call, grid: Grid) -> Vec:
-        arg = unwrap(node.args[0])
-        vec = self.vector(arg, grid)
-        return _absence(arg, vec.ok)
-
-    def absent_over_time(self, node: Call, grid: Grid) -> Vec:
-        arg = unwrap(node.args[0])
-        found = self.windowed(self.range_vectors(arg, grid), grid, windows.presence, keeps_name=True)
-        return _absence(arg.selector if isinstance(arg, Range) else arg, found.ok)
-
-    def info(self, node: Call, grid: Grid) -> Vec:
-        """The second argument is there even where the text has none: see apps.promql.rewrite."""
-        base = self.vector(node.args[0], grid)
-        described = node.args[1]
-        if not isinstance(described, Selector):
-            raise QueryError("info() takes label matchers as its second argument")
-        found = self.selector(described, grid, windows.newest_time)
-        return binary.merged(info.enriched(base, found, described, self.check_cells))
-
-    def sort(self, node: Call, grid: Grid) -> Vec:
-        vec = self.vector(node.args[0], grid)
-        if self.is_range:
-            self.warn("sort is ineffective for range queries since results are always ordered by labels", node)
-            return vec
-        rows: Index
-        if node.func.name.startswith("sort_by_label"):
-            names = [self.string(arg, grid) for arg in node.args[1:]]
-            rows = relabel.sort_rows(vec.labels, names, descending=node.func.name.endswith("_desc"))
-        else:
-            largest = node.func.name == "sort_desc"
-            rows = aggregate.rank_order(vec.v[None], vec.ok[None], largest=largest)[0, :, 0]
-        part = vec.take(rows)
-        return Vec(part.labels, part.v, part.ok, part.drop, ordered=True)
-
-    def label_replace(self, node: Call, grid: Grid) -> Vec:
-        vec = self.vector(node.args[0], grid)
-        target, template, source, pattern = (self.string(arg, grid) for arg in node.args[1:])
-        return relabel.replace(vec, target, template, source, pattern)
-
-    def label_join(self, node: Call, grid: Grid) -> Vec:
-        vec = self.vector(node.args[0], grid)
-        target, separator, *sources = (self.string(arg, grid) for arg in node.args[1:])
-        return relabel.join(vec, target, separator, sources)
-
-    def histogram_quantile(self, node: Call, grid: Grid) -> Vec:
-        q = self.scalar(node.args[0], grid)
-        self.check_quantile(q, node.args[0])
-        found = self._buckets(node.args[1], grid)
-        return self._quantile(found, q, node.args[1])
-
-    def histogram_quantiles(self, node: Call, grid: Grid) -> Vec:
-        label = self.string(node.args[1], grid)
-        if not valid_name(label):
-            raise QueryError(f"invalid label name {quote(label)}")
-        qs = [self.scalar(arg, grid) for arg in node.args[2:]]
-        for q, arg in zip(qs, node.args[2:], strict=True):
-            self.check_quantile(q, arg)
-        found = self._buckets(node.args[0], grid)
-        if label in found.labels.names:
-            raise QueryError(f"label {quote(label)} of histogram_quantiles() is already there")
-        parts = [Vec.empty(grid.n)]
-        for q in qs:
-            vec = self._quantile(found, q, node.args[0])
-            texts = np.array([_decimal(value) for value in q.tolist()])
-            for text in np.unique(texts).tolist():
-                self.check_cells(len(parts) * vec.size, grid.n)
-                named = vec.labels.replace(label, STRINGS.make([text]).repeat(vec.size))
-                parts.append(Vec(named, vec.v, vec.ok & (texts == text), vec.drop))
-        return binary.merged(Vec.concat(parts))
-
-    def _quantile(self, found: histogram.Buckets, q: Floats, node: Expr) -> Vec:
-        vec, repaired = histogram.quantiles(found, q)
-        for name in repaired:
-            self.inform(f"{_FORCED} for metric name {quote(name)}" if name else _FORCED, node)
-        return vec
-
-    def histogram_fraction(self, node: Call, grid: Grid) -> Vec:
-        lower, upper = self.scalar(node.args[0], grid), self.scalar(node.args[1], grid)
-        return histogram.fractions(self._buckets(node.args[2], grid), lower, upper)
-
-    def _buckets(self, node: Expr, grid: Grid) -> histogram.Buckets:
-        found = histogram.buckets(self.vector(node, grid))
-        for name, text in found.malformed:
-            self.warn(
-                f'bucket label "le" is missing or has a malformed value of {quote(text)} for metric name {quote(name)}',
-                node,
-            )
-        return found
 
 
 def _range_vector(ragged: Ragged, ends: Grid, width: int) -> RangeVector:
@@ -643,36 +513,6 @@ def _noting(found: Iterable[RangeVector], drops: list[Mask]) -> Iterator[RangeVe
         yield part
 
 
-def _lone(v: Floats) -> Vec:
-    """One series without labels."""
-    return Vec(Labels.empty(1), v[None, :], np.ones((1, len(v)), dtype=np.bool_), np.zeros(1, dtype=np.bool_))
-
-
-def _absence(node: Expr, ok: Mask) -> Vec:
-    """1 where none of the rows of ok bool[S, n] is there, with the labels that a selector fixes by an equality."""
-    missing: Mask = ~np.any(ok, axis=0)
-    labels: dict[str, str] = {}
-    if isinstance(node, Selector):
-        labels = fixed_labels(node.matchers)
-    one = Labels.from_columns(1, {name: STRINGS.make([value]) for name, value in labels.items()})
-    return Vec(one, np.ones((1, len(missing))), missing[None, :], np.zeros(1, dtype=np.bool_))
-
-
-def fixed_labels(matchers: tuple[Matcher, ...]) -> dict[str, str]:
-    """Labels that every series of a selector must have, apart from the name."""
-    labels: dict[str, str] = {}
-    seen: set[str] = set()
-    for matcher in matchers:
-        if matcher.name == NAME:
-            continue
-        if matcher.op == "=" and matcher.name not in seen:
-            labels[printable(matcher.name)] = printable(matcher.value)
-        else:
-            labels.pop(printable(matcher.name), None)
-        seen.add(matcher.name)
-    return labels
-
-
 def _as_ragged(vec: Vec, grid: Grid) -> Ragged:
     """The values of a subquery as samples."""
     times = grid.times()
@@ -682,12 +522,6 @@ def _as_ragged(vec: Vec, grid: Grid) -> Ragged:
         return Ragged(vec.labels, ts, vec.v.ravel(), off, clock=np.zeros(vec.size, dtype=np.int64))
     ts = np.broadcast_to(times, vec.ok.shape)[vec.ok]
     return Ragged(vec.labels, ts, vec.v[vec.ok], offsets(vec.ok.sum(axis=1)))
-
-
-def _decimal(value: float) -> str:
-    """A number that always shows a decimal point, as quantile labels are written."""
-    text = number(value)
-    return f"{text}.0" if text.lstrip("-").isdigit() else text
 
 
 def _check_count(k: Floats) -> None:
@@ -712,26 +546,4 @@ _NODE: Final[dict[type, Callable[..., Value]]] = {
     Binary: Evaluator.binary,
     Aggregate: Evaluator.aggregate,
     Call: Evaluator.call,
-}
-
-_SPECIAL: Final[dict[str, Callable[[Evaluator, Call, Grid], Value]]] = {
-    "timestamp": Evaluator.timestamp,
-    "time": Evaluator.time,
-    "pi": Evaluator.pi,
-    **dict.fromkeys(("min_of", "max_of"), Evaluator.extreme),
-    **dict.fromkeys(("start", "end", "range", "step"), Evaluator.query_time),
-    "scalar": Evaluator.scalar_call,
-    "vector": Evaluator.vector_call,
-    "absent": Evaluator.absent,
-    "absent_over_time": Evaluator.absent_over_time,
-    "info": Evaluator.info,
-    "sort": Evaluator.sort,
-    "sort_desc": Evaluator.sort,
-    "sort_by_label": Evaluator.sort,
-    "sort_by_label_desc": Evaluator.sort,
-    "label_replace": Evaluator.label_replace,
-    "label_join": Evaluator.label_join,
-    "histogram_quantile": Evaluator.histogram_quantile,
-    "histogram_quantiles": Evaluator.histogram_quantiles,
-    "histogram_fraction": Evaluator.histogram_fraction,
 }

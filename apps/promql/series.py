@@ -1,6 +1,6 @@
 """The shapes in which samples and results travel: ragged samples, matrices with a presence mask, time grids."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,12 +21,50 @@ def stale_mask(v: Floats) -> Mask:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tier:
+    """Buckets of S series, made of samples some of which are gone, one series after the other.
+
+    A bucket covers (at - resolution, at]: at int64[B] ms, multiples of `resolution` ms, increasing within a series;
+    series i owns off[i]:off[i + 1] of int64[S + 1]; columns float64[B] by field (apps.promql.rolled). Windows that
+    begin before until[i], int64[S] ms, are answered from here: the samples up to there are gone.
+    """
+
+    resolution: int
+    until: Times
+    at: Times
+    off: Index
+    columns: Mapping[str, Floats]
+    clock: Index | None = None
+
+    def column(self, field: str) -> "Ragged":
+        """One number of each bucket, as samples at the buckets' ends; without labels."""
+        return Ragged(Labels.empty(len(self.until)), self.at, self.columns[field], self.off, clock=self.clock)
+
+    def take(self, rows: Index) -> "Tier":
+        """The series at these row numbers, in this order."""
+        index, off = gather(self.off, rows)
+        columns = {field: column[index] for field, column in self.columns.items()}
+        clock = None if self.clock is None else self.clock[rows]
+        return Tier(self.resolution, self.until[rows], self.at[index], off, columns, clock)
+
+    def after(self, tmin: int) -> "Tier":
+        """Without the buckets that no window after `tmin` looks at."""
+        kept = self.at > tmin - 2 * self.resolution
+        if kept.all():
+            return self
+        columns = {field: column[kept] for field, column in self.columns.items()}
+        off = offsets(kept.astype(np.int64))[self.off]
+        return Tier(self.resolution, self.until, self.at[kept], off, columns, self.clock)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Ragged:
     """Samples of S series, one series after the other.
 
     ts int64[N] milliseconds, strictly increasing within a series; v float64[N]; series i owns off[i]:off[i + 1]
     of int64[S + 1]. `clock` int64[S], when the store knows it, is equal only for series whose timestamp vectors
-    are equal: window bounds are then computed once per clock.
+    are equal: window bounds are then computed once per clock. `tiers`, the finest first, answer where samples are
+    gone; the coarser one wins where two say that they do.
     """
 
     labels: Labels
@@ -35,6 +73,7 @@ class Ragged:
     off: Index
     warnings: tuple[str, ...] = ()
     clock: Index | None = None
+    tiers: tuple[Tier, ...] = ()
 
     @classmethod
     def empty(cls, warnings: tuple[str, ...] = ()) -> "Ragged":
@@ -48,7 +87,7 @@ class Ragged:
 
     @classmethod
     def concat(cls, parts: Sequence["Ragged"]) -> "Ragged":
-        """Series of several sources after one another (the caller knows that none is in two of them)."""
+        """Series of several sources after one another (the caller knows that none is in two of them, none has tiers)."""
         if not parts:
             return cls.empty()
         if len(parts) == 1:
@@ -72,27 +111,36 @@ class Ragged:
         """int64[S]: samples of each series."""
         return np.diff(self.off)
 
+    @property
+    def read(self) -> int:
+        """How many numbers were read for it: samples, and each column of buckets."""
+        return len(self.ts) + sum(len(tier.at) * len(tier.columns) for tier in self.tiers)
+
     def take(self, rows: Index) -> "Ragged":
         """The series at these row numbers, in this order."""
         index, off = gather(self.off, rows)
         clock = None if self.clock is None else self.clock[rows]
-        return Ragged(self.labels.take(rows), self.ts[index], self.v[index], off, self.warnings, clock)
+        tiers = tuple(tier.take(rows) for tier in self.tiers)
+        return Ragged(self.labels.take(rows), self.ts[index], self.v[index], off, self.warnings, clock, tiers)
 
     def keep(self, samples: Mask) -> "Ragged":
         """The marked samples only; a series may end up with none, but stays."""
         before = np.zeros(len(samples) + 1, dtype=np.int64)
         np.cumsum(samples, out=before[1:])
-        return Ragged(self.labels, self.ts[samples], self.v[samples], before[self.off], self.warnings)
+        return Ragged(
+            self.labels, self.ts[samples], self.v[samples], before[self.off], self.warnings, tiers=self.tiers
+        )
 
     def between(self, tmin: int, tmax: int) -> "Ragged":
-        """Samples with tmin < ts <= tmax of the series that have any there."""
+        """Samples with tmin < ts <= tmax of the series that have any there, or have buckets."""
         if len(self.ts) and tmin < int(self.ts.min()) and int(self.ts.max()) <= tmax:
             kept = self
         else:
             cut = self.keep((self.ts > tmin) & (self.ts <= tmax))
             # Equal timestamps stay equal when all are cut at the same times.
-            kept = Ragged(cut.labels, cut.ts, cut.v, cut.off, cut.warnings, self.clock)
-        alive = np.flatnonzero(kept.counts)
+            tiers = tuple(tier.after(tmin) for tier in self.tiers)
+            kept = Ragged(cut.labels, cut.ts, cut.v, cut.off, cut.warnings, self.clock, tiers)
+        alive = np.flatnonzero(kept.counts + sum((np.diff(tier.off) for tier in kept.tiers), np.int64(0)))
         return kept if len(alive) == kept.size else kept.take(alive)
 
     def clocks(self) -> Index:
@@ -175,6 +223,11 @@ class Vec:
     def empty(cls, n: int) -> "Vec":
         nothing = np.zeros((0, n))
         return cls(Labels.empty(), nothing, nothing.astype(np.bool_), np.zeros(0, dtype=np.bool_))
+
+    @classmethod
+    def lone(cls, v: Floats) -> "Vec":
+        """One series without labels, float64[n]."""
+        return cls(Labels.empty(1), v[None, :], np.ones((1, len(v)), dtype=np.bool_), np.zeros(1, dtype=np.bool_))
 
     @classmethod
     def concat(cls, parts: Sequence["Vec"]) -> "Vec":

@@ -32,6 +32,14 @@ from apps.promql.text import duration
 
 COMPATIBLE: Final = "3.5.0"
 """The Prometheus whose API and language this is: clients choose by it what they ask for."""
+FEATURES: Final = (
+    "promql-binop-fill-modifiers",
+    "promql-delayed-name-removal",
+    "promql-duration-expr",
+    "promql-experimental-functions",
+    "promql-extended-range-selectors",
+)
+"""Prometheus' names of what it has behind a flag and the portal always."""
 _STARTED: Final = datetime.fromtimestamp(psutil.Process().create_time(), tz=UTC)
 
 
@@ -164,14 +172,14 @@ def flags(by: Principal, request: Request) -> Answer:
     limits = query.WAITED_FOR
     return success(
         {
-            "enable-feature": "promql-delayed-name-removal,promql-experimental-functions",
+            "enable-feature": ",".join(FEATURES),
             "query.lookback-delta": duration(engine.LOOKBACK_MS),
             "query.max-samples": str(limits.samples),
             "query.timeout": duration(round((limits.seconds or 0) * 1000)),
             "storage.tsdb.retention.time": _retention(),
             "web.enable-admin-api": "false",
             "web.enable-lifecycle": "false",
-            "web.enable-remote-write-receiver": "false",
+            "web.enable-remote-write-receiver": "true",
             "web.external-url": settings.PORTAL_URL,
         }
     )

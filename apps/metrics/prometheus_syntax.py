@@ -77,8 +77,8 @@ def _selector(node: Selector) -> dict[str, Any]:
         "offset": node.offset,
         "matchers": matchers,
         **_at(node.at),
-        "anchored": False,
-        "smoothed": False,
+        "anchored": node.edges == "anchored",
+        "smoothed": node.edges == "smoothed",
     }
 
 
@@ -101,7 +101,7 @@ def _function(function: Function) -> dict[str, Any]:
 
 def _matching(node: Binary) -> dict[str, Any] | None:
     """How vectors are matched; None where a side is a scalar."""
-    if VECTOR not in (value_type(node.left),) or value_type(node.right) != VECTOR:
+    if value_type(node.left) != VECTOR or value_type(node.right) != VECTOR:
         return None
     matching = node.matching
     card = {"": "one-to-one", "left": "many-to-one", "right": "one-to-many"}[matching.group]

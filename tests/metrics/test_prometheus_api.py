@@ -315,6 +315,12 @@ def test_every_kind_of_node_is_taken_apart(query, text):
     assert ask("/api/v1/parse_query", query, {"query": text}).data["type"]
 
 
+@pytest.mark.parametrize("edges", ["anchored", "smoothed"])
+def test_the_tree_tells_how_a_window_treats_its_edges(query, edges):
+    (window,) = ask("/api/v1/parse_query", query, {"query": f"rate(up[5m] {edges})"}).data["args"]
+    assert {name for name in ("anchored", "smoothed") if window[name]} == {edges}
+
+
 # --- Scopes ---------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +375,8 @@ def test_it_says_what_runs(reader):
     assert ask("/api/v1/status/buildinfo", reader).data["version"].startswith("3.")
     assert ask("/api/v1/status/runtimeinfo", reader).data["corruptionCount"] == 0
     flags = ask("/api/v1/status/flags", reader).data
+    assert "promql-duration-expr" in flags["enable-feature"].split(",")
+    assert flags["web.enable-remote-write-receiver"] == "true"
     assert (flags["query.lookback-delta"], {type(value) for value in flags.values()}) == ("5m", {str})
     assert yaml.safe_load(ask("/api/v1/status/config", reader).data["yaml"])["global"]["scrape_interval"] == "15s"
     assert ask("/api/v1/alertmanagers", reader).data == {"activeAlertmanagers": [], "droppedAlertmanagers": []}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from math import isnan
 from time import perf_counter
@@ -9,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from apps.promql import aggregate, binary, counters, edges, elementwise, forecast, special, windows
+from apps.promql import aggregate, binary, counters, edges, elementwise, forecast, rolled, special, windows
 from apps.promql.arrays import Floats, Mask
 from apps.promql.ast import (
     SET_OPERATORS,
@@ -35,7 +36,6 @@ from apps.promql.plan import DEFAULT_SUBQUERY_STEP, Clock, Prepared, needs
 from apps.promql.reading import Fetched, Pieces
 from apps.promql.result import number
 from apps.promql.series import Grid, Ragged, Scalar, Text, Vec, offsets
-from apps.promql.source import Request
 from apps.promql.text import quote, valid_name
 from apps.promql.windows import Function
 
@@ -139,7 +139,13 @@ class Evaluator:
     def samples(self) -> RangeVector:
         """The whole expression, where it is a range vector. QueryError, LimitError, DeadlineExceeded, Cancelled."""
         self.admit()
-        return self.range_vector(self.expr, self.grid)
+        node = unwrap(self.expr)
+        found = list(self.range_vectors(node, self.grid))
+        for part in found:
+            for text in rolled.note_of_samples(part.ragged, part.ends.start - part.width, part.ends.end):
+                self.warn(text, node)
+        ragged = Ragged.concat([rolled.samples(part.ragged) for part in found])
+        return found[0]._replace(ragged=ragged, drop=np.concatenate([part.drop for part in found]))
 
     def _parts(self, node: Expr, grid: Grid) -> list[Grid]:
         """The grid cut into as many parts as keep matrices small, those of subqueries below the node too."""
@@ -178,7 +184,7 @@ class Evaluator:
             return self.pieces.series, self.pieces.samples, self.pieces.warnings
         read = {id(fetched): fetched.read() for fetched in self.data.values()}.values()
         warnings = dict.fromkeys(warning for part in read for warning in part.warnings)
-        return sum(part.size for part in read), sum(len(part.ts) for part in read), warnings
+        return sum(part.size for part in read), sum(part.read for part in read), warnings
 
     def check(self) -> None:
         self.watch.check()
@@ -264,14 +270,15 @@ class Evaluator:
         ends = self.clock.ends(grid, node.offset, node.at)
         width = self.clock.lookback
         found = (_range_vector(part.read(), ends, width) for part in self.read(node, ends, width))
-        return self.windowed(found, grid, function, keeps_name=True)
+        return self.windowed(found, grid, function, node, keeps_name=True)
 
     def read(self, node: Selector, ends: Grid, width: int) -> Iterator[Fetched]:
         """The samples of a selector's windows; in several pieces, of some series each, when there are many."""
         began = perf_counter()
         tmin, tmax = ends.start - width, ends.end
         if self.pieces is not None:
-            parts = self.pieces.read(Request(node.matchers, tmin, tmax))
+            [request] = [need.request for need in self.needs if need.node == id(node)][:1]
+            parts = self.pieces.read(replace(request, tmin=tmin, tmax=tmax))
         else:
             fetched = self.data[id(node)]
             parts = iter([fetched.cut(tmin, tmax) if self._split else fetched])
@@ -281,16 +288,37 @@ class Evaluator:
             yield part
             began = perf_counter()
 
-    def windowed(self, found: Iterable[RangeVector], grid: Grid, function: Function, *, keeps_name: bool) -> Vec:
-        """A function over the windows of range vectors that have no series in common."""
+    def windowed(
+        self, found: Iterable[RangeVector], grid: Grid, function: Function, node: Expr, *, keeps_name: bool
+    ) -> Vec:
+        """A function over the windows of range vectors that have no series in common; `node` is the call, or an
+        instant selector."""
         out: list[Vec] = []
         series = 0
         for ragged, drop, ends, width in found:
             series += ragged.size
             self.check_cells(series, grid.n)
-            v, ok = windows.evaluate(ragged, ends, grid, width, function, self.check)
+            if ragged.tiers:
+                v, ok = self._over_tiers(ragged, ends, grid, width, function, node)
+            else:
+                v, ok = windows.evaluate(ragged, ends, grid, width, function, self.check)
             out.append(Vec(ragged.labels, v, ok, drop if keeps_name else np.ones(ragged.size, dtype=np.bool_)))
         return out[0] if len(out) == 1 else Vec.concat(out)
+
+    def _over_tiers(
+        self, ragged: Ragged, ends: Grid, grid: Grid, width: int, function: Function, node: Expr
+    ) -> tuple[Floats, Mask]:
+        """The same where some of the samples are gone."""
+
+        def instead(samples: Ragged, wide: int) -> tuple[Floats, Mask]:
+            return windows.evaluate(samples, ends, grid, wide, function, self.check)
+
+        name = node.func.name if isinstance(node, Call) else ""
+        raw = instead(replace(ragged, tiers=()), width)
+        v, ok, notes = rolled.overlaid(name, ragged, rolled.Laid(ends, grid, width, self.check), raw, instead)
+        for text in notes:
+            self.warn(text, node)
+        return v, ok
 
     def _at_edges(self, node: Selector, width: int, grid: Grid, name: str) -> Vec:
         """A function over windows that look past their edges, or a smoothed instant selector where it has no name."""
@@ -301,8 +329,17 @@ class Evaluator:
         for part in parts:
             ragged = part.live()
             self.check_cells(sum(vec.size for vec in out) + ragged.size, grid.n)
-            look = edges.Look(ragged, ends, grid, width, self.clock.lookback, self.check)
-            v, ok = edges.over_windows(name, node.edges, look) if name else edges.at_once(look)
+
+            def over(samples: Ragged, wide: int) -> tuple[Floats, Mask]:
+                look = edges.Look(samples, ends, grid, width, max(wide, self.clock.lookback), self.check)
+                return edges.over_windows(name, node.edges, look) if name else edges.at_once(look)
+
+            v, ok = over(replace(ragged, tiers=()) if ragged.tiers else ragged, 0)
+            if ragged.tiers:
+                laid = rolled.Laid(ends, grid, width + before, self.check)
+                v, ok, notes = rolled.overlaid("", ragged, laid, (v, ok), over)
+                for text in notes:
+                    self.warn(text, node)
             out.append(Vec(ragged.labels, v, ok, np.full(ragged.size, bool(name))))
         return out[0] if len(out) == 1 else Vec.concat(out)
 
@@ -314,16 +351,9 @@ class Evaluator:
             return Vec(value.labels, -value.v, value.ok, np.ones(value.size, dtype=np.bool_))
         return value
 
-    def range_vector(self, node: Expr, grid: Grid) -> RangeVector:
-        """The samples below a range vector node, with the grid of its windows."""
-        found = list(self.range_vectors(node, grid))
-        if len(found) == 1:
-            return found[0]
-        ragged = Ragged.concat([part.ragged for part in found])
-        return found[0]._replace(ragged=ragged, drop=np.concatenate([part.drop for part in found]))
-
     def range_vectors(self, node: Expr, grid: Grid) -> Iterator[RangeVector]:
-        """The same as at least one range vector, of some series each: what is too much to be held at once."""
+        """The samples below a range vector node with the grid of its windows: at least one part, of some series each,
+        as many as are held at once."""
         node = unwrap(node)
         if isinstance(node, Subquery):
             yield self._subquery(node, grid)
@@ -461,7 +491,7 @@ class Evaluator:
         if len(args) > 1:
             found = (_spread(part, grid.n) for part in found)
         unnamed: list[Mask] = []
-        vec = self.windowed(_noting(found, unnamed), grid, function, keeps_name=node.func.keeps_name)
+        vec = self.windowed(_noting(found, unnamed), grid, function, node, keeps_name=node.func.keeps_name)
         return self._hinted(node, vec, np.concatenate(unnamed))
 
     def _hinted(self, node: Call, vec: Vec, unnamed: Mask) -> Vec:

@@ -67,7 +67,7 @@ class Trace:
         note.reading += seconds
         note.found = ragged.size + (note.found if more else 0)
         note.series = max(note.series, note.found)
-        note.samples = (note.samples or 0) + len(ragged.ts)
+        note.samples = (note.samples or 0) + ragged.read
         last = ragged.off[1:] - 1
         rows: Index = np.flatnonzero(ragged.counts)
         rows = rows[(ragged.ts[last[rows]] > since) & ~stale_mask(ragged.v[last[rows]])][:SHOWN]

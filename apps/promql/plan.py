@@ -13,6 +13,7 @@ from apps.promql.ast import (
     Call,
     Expr,
     Number,
+    Paren,
     Range,
     Selector,
     String,
@@ -25,6 +26,7 @@ from apps.promql.errors import LimitError
 from apps.promql.functions import SCALAR
 from apps.promql.parser import CACHED_TEXT, parse
 from apps.promql.rewrite import settled, waits, with_info
+from apps.promql.rolled import fields_for
 from apps.promql.series import Grid
 from apps.promql.source import Matcher, Request
 
@@ -133,28 +135,32 @@ class Need:
 def needs(node: Expr, grid: Grid, clock: Clock, steps: int) -> Iterator[Need]:
     """The requests of all selectors below a node, evaluated on a grid. LimitError where a subquery has more than
     `steps` steps."""
-    stack: list[tuple[Expr, Grid]] = [(node, grid)]
+    stack: list[tuple[Expr, Grid, str]] = [(node, grid, "")]
     while stack:
-        node, grid = stack.pop()
+        node, grid, function = stack.pop()
         match node:
             case Selector():
-                yield _need(node, grid, clock, 0 if node.edges else clock.lookback)
+                yield _need(node, grid, clock, 0 if node.edges else clock.lookback, "")
             case Range():
-                yield _need(node.selector, grid, clock, node.window)
+                yield _need(node.selector, grid, clock, node.window, function)
             case Subquery():
                 inner = clock.inner(node, grid)
                 if inner.n > steps:
                     raise LimitError(f"subquery has {inner.n} steps, more than the limit of {steps}")
                 if inner.n:
-                    stack.append((node.expr, inner))
+                    stack.append((node.expr, inner, ""))
             case _:
-                stack.extend((child, grid) for child in reversed(children(node)))
+                above = node.func.name if isinstance(node, Call) else function if isinstance(node, Paren) else ""
+                stack.extend((child, grid, above) for child in reversed(children(node)))
 
 
-def _need(node: Selector, grid: Grid, clock: Clock, width: int) -> Need:
+def _need(node: Selector, grid: Grid, clock: Clock, width: int, function: str) -> Need:
+    """`function`: the one above its windows, if any; one that looks at their edges finds no answer in buckets."""
     ends = clock.ends(grid, node.offset, node.at)
     before, after = clock.margins(node)
-    return Need(id(node), Request(node.matchers, ends.start - width - before, ends.end + after))
+    fields = fields_for("" if node.edges else function)
+    tmin, tmax = ends.start - width - before, ends.end + after
+    return Need(id(node), Request(node.matchers, tmin, tmax, fields=fields, width=width + before + after))
 
 
 def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
@@ -177,7 +183,8 @@ def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
             fresh = max(0, request.tmax - max(request.tmin, high)) if position else request.tmax - request.tmin
             if position and max(high, request.tmax) - low <= 2 * (asked + fresh):
                 high, asked = max(high, request.tmax), asked + fresh
-                out[-1] = Request(matchers, low, high)
+                fields, width = out[-1].fields | request.fields, max(out[-1].width, request.width)
+                out[-1] = Request(matchers, low, high, fields=fields, width=width)
             else:
                 low, high, asked = request.tmin, request.tmax, request.tmax - request.tmin
                 out.append(request)

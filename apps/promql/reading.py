@@ -68,6 +68,6 @@ class Pieces:
                 middle = (low + high) // 2
                 todo += [(middle, high), (low, middle)]
                 continue
-            self.samples += len(part.ts)
+            self.samples += part.read
             self.warnings.update(dict.fromkeys(part.warnings))
             yield Fetched(part)

@@ -87,7 +87,8 @@ class Ragged:
 
     @classmethod
     def concat(cls, parts: Sequence["Ragged"]) -> "Ragged":
-        """Series of several sources after one another (the caller knows that none is in two of them, none has tiers)."""
+        """Series of several sources after one another, none of which has tiers (the caller knows that no series is in
+        two of them)."""
         if not parts:
             return cls.empty()
         if len(parts) == 1:
@@ -127,9 +128,7 @@ class Ragged:
         """The marked samples only; a series may end up with none, but stays."""
         before = np.zeros(len(samples) + 1, dtype=np.int64)
         np.cumsum(samples, out=before[1:])
-        return Ragged(
-            self.labels, self.ts[samples], self.v[samples], before[self.off], self.warnings, tiers=self.tiers
-        )
+        return Ragged(self.labels, self.ts[samples], self.v[samples], before[self.off], self.warnings, tiers=self.tiers)
 
     def between(self, tmin: int, tmax: int) -> "Ragged":
         """Samples with tmin < ts <= tmax of the series that have any there, or have buckets."""

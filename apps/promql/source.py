@@ -70,6 +70,8 @@ class Request:
     `rows`: only the series [low, high) of them, in the source's own order, which stays the same for one source object.
     `most`: the source may refuse with TooMany what brings more samples than that. Only a source with estimates is
     asked with either.
+    `fields`: which numbers of roll-ups can be used where samples are gone (apps.promql.rolled), none: samples only;
+    `width`: how long, in ms, the windows are that are laid over it.
     """
 
     matchers: tuple[Matcher, ...]
@@ -77,6 +79,8 @@ class Request:
     tmax: int
     rows: tuple[int, int] | None = None
     most: int | None = None
+    fields: frozenset[str] = frozenset()
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True)

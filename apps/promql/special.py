@@ -75,7 +75,7 @@ def absent(query: "Evaluator", node: Call, grid: Grid) -> Vec:
 
 def absent_over_time(query: "Evaluator", node: Call, grid: Grid) -> Vec:
     arg = unwrap(node.args[0])
-    found = query.windowed(query.range_vectors(arg, grid), grid, windows.presence, keeps_name=True)
+    found = query.windowed(query.range_vectors(arg, grid), grid, windows.presence, node, keeps_name=True)
     return _absence(arg.selector if isinstance(arg, Range) else arg, found.ok)
 
 

@@ -6,7 +6,7 @@ difference: bounds are int64[1, n] in the first case and int64[rows, n] in the s
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -310,25 +310,45 @@ def newest_time(windows: Windows) -> Answer:
 
 def extrapolated(windows: Windows, *, counter: bool, per_second: bool) -> Answer:
     """rate, increase and delta, with Prometheus' extrapolation to the window's edges."""
-    count = windows.count
-    ok = count >= 2
     last = windows.hi - 1
+    first = windows.value(windows.lo)
     with np.errstate(all="ignore"):
-        start, stop = windows.time(windows.lo), windows.time(last)
-        spanned = (stop - start) / 1000
-        spacing = spanned / (count - 1)
-        to_start = (start - (windows.ends - windows.width)) / 1000
-        to_end = (windows.ends - stop) / 1000
-        to_start = np.where(to_start >= spacing * 1.1, spacing / 2, to_start)
-        to_end = np.where(to_end >= spacing * 1.1, spacing / 2, to_end)
-        divisor = windows.width / 1000 if per_second else 1.0
-        first = windows.value(windows.lo)
         increase = windows.value(last)
         increase -= first
+        if counter:
+            _add_resets(windows, increase)
+    seen = Seen(first, windows.time(windows.lo), windows.time(last), windows.count)
+    stretched(increase, seen, windows.ends, windows.width, counter=counter, per_second=per_second)
+    return increase, windows.count >= 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Of each window: its first value, when its first and last samples were taken (ms), and how many it has."""
+
+    first: Floats
+    start: Times | Floats
+    stop: Times | Floats
+    count: Index | Floats
+
+
+def stretched(increase: Floats, seen: Seen, ends: Times, width: int, *, counter: bool, per_second: bool) -> None:
+    """What was added between the first and last samples of windows becomes, in place, what the whole windows saw.
+
+    increase float64[rows, n], for counters with their resets; ends int64[n] and width of the windows in ms.
+    """
+    first, start, stop = seen.first, seen.start, seen.stop
+    with np.errstate(all="ignore"):
+        spanned = (stop - start) / 1000
+        spacing = spanned / (seen.count - 1)
+        to_start = (start - (ends - width)) / 1000
+        to_end = (ends - stop) / 1000
+        to_start = np.where(to_start >= spacing * 1.1, spacing / 2, to_start)
+        to_end = np.where(to_end >= spacing * 1.1, spacing / 2, to_end)
+        divisor = width / 1000 if per_second else 1.0
         if not counter:
             increase *= (spanned + to_start + to_end) / spanned / divisor
-            return increase, ok
-        _add_resets(windows, increase)
+            return
         # A counter is not extrapolated below zero: the part before the first sample is at most its value.
         before = increase * (to_start / spanned)
         clamped = np.minimum(before, first)
@@ -338,7 +358,6 @@ def extrapolated(windows: Windows, *, counter: bool, per_second: bool) -> Answer
         increase += clamped
         if divisor != 1.0:
             increase /= divisor
-    return increase, ok
 
 
 def _add_resets(windows: Windows, increase: Floats) -> None:
@@ -378,9 +397,14 @@ def lost(windows: Windows) -> Answer:
 
 def _after_first(windows: Windows, lost: Floats) -> Floats:
     """Sums over lo + 1..hi of a shared block's rows."""
+    return sums_after_first(replace(windows, v=lost, rows=len(lost)))[0]
+
+
+def sums_after_first(windows: Windows) -> Answer:
+    """The sum of all samples of each window but the first."""
     low = np.minimum(windows.lo + 1, windows.hi)
-    part = Windows(lost, windows.ts, low, windows.hi, len(lost), True, windows.ends, windows.at, windows.width)
-    return np.where(windows.hi > low, part.reduce(np.add), 0.0)
+    total = replace(windows, lo=low).reduce(np.add)
+    return np.where(windows.hi > low, total, 0.0), windows.count >= 1
 
 
 def instant_rate(windows: Windows, *, counter: bool) -> Answer:

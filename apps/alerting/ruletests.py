@@ -255,7 +255,7 @@ def _present(names: Mapping[str, str]) -> Names:
 
 
 # No hexadecimal numbers: 0x10 is eleven times 0.
-_VALUE: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_VALUE: Final = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _ITEM: Final = re.compile(
     rf"(?P<gap>_)(?:x(?P<gaps>\d+))?|(?P<stale>stale)|(?P<word>[+-]?(?:[iI]nf|[nN]a[nN]))"
     rf"|(?P<value>{_VALUE})(?:(?P<step>[+-]{_VALUE.removeprefix('[+-]?')})?x(?P<times>\d+))?"
@@ -272,9 +272,10 @@ def sequence(text: str, most: int = MOST_SAMPLES) -> Iterator[float | None]:
         found = _ITEM.fullmatch(item)
         if found is None:
             raise ValueError(f"{item[:50]!r} is none of a, axn, a+bxn, a-bxn, _, _xn, stale")
-        times = int(found["gaps"] or found["times"] or 0)
+        repeats = found["gaps"] or found["times"] or "0"
+        times = int(repeats) if len(repeats) <= 9 else most
         most -= times + 1
-        if most < 0 or len(found["gaps"] or found["times"] or "") > 9:
+        if most < 0:
             raise ValueError(f"with {item[:50]!r} the series of the test have more than {MOST_SAMPLES} samples")
         if found["gap"]:
             yield from [None] * (times if found["gaps"] else 1)

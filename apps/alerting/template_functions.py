@@ -396,7 +396,7 @@ def _print(*values: Value) -> str:
     return out
 
 
-_VERB: Final = re.compile(r"%([-+# 0]*)(\d+)?(?:\.(\d*))?([a-zA-Z%])")
+_VERB: Final = re.compile(r"%([-+# 0]*)([1-9]\d*)?(?:\.(\d*))?([a-zA-Z%])")
 
 
 def printf(pattern: Value, *values: Value) -> str:

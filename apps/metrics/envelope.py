@@ -135,7 +135,8 @@ def rfc3339(at: datetime | None) -> str:
 
 # --- Parameters -----------------------------------------------------------------------------------------------------
 
-_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z")
+# Digits stand in one place of each alternative: with \d+\.?\d* what is no number takes the square of its length.
+_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z")
 _RFC3339: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )
@@ -148,6 +149,8 @@ _UNITS: Final = {
     "s": 1_000,
     "ms": 1,
 }
+_LONGEST_TEXT: Final = 1_000
+"""Characters of a duration in units; int() reads no more than 4,300 digits."""
 _DURATION: Final = re.compile("".join(rf"(?:(\d+){unit})?" for unit in _UNITS) + r"\Z", re.ASCII)
 
 
@@ -190,7 +193,7 @@ def duration(text: str) -> timedelta:
         if abs(seconds) * 1e9 >= _LONGEST:
             raise ValueError(f"cannot parse {quote(text)} to a valid duration. It overflows int64")
         return timedelta(milliseconds=math.trunc(round(seconds * 1000, 6)))
-    found = _DURATION.match(text) if text else None
+    found = _DURATION.match(text) if text and len(text) <= _LONGEST_TEXT else None
     if found is None:
         raise ValueError(f"cannot parse {quote(text)} to a valid duration")
     ms = sum(int(count) * size for count, size in zip(found.groups(), _UNITS.values(), strict=True) if count)

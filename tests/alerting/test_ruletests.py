@@ -143,6 +143,12 @@ def test_what_is_no_notation_is_refused(text: str) -> None:
         list(ruletests.sequence(text))
 
 
+@pytest.mark.parametrize("text", ["9" * 1_000_000 + "?", "1x" + "9" * 5_000, "_x" + "9" * 5_000])
+def test_a_million_digits_are_refused_in_one_pass(text: str) -> None:
+    with pytest.raises(ValueError, match=r"none of|more than"):  # in the square of their length they would take hours
+        list(ruletests.sequence(text))
+
+
 @pytest.mark.parametrize(
     "text", ["1 -2 +3.5", "1+2x3 -2+4x3", "1x3 _ _x2 4", "1 stale 2", "Inf NaN 0x4 1e2 .5x1 7. 1e1x2"]
 )

@@ -227,6 +227,11 @@ def test_no_template_raises_or_grows_without_bound(template: str) -> None:
     assert len(text(template)) <= MAX_TEXT + 500
 
 
+@pytest.mark.parametrize("inside", ["9" * 60_000 + "x", "1." + "9" * 60_000 + "x", 'printf "%' + "0" * 60_000 + '?" 1'])
+def test_a_template_of_digits_is_read_in_one_pass(inside: str) -> None:
+    assert len(text(f"{{{{ {inside} }}}}")) <= MAX_TEXT + 500  # in the square of their length it would take minutes
+
+
 def test_whatever_a_template_breaks_on_is_said_in_its_text():
     assert text('{{ query "no such series" }}') == (
         "<error expanding template: error executing template __alert_Test: KeyError>"

@@ -7,7 +7,7 @@ import yaml
 
 from apps.accounts.rights import Principal
 from apps.metrics import budgets, compaction, services
-from apps.metrics.envelope import duration
+from apps.metrics.envelope import duration, moment
 from apps.metrics.models import CollectorSetting, Metric, QueryBudget, RetentionPolicy, Series
 from apps.metrics.samples import Samples
 from apps.promql.functions import FUNCTIONS
@@ -141,6 +141,13 @@ def test_durations_are_seconds_or_units(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="cannot parse"):
         duration(text)
+
+
+@pytest.mark.parametrize("read", [duration, moment])
+@pytest.mark.parametrize("end", ["x", "y", "ex", ".x", ""])
+def test_a_million_digits_are_refused_in_one_pass(read, end):
+    with pytest.raises(ValueError, match="cannot parse"):  # in the square of their length they would take hours
+        read("9" * 1_000_000 + end)
 
 
 def test_a_limit_cuts_the_answer_and_says_so(stored):

@@ -26,9 +26,10 @@ from apps.alerting.templates import Context, expand
 from apps.alerting.yamltext import Mapping as Fields
 from apps.alerting.yamltext import Node, YamlError
 from apps.promql import engine
-from apps.promql.errors import PromQLError, QueryError
+from apps.promql.errors import DeadlineExceeded, PromQLError, QueryError
 from apps.promql.labels import NAME, Labels
 from apps.promql.lexer import parse_number
+from apps.promql.limits import Limits, Watch
 from apps.promql.parser import parse, parse_matchers
 from apps.promql.result import Result, number
 from apps.promql.series import STALE, Ragged, offsets
@@ -36,9 +37,10 @@ from apps.promql.source import Matcher, MemorySource, matching
 from apps.promql.text import duration, label_set
 
 MOST_SAMPLES: Final = 1_000_000
-"""Samples that the series of one test may unfold to."""
+"""Samples that the series of one file may unfold to; a few letters (`1x999999`) are 30 MB of them."""
 MOST_EVALUATIONS: Final = 10_000
 """Rules times instants of one file; beyond it is refused, so that saving a rule cannot take minutes."""
+UNHURRIED: Final = Watch()
 
 Names: TypeAlias = dict[str, str]
 
@@ -126,21 +128,26 @@ def _file(root: Node | None) -> TestFile:
     if fuzzy not in ("true", "false"):
         raise YamlError("fuzzy_compare is true or false", top.keys["fuzzy_compare"].line)
     interval = span(top.pairs.get("evaluation_interval"), "evaluation_interval") or 60_000
+    cases: list[Case] = []
+    left = MOST_SAMPLES
+    for node in items(top.pairs.get("tests"), "tests"):
+        cases.append(_case(node, interval, left))
+        left -= sum(len(values) for _, values in cases[-1].series)
     return TestFile(
         rule_files=tuple(text_of(node, "rule_files") for node in items(top.pairs.get("rule_files"), "rule_files")),
         interval=interval,
         group_order=order,
         fuzzy=fuzzy == "true",
-        cases=tuple(_case(node, interval) for node in items(top.pairs.get("tests"), "tests")),
+        cases=tuple(cases),
     )
 
 
-def _case(node: Node, interval: int) -> Case:
+def _case(node: Node, interval: int, left: int) -> Case:
+    """One test, whose series may have `left` samples."""
     top = mapping(node, "a test")
     names = ("name", "interval", "input_series", "alert_rule_test", "promql_expr_test", "external_labels",
              "external_url", "start_timestamp")  # fmt: skip
     known(top, names, "a test")
-    left = MOST_SAMPLES
     series = []
     for child in items(top.pairs.get("input_series"), "input_series"):
         fields = mapping(child, "an input series")
@@ -276,7 +283,7 @@ def sequence(text: str, most: int = MOST_SAMPLES) -> Iterator[float | None]:
         times = int(repeats) if len(repeats) <= 9 else most
         most -= times + 1
         if most < 0:
-            raise ValueError(f"with {item[:50]!r} the series of the test have more than {MOST_SAMPLES} samples")
+            raise ValueError(f"with {item[:50]!r} the series of the file have more than {MOST_SAMPLES} samples")
         if found["gap"]:
             yield from [None] * (times if found["gaps"] else 1)
         elif found["stale"]:
@@ -293,20 +300,29 @@ def sequence(text: str, most: int = MOST_SAMPLES) -> Iterator[float | None]:
 # --- Running ------------------------------------------------------------------------------------------------------
 
 
-def run(tests: TestFile, groups: Sequence[GroupPlan], *, most: int = MOST_EVALUATIONS) -> list[str]:
-    """What failed, each as a text of several lines; empty where all is as expected. Rules have one level each."""
+def run(
+    tests: TestFile, groups: Sequence[GroupPlan], *, most: int = MOST_EVALUATIONS, watch: Watch = UNHURRIED
+) -> list[str]:
+    """What failed, each as a text of several lines; empty where all is as expected. Rules have one level each.
+
+    A test that is not through when the time of `watch` is up has failed.
+    """
     here = {rule.name for group in groups for rule in group.rules}
     if missing := sorted(tests.alert_names - here):
         known_names = ", ".join(sorted(here)[:20]) or "none"
         return [f"There is no alert {name} among the rules under test ({known_names})." for name in missing]
     rules = sum(len(group.rules) + len(group.records) for group in groups)
-    evaluations = sum(case.end // tests.interval + 1 for case in tests.cases) * rules
+    # A tick costs something without rules, too.
+    evaluations = sum(case.end // tests.interval + 1 for case in tests.cases) * max(1, rules)
     if evaluations > most:
         return [f"It would take {evaluations} evaluations of rules, more than {most}: use a shorter eval_time."]
     ordered = _ordered(groups, tests.group_order)
     failures: list[str] = []
     for case in tests.cases:
-        failures += _Trial(case, tests, ordered).run()
+        try:
+            failures += _Trial(case, tests, ordered, watch).run()
+        except DeadlineExceeded:
+            return [*failures, f"It was given up after {watch.seconds:g} seconds: use fewer series or a shorter time."]
     return failures
 
 
@@ -393,8 +409,8 @@ class _Broken(Exception):
 class _Trial:
     """One case on its clock."""
 
-    def __init__(self, case: Case, tests: TestFile, ordered: Sequence[Sequence[GroupPlan]]) -> None:
-        self.case, self.tests = case, tests
+    def __init__(self, case: Case, tests: TestFile, ordered: Sequence[Sequence[GroupPlan]], watch: Watch) -> None:
+        self.case, self.tests, self.watch = case, tests, watch
         self.tape = _Tape(case)
         self.steps: list[tuple[list[list[RecordPlan]], list[RulePlan]]] = [
             (
@@ -429,6 +445,7 @@ class _Trial:
 
     def tick(self) -> None:
         """All rules at one instant: recording rules in stages, then alerts, as a tick of the portal does it."""
+        self.watch.check()
         try:
             for stages, rules in self.steps:
                 for stage in stages:
@@ -441,7 +458,15 @@ class _Trial:
             raise _Broken(str(error)) from None
 
     def ask(self, texts: Sequence[str]) -> list[Answer]:
-        return engine.evaluate_many(texts, self.tape, self.tape.now) if texts else []
+        if not texts:
+            return []
+        answers = engine.evaluate_many(texts, self.tape, self.tape.now, limits=self.limits())
+        self.watch.check()
+        return answers
+
+    def limits(self) -> Limits:
+        """What one expression may take of the time that is left."""
+        return Limits(seconds=self.watch.left)
 
     def record(self, rule: RecordPlan, answer: Answer) -> None:
         try:
@@ -499,13 +524,14 @@ class _Trial:
         self.told = [labels for labels, _ in told]
 
     def context(self, alert: _Watched) -> Context:
+        self.watch.check()
         now = datetime.fromtimestamp(self.tape.now / 1000, tz=UTC)
         return Context(alert.found, alert.value, now, self.query, self.case.external_url, self.case.external_labels)
 
     def query(self, expression: str) -> list[Sample]:
         """`query` of templates."""
         try:
-            answer = engine.instant(expression, self.tape, self.tape.now)
+            answer = engine.instant(expression, self.tape, self.tape.now, limits=self.limits())
             return [Sample(labels, value) for labels, value in _rows(answer)]
         except PromQLError as error:
             raise TemplateError(str(error)) from None
@@ -537,8 +563,9 @@ class _Trial:
         self.tape.now = max(self.tape.now, self.case.start + self.case.end)
         where = f"expr: {wanted.expression}, time: {duration(wanted.at)}"
         try:
-            got = _rows(engine.instant(wanted.expression, self.tape, self.case.start + wanted.at))
+            got = _rows(engine.instant(wanted.expression, self.tape, self.case.start + wanted.at, limits=self.limits()))
         except PromQLError as error:
+            self.watch.check()
             self.failures.append(self.titled(f"{where}\n  fails: {error}"))
             return
         got.sort(key=lambda sample: sorted(sample[0].items()))

@@ -9,6 +9,7 @@ import pytest
 
 from apps.alerting import plainrules, rulefiles, ruletests
 from apps.alerting.rulefiles import RuleFileError
+from apps.promql.limits import Watch
 from apps.promql.result import number
 from apps.promql.series import STALE_BITS
 
@@ -263,6 +264,27 @@ def test_a_test_beyond_what_saving_may_take_is_refused_with_its_own_figure() -> 
     assert failures(text, ONE_RULE) == [
         "It would take 525601 evaluations of rules, more than 10000: use a shorter eval_time."
     ]
+
+
+def test_instants_count_without_rules_too() -> None:
+    text = case("  promql_expr_test: [{expr: '1', eval_time: 290y, exp_samples: [{value: 1}]}]\n")
+    (line,) = failures(text, "groups: []")
+    assert "more than 10000" in line
+
+
+@pytest.mark.parametrize("rules", [RULES, "groups: []"])
+def test_what_is_not_through_in_its_time_is_given_up(rules: str) -> None:
+    expected = "  promql_expr_test: [{expr: 'x', eval_time: 1m, exp_samples: [{value: 1}]}]\n"
+    groups = plainrules.plans(rulefiles.read(rules).groups)
+    given_up = ruletests.run(ruletests.read(case(expected)), groups, watch=Watch(-1))
+    assert given_up == ["It was given up after -1 seconds: use fewer series or a shorter time."]
+
+
+def test_the_series_of_all_tests_of_a_file_are_counted_together() -> None:
+    entry = "- input_series: [{series: x, values: 1x600000}]\n"
+    ruletests.read(f"tests:\n{entry}")
+    with pytest.raises(RuleFileError, match="more than 1000000 samples"):
+        ruletests.read(f"tests:\n{entry}{entry}")
 
 
 def test_what_the_future_brings_is_not_known_before() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db.models import Q
@@ -15,6 +15,10 @@ from apps.alerting.models import AlertRule, RecordingRule, RuleGroup, RuleTest
 from apps.alerting.plans import GroupPlan, RecordPlan, RulePlan, question, rule_plan
 from apps.alerting.rulefiles import RuleFileError
 from apps.alerting.ruletests import TestFile
+from apps.promql.limits import Watch
+
+PATIENCE: Final = 20.0
+"""Seconds that the tests of one save or import may take together: somebody waits, and rows are locked."""
 
 Tests = Sequence[Mapping[str, Any]]
 """Tests as they travel: {name, text}; whoever saves a rule with tests gives all of them."""
@@ -101,9 +105,10 @@ def refuse_failing(tests: Iterable[RuleTest], *, although: bool, field: str = "t
 def failing(tests: Iterable[RuleTest]) -> dict[str, list[str]]:
     """What failed, by the test's name; tests that pass are absent. Reads rules as the database has them now."""
     rules = _Rules()
+    watch = Watch(PATIENCE)
     found: dict[str, list[str]] = {}
     for test in tests:
-        if lines := rules.run(test):
+        if lines := rules.run(test, watch):
             found.setdefault(test.name, []).extend(f"{test.name}: {line}" for line in lines)
     return found
 
@@ -146,7 +151,7 @@ class _Rules:
             for rule in found
         ]
 
-    def run(self, test: RuleTest) -> list[str]:
+    def run(self, test: RuleTest, watch: Watch) -> list[str]:
         try:
             file = ruletests.read(test.text)
         except RuleFileError as error:
@@ -163,7 +168,7 @@ class _Rules:
             )
             for number, name in enumerate(names)
         ]
-        return ruletests.run(file, groups)
+        return ruletests.run(file, groups, watch=watch)
 
     def records_of(self, test: RuleTest) -> set[int]:
         """Ids of the recording rules that feed what a test looks at; none where it cannot be read."""

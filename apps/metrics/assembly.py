@@ -5,8 +5,9 @@ rank: where two hold a value for one (series, instant), the higher rank wins.
 """
 
 import os
+from collections import Counter as Tally
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -180,6 +181,73 @@ class Piece:
     name: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tombstone:
+    """Samples that must not be seen: of the series ids int64[T] (sorted), t_min <= ts <= t_max (ms).
+
+    Only those that were stored before: of young rows those of rank <= batch, of blocks those of rank <= round.
+    """
+
+    id: int
+    ids: Int64
+    t_min: int
+    t_max: int
+    batch: int
+    round: int
+
+    def of_buckets(self, resolution: int) -> "Tombstone":
+        """The same for buckets of so many seconds, known by their ends: covered where any of their time is."""
+        return replace(self, t_max=self.t_max + resolution * 1000 - 1) if resolution else self
+
+    def among(self, series: Int64) -> Mask:
+        """Which of these series it is about."""
+        at = np.searchsorted(self.ids, series)
+        at[at == len(self.ids)] = 0
+        found: Mask = self.ids[at] == series
+        return found
+
+    def covers(self, series: Int64, ts: Int64, batch: Int64 | None) -> Mask:
+        """Which of these samples it is about; `batch`: the row of the log of each, None: all old enough."""
+        found: Mask = self.among(series) & (ts >= self.t_min) & (ts <= self.t_max)
+        return found if batch is None else found & (batch <= self.batch)
+
+
+class KeptPart:
+    """What tombstones leave of a part."""
+
+    __slots__ = ("_rank", "_ts", "_v", "clock", "counts", "rows")
+
+    def __init__(self, part: Part, ids: Int64, stones: Sequence[Tombstone], dropped: "Tally[int] | None") -> None:
+        """The part's rows are of the series `ids`. How many samples each tombstone takes is added to `dropped`."""
+        off = offsets(part.counts)
+        ts = np.empty(off[-1], dtype=np.int64)
+        v = np.empty(off[-1], dtype=np.float64)
+        part.fill(off[:-1], ts, v)
+        rank = part.ranks()
+        series = np.repeat(ids, part.counts)
+        keep = np.ones(len(ts), dtype=np.bool_)
+        for stone in stones:
+            covered = stone.covers(series, ts, rank) & keep
+            keep &= ~covered
+            if dropped is not None:
+                dropped[stone.id] += int(covered.sum())
+        off = offsets(keep.astype(np.int64))[off]
+        counts = np.diff(off)
+        some = np.flatnonzero(counts)
+        self._ts, self._v = ts[keep], v[keep]
+        self._rank = None if rank is None else rank[keep]
+        self.rows, self.counts = part.rows[some], counts[some]
+        self.clock = vector_hashes(self._ts, offsets(self.counts), SALT)
+
+    def fill(self, starts: Int64, ts: Int64, v: Float64) -> None:
+        local = offsets(self.counts)
+        target = np.arange(local[-1], dtype=np.int64) + np.repeat(starts - local[:-1], self.counts)
+        ts[target], v[target] = self._ts, self._v
+
+    def ranks(self) -> Int64 | None:
+        return self._rank
+
+
 class Damaged(Exception):
     """A piece that passed its checksum and still could not be decoded."""
 
@@ -210,11 +278,13 @@ def assemble(
     *,
     most: int | None = None,
     check: Callable[[], None] | None = None,
+    buried: Sequence[Tombstone] = (),
+    dropped: "Tally[int] | None" = None,
 ) -> Assembled:
     """Samples with tmin < ts <= tmax (ms) of the wanted series from all pieces; raises Damaged.
 
     More than `most` samples are TooMany, raised before any of them is decoded. `check` is called between pieces, and
-    raises what ends the reading.
+    raises what ends the reading. What a tombstone covers is left out, and counted in `dropped` by the tombstone's id.
     """
     size = len(wanted.ids)
     ordered = sorted(pieces, key=lambda piece: (piece.t_min, piece.rank))
@@ -224,6 +294,9 @@ def assemble(
         else RunPart(piece.body, wanted, tmin, tmax)
         for piece in ordered
     ]
+    if buried:
+        _within(sum(int(part.counts.sum()) for part in parts), most)
+        parts = [_kept(part, piece, wanted, buried, dropped) for part, piece in zip(parts, ordered, strict=True)]
     totals = np.zeros(size, dtype=np.int64)
     clock = np.zeros(size, dtype=np.uint64)
     starts = []
@@ -232,10 +305,7 @@ def assemble(
         totals[part.rows] += part.counts
         clock[part.rows] += part.clock
     off = offsets(totals)
-    if most is not None and off[-1] > most:
-        raise TooMany(
-            f"the query reads {off[-1]} samples, more than the limit of {most}: ask for fewer series or a shorter time"
-        )
+    _within(int(off[-1]), most)
     ts = np.empty(off[-1], dtype=np.int64)
     v = np.empty(off[-1], dtype=np.float64)
     for piece, part, before in zip(ordered, parts, starts, strict=True):
@@ -250,6 +320,28 @@ def assemble(
         sources = list(zip([piece.rank for piece in ordered], parts, starts, strict=True))
         return _mended(off, ts, v, clock, disorder, sources)
     return Assembled(off, ts, v, _clock(clock, totals))
+
+
+def _within(samples: int, most: int | None) -> None:
+    if most is not None and samples > most:
+        raise TooMany(
+            f"the query reads {samples} samples, more than the limit of {most}: ask for fewer series or a shorter time"
+        )
+
+
+def _kept(part: Part, piece: Piece, wanted: Wanted, buried: Sequence[Tombstone], dropped: "Tally[int] | None") -> Part:
+    """The part without what is buried of it; raises Damaged."""
+    ids = wanted.ids[part.rows]
+    if not len(ids):
+        return part
+    is_block = isinstance(piece.body, View)
+    stones = [stone for stone in buried if not (is_block and piece.rank > stone.round) and stone.among(ids).any()]
+    if not stones:
+        return part
+    try:
+        return KeptPart(part, ids, stones, dropped)
+    except Corrupt as error:
+        raise Damaged(piece, str(error)) from error
 
 
 def _clock(hashes: UInt64, counts: Int64) -> Int64:
@@ -308,27 +400,3 @@ def _mended(
     clock = clock.copy()
     clock[rows] = vector_hashes(ts[samples], mended, SALT)
     return Assembled(off, ts, v, _clock(clock, new_counts))
-
-
-Tombstone = tuple[Int64, int, int]
-"""(ids of series, first ms, last ms) of samples that must not be seen."""
-
-
-def unburied(series: Int64, ts: Int64, tombstones: Sequence[Tombstone]) -> Mask | None:
-    """Which samples no tombstone covers; None when all are free."""
-    if not tombstones:
-        return None
-    keep = np.ones(len(ts), dtype=np.bool_)
-    for ids, begin, end in tombstones:
-        keep &= ~(np.isin(series, ids) & (ts >= begin) & (ts <= end))
-    return None if keep.all() else keep
-
-
-def without_buried(got: Assembled, ids: Int64, tombstones: Sequence[Tombstone]) -> Assembled:
-    """The same samples of the series `ids` but those that a tombstone covers."""
-    keep = unburied(np.repeat(ids, np.diff(got.off)), got.ts, tombstones) if tombstones else None
-    if keep is None:
-        return got
-    off = offsets(keep.astype(np.int64))[got.off]
-    ts = got.ts[keep]
-    return Assembled(off, ts, got.v[keep], _clock(vector_hashes(ts, off, SALT), np.diff(off)))

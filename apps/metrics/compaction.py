@@ -18,19 +18,19 @@ because level 0 and level 1 write at the same time.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
-import orjson
 import psycopg
 from django.db import transaction
 
 from apps.core.telemetry import Counter, Gauge
 from apps.metrics import storage
-from apps.metrics.assembly import Assembled, Damaged, Piece, Tombstone, Wanted, assemble, unburied, without_buried
+from apps.metrics.assembly import Assembled, Damaged, Piece, Tombstone, Wanted, assemble
 from apps.metrics.codec import (
     Columns,
     Corrupt,
@@ -58,6 +58,8 @@ OVERSIZED: Final = Counter("portal_store_oversized_windows_total", "Windows too 
 
 LOCKS: Final = 0x6D657472
 """First key of the store's advisory locks ("metr"); the second is 0 for the log, else a window's number."""
+ROLLING: Final = -1
+"""The second key that rolling shares and a deletion takes alone."""
 TRIGGER_SAMPLES: Final = 1_000_000
 TRIGGER_ROWS: Final = 250
 TRIGGER_AGE: Final = timedelta(minutes=10)
@@ -123,7 +125,13 @@ def compact_log(*, now: datetime) -> int:
         taken = [ident for ident, _ in rows if ident not in damaged]
         if not taken:
             return 0
-        _write_rounds(cur, samples, now)
+        if stones := storage.open_tombstones(cur):
+            rows_of_samples = np.repeat(
+                np.array(taken, dtype=np.int64), [found for found in counts if isinstance(found, int)]
+            )
+            samples = _unburied(cur, samples, rows_of_samples, stones)
+        if len(samples):
+            _write_rounds(cur, samples, now)
         _delete(cur, "metrics_batch", taken)
     COMPACTED.inc(len(samples), level="0")
     return len(taken)
@@ -195,9 +203,6 @@ def _write_rounds(cur: "psycopg.Cursor[Any]", samples: Columns, now: datetime) -
         UNKNOWN.inc(int(np.isin(samples.series, known.ids[unknown]).sum()))
     cur.execute("SELECT pg_current_xact_id()::text::bigint")
     number = int((cur.fetchone() or (0,))[0])
-    samples = _unburied(samples, tombstones_of(cur))
-    if not len(samples):
-        return
     place = _places(known, samples.series)
     first = np.full(len(known.ids), np.iinfo(np.int64).max, dtype=np.int64)
     last = np.full(len(known.ids), np.iinfo(np.int64).min, dtype=np.int64)
@@ -324,14 +329,30 @@ def array_literal(numbers: Int64) -> str:
     return "{" + ",".join(map(str, numbers.tolist())) + "}"
 
 
-def tombstones_of(cur: "psycopg.Cursor[Any]") -> list[Tombstone]:
-    cur.execute("SELECT series::text, t_min, t_max FROM metrics_tombstone WHERE applied_at IS NULL")
-    return [(np.array(orjson.loads(ids), dtype=np.int64), begin, end) for ids, begin, end in cur.fetchall()]
+def _unburied(cur: "psycopg.Cursor[Any]", samples: Columns, batch: Int64, tombstones: Sequence[Tombstone]) -> Columns:
+    """Those samples, of the rows `batch` of the log, that no tombstone covers."""
+    dropped: Tally[int] = Tally()
+    for stone in tombstones:
+        covered = stone.covers(samples.series, samples.ts, batch)
+        if found := int(covered.sum()):
+            dropped[stone.id] += found
+            samples, batch = (
+                Columns(samples.series[~covered], samples.ts[~covered], samples.v[~covered]),
+                batch[~covered],
+            )
+    note_dropped(cur, dropped)
+    return samples
 
 
-def _unburied(samples: Columns, tombstones: Sequence[Tombstone]) -> Columns:
-    keep = unburied(samples.series, samples.ts, tombstones)
-    return samples if keep is None else Columns(samples.series[keep], samples.ts[keep], samples.v[keep])
+def note_dropped(cur: "psycopg.Cursor[Any]", dropped: Mapping[int, int], *, blocks: int = 0, raw: bool = True) -> None:
+    """Write down with the tombstones how many samples were left out for each (not raw: buckets, which are none), and
+    how many blocks were rewritten."""
+    for ident, count in sorted(dropped.items()):
+        if count:
+            cur.execute(
+                "UPDATE metrics_tombstone SET samples = samples + %s, blocks = blocks + %s WHERE id = %s",
+                [count if raw else 0, blocks, ident],
+            )
 
 
 # --- Level 1 --------------------------------------------------------------------------------------------------------
@@ -453,29 +474,37 @@ def _merge(cur: "psycopg.Cursor[Any]", pieces: Sequence[Piece], kind: Kind, wind
     """Write all samples of the pieces as level 1, a million decoded at a time; return how many."""
     number = max(piece.rank for piece in pieces)
     written = 0
-    for some, got in in_portions(cur, pieces, window - 1, window + kind.window_ms, kind.resolution):
+    dropped: Tally[int] = Tally()
+    for some, got in in_portions(cur, pieces, window - 1, window + kind.window_ms, kind.resolution, dropped):
         write_blocks(cur, some, got.off, got.ts, got.v, 1, window, number, now, kind)
         written += len(got.ts)
+    note_dropped(cur, dropped, blocks=len(pieces), raw=kind == RAW)
     return written
 
 
 def in_portions(
-    cur: "psycopg.Cursor[Any]", pieces: Sequence[Piece], tmin: int, tmax: int, resolution: int = 0
+    cur: "psycopg.Cursor[Any]",
+    pieces: Sequence[Piece],
+    tmin: int,
+    tmax: int,
+    resolution: int = 0,
+    dropped: "Tally[int] | None" = None,
 ) -> Iterator[tuple[Known, Assembled]]:
     """All samples of the pieces with tmin < ts <= tmax that no tombstone covers, some series at a time.
 
-    A bucket of a roll-up is covered where a tombstone covers any of its time.
+    A bucket of a roll-up is covered where a tombstone covers any of its time. What is left out is added to `dropped`,
+    by tombstone.
     """
     views = [piece.body for piece in pieces if isinstance(piece.body, View)]
     ids, place = np.unique(np.concatenate([view.series for view in views]), return_inverse=True)
     counts = np.bincount(place, weights=np.concatenate([view.counts for view in views])).astype(np.int64)
     known = known_series(cur, ids)
     totals = offsets(counts[np.searchsorted(ids, known.ids)])
-    buried = [(some, low, high + max(0, resolution * 1000 - 1)) for some, low, high in tombstones_of(cur)]
+    buried = [stone.of_buckets(resolution) for stone in storage.open_tombstones(cur)]
     begin = 0
     while begin < len(known.ids):
         end = max(begin + 1, int(np.searchsorted(totals, totals[begin] + MERGE_SAMPLES, "right")) - 1)
         part = slice(begin, end)
         some = Known(known.ids[part], known.metric[part], known.retention[part])
-        yield some, without_buried(assemble(Wanted.of(some.ids), pieces, tmin, tmax), some.ids, buried)
+        yield some, assemble(Wanted.of(some.ids), pieces, tmin, tmax, buried=buried, dropped=dropped)
         begin = end

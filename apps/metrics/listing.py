@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.metrics import catalog, storage, young
-from apps.metrics.codec import Int64
+from apps.metrics.assembly import Tombstone
+from apps.metrics.codec import Columns, Int64
 from apps.metrics.storage import Range
 from apps.promql.arrays import Ids
 from apps.promql.labels import NAME, STRINGS, Labels
@@ -48,6 +49,7 @@ def series(
             labels = labels.take(first)
         metrics = min(one.metric_min for one in found), max(one.metric_max for one in found)
         absent = _absent(cur, ids, metrics, span, now or timezone.now())
+        absent = np.concatenate([absent, _gone(cur, ids, metrics)])
     return labels.take(np.flatnonzero(~np.isin(ids, absent))) if len(absent) else labels
 
 
@@ -68,6 +70,14 @@ def _absent(cur: "psycopg.Cursor[Any]", ids: Int64, metrics: tuple[int, int], sp
     return np.setdiff1d(outside, _young(cur, begin, end))
 
 
+def _gone(cur: "psycopg.Cursor[Any]", ids: Int64, metrics: tuple[int, int]) -> Int64:
+    """Those of the series of which nothing is left, as far as is known."""
+    cur.execute("SELECT id FROM metrics_series WHERE gone_at IS NOT NULL AND metric_id BETWEEN %s AND %s", metrics)
+    gone = np.array([row[0] for row in cur.fetchall()], dtype=np.int64)
+    gone = gone[np.isin(gone, ids)]
+    return np.setdiff1d(gone, _young(cur, None, None)) if len(gone) else gone
+
+
 def _young(cur: "psycopg.Cursor[Any]", begin: datetime | None, end: datetime | None) -> Int64:
     """The series that have young samples in the span; nothing while compaction takes rows away faster than they are
     read, for that means that it writes down where series end at this moment."""
@@ -79,9 +89,18 @@ def _young(cur: "psycopg.Cursor[Any]", begin: datetime | None, end: datetime | N
             runs, _damaged = young.held().read(rows["id"], rows["samples"], partial(storage.fetch, cur, 0))
         except young.Gone:
             continue
-        parts = [run.columns.series[(run.columns.ts > tmin) & (run.columns.ts <= tmax)] for run in runs]
+        stones = storage.open_tombstones(cur)
+        parts = [_seen(run.columns, tmin, tmax, stones) for run in runs]
         return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
     return np.zeros(0, dtype=np.int64)
+
+
+def _seen(columns: Columns, tmin: int, tmax: int, buried: Sequence[Tombstone]) -> Int64:
+    """The series of these samples that have one in the span which no tombstone covers."""
+    keep = (columns.ts > tmin) & (columns.ts <= tmax)
+    for stone in buried:
+        keep &= ~stone.covers(columns.series, columns.ts, columns.rank)
+    return columns.series[keep]
 
 
 def label_names(found: Labels) -> list[str]:
@@ -103,11 +122,12 @@ def metric_names(*, scope: Scope = EVERYTHING, span: Span = ALWAYS, now: datetim
     with storage.cursor() as cur:
         names = catalog.current().names(cur)
         if begin is None and end is None:
-            return names
+            gone = _names_gone(cur)
+            return [name for name in names if name not in gone]
         cur.execute(
             "SELECT name, ARRAY(SELECT id FROM metrics_series s WHERE s.metric_id = m.id) FROM metrics_metric m"
             " WHERE NOT EXISTS (SELECT FROM metrics_series s WHERE s.metric_id = m.id"
-            " AND (s.last_at IS NULL OR %(begin)s::timestamptz IS NULL OR s.last_at >= %(begin)s)"
+            " AND s.gone_at IS NULL AND (s.last_at IS NULL OR %(begin)s::timestamptz IS NULL OR s.last_at >= %(begin)s)"
             " AND (s.first_at IS NULL OR %(end)s::timestamptz IS NULL OR s.first_at <= %(end)s))",
             {"begin": None if begin is None else begin - LAG, "end": end},
         )
@@ -116,3 +136,17 @@ def metric_names(*, scope: Scope = EVERYTHING, span: Span = ALWAYS, now: datetim
             back = _young(cur, begin, end)
             outside = {name: ids for name, ids in outside.items() if not np.isin(ids, back).any()}
     return [name for name in names if name not in outside]
+
+
+def _names_gone(cur: "psycopg.Cursor[Any]") -> set[str]:
+    """Metrics that have series and nothing is left of any."""
+    cur.execute(
+        "SELECT name, ARRAY(SELECT id FROM metrics_series s WHERE s.metric_id = m.id) FROM metrics_metric m"
+        " WHERE id IN (SELECT metric_id FROM metrics_series WHERE gone_at IS NOT NULL)"
+        " AND NOT EXISTS (SELECT FROM metrics_series s WHERE s.metric_id = m.id AND s.gone_at IS NULL)"
+    )
+    rows = cur.fetchall()
+    if not rows:
+        return set()
+    back = _young(cur, None, None)
+    return {name for name, ids in rows if not np.isin(np.array(ids, dtype=np.int64), back).any()}

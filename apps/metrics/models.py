@@ -5,7 +5,7 @@ per window and run of metrics). Their payloads are written and read by binary cu
 """
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -123,7 +123,9 @@ class Metric(models.Model):
     help = models.TextField(blank=True, default="")
     retention = models.ForeignKey(RetentionPolicy, on_delete=models.PROTECT, related_name="metrics")
     series_limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text="The most series this metric may have; empty means no limit of its own."
+        null=True,
+        blank=True,
+        help_text="The most series it may have had within a day; empty: as many as the series budget gives each.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -145,6 +147,9 @@ class Series(models.Model):
     first_at = models.DateTimeField(null=True, editable=False)
     last_at = models.DateTimeField(null=True, editable=False)
     gone_at = models.DateTimeField(null=True, editable=False, help_text="Since when no sample of it is left.")
+    token = models.BigIntegerField(
+        null=True, editable=False, help_text="Id of the token that wrote it first; empty: the portal or a person."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     xid = XidField()
 
@@ -236,21 +241,104 @@ class RolledWindow(models.Model):
         return f"roll-ups of window {self.window}"
 
 
+LARGEST: Final = 2**63 - 1
+
+
 class Tombstone(models.Model):
-    """Samples that must go: hidden from reads at once, left out when compaction next rewrites their window."""
+    """Samples that must go: hidden from reads at once, left out when their rows are rewritten (`burial`).
+
+    Only what was stored before counts: rows of the log up to `batch`, blocks up to `round`. What is written afterwards,
+    for the same series and times too, stays.
+    """
 
     series = models.JSONField(editable=False, help_text="Ids of the series.")
+    series_min = models.BigIntegerField(default=0, editable=False)
+    series_max = models.BigIntegerField(default=LARGEST, editable=False)
     t_min = models.BigIntegerField(editable=False)
     t_max = models.BigIntegerField(editable=False)
+    batch = models.BigIntegerField(default=LARGEST, editable=False, help_text="The last row of the log it covers.")
+    round = models.BigIntegerField(default=LARGEST, editable=False, help_text="The last round of blocks it covers.")
+    blocks = models.IntegerField(default=0, db_default=0, editable=False, help_text="Rows that were rewritten for it.")
+    samples = models.BigIntegerField(default=0, db_default=0, editable=False, help_text="Samples that were left out.")
     by = models.CharField(max_length=200, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     applied_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         constraints = (models.CheckConstraint(condition=Q(t_max__gte=F("t_min")), name="tombstone_times"),)
+        indexes = (models.Index(fields=("id",), condition=Q(applied_at=None), name="tombstone_open"),)
 
     def __str__(self) -> str:
         return f"tombstone {self.pk} ({len(self.series)} series)"
+
+
+class SeriesBudget(models.Model):
+    """How many series there may be: one row. Those that spoke within a day count."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1, editable=False)
+    series = models.PositiveIntegerField(
+        "series in all", default=1_000_000, help_text="Beyond it new series are refused, sample by sample."
+    )
+    per_token = models.PositiveIntegerField(
+        "series of a token", default=200_000, help_text="Of each token that has no limit of its own."
+    )
+    per_metric = models.PositiveIntegerField(
+        "series of a metric", default=200_000, help_text="Of each metric that has no limit of its own."
+    )
+
+    class Meta:
+        verbose_name = "series budget"
+        verbose_name_plural = "series budget"
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="series_budget_is_one_row"),)
+
+    def __str__(self) -> str:
+        return f"{self.series} series"
+
+
+class Census(models.Model):
+    """When the series were last counted: one row. Series inserted by transactions before `since` are in them."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1, editable=False)
+    counted_at = models.DateTimeField(editable=False)
+    since = models.BigIntegerField(editable=False)
+
+    class Meta:
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="census_is_one_row"),)
+
+    def __str__(self) -> str:
+        return f"census of {self.counted_at:%Y-%m-%d %H:%M}"
+
+
+class SeriesCount(models.Model):
+    """How many series, as the last census counted them: `live` have samples, `active` spoke within a day."""
+
+    live = models.IntegerField(editable=False)
+    active = models.IntegerField(editable=False)
+    new_hour = models.IntegerField("new in an hour", editable=False)
+    new_day = models.IntegerField("new in a day", editable=False)
+    ended_hour = models.IntegerField("ended in an hour", editable=False)
+    ended_day = models.IntegerField("ended in a day", editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class MetricCount(SeriesCount):
+    """The series of one metric."""
+
+    metric = models.OneToOneField(Metric, on_delete=models.CASCADE, primary_key=True, related_name="counted")
+
+    def __str__(self) -> str:
+        return f"{self.live} series of metric {self.pk}"
+
+
+class TokenCount(SeriesCount):
+    """The series that one token wrote first; 0 stands for the portal itself and people."""
+
+    token = models.BigIntegerField(primary_key=True)
+
+    def __str__(self) -> str:
+        return f"{self.live} series of token {self.pk}"
 
 
 OF_TOKENS = "token"

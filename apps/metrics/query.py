@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.core.telemetry import Counter
-from apps.metrics import catalog, storage, young
-from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble, without_buried
+from apps.metrics import catalog, listing, storage, young
+from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble
 from apps.metrics.catalog import Found, FoundMany
 from apps.metrics.codec import Corrupt, View, offsets
 from apps.metrics.deadlines import DEADLINES
@@ -32,7 +32,7 @@ from apps.promql import engine
 from apps.promql.batch import Bundle, Joined
 from apps.promql.engine import Cost, Explained, Limits
 from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError
-from apps.promql.labels import NAME, STRINGS, Labels
+from apps.promql.labels import NAME, Labels
 from apps.promql.limits import Watch
 from apps.promql.result import Result
 from apps.promql.series import STALE_BITS, Ragged
@@ -418,13 +418,20 @@ def _answer(request: Request, found: Found, loaded: _Loaded, watch: Watch = UNHU
     wanted = Wanted.of(found.ids)
     while True:
         try:
-            got = assemble(wanted, pieces, request.tmin, request.tmax, most=request.most or MOST, check=watch.check)
+            got = assemble(
+                wanted,
+                pieces,
+                request.tmin,
+                request.tmax,
+                most=request.most or MOST,
+                check=watch.check,
+                buried=loaded.tombstones,
+            )
             break
         except Damaged as error:
             pieces.remove(error.piece)
             row = next(row for row, _ in loaded.blocks if f"block {row.id}" == error.piece.name)
             damage.append(str(_Damage(row, error.piece.name, error.reason)))
-    got = without_buried(got, found.ids, loaded.tombstones)
     labels = found.labels
     counts = np.diff(got.off)
     if not counts.all():
@@ -437,14 +444,13 @@ def _joined(wish: _Wish, found: Sequence[FoundMany], loaded: _Loaded) -> list[Jo
     """The answers to these bundles from one assembly for all; where that cannot be, from one for each."""
     pieces = _pieces(loaded, wish.tmin, wish.tmax, wish.may_be_in)
     try:
-        got = assemble(Wanted.of(wish.ids), pieces, wish.tmin, wish.tmax, most=TOGETHER)
+        got = assemble(Wanted.of(wish.ids), pieces, wish.tmin, wish.tmax, most=TOGETHER, buried=loaded.tombstones)
     except Damaged:
         return [_one_by_one(wish, many, loaded) for many in found]
     except LimitError as error:
         if len(found) == 1:
             return [error]
         return [_joined(_Wish.of(wish.tmin, wish.tmax, [many]), [many], loaded)[0] for many in found]
-    got = without_buried(got, wish.ids, loaded.tombstones)
     whole = Ragged(Labels.empty(len(wish.ids)), got.ts, got.v, got.off, (), got.clock)
     answers: list[Joined | PromQLError] = []
     first = 0
@@ -644,25 +650,17 @@ def metric_names(scope: Scope = EVERYTHING) -> list[str]:
     """Every metric name of which the scope shows a series, sorted."""
     if scope.matchers:
         return label_values(NAME, (), scope)
-    with storage.cursor() as cur:
-        return catalog.current().names(cur)
-
-
-def _found(matchers: Sequence[Matcher], scope: Scope) -> Found:
-    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
-    with storage.cursor() as cur:
-        return catalog.current().find_many(cur, [(*matchers, *narrowed)])[0]
+    return listing.metric_names()
 
 
 def label_values(name: str, matchers: Sequence[Matcher] = (), scope: Scope = EVERYTHING) -> list[str]:
     """The distinct values of a label among matching series, sorted; "" (absent) is not one."""
-    values = np.unique(_found(matchers, scope).labels.column(name))
-    return sorted(STRINGS.texts(values[values != 0]))
+    return listing.label_values(series(matchers, scope), name)
 
 
 def series(matchers: Sequence[Matcher], scope: Scope = EVERYTHING) -> Labels:
     """The label sets of matching series."""
-    return _found(matchers, scope).labels
+    return listing.series([matchers], scope=scope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ def roll_window(*, window: int, now: datetime) -> int:
         cur.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCKS, window // WINDOW_MS % 2**31])
         if not (cur.fetchone() or (False,))[0]:
             return 0
+        # A deletion must not fall between a round's number and its look at the tombstones.
+        cur.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", [compaction.LOCKS, compaction.ROLLING])
         # The round first: what commits meanwhile has a later one, and makes the window due again.
         cur.execute(_NEWEST, [[window, window + WINDOW_MS]])
         newest, own = cur.fetchone() or (None, 0)

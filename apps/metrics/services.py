@@ -10,18 +10,21 @@ from typing import Any, Final
 
 import numpy as np
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from apps.accounts import audit
 from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
 from apps.core.telemetry import Counter, Reading
-from apps.metrics import query, registry, storage
+from apps.metrics import burial, query, registry, storage
+from apps.metrics.burial import Doomed
 from apps.metrics.codec import Columns, Int64, encode_batch
 from apps.metrics.events import place
 from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy
 from apps.metrics.samples import REASONS, Samples
 from apps.promql.source import Matcher
+from apps.promql.text import quote
 
 ACCEPTED: Final = Counter("portal_samples_accepted_total", "Samples that were stored.")
 REFUSED: Final = Counter("portal_samples_refused_total", "Samples that were refused, by reason.", ("reason",))
@@ -162,6 +165,66 @@ def backfill(*, samples: Samples, by: Principal, now: datetime, source: str = ""
         },
     )
     return written
+
+
+def store_past(*, samples: Samples, by: Principal, now: datetime) -> Written:
+    """Store a part of an import, whose begin and end `note_import` writes down."""
+    require(by, Right.BACKFILL)
+    return _write(samples, now, None, None)
+
+
+@audit.verb("metrics.note_import", right=Right.BACKFILL)
+def note_import(*, by: Principal, source: str, counts: Mapping[str, Any] | None) -> None:
+    """One entry when an import of the past begins (counts: None), one with what became of it when it ends."""
+    if counts is None:
+        audit.record(by=by, verb="metrics.begin_import", target=("metrics.series", "", source))
+    else:
+        audit.record(by=by, verb="metrics.backfill", target=("metrics.series", "", source), after=counts)
+
+
+@audit.verb("metrics.delete_series", right=Right.ADMINISTER)
+def delete_series(
+    *,
+    by: Principal,
+    selectors: Sequence[Sequence[Matcher]],
+    now: datetime,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Doomed:
+    """Delete samples from start to end (both included; None: open) of the series that any of the selectors accepts.
+
+    Nobody sees them from the commit on; `burial` takes them out of the bytes within minutes and proves it. Only what is
+    stored now goes: a series that is written to afterwards is there with what came afterwards, whatever its times.
+    Raises ValidationError.
+    """
+    try:
+        doomed = burial.find(selectors, start=start, end=end, scope=by.scope, now=now)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+    rows = burial.entomb(doomed, by=by.name, now=now)
+    audit.record(
+        by=by,
+        verb="metrics.delete_series",
+        target=("metrics.series", "", " or ".join(map(selector_text, selectors))),
+        after={
+            "selectors": [selector_text(matchers) for matchers in selectors],
+            "scope": [list(matcher) for matcher in by.scope.matchers],
+            "series": len(doomed.ids),
+            "from_ms": doomed.t_min,
+            "to_ms": doomed.t_max,
+            "tombstones": [row.pk for row in rows],
+        },
+    )
+    return doomed
+
+
+def selector_text(matchers: Sequence[Matcher]) -> str:
+    """Matchers as PromQL writes them.
+
+    >>> selector_text([Matcher("__name__", "=", "up"), Matcher("job", "=~", "a|b")])
+    '{__name__="up",job=~"a|b"}'
+    """
+    return "{" + ",".join(f"{matcher.name}{matcher.op}{quote(matcher.value)}" for matcher in matchers) + "}"
 
 
 @audit.verb("metrics.switch_collection", right=Right.EDIT)

@@ -20,7 +20,8 @@ import psycopg
 from django.db import connection
 from numpy.typing import NDArray
 
-from apps.metrics.codec import Columns, Encoded, Int64, Vectors, View
+from apps.metrics.assembly import Tombstone
+from apps.metrics.codec import Columns, Encoded, Vectors, View
 
 WINDOW_MS: Final = 2 * 3600 * 1000
 """Raw samples are stored by windows of two hours."""
@@ -165,6 +166,23 @@ def _packed(table: str, fields: np.dtype[Any]) -> str:
     return f"SELECT string_agg({' || '.join(f'int8send({column})' for column in columns)}, ''::bytea) FROM {table}"
 
 
+TOMBSTONE: Final = "id, series, t_min, t_max, batch, round"
+
+
+def tombstone(row: Sequence[Any]) -> Tombstone:
+    """A tombstone from its columns, in that order."""
+    ident, series, *rest = row
+    if isinstance(series, str):  # Django's connection leaves JSON as text
+        series = orjson.loads(series)
+    return Tombstone(ident, np.sort(np.array(series, dtype=np.int64)), *rest)
+
+
+def open_tombstones(cur: "psycopg.Cursor[Any]") -> list[Tombstone]:
+    """Those that are not applied yet."""
+    cur.execute(f"SELECT {TOMBSTONE} FROM metrics_tombstone WHERE applied_at IS NULL ORDER BY id")
+    return [tombstone(row) for row in cur.fetchall()]
+
+
 # Young rows are listed whole: a reader must know which of those that it holds are still young.
 _SNAPSHOT: Final = f"""
 SELECT
@@ -173,8 +191,9 @@ SELECT
    WHERE "window" > %(tmin)s - {WINDOW_MS} AND "window" <= %(tmax)s AND resolution = 0
      AND t_max > %(tmin)s AND t_min <= %(tmax)s
      AND metric_max >= %(mmin)s AND metric_min <= %(mmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
- (SELECT json_agg(json_build_array(series, t_min, t_max))::text FROM metrics_tombstone
-   WHERE applied_at IS NULL AND t_max > %(tmin)s AND t_min <= %(tmax)s)
+ (SELECT json_agg(json_build_array({TOMBSTONE}))::text FROM metrics_tombstone
+   WHERE applied_at IS NULL AND t_max > %(tmin)s AND t_min <= %(tmax)s
+     AND series_max >= %(smin)s AND series_min <= %(smax)s)
 """
 
 # What the catalog asks when it is refreshed, in the same breath: one round trip less, and the same moment.
@@ -238,7 +257,7 @@ class Snapshot:
 
     young: NDArray[Any]
     blocks: tuple[BlockRow, ...]
-    tombstones: tuple[tuple[Int64, int, int], ...]
+    tombstones: tuple[Tombstone, ...]
     news: News | None = None
 
 
@@ -267,7 +286,7 @@ def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range, since: int | None = None
     batches, blocks, tombstones, *told = cur.fetchone() or (None, None, None)
     young = np.frombuffer(batches or b"", dtype=_BATCH).astype(_BATCH.newbyteorder("="))
     listed = np.frombuffer(blocks or b"", dtype=_BLOCK)
-    buried = [(np.array(ids, dtype=np.int64), begin, end) for ids, begin, end in orjson.loads(tombstones or b"[]")]
+    buried = [tombstone(row) for row in orjson.loads(tombstones or b"[]")]
     news = News(told[0], [tuple(row) for row in orjson.loads(told[1] or b"[]")]) if told else None
     return Snapshot(young, tuple(BlockRow(*row) for row in listed.tolist()), tuple(buried), news)
 

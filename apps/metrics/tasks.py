@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from apps.core.tasks import loop
-from apps.metrics import compaction, retention, rolling
+from apps.metrics import burial, compaction, retention, rolling
 from apps.metrics.models import RetentionPolicy
 
 ROUNDS: Final = 20
@@ -24,6 +24,12 @@ def merge(*, now: datetime) -> None:
     """Merge the blocks of windows that are closed or have many rounds in them."""
     for due in compaction.due_windows(now):
         compaction.merge_window(due=due, now=now)
+
+
+@loop("metrics.bury", every=60.0, queue="slow", lease=900.0)
+def bury(*, now: datetime) -> None:
+    """Take what was deleted on request out of the stored rows."""
+    burial.bury(now=now)
 
 
 @loop("metrics.roll", every=300.0, queue="slow", lease=900.0)

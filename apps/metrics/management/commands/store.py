@@ -1,48 +1,83 @@
-"""`manage.py store`: look at the store of samples, check every row of it, compact it now, or import samples."""
+"""`manage.py store`: look at the store of samples, check and repair it, compact it now, take samples out and in."""
 
-import csv
+import gzip
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from time import monotonic
+from typing import IO, Any, Final
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal
-from apps.metrics import compaction, services, storage
-from apps.metrics.codec import Corrupt, View, decode_batch
-from apps.metrics.samples import Samples
+from apps.metrics import care, compaction, envelope, exchange, services, stock, transfer
+from apps.promql.errors import PromQLError
+from apps.promql.source import Matcher
 
-CHUNK: Final = 50_000
 BY: Final = Principal.system("manage.py store", via="command")
+LONGEST: Final = 2**53
 
-Row = tuple[dict[str, str], int, float]
+
+class Bar:
+    """How far something is, on standard error: drawn anew on a terminal, a line every ten per cent elsewhere."""
+
+    def __init__(self, out: Any, what: str) -> None:
+        self.out, self.what, self.begun, self.last = out, what, monotonic(), 0.0
+        self.shown = -1
+
+    def at(self, share: float, said: str = "") -> None:
+        """`share` from 0 to 1, and whatever else there is to say."""
+        now, percent = monotonic(), min(100, int(share * 100))
+        on_terminal = self.out.isatty()
+        if percent < 100 and (now - self.last < 0.2 if on_terminal else percent // 10 == self.shown // 10):
+            return
+        if percent == self.shown == 100:
+            return
+        self.last, self.shown = now, percent
+        spent = now - self.begun
+        left = f", about {spent / share - spent:.0f} s left" if 0 < share < 1 else ""
+        text = f"{self.what}: {percent} %{said and f', {said}'}{left}"
+        self.out.write(
+            f"\r{text}   " if on_terminal else text, ending="\n" if percent == 100 or not on_terminal else ""
+        )
+        self.out.flush()
 
 
 class Command(BaseCommand):
-    help = "stats: what is stored; check: decode every row; compact: do it now; import: samples of any age."
+    help = "stats, check, repair, compact, export and import: care for the store of samples."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
-        for name, text in (("stats", "rows, samples and bytes"), ("compact", "compact and merge what is due, now")):
+        for name, text in (
+            ("stats", "what is stored, in figures"),
+            ("compact", "compact and merge what is due, now"),
+            ("check", "look at every stored row; exit 1 when something is damaged"),
+        ):
             verbs.add_parser(name, help=text).add_argument("--json", action="store_true")
-        verbs.add_parser("check", help="decode every row; exit 1 when one is damaged").add_argument(
-            "--json", action="store_true"
+        mend = verbs.add_parser("repair", help="mend what can be mended; drops nothing without being asked")
+        mend.add_argument("--yes", action="store_true", help="do not ask before mending")
+        mend.add_argument(
+            "--drop-unreadable", action="store_true", help="also delete rows that nobody can read, after a question"
         )
-        load = verbs.add_parser("import", help="back-fill samples; doing it twice changes nothing")
-        load.add_argument(
-            "file",
-            help="*.csv with columns name, timestamp (ms), value and one per label; else JSON lines "
-            '{"metric": {"__name__": …}, "values": […], "timestamps": [ms, …]}; - is stdin',
-        )
-        load.add_argument("--csv", action="store_true", help="the file is CSV whatever its name")
+        out = verbs.add_parser("export", help="write samples to a file; roll-ups are not samples and stay")
+        out.add_argument("file", help="the file to write; - is standard output; *.gz is compressed")
+        out.add_argument("--match", action="append", metavar="SELECTOR", help="which series, such as 'up{job=\"api\"}'")
+        out.add_argument("--start", help="from then on: seconds since 1970, or RFC 3339")
+        out.add_argument("--end", help="up to then, itself included")
+        out.add_argument("--format", choices=exchange.WRITTEN, default=exchange.JSON_LINES)
+        load = verbs.add_parser("import", help="back-fill samples of any age; doing it twice changes nothing")
+        load.add_argument("file", help="the file to read; - is standard input; *.gz is decompressed")
+        load.add_argument("--format", choices=exchange.FORMATS, help="what it is, where its name or begin do not tell")
+        load.add_argument("--csv", action="store_true", help="the same as --format csv")
+        load.add_argument("--restart", action="store_true", help="from the begin, even if an earlier run got further")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        problem = getattr(self, f"_{options['verb']}")(options)
+        problem = getattr(self, f"_{options['verb'].replace('-', '_')}")(options)
         if problem:
             raise CommandError(problem, returncode=1)
 
@@ -51,15 +86,48 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(data, indent=2))
             return
         for key, value in data.items():
-            self.stdout.write(f"{key.replace('_', ' '):28} {value}")
+            if isinstance(value, list):
+                self._table(value)
+            elif isinstance(value, dict):
+                for name, count in value.items():
+                    said = f"{key.replace('_', ' ')}: {name}"
+                    self.stdout.write(f"{said:44} {count}")
+            else:
+                self.stdout.write(f"{key.replace('_', ' '):28} {value}")
+
+    def _table(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        texts = [
+            [name.replace("_", " ") for name in rows[0]],
+            *([str(value) for value in row.values()] for row in rows),
+        ]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        for row in texts:
+            self.stdout.write("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+    # --- looking ------------------------------------------------------------------------------------------------------
 
     def _stats(self, options: dict[str, Any]) -> None:
-        self._say(_stats(), options["json"])
+        self._say(stock.summary(), options["json"])
+
+    def _examined(self, quiet: bool = False) -> list[care.Finding]:
+        bar = Bar(self.stderr, "Checking")
+        progress = care.silent if quiet else lambda done, total: bar.at(done / max(total, 1), f"{done} of {total} rows")
+        return list(care.examine(progress))
 
     def _check(self, options: dict[str, Any]) -> str:
-        damaged = list(_damaged())
-        self._say({"damaged_rows": len(damaged), **dict(damaged)}, options["json"])
-        return f"{len(damaged)} rows are damaged: restore them from a backup." if damaged else ""
+        found = self._examined()
+        damage = [one for one in found if one.is_damage]
+        told = {"damaged_rows": len(damage), "notes": len(found) - len(damage)}
+        if options["json"]:
+            rows = [{"row": one.row, "kind": one.kind, "text": one.text, "cure": one.cure} for one in found]
+            self._say({**told, "findings": rows}, as_json=True)
+        else:
+            for one in found:
+                self.stdout.write(str(one))
+            self._say(told, as_json=False)
+        return f"{len(damage)} rows are damaged: see `manage.py store repair`." if damage else ""
 
     def _compact(self, options: dict[str, Any]) -> None:
         now = timezone.now()
@@ -69,99 +137,156 @@ class Command(BaseCommand):
         merged = [compaction.merge_window(due=due, now=now) for due in compaction.due_windows(now)]
         self._say({"log_rows": rows, "windows_merged": len(merged)}, options["json"])
 
-    def _import(self, options: dict[str, Any]) -> None:
-        try:
-            self._import_file(options)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise CommandError(f"{options['file']} cannot be read: {error}.", returncode=1) from error
+    # --- mending ------------------------------------------------------------------------------------------------------
 
-    def _import_file(self, options: dict[str, Any]) -> None:
+    def _repair(self, options: dict[str, Any]) -> str:
+        found = self._examined()
+        for one in found:
+            self.stdout.write(str(one))
+        if not found:
+            self.stdout.write("Nothing is wrong.")
+            return ""
+        if not options["yes"] and not self._agreed("Mend what can be mended (nothing is deleted)?"):
+            return "Nothing was changed."
+        if any(one.kind == care.ROUNDS for one in found):
+            care.make_way()
+        now = timezone.now()
+        self._say({"mended": care.repair(findings=found, by=BY, now=now)}, as_json=False)
+        lost = [one for one in found if one.kind == care.CHECKSUM]
+        if lost and options["drop_unreadable"]:
+            self._drop(lost, now)
+        left = [one for one in self._examined(quiet=True) if one.is_damage]
+        return f"{len(left)} rows remain damaged; a backup has what they held." if left else ""
+
+    def _drop(self, lost: list[care.Finding], now: datetime) -> None:
+        samples = sum(one.samples for one in lost)
+        span = f"{care.moment(min(one.begin for one in lost))} to {care.moment(max(one.end for one in lost))} UTC"
+        folder = Path(settings.DATA) / "damaged"
+        # Never by --yes: what is deleted here no backup may have.
+        if self._agreed(f"Delete {len(lost)} rows with {samples} samples from {span}? Their bytes go to {folder}."):
+            dropped = care.drop_damaged(findings=lost, by=BY, now=now, folder=folder)
+            self.stdout.write(f"Deleted {dropped} rows; their bytes are in {folder}.")
+
+    def _agreed(self, question: str) -> bool:
+        self.stdout.write(f"{question} [yes/no] ", ending="")
+        self.stdout.flush()
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def _export(self, options: dict[str, Any]) -> None:
+        try:
+            begin = _ms(options["start"], 0) - 1
+            end = _ms(options["end"], LONGEST)
+            wanted = [
+                envelope.matchers_of(text, parameter="--match") for text in options["match"] or ('{__name__!=""}',)
+            ]
+        except (ValueError, envelope.ApiError) as error:
+            raise CommandError(str(error), returncode=1) from error
+        try:
+            with _writing(options["file"]) as file:
+                series, samples = self._write(file, wanted, (begin, end), options["format"])
+        except (OSError, PromQLError) as error:
+            raise CommandError(f"The export to {options['file']} ended early: {error}.", returncode=1) from error
+        self.stderr.write(f"{samples} samples of {series} series")
+
+    def _write(
+        self, file: IO[bytes], wanted: Sequence[Sequence[Matcher]], span: tuple[int, int], kind: str
+    ) -> tuple[int, int]:
+        render = exchange.json_lines if kind == exchange.JSON_LINES else exchange.open_metrics
+        bar = Bar(self.stderr, "Exporting")
+        series = samples = 0
+        warned: set[str] = set()
+        for number, matchers in enumerate(wanted):
+            for found, share in transfer.portions(matchers, *span):
+                for line in render(found):
+                    file.write(line.encode())
+                series += len(found.off) - 1
+                samples += len(found.ts)
+                for warning in set(found.warnings) - warned:
+                    warned.add(warning)
+                    self.stderr.write(f"Warning: {warning}")
+                bar.at((number + share) / len(wanted), f"{samples} samples")
+        if kind == exchange.OPENMETRICS:
+            file.write(b"# EOF\n")
+        return series, samples
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def _import(self, options: dict[str, Any]) -> str:
         name = options["file"]
-        as_csv = options["csv"] or name.endswith(".csv")
-        accepted = refused = 0
-        with sys.stdin if name == "-" else Path(name).open(encoding="utf-8", newline="") as file:
-            rows = _csv_rows(file) if as_csv else _json_rows(file)
-            while chunk := list(islice(rows, CHUNK)):
-                samples = Samples.of([row[0] for row in chunk], [row[1] for row in chunk], [row[2] for row in chunk])
-                written = services.backfill(samples=samples, by=BY, now=timezone.now(), source=name)
-                accepted += written.accepted
-                refused += len(written.rejected)
-                for rejection in written.rejected[:5]:
-                    self.stderr.write(f"{chunk[rejection.index][0]}: {rejection.text}")
-        self._say({"samples": accepted, "refused": refused}, as_json=False)
-
-
-def _csv_rows(lines: Iterable[str]) -> Iterator[Row]:
-    reader = csv.DictReader(lines)
-    missing = {"name", "timestamp", "value"} - set(reader.fieldnames or ())
-    if missing:
-        raise CommandError(f"The first line must name the columns; missing: {', '.join(sorted(missing))}.")
-    for number, row in enumerate(reader, 2):
         try:
-            labels = {"__name__": row.pop("name"), **{k: v for k, v in row.items() if k not in {"timestamp", "value"}}}
-            yield labels, int(row["timestamp"]), float(row["value"])
-        except (ValueError, TypeError) as error:
-            raise CommandError(
-                f"Line {number}: {error}. Samples before it are stored; importing again is safe."
-            ) from error
+            return self._import_file(name, options)
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{name} cannot be read: {error}.", returncode=1) from error
+        except OSError as error:
+            raise CommandError(f"{name} cannot be read: {error}.", returncode=1) from error
+        except ValueError as error:
+            raise CommandError(f"{name}: {error}", returncode=1) from error
 
+    def _import_file(self, name: str, options: dict[str, Any]) -> str:
+        plain = name != "-" and not name.endswith(".gz")
+        source = Path(name) if plain else None
+        with _reading(name) as file:
+            head = file.peek(transfer.HEAD)[: transfer.HEAD] if hasattr(file, "peek") else b""
+            kind = exchange.CSV if options["csv"] else options["format"]
+            kind = kind or exchange.guess(name.removesuffix(".gz"), head)
+            if kind is None:
+                raise ValueError("say by --format what it is: neither its name nor its begin tell.")
+            work = transfer.Import(source, kind, Path(settings.DATA) / "imports")
+            if not options["restart"] and work.resume():
+                self.stderr.write(
+                    f"Going on behind line {work.state.line}, where an earlier run ended (--restart: anew)."
+                )
+            else:
+                services.note_import(by=BY, source=name, counts=None)
+            return self._run_import(work, file, name)
 
-def _json_rows(lines: Iterable[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    def _run_import(self, work: transfer.Import, file: IO[bytes], name: str) -> str:
+        state = work.state
+        size = work.source.stat().st_size if work.source is not None else 0
+        bar, begun, before = Bar(self.stderr, "Importing"), monotonic(), state.samples
+
+        def each() -> None:
+            rate = (state.samples - before) / max(monotonic() - begun, 1e-3)
+            share = state.offset / size if size else 0.0
+            bar.at(share, f"{state.samples} samples, {rate:,.0f}/s")
+
+        ended = "done"
         try:
-            row = json.loads(line)
-            labels = {str(name): str(value) for name, value in row["metric"].items()}
-            for stamp, value in zip(row["timestamps"], row["values"], strict=True):
-                yield labels, int(stamp), float(value)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CommandError(
-                f"Line {number} is not {{metric, values, timestamps}} ({error!r}). What precedes it may be stored; "
-                "repeating is safe."
-            ) from error
+            work.run(file, by=BY, now=timezone.now, each=each)
+            work.done()
+        except KeyboardInterrupt:
+            ended = "stopped"
+        except services.StoreFull as error:
+            ended = str(error)
+        except BaseException:
+            ended = "failed"
+            raise
+        finally:
+            services.note_import(by=BY, source=name, counts={**state.counts(), "ended": ended, "lines": state.line})
+            for problem in state.problems:
+                self.stderr.write(problem)
+            self._say({"samples": state.samples, "refused": state.refused, "bad_lines": state.bad}, as_json=False)
+        if ended != "done":
+            return f"{ended}: the same command goes on behind line {state.line}."
+        if state.bad:
+            noun = "line" if state.bad == 1 else "lines"
+            return f"{state.bad} {noun} could not be read ({state.problems[0]}); the others are stored."
+        return ""
 
 
-_STATS: Final = """
-SELECT (SELECT count(*) FROM metrics_metric), (SELECT count(*) FROM metrics_series WHERE gone_at IS NULL),
-       (SELECT count(*) FROM metrics_batch), (SELECT coalesce(sum(samples), 0) FROM metrics_batch),
-       pg_total_relation_size('metrics_batch'),
-       count(*) FILTER (WHERE level = 0), count(*) FILTER (WHERE level = 1), coalesce(sum(samples), 0),
-       coalesce(sum(octet_length(directory) + octet_length(payload)), 0), pg_total_relation_size('metrics_block'),
-       to_timestamp(min(t_min) / 1000.0), to_timestamp(max(t_max) / 1000.0), count(*) FILTER (WHERE bad_at IS NOT NULL)
-  FROM metrics_block
-"""
+def _ms(text: str | None, default: int) -> int:
+    return default if text is None else int(envelope.moment(text).timestamp() * 1000)
 
 
-def _stats() -> dict[str, Any]:
-    names = (
-        *("metrics", "series", "log_rows", "log_samples", "log_bytes_on_disk"),
-        *("blocks_level_0", "blocks_level_1", "block_samples", "block_bytes", "block_bytes_on_disk"),
-        *("oldest", "newest", "damaged_blocks"),
-    )
-    with storage.cursor() as cur:
-        found = dict(zip(names, cur.execute(_STATS).fetchone() or (), strict=True))
-    samples = int(found["block_samples"])
-    found["bytes_a_sample"] = round(int(found["block_bytes"]) / samples, 2) if samples else None
-    plain = (int, float, type(None))
-    return {key: value if isinstance(value, plain) else str(value) for key, value in found.items()}
+def _writing(name: str) -> IO[bytes]:
+    if name == "-":
+        return open(sys.stdout.fileno(), "wb", closefd=False)
+    return gzip.open(name, "wb", compresslevel=5) if name.endswith(".gz") else Path(name).open("wb")  # type: ignore[return-value]
 
 
-def _damaged() -> Iterator[tuple[str, str]]:
-    """(row, what is wrong with it) of every row that does not decode, values included."""
-    import numpy as np
-
-    for kind, table in enumerate(("metrics_batch", "metrics_block")):
-        with storage.cursor() as cur:
-            ids = [row[0] for row in cur.execute(f"SELECT id FROM {table} ORDER BY id").fetchall()]
-            for begin in range(0, len(ids), 100):
-                for ident, *parts in storage.fetch(cur, kind, ids[begin : begin + 100]):
-                    try:
-                        if kind == 0:
-                            decode_batch(parts[0])
-                            continue
-                        view = View(*parts)
-                        for chunk, size in enumerate(np.diff(view.off[view.chunk_off]).tolist()):
-                            view.values(chunk, np.empty(size))
-                    except Corrupt as error:
-                        yield f"{table.removeprefix('metrics_')} {ident}", str(error)
+def _reading(name: str) -> Any:
+    if name == "-":
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    return gzip.open(name, "rb") if name.endswith(".gz") else Path(name).open("rb")

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError
 
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
@@ -30,6 +30,7 @@ from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
 from apps.metrics import exposition, prometheus_api, prometheus_status, query, query_api, write_api
 from apps.metrics.middleware import GONE, observe
+from monitoring_portal.postgresql.kept import KEPT
 
 log = logging.getLogger(__name__)
 
@@ -195,15 +196,16 @@ def _refused(lane: Lane, refusal: fastauth.Refusal) -> Answer:
 
 
 def _in_thread(lane: Lane, scope: Scope, request: Request) -> Answer:
-    """Answer and begin to render, then give this thread's connection back to the pool, where a broken one is replaced.
+    """Answer and begin to render, then give this thread's connection back, or keep it in order.
 
     Django does so at the end of its requests; here there is none, and a connection that a dead server has cut would
     fail in its thread for ever.
     """
+    KEPT.begin()
     try:
         return answer(lane, scope, request).begun(packed="gzip" in request.header(b"accept-encoding"))
     finally:
-        connections.close_all()
+        KEPT.end()
 
 
 class FastLane:

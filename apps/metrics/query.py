@@ -192,6 +192,12 @@ class _Look:
         first, self.taken = None if self.taken else self.snapshot, True
         return first
 
+    def most(self) -> int:
+        """How many samples the listed rows hold in all: no request brings more."""
+        if self.snapshot is None:
+            return 0
+        return sum(row.samples for row in self.snapshot.blocks) + int(self.snapshot.young["samples"].sum())
+
     def estimate(self, request: Request) -> Estimate:
         """About what a request would bring."""
         found = self.series(request)
@@ -508,12 +514,16 @@ class Source:
         """The same for a query that gives up when the watch says so."""
         return Source(self.scope, watch)
 
-    def estimate(self, requests: Sequence[Request]) -> list[Estimate]:
-        """About what each request would bring; what was looked at is kept for reading it."""
-        if self._look is None or not self._look.covers(requests):
+    def estimate(self, requests: Sequence[Request], enough: int = 0) -> list[Estimate]:
+        """About what each request would bring; what was looked at is kept for reading it. See `SizedSource`."""
+        look = self._look
+        if look is None or not look.covers(requests):
             with _cursor(self.watch) as cur:
-                self._look = _Look.whole(cur, requests, self.scope)
-        return [self._look.estimate(request) for request in requests]
+                look = self._look = _Look.whole(cur, requests, self.scope)
+        most = look.most()
+        if most * len(requests) <= enough:
+            return [Estimate(len(look.series(request).ids), most) for request in requests]
+        return [look.estimate(request) for request in requests]
 
     def turn(self) -> AbstractContextManager[None]:
         """See `Turns.take`: the turn of a heavy query, for which nobody waits with a connection in hand."""

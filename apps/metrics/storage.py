@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 import psycopg
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from numpy.typing import NDArray
 
 from apps.metrics.assembly import Tombstone
@@ -32,19 +32,18 @@ YOUNG: Final = 1 << 62
 CACHE_BYTES: Final = 64 << 20
 
 
-PREPARED_AFTER: Final = 3
-"""Times that a connection sees a statement before it is prepared: planning costs the list of rows more than running."""
-
-
 @contextmanager
 def cursor() -> "Iterator[psycopg.Cursor[Any]]":
     """A server-binding cursor on Django's connection; its errors are Django's."""
-    connection.ensure_connection()
-    raw = connection.connection
-    # Django leaves preparing off, for poolers that hand sessions around; none is before a server behind a local socket.
-    raw.prepare_threshold = PREPARED_AFTER if raw.info.host.startswith("/") else None
-    with connection.wrap_database_errors:
-        yield psycopg.Cursor(raw)
+    here = connections[DEFAULT_DB_ALIAS]
+    here.ensure_connection()
+    with here.wrap_database_errors:
+        yield psycopg.Cursor(here.connection)
+
+
+def database() -> str:
+    """The name of the database in use, by which what a process holds of it is kept."""
+    return str(connections[DEFAULT_DB_ALIAS].settings_dict["NAME"])
 
 
 # --- Batches --------------------------------------------------------------------------------------------------------
@@ -375,7 +374,7 @@ _caches: dict[str, Cache] = {}
 
 def cache() -> Cache:
     """This process's cache for the database in use."""
-    name = str(connection.settings_dict["NAME"])
+    name = database()
     return _caches.get(name) or _caches.setdefault(name, Cache())
 
 

@@ -315,7 +315,7 @@ def fetch(source: Source, queries: Sequence[Evaluator]) -> None:
         done = sum(map(len, shares))
         shares.append(where[done : done + len(query.needs)])
     light = list(zip(queries, shares, strict=True))
-    if sized(source) and (found := _sizes(source, fewer, alone=len(queries) == 1)):
+    if sized(source) and (found := _sizes(source, fewer, queries)):
         light = [(query, share) for query, share in light if _admit(query, [found[i] for i in set(share)], source)]
     wanted = sorted({index for _, share in light for index in share})
     if not wanted:
@@ -341,12 +341,13 @@ def _admit(query: Evaluator, found: Sequence[Estimate], source: SizedSource) -> 
     return False
 
 
-def _sizes(source: SizedSource, requests: Sequence[Request], *, alone: bool) -> Sequence[Estimate]:
+def _sizes(source: SizedSource, requests: Sequence[Request], queries: Sequence[Evaluator]) -> Sequence[Estimate]:
     """What requests would bring; nothing where one of many is refused: each is told when it is read."""
+    enough = min(min(query.limits.held, query.limits.samples) for query in queries)
     try:
-        return source.estimate(requests)
+        return source.estimate(requests, enough)
     except PromQLError:
-        if alone:
+        if len(queries) == 1:
             raise
         return ()
 

@@ -114,7 +114,9 @@ class SizedSource(BatchSource, Protocol):
     def watched(self, watch: Watch) -> Self:
         """The same store for one query, which gives up when the watch says so."""
 
-    def estimate(self, requests: Sequence[Request]) -> Sequence[Estimate]: ...
+    def estimate(self, requests: Sequence[Request], enough: int = 0) -> Sequence[Estimate]:
+        """What each request would bring. Where all together bring `enough` samples at most, how many need not be found
+        out: any number that leaves the sum below is an answer."""
 
     def turn(self) -> AbstractContextManager[None]:
         """Held while a query that reads more than it may hold is evaluated."""

@@ -3,7 +3,6 @@
 import time
 from datetime import timedelta
 
-import orjson
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.sessions.backends.db import SessionStore

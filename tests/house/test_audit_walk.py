@@ -5,6 +5,7 @@ A verb, an action or an API write that has no example here fails.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import ALL_RIGHTS, Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import RecordingRule
+from apps.metrics import care
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from apps.notifications import services as notifications
@@ -118,6 +120,9 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),
     "metrics.backfill": lambda: do(metrics.backfill, samples=Samples.from_readings([], at=AT), now=AT),
+    "metrics.drop_damaged": lambda: do(care.drop_damaged, findings=[], now=AT, folder=Path("nowhere")),
+    "metrics.note_import": lambda: do(metrics.note_import, source="file", counts=None),
+    "metrics.repair_store": lambda: do(care.repair, findings=[], now=AT),
     "metrics.switch_collection": lambda: do(metrics.switch_collection, on=False, now=AT),
     "notifications.contacts_from_environment": lambda: do(notifications.contacts_from_environment, now=AT),
     "notifications.delete_contact": lambda: do(notifications.delete_contact, contact=contact(), now=AT),

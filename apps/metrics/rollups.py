@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from apps.metrics.codec import Float64, Int64, offsets
+from apps.promql import rolled
 from apps.promql.series import stale_mask
 
 FIELDS: Final = ("min", "max", "sum", "count", "first", "first_at", "last", "last_at", "lost")
@@ -70,7 +71,10 @@ def roll(off: Int64, ts: Int64, v: Float64, resolution: int) -> Buckets:
 
 
 def coarser(fine: Buckets, resolution: int) -> Buckets:
-    """Buckets of `resolution` seconds from finer ones; the same as those of the samples, but for the order of sums."""
+    """Buckets of `resolution` seconds from finer ones; the same as those of the samples, but for the order of sums.
+
+    Some fields are enough, `lost` only with `first` and `last`.
+    """
     length = resolution * 1000
     end = -(-fine.at // length) * length
     begins, bucket_off = _runs(fine.off, end)
@@ -78,30 +82,27 @@ def coarser(fine: Buckets, resolution: int) -> Buckets:
         return Buckets(bucket_off, end, dict(fine.columns))
     ends = np.append(begins[1:], len(end)) - 1
     own = fine.columns
-    between = falls_between(fine)
-    between[begins] = 0.0
-    columns = {
-        "min": np.fmin.reduceat(own["min"], begins),
-        "max": np.fmax.reduceat(own["max"], begins),
-        "sum": np.add.reduceat(own["sum"], begins),
-        "count": np.add.reduceat(own["count"], begins),
-        "first": own["first"][begins],
-        "first_at": own["first_at"][begins],
-        "last": own["last"][ends],
-        "last_at": own["last_at"][ends],
-        "lost": np.add.reduceat(own["lost"] + between, begins),
-    }
+    columns = {}
+    for field, column in own.items():
+        if field in ("first", "first_at"):
+            columns[field] = column[begins]
+        elif field in ("last", "last_at"):
+            columns[field] = column[ends]
+        else:
+            columns[field] = _REDUCED[field].reduceat(column, begins)
+    if "lost" in columns:
+        between = falls_between(fine)
+        between[begins] = 0.0
+        columns["lost"] = columns["lost"] + np.add.reduceat(between, begins)
     return Buckets(bucket_off, end[begins], columns)
+
+
+_REDUCED: Final = {"min": np.fmin, "max": np.fmax, "sum": np.add, "count": np.add, "lost": np.add}
 
 
 def falls_between(buckets: Buckets) -> Float64:
     """float64[B]: the value from which a counter fell between the bucket before and this one of its series, else 0."""
-    first, last = buckets.columns["first"], buckets.columns["last"]
-    fallen = np.zeros(len(first))
-    fallen[1:] = np.where(first[1:] < last[:-1], last[:-1], 0.0)
-    starts = buckets.off[:-1]
-    fallen[starts[starts < len(fallen)]] = 0.0
-    return fallen
+    return rolled.falls_between(buckets.off, buckets.columns["first"], buckets.columns["last"])
 
 
 def _runs(off: Int64, end: Int64) -> tuple[Int64, Int64]:

@@ -32,6 +32,7 @@ import psutil
 from numpy.typing import NDArray
 
 from monitoring_portal.testing import Portal
+from tests.metrics.remote_write import chunk, label, packed
 
 TOKEN: Final = "benchmark-token-of-the-portal"
 STEP_MS: Final = 30_000
@@ -94,21 +95,8 @@ def make(hosts: int, hours: float, end_ms: int) -> Data:
 # --- Prometheus -----------------------------------------------------------------------------------------------------
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _field(number: int, body: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(body)) + body
-
-
 def write_request(labels: list[bytes], ts: NDArray[np.int64], v: NDArray[np.float64]) -> bytes:
-    """A remote-write body: labels as encoded fields, ts and v [series, samples]; times of six varint bytes."""
+    """A packed prometheus.WriteRequest: labels as encoded fields, ts and v [series, samples]; times of six bytes."""
     series, samples = ts.shape
     frame = np.empty((series, samples, 18), dtype=np.uint8)
     frame[..., :3] = (0x12, 16, 0x09)
@@ -116,9 +104,7 @@ def write_request(labels: list[bytes], ts: NDArray[np.int64], v: NDArray[np.floa
     frame[..., 11] = 0x10
     for place in range(6):
         frame[..., 12 + place] = (ts >> (7 * place)) & 127 | (128 if place < 5 else 0)
-    body = b"".join(_field(1, own + frame[row].tobytes()) for row, own in enumerate(labels))
-    # Snappy with one literal: nothing is compressed, everybody can read it.
-    return _varint(len(body)) + b"\xfc" + (len(body) - 1).to_bytes(4, "little") + body
+    return packed(*(chunk(1, own + frame[row].tobytes()) for row, own in enumerate(labels)))
 
 
 class Prometheus:
@@ -166,10 +152,7 @@ class Prometheus:
 
     def load(self, data: Data) -> None:
         """All samples, half an hour at a time."""
-        encoded = [
-            b"".join(_field(1, _field(1, name.encode()) + _field(2, value.encode())) for name, value in one.items())
-            for one in map(dict, map(sorted, (labels.items() for labels in data.labels)))
-        ]
+        encoded = [b"".join(label(name, value) for name, value in sorted(labels.items())) for labels in data.labels]
         with closing(Client(self.url)) as client:
             for low in range(0, data.steps, 60):
                 ts = data.times(low, low + 60).T

@@ -13,7 +13,6 @@ import math
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from apps.promql.errors import PromQLError
 from apps.promql.labels import METADATA
 from apps.promql.series import Ragged, Vec
 from apps.promql.source import MemorySource
+from tests.metrics import remote_write
 from tests.promql.expressions import BASE, END, Expressions, Series, demo
 
 RELATIVE: Final = 1e-9
@@ -128,36 +128,13 @@ class Prometheus:
 
 
 def write_request(series: Sequence[Series], low: int, high: int) -> bytes:
-    """prometheus.WriteRequest of the samples with low <= time < high, in snappy's block format without compression."""
-    whole = bytearray()
+    """A packed prometheus.WriteRequest of the samples with low <= time < high."""
+    messages = []
     for one in series:
-        message = bytearray()
-        for name, value in sorted(one.labels.items()):
-            message += _field(1, _field(1, name.encode()) + _field(2, value.encode()))
-        samples = [(t, v) for t, v in zip(one.times, one.values, strict=True) if low <= t < high]
-        for t, v in samples:
-            message += _field(2, b"\x09" + struct.pack("<d", v) + b"\x10" + _varint(t))
+        samples = [(at, v) for at, v in zip(one.times, one.values, strict=True) if low <= at < high]
         if samples:
-            whole += _field(1, bytes(message))
-    out = bytearray(_varint(len(whole)))
-    for at in range(0, len(whole), 2**16):
-        part = whole[at : at + 2**16]
-        out += b"\xf4" + struct.pack("<H", len(part) - 1) + part  # a literal with a length of two bytes
-    return bytes(out)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protobuf message."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
+            messages.append(remote_write.series(sorted(one.labels.items()), samples))
+    return remote_write.packed(*messages)
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------

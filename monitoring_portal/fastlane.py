@@ -43,6 +43,8 @@ THREADS: Final = 32
 """Requests of lanes that are served at once; those beyond wait. Most may be heavy queries that stand in line."""
 WATCHED_AFTER: Final = 0.1
 """Seconds after which a request is worth watching for its client to leave."""
+BODY_PATIENCE: Final = 120.0
+"""Seconds within which a body has to be here: one that drips in for ever would hold its memory for ever."""
 STALLED: Final = 60.0
 """Seconds that a client may take for one part of an answer before it is given up, with the memory it holds."""
 
@@ -138,8 +140,20 @@ class Left(Exception):
     """The client left before it had sent its request."""
 
 
+class TooSlow(Exception):
+    """The body did not end in time."""
+
+
 async def body_of(scope: Scope, receive: Receive) -> bytes:
-    """Read the whole body. Raises TooLarge, Left."""
+    """Read the whole body. Raises TooLarge, TooSlow, Left."""
+    try:
+        async with asyncio.timeout(BODY_PATIENCE):
+            return await _whole_body(scope, receive)
+    except TimeoutError:
+        raise TooSlow from None
+
+
+async def _whole_body(scope: Scope, receive: Receive) -> bytes:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     declared = fastauth.header(scope, b"content-length") or "0"
     if not declared.isdigit() or int(declared) > limit:
@@ -256,6 +270,9 @@ class FastLane:
         except TooLarge:
             said = lane.refuse(413, too_large())
             return Answer(413, said.body, said.content_type, ((b"connection", b"close"),)), request
+        except TooSlow:
+            said = lane.refuse(408, f"The body of the request did not end within {BODY_PATIENCE:g} s.")
+            return Answer(408, said.body, said.content_type, ((b"connection", b"close"),)), request
         except Left:
             return None, request
         if body:

@@ -28,7 +28,11 @@ REASONS: Final[Mapping[str, str]] = {
     "before_1970": "the sample's time is before 1970",
     "native_histogram": "native histograms are not kept here, only their classic form",
     "malformed": "the request cannot be read",
+    "too_large": "the request unpacks to more than is taken at once",
     "series_limit": "the metric has reached its limit of series",
+    "token_series_limit": "the token has reached its limit of series",
+    "store_series_limit": "the portal has reached its limit of series in all",
+    "rate_limit": "the token sends more samples a second than it may (each refused request counts once)",
 }
 """Why a sample can be refused: the word that counters carry, and the sentence for people."""
 

@@ -6,6 +6,7 @@ later (a full disk, a database that is away) is 503, which the sender repeats.
 """
 
 from collections import Counter
+from threading import BoundedSemaphore
 from typing import Final
 
 from django.utils import timezone
@@ -20,6 +21,12 @@ from apps.metrics.services import StoreFull, count_refused
 
 PROTOBUF: Final = "application/x-protobuf"
 RETRY_AFTER: Final = b"30"
+LARGE_BYTES: Final = 4_000_000
+"""Requests that unpack to more, 25,000 samples or so, take turns: each takes ten times its size while it is read."""
+LARGE_PATIENCE: Final = 10.0
+"""Seconds that one waits for its turn, in a thread that others could use."""
+
+_large: Final = BoundedSemaphore(2)
 
 
 def write(by: Principal, request: Request) -> Answer:
@@ -27,21 +34,38 @@ def write(by: Principal, request: Request) -> Answer:
     if (refusal := _not_ours(request)) is not None:
         return plain_refusal(415, refusal)
     try:
-        found = remote_write.decode(remote_write.unpack(request.body), registry.current())
+        if remote_write.unpacked_size(request.body) <= LARGE_BYTES:
+            return _stored(by, request.body)
+        if not _large.acquire(timeout=LARGE_PATIENCE):
+            return _later("Several large requests are being read; send this one again, or in smaller parts.")
+        try:
+            return _stored(by, request.body)
+        finally:
+            _large.release()
     except remote_write.TooLarge as error:
+        count_refused("too_large", 1)
         return plain_refusal(413, str(error))
     except Malformed as error:
         count_refused("malformed", 1)
         return plain_refusal(400, f"This is no remote write request: {error}. Nothing was stored.")
+
+
+def _stored(by: Principal, packed: bytes) -> Answer:
+    """Unpack, store, answer. Raises Malformed, TooLarge."""
+    found = remote_write.decode(remote_write.unpack(packed), registry.current())
     try:
         written = services.ingest(samples=found.samples, by=by, now=timezone.now())
     except StoreFull as error:
-        said = plain_refusal(503, str(error))
-        return Answer(503, said.body, JSON, ((b"retry-after", RETRY_AFTER),))
+        return _later(str(error))
     count_refused("native_histogram", found.histograms)
     if not written.rejected and not found.histograms:
         return Answer(204)
     return plain_refusal(400, _said(written, found.histograms))
+
+
+def _later(sentence: str) -> Answer:
+    """Refuse what may pass later."""
+    return Answer(503, plain_refusal(503, sentence).body, JSON, ((b"retry-after", RETRY_AFTER),))
 
 
 def _not_ours(request: Request) -> str | None:

@@ -253,6 +253,14 @@ def test_a_large_body_is_refused_on_the_lane_too(anybody, declared):
     assert (status, "larger than 1 MB" in body.decode()) == (413, True)
 
 
+def test_a_body_that_drips_in_for_ever_is_given_up(anybody, monkeypatch):
+    monkeypatch.setattr(fastlane, "BODY_PATIENCE", 0.01)
+    client = Client(lane(lambda by, request: Answer(200)), method="POST")
+    client.events = [{"type": "http.request", "body": b"x", "more_body": True}]
+    status, body = asyncio.run(client.ask())
+    assert (status, "did not end" in body.decode(), client.headers[b"connection"]) == (408, True, b"close")
+
+
 def test_a_refusal_tells_how_to_come_in(monkeypatch):
     client = Client(lane(lambda by, request: Answer(200)))
     refusal = fastauth.Refusal(401, "Who are you?")

@@ -52,14 +52,23 @@ class Request:
     exemplars: int = 0
 
 
-def unpack(packed: bytes) -> bytes:
-    """The protobuf in a snappy block. Raises Malformed, TooLarge."""
+def unpacked_size(packed: bytes) -> int:
+    """How many bytes a snappy block says that it unpacks to. Raises Malformed, TooLarge."""
     try:
         size, _ = varint(packed, 0)
-        if size > MOST_BYTES:
-            raise TooLarge(f"The request unpacks to {size} bytes, more than the {MOST_BYTES} that are taken at once.")
+    except Malformed as error:
+        raise Malformed(f"the body is no snappy block: {error}") from None
+    if size > MOST_BYTES:
+        raise TooLarge(f"The request unpacks to {size} bytes, more than the {MOST_BYTES} that are taken at once.")
+    return size
+
+
+def unpack(packed: bytes) -> bytes:
+    """The protobuf in a snappy block. Raises Malformed, TooLarge."""
+    unpacked_size(packed)
+    try:
         return bytes(cramjam.snappy.decompress_raw(packed))
-    except (cramjam.DecompressionError, Malformed) as error:
+    except cramjam.DecompressionError as error:
         raise Malformed(f"the body is no snappy block: {error}") from None
 
 

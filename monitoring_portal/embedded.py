@@ -503,8 +503,9 @@ class Postgres:
             if found != self.major:
                 raise Refused(
                     f"The data in {self.folder} is of PostgreSQL {found}, but the portal has PostgreSQL {self.major}: "
-                    f"set PORTAL_PG_BIN to the bin folder of PostgreSQL {found}, or dump with that one "
-                    "and restore into an empty folder."
+                    "go on with the old one by setting PORTAL_PG_BIN to its bin folder, or move the data by "
+                    f"`PORTAL_PG_BIN=/path/to/postgresql-{found}/bin ./portal backup --dump {self.data}-moved && "
+                    f"mv {self.folder} {self.folder}-{found} && ./portal restore {self.data}-moved`."
                 )
             _give(self.folder, self.account.files_of)
             self._await_the_last_run()

@@ -1,7 +1,8 @@
 """Which series there are, as an ingesting process knows them: from a sender's key to a series id without asking.
 
-A *slot* is this process's number of a label set. Slots are never given back, ids are: a series whose row was removed
-for want of samples gets a new row when it speaks again. The protocol that makes removal safe:
+A *slot* is this process's number of a label set. Slots are never given back (a registry that holds too many is left for
+a new one), ids are: a series whose row was removed for want of samples gets a new row when it speaks again. The
+protocol that makes removal safe:
 
 1. Retention sets `gone_at` on a series without samples, and deletes the row a day later if it is still set.
 2. Every process forgets the ids of series with `gone_at` at least hourly (`revalidate`), or all of its ids when it
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
+from sys import intern
 from time import monotonic
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ from django.db import connection, transaction
 
 from apps.core.telemetry import Counter
 from apps.metrics.codec import Int64
+from apps.metrics.headroom import NOBODY, Headroom, Maker
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import NAME, LabelSet, Meta, label_set
 
@@ -32,6 +35,11 @@ REVALIDATE: Final = 3600.0
 FORGET_ALL: Final = 12 * 3600.0
 MAX_ALIASES: Final = 2_000_000
 """Keys of senders that one process remembers; beyond it starts anew, which costs look-ups and nothing else."""
+MOST_SLOTS: Final = 2_000_000
+MOST_BARRED: Final = 100_000
+"""Label sets that one process remembers, and those among them that were refused, before it starts anew."""
+BARRED: Final = 10.0
+"""Seconds for which a series that a limit refused is refused again without asking."""
 LOCK_TIMEOUT: Final = "5s"
 NEVER: Final = np.iinfo(np.int64).min // 2
 """The newest instant of a series of which none is known."""
@@ -62,7 +70,11 @@ class Registry:
         self._aliases = _Aliases()
         self._by_print: dict[bytes, int] = {}
         self._prints: list[bytes] = []
-        self._labels: list[LabelSet] = []
+        self._labels: list[tuple[str, bytes]] = []
+        """Name and the other labels as JSON: of a million of them, tuples of texts would take a gigabyte more."""
+        self._barred: dict[int, tuple[int | None, str, float]] = {}
+        """(the token that was refused, why, until when) by slot."""
+        self._headroom = Headroom()
         self._described: set[str] = set()
         self._validated = monotonic()
         self.ids: Int64 = np.zeros(1024, dtype=np.int64)
@@ -103,7 +115,7 @@ class Registry:
                 if slot >= len(self.ids):
                     self.ids = np.concatenate([self.ids, np.zeros_like(self.ids)])
                     self.newest = np.concatenate([self.newest, np.full_like(self.newest, NEVER)])
-                self._labels.append(labels)
+                self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1]))))
                 self._prints.append(identity)
                 self._by_print[identity] = slot
             if len(self._aliases) >= MAX_ALIASES:
@@ -111,8 +123,17 @@ class Registry:
             self._aliases[key] = slot
             return slot
 
-    def resolve(self, slots: Int64) -> None:
+    @property
+    def is_worn(self) -> bool:
+        """Whether it holds so much that a new one is better: what still speaks is looked up again."""
+        return len(self._labels) > MOST_SLOTS or (
+            len(self._barred) > MOST_BARRED and 2 * len(self._barred) > len(self._labels)
+        )
+
+    def resolve(self, slots: Int64, maker: Maker = NOBODY) -> Mapping[int, str]:
         """Give every slot an id, making series and metrics that do not exist; 0 stays where a limit forbids it.
+
+        Returns why (a key of `samples.REASONS`) by slot.
 
         Runs in a transaction of its own, before the one that writes the samples: whoever sees the batch sees the
         series. Inside a caller's transaction that takes a second connection, so that a long transaction never makes
@@ -121,19 +142,34 @@ class Registry:
         self.revalidate()
         missing = np.unique(slots[self.ids[slots] == 0]).tolist()
         if not missing:
-            return
+            return {}
+        clock = monotonic()
+        barred = {slot: why for slot in missing if (why := self._why_barred(slot, maker, clock)) is not None}
+        missing = [slot for slot in missing if slot not in barred]
+        if not missing:
+            return barred
         found: list[tuple[int, int, int | None]] = []
+        new: dict[int, str] = {}
         with _own_transaction() as raw:
             cursor = psycopg.Cursor(raw)
             left = self._look_up(cursor, missing, found)
             if left:
                 left.sort(key=self._prints.__getitem__)
-                self._insert(cursor, left)
-                self._look_up(cursor, left, found)
-        for slot, ident, last in found:  # only now: an id that was not committed must not be written with
-            self.ids[slot] = ident
-            if last is not None:
-                self.newest[slot] = max(int(self.newest[slot]), last)
+                new = self._insert(cursor, left, maker)
+                self._look_up(cursor, [slot for slot in left if slot not in new], found)
+        with self._lock:
+            for slot, ident, last in found:  # only now: an id that was not committed must not be written with
+                self.ids[slot] = ident
+                self._barred.pop(slot, None)
+                if last is not None:
+                    self.newest[slot] = max(int(self.newest[slot]), last)
+            for slot, why in new.items():
+                self._barred[slot] = maker.token, why, clock + BARRED
+        return barred | new
+
+    def _why_barred(self, slot: int, maker: Maker, clock: float) -> str | None:
+        token, why, until = self._barred.get(slot, (None, "", 0.0))
+        return why if clock < until and token == maker.token else None
 
     def describe(self, meta: Mapping[str, Meta]) -> None:
         """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process."""
@@ -162,7 +198,8 @@ class Registry:
 
     def note(self, slots: Int64, ts: Int64) -> None:
         """Remember the newest instants, once they are committed."""
-        np.maximum.at(self.newest, slots, ts)
+        with self._lock:
+            np.maximum.at(self.newest, slots, ts)
 
     def _look_up(
         self, cursor: "psycopg.Cursor[Any]", slots: list[int], into: list[tuple[int, int, int | None]]
@@ -186,29 +223,27 @@ class Registry:
             into.append((by_print.pop(bytes(identity)), ident, last))
         return list(by_print.values())
 
-    def _insert(self, cursor: "psycopg.Cursor[Any]", slots: list[int]) -> None:
-        """Insert series sorted by fingerprint (unsorted, parallel writers deadlock: measured)."""
+    def _insert(self, cursor: "psycopg.Cursor[Any]", slots: list[int], maker: Maker) -> dict[int, str]:
+        """Insert series sorted by fingerprint (unsorted, parallel writers deadlock: measured); why not, by slot."""
         names = {self._labels[slot][0] for slot in slots}
         metrics = _metrics(cursor, sorted(names))
-        slots = _within_limits(cursor, slots, lambda slot: metrics[self._labels[slot][0]])
+        of_slots = [metrics[self._labels[slot][0]][0] for slot in slots]
+        reasons = self._headroom.admit(cursor, of_slots, dict(metrics.values()), maker)
         rows = [
-            (
-                metrics[self._labels[slot][0]][0],
-                self._prints[slot],
-                orjson.dumps(dict(self._labels[slot][1])).decode(),
-            )
-            for slot in slots
+            (ident, self._prints[slot], self._labels[slot][1].decode())
+            for slot, ident, reason in zip(slots, of_slots, reasons, strict=True)
+            if reason is None
         ]
-        if not rows:
-            return
-        metric, identity, labels = zip(*rows, strict=True)
-        cursor.execute(
-            "INSERT INTO metrics_series (metric_id, fingerprint, labels)"
-            " SELECT m, f, l::jsonb FROM unnest(%s::int[], %s::bytea[], %s::text[]) AS new(m, f, l) ORDER BY f"
-            " ON CONFLICT (fingerprint) DO NOTHING",
-            [list(metric), list(identity), list(labels)],
-        )
-        CREATED.inc(max(cursor.rowcount, 0))
+        if rows:
+            metric, identity, labels = zip(*rows, strict=True)
+            cursor.execute(
+                "INSERT INTO metrics_series (metric_id, fingerprint, labels, token)"
+                " SELECT m, f, l::jsonb, %s FROM unnest(%s::int[], %s::bytea[], %s::text[]) AS new(m, f, l) ORDER BY f"
+                " ON CONFLICT (fingerprint) DO NOTHING",
+                [maker.token, list(metric), list(identity), list(labels)],
+            )
+            CREATED.inc(max(cursor.rowcount, 0))
+        return {slot: reason for slot, reason in zip(slots, reasons, strict=True) if reason is not None}
 
 
 _DEFAULT_POLICY: Final = """
@@ -256,28 +291,6 @@ def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> None:
         cursor.execute(_DESCRIBE, [names, types, clean[0], clean[1], names])
 
 
-def _within_limits(
-    cursor: "psycopg.Cursor[Any]", slots: list[int], metric_of: Callable[[int], tuple[int, int | None]]
-) -> list[int]:
-    """Those slots that may get a series; what is beyond a metric's limit stays without id."""
-    limits = {ident: limit for ident, limit in map(metric_of, slots) if limit is not None}
-    if not limits:
-        return slots
-    cursor.execute(
-        "SELECT metric_id, count(*) FROM metrics_series WHERE metric_id = ANY(%s) GROUP BY metric_id", [list(limits)]
-    )
-    room = {**limits, **{ident: limits[ident] - count for ident, count in cursor.fetchall()}}
-    allowed = []
-    for slot in slots:
-        ident = metric_of(slot)[0]
-        if ident in room:
-            room[ident] -= 1
-            if room[ident] < 0:
-                continue
-        allowed.append(slot)
-    return allowed
-
-
 @contextmanager
 def _second_connection() -> Iterator["psycopg.Connection[Any]"]:
     with connection.wrap_database_errors, psycopg.connect(**connection.get_connection_params()) as raw:
@@ -304,6 +317,8 @@ def current() -> Registry:
     """The registry of this process for the database in use."""
     name = str(connection.settings_dict["NAME"])
     found = _registries.get(name)
+    if found is not None and found.is_worn:
+        found = _registries[name] = Registry()
     return found if found is not None else _registries.setdefault(name, Registry())
 
 

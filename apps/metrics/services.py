@@ -1,6 +1,5 @@
 """The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
 
-import shutil
 from collections import Counter as Tally
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,6 @@ from time import monotonic
 from typing import Any, Final
 
 import numpy as np
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
@@ -17,10 +15,11 @@ from apps.accounts import audit
 from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
 from apps.core.telemetry import Counter, Reading
-from apps.metrics import burial, query, registry, storage
+from apps.metrics import burial, headroom, query, registry, space, storage
 from apps.metrics.burial import Doomed
 from apps.metrics.codec import Columns, Int64, encode_batch
 from apps.metrics.events import place
+from apps.metrics.headroom import NOBODY, Maker
 from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy
 from apps.metrics.samples import REASONS, Samples
 from apps.promql.source import Matcher
@@ -33,6 +32,7 @@ LATE: Final = timedelta(minutes=10)
 AHEAD: Final = timedelta(minutes=10)
 ROW_SAMPLES: Final = 50_000
 """A larger ingest becomes several rows of the log, so that no row is too large to read or to compact."""
+ATTEMPTS: Final = 5
 FREE_SHARE: Final = 0.05
 FREE_BYTES: Final = 1_000_000_000
 FREE_CHECK: Final = 5.0
@@ -78,10 +78,17 @@ def ingest(
     is none. `live` names what pages are told once it is committed. Raises StoreFull before the disk is.
     """
     require(by, Right.INGEST)
-    return _write(samples, now, window, live)
+    return _write(samples, now, window, live, maker_of(by))
 
 
-def _write(samples: Samples, now: datetime, window: timedelta | None, live: str | None) -> Written:
+def maker_of(by: Principal) -> Maker:
+    """Who makes the series that are new in what this principal writes."""
+    return Maker(int(by.id), by.quota.series) if by.kind == "token" and by.id.isdecimal() else NOBODY
+
+
+def _write(
+    samples: Samples, now: datetime, window: timedelta | None, live: str | None, maker: Maker = NOBODY
+) -> Written:
     ensure_space()
     known = registry.current()
     before = len(known)
@@ -91,13 +98,16 @@ def _write(samples: Samples, now: datetime, window: timedelta | None, live: str 
     good = slots >= 0
     good &= _mark(good & (ts > _ms(now + AHEAD)), "too_far_ahead", rejected)
     good &= _mark(good & (ts < 0), "before_1970", rejected)
-    known.resolve(slots[good])
+    ids, barred = _resolved(known, slots, good, maker)
     known.describe(samples.meta)
     if window is not None:
         behind = ts < known.newest[slots] - int(window.total_seconds() * 1000)
         good &= _mark(good & behind, "too_old", rejected)
-    ids = known.ids[slots]
-    good &= _mark(good & (ids == 0), "series_limit", rejected)
+    without = good & (ids == 0)
+    if without.any():
+        places = np.flatnonzero(without).tolist()
+        rejected.extend(Rejection(index, barred[int(slots[index])]) for index in places)
+        good &= ~without
     if not good.all():
         kept = np.flatnonzero(good)
         slots, ids, ts, v = slots[kept], ids[kept], ts[kept], samples.v[kept]
@@ -108,8 +118,22 @@ def _write(samples: Samples, now: datetime, window: timedelta | None, live: str 
     transaction.on_commit(lambda: _committed(known, slots, ts, rejected), robust=connection.in_atomic_block)
     if live is not None and len(ids):
         live_push.publish("series", live)
+    if len(known) > before:
+        for reason in headroom.REASONS.values():
+            REFUSED.touch(reason=reason)  # at zero, so that the first refusal is an increase that a rule sees
     rejected.sort(key=lambda rejection: rejection.index)
     return Written(len(ids), tuple(rejected), len(known) - before)
+
+
+def _resolved(known: registry.Registry, slots: Int64, good: Any, maker: Maker) -> tuple[Int64, Mapping[int, str]]:
+    """(ids int64[N], 0 where there is none; why not by slot) of the slots that are good."""
+    for _ in range(ATTEMPTS):
+        barred = known.resolve(slots[good], maker)
+        ids = np.where(good, known.ids[slots], 0)
+        # Ids are forgotten once an hour, perhaps in this moment, by another thread.
+        if all(slot in barred for slot in slots[good & (ids == 0)].tolist()):
+            return ids, barred
+    raise RuntimeError("Series were made and could not be found afterwards, several times: is the database restored?")
 
 
 def _mark(bad: Any, reason: str, rejected: list[Rejection]) -> Any:
@@ -150,7 +174,7 @@ def _ms(moment: datetime) -> int:
 @audit.verb("metrics.backfill", right=Right.BACKFILL)
 def backfill(*, samples: Samples, by: Principal, now: datetime, source: str = "") -> Written:
     """Store samples of any age. Doing it twice changes nothing; no rule looks back, so none is triggered."""
-    written = _write(samples, now, None, None)
+    written = _write(samples, now, None, None, maker_of(by))
     span = (int(samples.ts.min()), int(samples.ts.max())) if len(samples) else None
     audit.record(
         by=by,
@@ -321,25 +345,13 @@ def ensure_space() -> None:
     global _space
     at, problem = _space
     if monotonic() - at >= FREE_CHECK:
-        problem = _disk_problem()
+        problem = disk_problem()
         _space = (monotonic(), problem)
     if problem is not None:
         raise StoreFull(problem)
 
 
-def _disk_problem() -> str | None:
+def disk_problem() -> str | None:
     """What is wrong with the disk of the portal's own database; None for one that runs elsewhere."""
-    host = str(connection.settings_dict.get("HOST") or "")
-    if host and not host.startswith("/"):
-        return None
-    try:
-        usage = shutil.disk_usage(settings.DATA)
-    except OSError:
-        return None
-    if usage.free >= FREE_BYTES and usage.free >= FREE_SHARE * usage.total:
-        return None
-    return (
-        f"Only {usage.free / 1e9:.1f} GB ({usage.free / usage.total:.0%}) are free on the disk of {settings.DATA}: "
-        f"samples are refused below {FREE_BYTES / 1e9:.0f} GB or {FREE_SHARE:.0%}. Free some space or shorten a "
-        "retention policy."
-    )
+    room = space.tightest(share=FREE_SHARE, least=FREE_BYTES)
+    return None if room is None else room.problem

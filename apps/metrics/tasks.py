@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from apps.core.tasks import loop
-from apps.metrics import burial, compaction, retention, rolling
+from apps.metrics import burial, census, compaction, retention, rolling, services
 from apps.metrics.models import RetentionPolicy
 
 ROUNDS: Final = 20
@@ -21,7 +21,12 @@ def compact(*, now: datetime) -> None:
 
 @loop("metrics.merge", every=60.0, queue="slow", lease=900.0)
 def merge(*, now: datetime) -> None:
-    """Merge the blocks of windows that are closed or have many rounds in them."""
+    """Merge the blocks of windows that are closed or have many rounds in them.
+
+    Not while the disk is nearly full: a merge needs room twice, and its log, before it gives some back.
+    """
+    if services.disk_problem() is not None:
+        return
     for due in compaction.due_windows(now):
         compaction.merge_window(due=due, now=now)
 
@@ -30,6 +35,12 @@ def merge(*, now: datetime) -> None:
 def bury(*, now: datetime) -> None:
     """Take what was deleted on request out of the stored rows."""
     burial.bury(now=now)
+
+
+@loop("metrics.census", every=60.0, queue="slow", lease=300.0)
+def count_series(*, now: datetime) -> None:
+    """Count the series by metric and by token."""
+    census.take(now=now)
 
 
 @loop("metrics.roll", every=300.0, queue="slow", lease=900.0)

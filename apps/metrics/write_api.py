@@ -2,11 +2,14 @@
 
 A request that is not remote write at all is refused whole. Of one that is, every good sample is stored; that some
 were refused is said with 400, as the protocol has it: a sender that got it does not send them again. What may pass
-later (a full disk, a database that is away) is 503, which the sender repeats.
+later (a full disk, a database that is away) is 503, which the sender repeats; so is 429, to a token that sends more
+samples a second than it may.
 """
 
 from collections import Counter
+from math import ceil
 from threading import BoundedSemaphore
+from time import monotonic
 from typing import Final
 
 from django.utils import timezone
@@ -18,9 +21,11 @@ from apps.metrics.protocols import remote_write
 from apps.metrics.protocols.protobuf import Malformed
 from apps.metrics.samples import REASONS
 from apps.metrics.services import StoreFull, count_refused
+from apps.metrics.throttle import Throttle
 
 PROTOBUF: Final = "application/x-protobuf"
-RETRY_AFTER: Final = b"30"
+RETRY_AFTER: Final = 30
+THROTTLE: Final = Throttle()
 LARGE_BYTES: Final = 4_000_000
 """Requests that unpack to more, 25,000 samples or so, take turns: each takes ten times its size while it is read."""
 LARGE_PATIENCE: Final = 10.0
@@ -33,6 +38,10 @@ def write(by: Principal, request: Request) -> Answer:
     """Store the samples of one remote write request."""
     if (refusal := _not_ours(request)) is not None:
         return plain_refusal(415, refusal)
+    if (wait := _wait(by)) > 0:
+        count_refused("rate_limit", 1)
+        rate = by.quota.samples_per_second
+        return _later(f"{by.name} may send {rate} samples a second: send this again in {wait:.1f} s.", 429, wait)
     try:
         if remote_write.unpacked_size(request.body) <= LARGE_BYTES:
             return _stored(by, request.body)
@@ -53,6 +62,8 @@ def write(by: Principal, request: Request) -> Answer:
 def _stored(by: Principal, packed: bytes) -> Answer:
     """Unpack, store, answer. Raises Malformed, TooLarge."""
     found = remote_write.decode(remote_write.unpack(packed), registry.current())
+    if (rate := by.quota.samples_per_second) is not None:
+        THROTTLE.take(by.id, rate, len(found.samples), monotonic())
     try:
         written = services.ingest(samples=found.samples, by=by, now=timezone.now())
     except StoreFull as error:
@@ -63,9 +74,15 @@ def _stored(by: Principal, packed: bytes) -> Answer:
     return plain_refusal(400, _said(written, found.histograms))
 
 
-def _later(sentence: str) -> Answer:
+def _wait(by: Principal) -> float:
+    """Seconds until this token may send again."""
+    rate = by.quota.samples_per_second
+    return 0.0 if rate is None else THROTTLE.wait(by.id, rate, monotonic())
+
+
+def _later(sentence: str, status: int = 503, seconds: float = RETRY_AFTER) -> Answer:
     """Refuse what may pass later."""
-    return Answer(503, plain_refusal(503, sentence).body, JSON, ((b"retry-after", RETRY_AFTER),))
+    return Answer(status, plain_refusal(status, sentence).body, JSON, ((b"retry-after", b"%d" % ceil(seconds)),))
 
 
 def _not_ours(request: Request) -> str | None:

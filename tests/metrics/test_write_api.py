@@ -6,8 +6,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from apps.metrics import query, services
+from apps.accounts.models import Token
+from apps.metrics import query, services, write_api
 from apps.metrics.models import Batch, Metric
+from apps.metrics.throttle import Throttle
 from apps.promql.source import Matcher
 from tests.metrics import remote_write as sender
 from tests.wiring.lanes import ask, token
@@ -132,3 +134,23 @@ def test_refusals_are_counted_by_reason(agent):
 
 def test_only_who_may_ingest_writes():
     assert post([*token("query"), *HEADERS], sender.series(UP, [(now_ms(), 1.0)])).status == 403
+
+
+def test_a_token_that_sends_too_fast_is_429_with_a_time_to_try_again(agent, monkeypatch):
+    monkeypatch.setattr(write_api, "THROTTLE", Throttle())
+    Token.objects.update(samples_per_second=1)
+    before = services.REFUSED.value(reason="rate_limit")
+    series = [sender.series(UP | {"n": str(n)}, [(now_ms(), 1.0)]) for n in range(20)]
+    assert post(agent, *series).status == 204
+    said = post(agent, series[0])
+    assert (said.status, int(said.headers[b"retry-after"]) in range(14, 18)) == (429, True)
+    assert "1 samples a second" in said.json["error"]
+    assert services.REFUSED.value(reason="rate_limit") == before + 1
+    assert post([*token("ingest"), *HEADERS], series[0]).status == 204, "another token"
+
+
+def test_series_beyond_a_tokens_limit_are_named_and_the_rest_is_kept(agent):
+    Token.objects.update(series_limit=2)
+    said = post(agent, *(sender.series(UP | {"n": str(n)}, [(now_ms(), 1.0)]) for n in range(5)))
+    assert (said.status, "3: the token has reached its limit of series" in said.json["error"]) == (400, True)
+    assert len(stored()) == 2

@@ -18,24 +18,25 @@ from numpy.typing import NDArray
 
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.core.telemetry import Counter
-from apps.metrics import catalog, listing, storage, young
-from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble
+from apps.metrics import catalog, listing, storage, tiers, young
+from apps.metrics.assembly import Assembled, Damaged, Piece, Tombstone, Wanted, assemble
 from apps.metrics.catalog import Found, FoundMany
 from apps.metrics.codec import Corrupt, View, offsets
 from apps.metrics.deadlines import DEADLINES
 from apps.metrics.models import Batch, Block, CollectionSwitch, Series
+from apps.metrics.rollups import FIELDS, RESOLUTIONS
 from apps.metrics.sizing import Sought
-from apps.metrics.storage import BlockRow, Range, Snapshot
+from apps.metrics.storage import BlockRow, BucketRow, Horizon, Kind, Range, Snapshot
 from apps.metrics.turns import Turns
 from apps.metrics.young import Gone, Run
 from apps.promql import engine
 from apps.promql.batch import Bundle, Joined
 from apps.promql.engine import Cost, Explained, Limits
-from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError
+from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError, QueryError
 from apps.promql.labels import NAME, Labels
 from apps.promql.limits import Watch
 from apps.promql.result import Result
-from apps.promql.series import STALE_BITS, Ragged
+from apps.promql.series import STALE_BITS, Ragged, Tier
 from apps.promql.source import Estimate, Matcher, Request
 
 DAMAGED: Final = Counter("portal_store_damaged_total", "Stored rows that could not be decoded when they were read.")
@@ -55,6 +56,7 @@ LOOKBACK: Final = timedelta(milliseconds=engine.LOOKBACK_MS)
 UNHURRIED: Final = Watch()
 FETCHED: Final = 64
 """Blocks whose bytes one statement brings, about 100 kB each; between two of them a query may be given up."""
+_BEHIND: Final = "samples of that time are gone: what is left of them is read for one selector at a time"
 HEAVY: Final = Turns(2)
 """Queries that read more than they may hold: each takes memory and a processor for seconds."""
 
@@ -178,7 +180,12 @@ class _Look:
         bounds = self.bounds
         return all(
             not len(self.known[request.matchers].ids)
-            or (bounds is not None and bounds.tmin <= request.tmin and request.tmax <= bounds.tmax)
+            or (
+                bounds is not None
+                and bounds.tmin <= request.tmin
+                and request.tmax <= bounds.tmax
+                and _numbers(request) <= bounds.fields
+            )
             for request in requests
         )
 
@@ -196,7 +203,8 @@ class _Look:
         """How many samples the listed rows hold in all: no request brings more."""
         if self.snapshot is None:
             return 0
-        return sum(row.samples for row in self.snapshot.blocks) + int(self.snapshot.young["samples"].sum())
+        stored = (*self.snapshot.blocks, *self.snapshot.buckets)
+        return sum(row.samples for row in stored) + int(self.snapshot.young["samples"].sum())
 
     def estimate(self, request: Request) -> Estimate:
         """About what a request would bring."""
@@ -208,6 +216,7 @@ class _Look:
         others = {ident: count for ident, count in self.counts.items() if ident not in found.peers}
         sought = Sought(request.tmin, request.tmax, np.sort(found.ids, kind="stable"), peers, others)
         samples = sought.in_blocks([row for row in self.snapshot.blocks if row.may_hold(bounds)])
+        samples += sought.in_blocks([row for row in self.snapshot.buckets if row.may_hold(bounds)])
         return Estimate(len(found.ids), ceil(samples + sought.in_young(self.snapshot.young)))
 
 
@@ -219,14 +228,15 @@ def _union(needs: Sequence[Range]) -> Range:
         max(need.metric_max for need in needs),
         min(need.series_min for need in needs),
         max(need.series_max for need in needs),
+        frozenset().union(*(need.fields for need in needs)),
     )
 
 
 def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> list[Joined | PromQLError]:
     """The answers to bundles of selectors, all of one moment: what is read over the same time is assembled once.
 
-    A bundle that brings more than TOGETHER samples is answered with a LimitError; its selectors are to be asked
-    one by one.
+    A bundle that brings more than TOGETHER samples is answered with a LimitError, one that reaches back to where
+    samples are gone with another error; its selectors are to be asked one by one.
     """
     narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
     asked = [
@@ -245,7 +255,15 @@ def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> li
         if not spans:
             return [answers[index] for index in range(len(bundles))]
         wishes = [_Wish.of(*span, [found[index] for index in members]) for span, members in spans.items()]
-        loaded = _load(cur, [wish.bounds() for wish in wishes], wishes)
+        first = storage.snapshot(cur, _union([wish.bounds() for wish in wishes]))
+        behind = [wish.tmin < max((one.raw_from for one in first.horizons), default=wish.tmin) for wish in wishes]
+        for is_behind, members in zip(behind, spans.values(), strict=True):
+            answers.update((index, QueryError(_BEHIND)) for index in members if is_behind)
+        wishes = [wish for wish, is_behind in zip(wishes, behind, strict=True) if not is_behind]
+        if not wishes:
+            return [answers[index] for index in range(len(bundles))]
+        loaded = _load(cur, [wish.bounds() for wish in wishes], wishes, first=first)
+    spans = {span: members for (span, members), is_behind in zip(spans.items(), behind, strict=True) if not is_behind}
     for wish, members in zip(wishes, spans.values(), strict=True):
         answers.update(zip(members, _joined(wish, [found[index] for index in members], loaded), strict=True))
     return [answers[index] for index in range(len(bundles))]
@@ -302,7 +320,13 @@ def _bounds(request: Request, found: Found) -> Range:
         found.metric_max,
         int(found.ids.min()),
         int(found.ids.max()),
+        _numbers(request),
     )
+
+
+def _numbers(request: Request) -> frozenset[int]:
+    """The fields of a request as they are stored."""
+    return frozenset(FIELDS.index(field) + 1 for field in request.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +353,8 @@ class _Loaded:
     runs: Sequence[Run]
     damage: Sequence[_Damage]
     tombstones: Sequence[Tombstone]
+    horizons: Sequence[Horizon] = ()
+    buckets: Sequence[tuple[BucketRow, View]] = ()
 
 
 def _load(
@@ -354,12 +380,20 @@ def _load(
             rows = [row for row in seen.blocks if any(wish.may_be_in(row) for wish in wishes)]
         else:
             rows = [row for row in seen.blocks if any(row.may_hold(need) for need in needs)]
+        buckets = [row for row in seen.buckets if any(row.may_hold(need) for need in needs)]
         try:
-            views, damage = _blocks(cur, rows, watch)
+            views, damage = _blocks(cur, [*rows, *buckets], watch)
             runs, more = _runs(cur, seen.young, union)
         except Gone:
             continue
-        return _Loaded([(row, views[row.id]) for row in rows if row.id in views], runs, damage + more, seen.tombstones)
+        return _Loaded(
+            [(row, views[row.id]) for row in rows if row.id in views],
+            runs,
+            damage + more,
+            seen.tombstones,
+            seen.horizons,
+            [(row, views[row.id]) for row in buckets if row.id in views],
+        )
     raise Outrun("The store was being rewritten faster than it could be read; try again.")
 
 
@@ -417,33 +451,65 @@ def _pieces(loaded: _Loaded, tmin: int, tmax: int, wanted: Callable[[BlockRow], 
     return pieces
 
 
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """One request's reading of what was loaded: from blocks, and what turns out to be damaged on the way."""
+
+    wanted: Wanted
+    loaded: _Loaded
+    most: int
+    watch: Watch
+    damage: list[str]
+
+    def assemble(self, pieces: list[Piece], tmin: int, tmax: int, resolution: int = 0) -> Assembled:
+        """What these pieces hold of it, as far as they can be decoded; counts towards what may be read. TooMany."""
+        buried = [stone.of_buckets(resolution) for stone in self.loaded.tombstones]
+        while True:
+            try:
+                got = assemble(self.wanted, pieces, tmin, tmax, most=self.most, check=self.watch.check, buried=buried)
+            except Damaged as error:
+                pieces.remove(error.piece)
+                rows = [row for row, _ in (*self.loaded.blocks, *self.loaded.buckets)]
+                row = next(row for row in rows if f"block {row.id}" == error.piece.name)
+                self.damage.append(str(_Damage(row, error.piece.name, error.reason)))
+            else:
+                self.most -= len(got.ts)
+                return got
+
+
 def _answer(request: Request, found: Found, loaded: _Loaded, watch: Watch = UNHURRIED) -> Ragged:
     bounds = _bounds(request, found)
     damage = [str(one) for one in loaded.damage if one.row.may_hold(bounds)]
+    reading = _Reading(Wanted.of(found.ids), loaded, request.most or MOST, watch, damage)
     pieces = _pieces(loaded, request.tmin, request.tmax, lambda row: row.may_hold(bounds))
-    wanted = Wanted.of(found.ids)
-    while True:
-        try:
-            got = assemble(
-                wanted,
-                pieces,
-                request.tmin,
-                request.tmax,
-                most=request.most or MOST,
-                check=watch.check,
-                buried=loaded.tombstones,
-            )
-            break
-        except Damaged as error:
-            pieces.remove(error.piece)
-            row = next(row for row, _ in loaded.blocks if f"block {row.id}" == error.piece.name)
-            damage.append(str(_Damage(row, error.piece.name, error.reason)))
-    labels = found.labels
-    counts = np.diff(got.off)
-    if not counts.all():
-        some = np.flatnonzero(counts)
-        return Ragged(labels.take(some), got.ts, got.v, offsets(counts[some]), tuple(damage), got.clock[some])
-    return Ragged(labels, got.ts, got.v, got.off, tuple(damage), got.clock)
+    got = reading.assemble(pieces, request.tmin, request.tmax)
+    behind = _tiers(request, bounds, got, reading)
+    whole = Ragged(found.labels, got.ts, got.v, got.off, tuple(damage), got.clock, behind)
+    counts = sum((np.diff(tier.off) for tier in behind), np.diff(got.off))
+    return whole if counts.all() else whole.take(np.flatnonzero(counts))
+
+
+def _tiers(request: Request, bounds: Range, got: Assembled, reading: _Reading) -> tuple[Tier, ...]:
+    """What answers where samples are gone; none where they are there."""
+    near = [(row, view) for row, view in reading.loaded.buckets if row.may_hold(bounds)]
+    if not near:
+        return ()
+    until = tiers.untils(reading.wanted.ids, near, reading.loaded.horizons)
+    last = {resolution: min(request.tmax, int(one.max())) for resolution, one in until.items()}
+    if max(last.values()) <= request.tmin:
+        return ()
+    stored = {}
+    for resolution in RESOLUTIONS:
+        tmin = request.tmin - 2000 * resolution
+        read = {}
+        for name in sorted(request.fields):
+            kind = Kind(resolution, FIELDS.index(name) + 1)
+            mine = [(row, view) for row, view in near if row.kind == kind]
+            pieces = [Piece(row.round, row.t_min, view, f"block {row.id}") for row, view in mine]
+            low = max(tmin, min((row.low for row, _ in mine), default=tmin))
+            read[name] = reading.assemble(pieces, low, max(low, last[resolution]), resolution)
+        stored[resolution] = tiers.of_fields(read, until[resolution])
+    return tiers.tiers(got, stored, until, request.width)
 
 
 def _joined(wish: _Wish, found: Sequence[FoundMany], loaded: _Loaded) -> list[Joined | PromQLError]:

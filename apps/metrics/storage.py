@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 
 from apps.metrics.assembly import Tombstone
 from apps.metrics.codec import Columns, Encoded, Vectors, View
+from apps.metrics.rollups import RESOLUTIONS
 
 WINDOW_MS: Final = 2 * 3600 * 1000
 """Raw samples are stored by windows of two hours."""
 WINDOWS_MS: Final = {0: WINDOW_MS, 300: 2 * 24 * 3600 * 1000, 3600: 30 * 24 * 3600 * 1000}
 """Windows by resolution (s): raw samples' are closed on the left, roll-ups' on the right, as their buckets are."""
+BEHIND_MS: Final = 3 * 3600 * 1000
+"""So much earlier than the samples that are asked for, a tombstone may begin to cover buckets that stand for them."""
 YOUNG: Final = 1 << 62
 """Ranks of young samples begin here: what is not compacted yet is newer than what is."""
 CACHE_BYTES: Final = 64 << 20
@@ -157,6 +160,7 @@ _BLOCK: Final = np.dtype(
         )
     ]
 )
+_BUCKETS: Final = np.dtype([*_BLOCK.descr, *((name, ">i8") for name in ("resolution", "field", "retention_id"))])
 
 
 def _packed(table: str, fields: np.dtype[Any]) -> str:
@@ -191,9 +195,20 @@ SELECT
      AND t_max > %(tmin)s AND t_min <= %(tmax)s
      AND metric_max >= %(mmin)s AND metric_min <= %(mmax)s AND series_max >= %(smin)s AND series_min <= %(smax)s),
  (SELECT json_agg(json_build_array({TOMBSTONE}))::text FROM metrics_tombstone
-   WHERE applied_at IS NULL AND t_max > %(tmin)s AND t_min <= %(tmax)s
-     AND series_max >= %(smin)s AND series_min <= %(smax)s)
+   WHERE applied_at IS NULL AND t_max > %(tmin)s - {BEHIND_MS} AND t_min <= %(tmax)s
+     AND series_max >= %(smin)s AND series_min <= %(smax)s),
+ (SELECT json_agg(json_build_array(id, raw_from, rollup_5m_from, rollup_5m IS NOT NULL, rollup_1h IS NOT NULL))::text
+    FROM metrics_retentionpolicy WHERE raw_from > %(tmin)s AND (rollup_5m IS NOT NULL OR rollup_1h IS NOT NULL))
 """
+
+# Buckets are listed by a statement of its own, which lists all the rest again: few reads reach back behind the samples.
+_STORED: Final = f"""(SELECT b.* FROM metrics_block b JOIN metrics_retentionpolicy p
+    ON p.id = b.retention_id AND p.raw_from > %(tmin)s AND b.t_min <= p.raw_from
+ WHERE b.resolution > 0 AND b.field = ANY(%(fields)s)
+   AND b."window" > %(tmin)s - {BEHIND_MS + max(WINDOWS_MS.values())} AND b."window" <= %(tmax)s
+   AND b.t_max > %(tmin)s - {BEHIND_MS} AND b.t_min <= %(tmax)s AND b.metric_max >= %(mmin)s
+   AND b.metric_min <= %(mmax)s AND b.series_max >= %(smin)s AND b.series_min <= %(smax)s) AS stored"""
+_SNAPSHOT_AND_BUCKETS: Final = f"{_SNAPSHOT}, ({_packed(_STORED, _BUCKETS)})"
 
 # What the catalog asks when it is refreshed, in the same breath: one round trip less, and the same moment.
 _SNAPSHOT_AND_NEWS: Final = f"""{_SNAPSHOT},
@@ -205,7 +220,10 @@ _SNAPSHOT_AND_NEWS: Final = f"""{_SNAPSHOT},
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a read needs: tmin < ts <= tmax (ms), and the bounds of metric and series ids."""
+    """What a read needs: tmin < ts <= tmax (ms), and the bounds of metric and series ids.
+
+    `fields`: the numbers (`Kind.field`) that are wanted of buckets where samples are gone; none: samples only.
+    """
 
     tmin: int
     tmax: int
@@ -213,6 +231,7 @@ class Range:
     metric_max: int
     series_min: int
     series_max: int
+    fields: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +261,67 @@ class BlockRow:
         )
 
 
+NEVER: Final = -(1 << 62)
+"""An instant before all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Up to where (ms) a policy's samples are gone, and its 5-minute buckets; which buckets it keeps at all."""
+
+    policy: int
+    raw_from: int
+    fine_from: int | None
+    fine: bool
+    hourly: bool
+
+    def until(self, resolution: int) -> int:
+        """Windows that begin before this need buckets of that many seconds; those of an hour come before others."""
+        if resolution == 300:
+            return self.raw_from if self.fine else NEVER
+        gone = self.fine_from if self.fine else self.raw_from
+        return NEVER if gone is None or not self.hourly else min(gone, self.raw_from)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRow(BlockRow):
+    """What the snapshot tells of a block of roll-ups: of those that end after `low`, up to `high` (ms), it is read."""
+
+    resolution: int
+    field: int
+    policy: int
+    low: int
+    high: int
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.resolution, self.field)
+
+    def may_hold(self, bounds: "Range") -> bool:
+        """Whether buckets that stand for samples of that range may be in here."""
+        begin = max(bounds.tmin - 2000 * self.resolution, self.low)
+        return (
+            self.field in bounds.fields
+            and self.t_max > begin
+            and self.t_min <= min(bounds.tmax, self.high)
+            and self.metric_max >= bounds.metric_min
+            and self.metric_min <= bounds.metric_max
+            and self.series_max >= bounds.series_min
+            and self.series_min <= bounds.series_max
+        )
+
+
+def _buckets(packed: bytes | None, horizons: Sequence[Horizon]) -> tuple[BucketRow, ...]:
+    by_policy = {horizon.policy: horizon for horizon in horizons}
+    rows = []
+    for *row, resolution, field, policy in np.frombuffer(packed or b"", dtype=_BUCKETS).tolist():
+        horizon = by_policy[policy]
+        # Windows that begin before the hourly buckets' time is over have no use for finer ones.
+        low = NEVER if resolution == RESOLUTIONS[-1] else horizon.until(RESOLUTIONS[-1]) - 2000 * resolution
+        rows.append(BucketRow(*(*row, resolution, field, policy, low, horizon.until(resolution))))
+    return tuple(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """What the registry has got: (id, metric id, labels) of series since a transaction, the oldest that still runs."""
@@ -258,6 +338,10 @@ class Snapshot:
     blocks: tuple[BlockRow, ...]
     tombstones: tuple[Tombstone, ...]
     news: News | None = None
+    horizons: tuple[Horizon, ...] = ()
+    """Of the policies whose samples are gone in some of that range, where they keep roll-ups."""
+    buckets: tuple[BucketRow, ...] = ()
+    """Where buckets are wanted."""
 
 
 def young_rows(rows: NDArray[Any]) -> list[BlockRow]:
@@ -282,12 +366,19 @@ def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range, since: int | None = None
         cur.execute(_SNAPSHOT, parameters, binary=True)
     else:
         cur.execute(_SNAPSHOT_AND_NEWS, {**parameters, "since": str(since)}, binary=True)
-    batches, blocks, tombstones, *told = cur.fetchone() or (None, None, None)
+    batches, blocks, tombstones, gone, *told = cur.fetchone() or (None, None, None, None)
+    packed = None
+    horizons = tuple(Horizon(*row) for row in orjson.loads(gone or b"[]"))
+    news = News(told[0], [tuple(row) for row in orjson.loads(told[1] or b"[]")]) if told else None
+    if horizons and bounds.fields:
+        cur.execute(_SNAPSHOT_AND_BUCKETS, {**parameters, "fields": sorted(bounds.fields)}, binary=True)
+        batches, blocks, tombstones, gone, packed = cur.fetchone() or (None, None, None, None, None)
+        horizons = tuple(Horizon(*row) for row in orjson.loads(gone or b"[]"))
     young = np.frombuffer(batches or b"", dtype=_BATCH).astype(_BATCH.newbyteorder("="))
     listed = np.frombuffer(blocks or b"", dtype=_BLOCK)
     buried = [tombstone(row) for row in orjson.loads(tombstones or b"[]")]
-    news = News(told[0], [tuple(row) for row in orjson.loads(told[1] or b"[]")]) if told else None
-    return Snapshot(young, tuple(BlockRow(*row) for row in listed.tolist()), tuple(buried), news)
+    rows = tuple(BlockRow(*row) for row in listed.tolist())
+    return Snapshot(young, rows, tuple(buried), news, horizons, _buckets(packed, horizons))
 
 
 _FETCH: Final = (

@@ -216,9 +216,9 @@ def note_of_samples(ragged: Ragged, tmin: int, tmax: int) -> tuple[str, ...]:
 
 
 def _note(tier: Tier, begins: Times, ends: Times, margin: int) -> list[str]:
-    """Which span is approximate, of windows that have buckets."""
+    """Which span is approximate, of windows that share some time with buckets."""
     low, high = int(begins.min()) - margin, int(ends.max())
-    inside = (tier.at > low) & (tier.at <= high)
+    inside = (tier.at > low) & (tier.at < high + tier.resolution)
     if not inside.any():
         return []
     first = max(int(begins.min()), int(tier.at[inside].min()) - tier.resolution)

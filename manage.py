@@ -74,8 +74,8 @@ def needs() -> str:
     command, verb = [*words, "", ""][:2]
     if {"--help", "-h", "--version"} & set(sys.argv[1:]) or command in NEED_NO_SERVER:
         return "none"
-    if command == "monitoring" and verb in ASK_OVER_HTTP:
-        return "none"
+    if (command == "monitoring" and verb in ASK_OVER_HTTP) or (command, verb) == ("rules", "test"):
+        return "none"  # Unit tests of rule files have a store of their own, in memory.
     return "any" if command in NEED_ANY_SERVER else "running"
 
 

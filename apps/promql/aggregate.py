@@ -8,7 +8,7 @@ import numpy as np
 from apps.promql.arrays import Floats, Index, Mask
 from apps.promql.hashing import label_hashes
 from apps.promql.labels import METADATA, STRINGS, Labels, group_numbers
-from apps.promql.result import number
+from apps.promql.result import plain_number
 from apps.promql.series import Vec
 from apps.promql.windows import SCALE, cancelled, compensated, outside
 
@@ -279,12 +279,6 @@ def rank_order(values: Floats, here: Mask, *, largest: bool) -> Index:
     return np.lexsort((keys, last), axis=1)
 
 
-def _plain(value: float) -> str:
-    """A number without an exponent, however long, as labels made from values are written."""
-    text = number(value)
-    return np.format_float_positional(value, trim="-") if "e" in text else text
-
-
 def count_values(groups: Groups, label: str, check_cells: Callable[[int, int], None]) -> Vec:
     """One series for each distinct value, named by it in `label`, counting the series that have it.
 
@@ -304,6 +298,6 @@ def count_values(groups: Groups, label: str, check_cells: Callable[[int, int], N
     counts = np.zeros((len(pairs), n))
     np.add.at(counts, (series, step), 1.0)
     group = pairs // len(distinct)
-    texts = STRINGS.make([_plain(x) for x in distinct.view(np.float64).tolist()])
+    texts = STRINGS.make([plain_number(x) for x in distinct.view(np.float64).tolist()])
     labels: Labels = groups.labels.take(group).replace(label, texts[pairs % len(distinct)])
     return Vec(labels, counts, counts > 0, groups.drop[group])

@@ -15,13 +15,23 @@ from apps.promql.text import label_set
 Operation: TypeAlias = Callable[[Floats, Floats], Floats]
 Comparison: TypeAlias = Callable[[Floats, Floats], Mask]
 
+
+def _power(base: Floats, exponent: Floats) -> Floats:
+    """IEEE's pow. numpy takes a lone exponent of 0.5 for a square root, which differs for -0 (+0) and -Inf (+Inf)."""
+    found: Floats = np.power(base, exponent)
+    root = exponent == 0.5
+    if root.any():
+        found = np.where(root, np.where(np.isneginf(base), np.inf, found + 0.0), found)
+    return found
+
+
 _ARITHMETIC: Final[dict[str, Operation]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
     "/": np.divide,
     "%": np.fmod,
-    "^": np.power,
+    "^": _power,
     "atan2": np.arctan2,
 }
 _COMPARISON: Final[dict[str, Comparison]] = {

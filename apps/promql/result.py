@@ -52,7 +52,7 @@ class Result:
         if self.kind == "string":
             return [times[0], self.text]
         if self.kind == "scalar":
-            return [times[0], number(float(self.v[0, 0]))]
+            return [times[0], plain_number(float(self.v[0, 0]))]
         rows: list[Any] = []
         for labels, values, present in zip(self.labels.dicts(), self.v.tolist(), self.ok.tolist(), strict=True):
             if self.kind == "vector":
@@ -73,7 +73,7 @@ class Result:
             yield f"{head}[{_seconds(int(self.ts[0]))},{quote_json(self.text)}]}}".encode()
             return
         if self.kind == "scalar":
-            yield f'{head}[{_seconds(int(self.ts[0]))},"{number(float(self.v[0, 0]))}"]}}'.encode()
+            yield f'{head}[{_seconds(int(self.ts[0]))},"{plain_number(float(self.v[0, 0]))}"]}}'.encode()
             return
         yield (head + "[").encode()
         per_slice = max(1, points // max(1, len(self.ts)))
@@ -133,8 +133,13 @@ def number(value: float) -> str:
     return text
 
 
+def plain_number(value: float) -> str:
+    """A number without an exponent, however long, as Prometheus writes scalars and labels that it makes of values."""
+    text = number(value)
+    return np.format_float_positional(value, trim="-") if "e" in text else text
+
+
 def _seconds(ms: int) -> str:
-    whole, rest = divmod(ms, 1000)
-    if ms < 0:
-        return repr(ms / 1000)
-    return f"{whole}.{rest:03d}" if rest else str(whole)
+    whole, rest = divmod(abs(ms), 1000)
+    text = f"{whole}.{rest:03d}" if rest else str(whole)
+    return f"-{text}" if ms < 0 else text

@@ -114,7 +114,8 @@ def test_a_range_vector_is_a_matrix_and_a_string_a_string(stored):
     [("NaN", "NaN"), ("-Inf", "-Inf"), ("1e21", "1e+21"), ("0.0000001", "1e-07"), ("123456789012", "123456789012")],
 )
 def test_values_are_written_as_prometheus_writes_them(query, expression, value):
-    assert ask("/api/v1/query", query, {"query": expression}).data["result"][1] == value
+    (row,) = ask("/api/v1/query", query, {"query": f"vector({expression})"}).data["result"]
+    assert row["value"][1] == value
 
 
 def test_times_are_seconds_or_text(query):

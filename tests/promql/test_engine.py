@@ -76,6 +76,18 @@ def test_scalars_strings_and_raw_samples() -> None:
     assert query_range("time()", HOSTS, 0, 60_000, 30_000).v.tolist() == [[0.0, 30.0, 60.0]]
 
 
+@pytest.mark.parametrize(("ms", "text"), [(-1, "-0.001"), (-1_500, "-1.500"), (-2_000, "-2"), (0, "0"), (70, "0.070")])
+def test_times_are_written_in_seconds(ms: int, text: str) -> None:
+    assert b"".join(instant("1", HOSTS, ms).json_slices()).endswith(b'[%s,"1"]}' % text.encode())
+
+
+@pytest.mark.parametrize(("expr", "text"), [("1e21", "1" + "0" * 21), ("1e-7", "0.0000001"), ("-1 / 0", "-Inf")])
+def test_a_scalar_is_written_without_an_exponent_and_a_vector_with_one(expr: str, text: str) -> None:
+    assert instant(expr, HOSTS, 0).to_api()["result"] == [0.0, text]
+    (row,) = instant(f"vector({expr})", HOSTS, 0).to_api()["result"]
+    assert float(row["value"][1]) == float(text)
+
+
 @pytest.mark.parametrize(
     "expr", ["load", "1", '"a\\"\\n"', "load[5m]", "vector(NaN)", "load / 0", "absent(nothing{a='é\\\\'})"]
 )
@@ -345,6 +357,10 @@ PRECEDENCE: list[tuple[str, float]] = [
     ("-2 ^ 2", -4.0),
     ("2 ^ 3 ^ 2", 512.0),
     ("2 ^ -1", 0.5),
+    ("(-Inf) ^ 0.5", math.inf),
+    ("scalar(vector(-Inf) ^ 0.5)", math.inf),
+    ("1 / (vector(0) * -1) ^ 0.5 == bool Inf", 1.0),
+    ("9 ^ 0.5", 3.0),
     ("1 + 2 * 3 % 4", 3.0),
     ("-1 * 2 + 3", 1.0),
     ("5 - 3 - 1", 1.0),

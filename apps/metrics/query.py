@@ -185,6 +185,7 @@ class _Look:
                 and bounds.tmin <= request.tmin
                 and request.tmax <= bounds.tmax
                 and _numbers(request) <= bounds.fields
+                and request.hours >= bounds.hours
             )
             for request in requests
         )
@@ -229,6 +230,7 @@ def _union(needs: Sequence[Range]) -> Range:
         min(need.series_min for need in needs),
         max(need.series_max for need in needs),
         frozenset().union(*(need.fields for need in needs)),
+        all(need.hours for need in needs),
     )
 
 
@@ -321,6 +323,7 @@ def _bounds(request: Request, found: Found) -> Range:
         int(found.ids.min()),
         int(found.ids.max()),
         _numbers(request),
+        request.hours,
     )
 
 

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -222,7 +222,8 @@ _SNAPSHOT_AND_NEWS: Final = f"""{_SNAPSHOT},
 class Range:
     """What a read needs: tmin < ts <= tmax (ms), and the bounds of metric and series ids.
 
-    `fields`: the numbers (`Kind.field`) that are wanted of buckets where samples are gone; none: samples only.
+    `fields`: the numbers (`Kind.field`) that are wanted of buckets where samples are gone; none: samples only. `hours`:
+    whole hours will do.
     """
 
     tmin: int
@@ -232,6 +233,7 @@ class Range:
     series_min: int
     series_max: int
     fields: frozenset[int] = frozenset()
+    hours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ NEVER: Final = -(1 << 62)
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """Up to where (ms) a policy's samples are gone, and its 5-minute buckets; which buckets it keeps at all."""
+    """Up to where (ms) a policy's samples are gone, and its 5-minute buckets; which buckets are used."""
 
     policy: int
     raw_from: int
@@ -311,15 +313,30 @@ class BucketRow(BlockRow):
         )
 
 
-def _buckets(packed: bytes | None, horizons: Sequence[Horizon]) -> tuple[BucketRow, ...]:
+def _listed(
+    gone: bytes | None, packed: bytes | None, bounds: Range
+) -> tuple[tuple[Horizon, ...], tuple[BucketRow, ...]]:
+    """What a snapshot tells of policies and of their blocks of roll-ups."""
+    table = np.frombuffer(packed or b"", dtype=_BUCKETS)
+    horizons = [Horizon(*row) for row in orjson.loads(gone or b"[]")]
+    horizons = [replace(one, fine=False) if _hours_do(one, table, bounds) else one for one in horizons]
     by_policy = {horizon.policy: horizon for horizon in horizons}
     rows = []
-    for *row, resolution, field, policy in np.frombuffer(packed or b"", dtype=_BUCKETS).tolist():
+    for *row, resolution, field, policy in table.tolist():
         horizon = by_policy[policy]
         # Windows that begin before the hourly buckets' time is over have no use for finer ones.
         low = NEVER if resolution == RESOLUTIONS[-1] else horizon.until(RESOLUTIONS[-1]) - 2000 * resolution
         rows.append(BucketRow(*(*row, resolution, field, policy, low, horizon.until(resolution))))
-    return tuple(rows)
+    return tuple(horizons), tuple(rows)
+
+
+def _hours_do(horizon: Horizon, table: NDArray[Any], bounds: Range) -> bool:
+    """Whether hourly buckets are wanted and go back as far as finer ones: they may have been switched on later."""
+    mine = table[table["retention_id"] == horizon.policy]
+    fine, hourly = (mine["t_min"][mine["resolution"] == resolution] for resolution in RESOLUTIONS)
+    if not (bounds.hours and horizon.hourly and len(hourly)):
+        return False
+    return not len(fine) or int(hourly.min()) <= max(int(fine.min()), bounds.tmin) + 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,17 +385,15 @@ def snapshot(cur: "psycopg.Cursor[Any]", bounds: Range, since: int | None = None
         cur.execute(_SNAPSHOT_AND_NEWS, {**parameters, "since": str(since)}, binary=True)
     batches, blocks, tombstones, gone, *told = cur.fetchone() or (None, None, None, None)
     packed = None
-    horizons = tuple(Horizon(*row) for row in orjson.loads(gone or b"[]"))
     news = News(told[0], [tuple(row) for row in orjson.loads(told[1] or b"[]")]) if told else None
-    if horizons and bounds.fields:
+    if gone is not None and bounds.fields:
         cur.execute(_SNAPSHOT_AND_BUCKETS, {**parameters, "fields": sorted(bounds.fields)}, binary=True)
         batches, blocks, tombstones, gone, packed = cur.fetchone() or (None, None, None, None, None)
-        horizons = tuple(Horizon(*row) for row in orjson.loads(gone or b"[]"))
     young = np.frombuffer(batches or b"", dtype=_BATCH).astype(_BATCH.newbyteorder("="))
     listed = np.frombuffer(blocks or b"", dtype=_BLOCK)
     buried = [tombstone(row) for row in orjson.loads(tombstones or b"[]")]
     rows = tuple(BlockRow(*row) for row in listed.tolist())
-    return Snapshot(young, rows, tuple(buried), news, horizons, _buckets(packed, horizons))
+    return Snapshot(young, rows, tuple(buried), news, *_listed(gone, packed, bounds))
 
 
 _FETCH: Final = (

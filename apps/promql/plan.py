@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import gcd
 from typing import Final
 
 from apps.promql.ast import (
@@ -26,7 +27,7 @@ from apps.promql.errors import LimitError
 from apps.promql.functions import SCALAR
 from apps.promql.parser import CACHED_TEXT, parse
 from apps.promql.rewrite import settled, waits, with_info
-from apps.promql.rolled import fields_for
+from apps.promql.rolled import EXACT, HOUR, fields_for
 from apps.promql.series import Grid
 from apps.promql.source import Matcher, Request
 
@@ -158,9 +159,11 @@ def _need(node: Selector, grid: Grid, clock: Clock, width: int, function: str) -
     """`function`: the one above its windows, if any; one that looks at their edges finds no answer in buckets."""
     ends = clock.ends(grid, node.offset, node.at)
     before, after = clock.margins(node)
-    fields = fields_for("" if node.edges else function)
+    name = "" if node.edges else function
+    hours = name in EXACT and gcd(ends.start, ends.step if ends.n > 1 else 0, width) % HOUR == 0
     tmin, tmax = ends.start - width - before, ends.end + after
-    return Need(id(node), Request(node.matchers, tmin, tmax, fields=fields, width=width + before + after))
+    request = Request(node.matchers, tmin, tmax, fields=fields_for(name), width=width + before + after, hours=hours)
+    return Need(id(node), request)
 
 
 def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
@@ -184,7 +187,8 @@ def merge(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
             if position and max(high, request.tmax) - low <= 2 * (asked + fresh):
                 high, asked = max(high, request.tmax), asked + fresh
                 fields, width = out[-1].fields | request.fields, max(out[-1].width, request.width)
-                out[-1] = Request(matchers, low, high, fields=fields, width=width)
+                hours = out[-1].hours and request.hours
+                out[-1] = Request(matchers, low, high, fields=fields, width=width, hours=hours)
             else:
                 low, high, asked = request.tmin, request.tmax, request.tmax - request.tmin
                 out.append(request)

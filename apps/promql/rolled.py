@@ -19,6 +19,7 @@ from apps.promql.labels import Labels
 from apps.promql.series import Grid, Ragged, Tier
 from apps.promql.windows import Check, Function, Seen
 
+HOUR: Final = 3_600_000
 LASTS: Final = ("last", "last_at")
 """The fields of what is approximate."""
 COUNTER: Final = ("count", "first", "first_at", "last", "last_at", "lost")
@@ -223,7 +224,7 @@ def _note(tier: Tier, begins: Times, ends: Times, margin: int) -> list[str]:
         return []
     first = max(int(begins.min()), int(tier.at[inside].min()) - tier.resolution)
     last = min(high, int(tier.until.max()))
-    kept = "hourly" if tier.resolution == 3_600_000 else f"{tier.resolution // 60_000}-minute"
+    kept = "hourly" if tier.resolution == HOUR else f"{tier.resolution // 60_000}-minute"
     span = f"between {_moment(min(first, last))} and {_moment(last)} UTC"
     return [f"{span} only {kept} roll-ups are kept: this part of the answer is approximate"]
 

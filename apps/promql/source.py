@@ -71,7 +71,8 @@ class Request:
     `most`: the source may refuse with TooMany what brings more samples than that. Only a source with estimates is
     asked with either.
     `fields`: which numbers of roll-ups can be used where samples are gone (apps.promql.rolled), none: samples only;
-    `width`: how long, in ms, the windows are that are laid over it.
+    `width`: how long, in ms, the windows are that are laid over it; `hours`: whole hours answer them as well as
+    finer buckets.
     """
 
     matchers: tuple[Matcher, ...]
@@ -81,6 +82,7 @@ class Request:
     most: int | None = None
     fields: frozenset[str] = frozenset()
     width: int = 0
+    hours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,18 @@ def test_what_buckets_cannot_answer_is_close_and_carries_the_span(before_and_aft
     np.testing.assert_array_equal(found.v[:, recent], wanted.v[:, recent])
 
 
+def test_whole_hours_are_answered_by_hourly_buckets_where_they_reach_back_as_far(stored):
+    forget()
+    span = {"start": NOW - 36 * HOUR, "end": NOW - 24 * HOUR, "step": HOUR}
+    hourly = query.query_range("max_over_time(x[1h])", **span)
+    finer = query.query_range("max_over_time(x[55m])", **span)
+    assert hourly.stats.samples * 5 < finer.stats.samples
+    Block.objects.filter(resolution=3600, retention__category="default", level=1).delete()
+    storage.forget()
+    assert query.query_range("max_over_time(x[1h])", **span).stats.samples > finer.stats.samples
+    same(query.query_range("max_over_time(x[1h])", **span), hourly)
+
+
 def test_hourly_buckets_show_at_every_time_of_the_hour(stored):
     forget()
     found = over_time("count(x)", BEGIN + timedelta(minutes=97), BEGIN + 10 * HOUR, HOUR)

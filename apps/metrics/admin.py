@@ -1,5 +1,6 @@
 """The admin's view of what is measured: metrics, series, retention, collectors, and what the store keeps."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,16 +8,22 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
+from django.core.signing import Signer
 from django.db import transaction
-from django.db.models import Count, F, Func, IntegerField, Q, QuerySet
-from django.http import HttpRequest
+from django.db.models import Count, F, Func, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from apps.accounts.admin import AuditedAdmin
+from apps.accounts.models import Token
 from apps.accounts.permissions import Right, principal_of
 from apps.core.registry import UnknownKind
-from apps.metrics import budgets, services
+from apps.metrics import budgets, burial, census, envelope, services
 from apps.metrics.models import (
     Batch,
     Block,
@@ -26,8 +33,12 @@ from apps.metrics.models import (
     QueryBudget,
     RetentionPolicy,
     Series,
+    SeriesBudget,
+    TokenCount,
     Tombstone,
 )
+from apps.promql.errors import PromQLError
+from apps.promql.source import Matcher
 
 
 class Stored(AuditedAdmin[Any]):
@@ -68,20 +79,33 @@ class RetentionPolicyAdmin(AuditedAdmin[RetentionPolicy]):
 
 @admin.register(Metric)
 class MetricAdmin(AuditedAdmin[Metric]):
-    """What a metric is, how long it is kept, how many series it may have."""
+    """What a metric is, how long it is kept, how many series it has, may have, gets and loses; counted each minute."""
 
-    list_display = ("name", "type", "unit", "retention", "live_series", "series_limit")
+    list_display = ("name", "type", "unit", "retention", "live", "active", "new_day", "ended_day", "series_limit")
     list_filter = ("type", "retention")
     search_fields = ("name", "help")
     readonly_fields = ("name", "created_at")
     list_select_related = ("retention",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Metric]:
-        return super().get_queryset(request).annotate(live=Count("series", filter=Q(series__gone_at=None)))
+        counts = {f"{name}_count": Coalesce(f"counted__{name}", 0) for name in census.COLUMNS}
+        return super().get_queryset(request).annotate(**counts)
 
-    @display(description="series", ordering="live")
-    def live_series(self, row: Any) -> int:
-        return int(row.live)
+    @display(description="series", ordering="live_count")
+    def live(self, row: Any) -> int:
+        return int(row.live_count)
+
+    @display(description="spoke in a day", ordering="active_count")
+    def active(self, row: Any) -> int:
+        return int(row.active_count)
+
+    @display(description="new in a day (an hour)", ordering="new_day_count")
+    def new_day(self, row: Any) -> str:
+        return f"{row.new_day_count} ({row.new_hour_count})"
+
+    @display(description="ended in a day (an hour)", ordering="ended_day_count")
+    def ended_day(self, row: Any) -> str:
+        return f"{row.ended_day_count} ({row.ended_hour_count})"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -134,13 +158,26 @@ class _Payload(Stored):
         return f"{row.stored / row.samples:.2f}"
 
 
+class Damaged(admin.SimpleListFilter):
+    """Rows that fail their checksum, or the others."""
+
+    title = "damaged"
+    parameter_name = "damaged"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Yes"), ("no", "No")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset if self.value() is None else queryset.filter(bad_at__isnull=self.value() == "no")
+
+
 @admin.register(Batch)
 class BatchAdmin(_Payload):
     """The young rows: what was received and is not compacted yet."""
 
     exclude = ("payload",)
     list_display = ("id", "received_at", "samples", "begins", "ends", "size", "density", "bad_at")
-    list_filter = (("bad_at", admin.EmptyFieldListFilter),)
+    list_filter = (Damaged,)
 
 
 @admin.register(Block)
@@ -149,24 +186,138 @@ class BlockAdmin(_Payload):
 
     heavy = ("payload", "directory")
     exclude = ("payload", "directory")
-    list_display = ("id", "level", "retention", "begins", "ends", "samples", "size", "density", "bad_at")
-    list_filter = ("level", "retention", ("bad_at", admin.EmptyFieldListFilter))
+    list_display = ("id", "level", "resolution", "retention", "begins", "ends", "samples", "size", "density", "bad_at")
+    list_filter = (Damaged, "level", "resolution", "retention")
     list_select_related = ("retention",)
+
+
+class DeletionForm(forms.Form):
+    """Which series, and from when to when."""
+
+    selectors = forms.CharField(
+        widget=UnfoldAdminTextareaWidget(),
+        help_text='Selectors, one a line: visits{user="anna"}. Series that any of them accepts are meant.',
+    )
+    start = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="From then on, such as 2026-01-31T12:00:00Z or seconds since 1970; empty: from the begin.",
+    )
+    end = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="Up to then, itself included; empty: all that is stored now.",
+    )
+
+    def clean_selectors(self) -> list[tuple[Matcher, ...]]:
+        lines = [line.strip() for line in self.cleaned_data["selectors"].splitlines() if line.strip()]
+        try:
+            return [envelope.matchers_of(line, parameter=line) for line in lines]
+        except envelope.ApiError as error:
+            raise ValidationError(error.message) from None
+
+    def clean_start(self) -> datetime | None:
+        return self._moment("start")
+
+    def clean_end(self) -> datetime | None:
+        return self._moment("end")
+
+    def _moment(self, name: str) -> datetime | None:
+        text = str(self.cleaned_data[name]).strip()
+        try:
+            return envelope.moment(text) if text else None
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+def selector_of(labels: Mapping[str, str]) -> str:
+    """A label set as PromQL writes it."""
+    return services.selector_text([Matcher(name, "=", value) for name, value in sorted(labels.items())])
+
+
+@admin.register(SeriesBudget)
+class SeriesBudgetAdmin(AuditedAdmin[SeriesBudget]):
+    """How many series there may be, where neither a metric nor a token says more."""
+
+    edit_right = Right.ADMINISTER
+    list_display = ("__str__", "series", "per_token", "per_metric")
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
+        SeriesBudget.objects.get_or_create(pk=1)
+        return super().get_changelist(request, **options)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: SeriesBudget | None = None) -> bool:
+        return False
+
+
+@admin.register(TokenCount)
+class TokenCountAdmin(Stored):
+    """How many series each token made that are there, as of the last minute."""
+
+    view_right = Right.ADMINISTER
+    list_display = ("name", *census.COLUMNS)
+    ordering = ("-live",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TokenCount]:
+        token = Token.objects.filter(pk=OuterRef("token")).values("name")
+        rows: QuerySet[TokenCount] = super().get_queryset(request)
+        return rows.annotate(token_name=Subquery(token))
+
+    @display(description="token")
+    def name(self, row: Any) -> str:
+        return row.token_name or ("the portal and people" if row.pk == 0 else f"deleted token {row.pk}")
 
 
 @admin.register(Tombstone)
 class TombstoneAdmin(Stored):
-    """What was deleted on request."""
+    """What was deleted on request, and by when it had left the stored rows; here more is deleted."""
 
-    list_display = ("id", "created_at", "by", "begins", "ends", "applied_at")
+    list_display = ("id", "created_at", "by", "begins", "ends", "applied_at", "blocks", "samples")
+    actions_list = ("delete_series",)
+
+    @action(description="Delete series", permissions=["administer"], url_path="delete-series")
+    def delete_series(self, request: HttpRequest) -> HttpResponse:
+        """Show what a deletion would take; do it when that has been seen and confirmed."""
+        form = DeletionForm(request.POST or None)
+        preview: burial.Preview | None = None
+        by, now = principal_of(request), timezone.now()
+        previewed = ""
+        if request.method == "POST" and form.is_valid():
+            given = form.cleaned_data
+            span = {"start": given["start"], "end": given["end"]}
+            previewed = Signer().sign(repr([form.data.get(name, "") for name in form.fields]))
+            try:
+                if request.POST.get("confirmed") and request.POST.get("previewed") == previewed:
+                    gone = services.delete_series(by=by, selectors=given["selectors"], now=now, **span)
+                    self.message_user(request, f"Samples of {len(gone.ids)} series are hidden and go within minutes.")
+                    return HttpResponseRedirect(reverse("admin:metrics_tombstone_changelist"))
+                preview = burial.preview(given["selectors"], scope=by.scope, now=now, **span)
+            except ValidationError as problems:
+                form.add_error(None, problems.messages)
+            except (ValueError, PromQLError) as problem:
+                form.add_error(None, str(problem))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Delete series",
+            "opts": self.opts,
+            "back": reverse("admin:metrics_tombstone_changelist"),
+            "form": form,
+            "preview": preview,
+            "previewed": previewed,
+            "examples": [selector_of(labels) for labels in preview.doomed.examples] if preview else [],
+        }
+        return TemplateResponse(request, "admin/metrics/delete_series.html", context)
 
     @display(description="from")
     def begins(self, row: Tombstone) -> datetime:
         return moment(row.t_min)
 
     @display(description="to")
-    def ends(self, row: Tombstone) -> datetime:
-        return moment(row.t_max)
+    def ends(self, row: Tombstone) -> datetime | None:
+        return None if row.t_max >= burial.LAST_MS else moment(row.t_max)
 
 
 class CollectorForm(forms.ModelForm[CollectorSetting]):

@@ -25,14 +25,14 @@ from django.db import connection, transaction
 from apps.accounts import audit
 from apps.accounts.permissions import Principal, Scope
 from apps.core.telemetry import Gauge
-from apps.metrics import catalog, compaction, storage
+from apps.metrics import catalog, compaction, query, storage
 from apps.metrics.assembly import Damaged, Piece, Tombstone, Wanted, assemble
 from apps.metrics.codec import Corrupt, Int64, View
 from apps.metrics.compaction import Known, array_literal, note_dropped, write_blocks
 from apps.metrics.models import Tombstone as Row
 from apps.metrics.storage import WINDOW_MS, Kind
 from apps.promql.labels import Labels
-from apps.promql.source import Matcher
+from apps.promql.source import Matcher, Request
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,28 @@ def find(
         found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in selectors])
     ids, first = np.unique(np.concatenate([one.ids for one in found]), return_index=True)
     return Doomed(ids, Labels.concat([one.labels for one in found]).take(first), t_min, t_max)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """A deletion that has not happened, and about how many samples it would take."""
+
+    doomed: Doomed
+    samples: int
+
+
+def preview(
+    selectors: Sequence[Sequence[Matcher]],
+    *,
+    start: datetime | None,
+    end: datetime | None,
+    scope: Scope,
+    now: datetime,
+) -> Preview:
+    """What a deletion would take. Raises ValueError."""
+    doomed = find(selectors, start=start, end=end, scope=scope, now=now)
+    requests = [Request(tuple(matchers), doomed.t_min - 1, doomed.t_max) for matchers in selectors]
+    return Preview(doomed, sum(found.samples for found in query.Source(scope).estimate(requests)))
 
 
 def entomb(doomed: Doomed, *, by: str, now: datetime) -> list[Row]:

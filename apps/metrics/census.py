@@ -13,7 +13,7 @@ from django.db import transaction
 
 from apps.core.telemetry import Gauge
 from apps.metrics import storage
-from apps.metrics.models import Census, SeriesBudget
+from apps.metrics.models import Census, MetricCount, SeriesBudget
 
 LIVE: Final = Gauge("portal_series_live", "Series of which samples are kept.")
 ACTIVE: Final = Gauge("portal_series_active", "Series that spoke within a day: what the series budget counts.")
@@ -89,3 +89,9 @@ def _write(cur: "psycopg.Cursor[Any]", table: str, key: str, counts: Mapping[int
     cur.execute(f"DELETE FROM {table} WHERE {key} <> ALL(%s)", [list(counts)])
     if counts:
         cur.execute(statement, [list(counts), *(list(column) for column in zip(*counts.values(), strict=True))])
+
+
+def top(limit: int = 10, *, by: str = "live") -> list[dict[str, Any]]:
+    """The metrics with the greatest of a count (a name of COLUMNS), with all of their counts."""
+    found = MetricCount.objects.filter(**{f"{by}__gt": 0}).order_by(f"-{by}", "metric__name")[:limit]
+    return list(found.values("metric__name", *COLUMNS))

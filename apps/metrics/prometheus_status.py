@@ -177,7 +177,7 @@ def flags(by: Principal, request: Request) -> Answer:
             "query.max-samples": str(limits.samples),
             "query.timeout": duration(round((limits.seconds or 0) * 1000)),
             "storage.tsdb.retention.time": _retention(),
-            "web.enable-admin-api": "false",
+            "web.enable-admin-api": "true",
             "web.enable-lifecycle": "false",
             "web.enable-remote-write-receiver": "true",
             "web.external-url": settings.PORTAL_URL,

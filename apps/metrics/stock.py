@@ -15,7 +15,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from apps.accounts.permissions import EVERYTHING
-from apps.metrics import compaction, query, rolling, storage
+from apps.metrics import census, compaction, query, rolling, storage
 from apps.metrics.models import RetentionPolicy
 
 LAST_BACKUP: Final = "last-backup.json"
@@ -160,6 +160,7 @@ def summary(now: datetime | None = None) -> dict[str, Any]:
         "windows_to_roll_up": due["roll"],
         "last_backup": _iso(backup["at"] * 1000) if backup else None,
         "refused_in_a_day": {reason: round(count) for reason, count in refusals(now).items()},
+        "series_by_metric": [{"metric": row.pop("metric__name"), **row} for row in census.top()],
         "parts": [
             {
                 "category": part.category,

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.permissions import Principal
-from apps.metrics import compaction, services
+from apps.metrics import census, compaction, query, services
 from apps.metrics.admin import CollectorForm
 from apps.metrics.models import (
     Batch,
@@ -18,9 +18,12 @@ from apps.metrics.models import (
     Metric,
     RetentionPolicy,
     Series,
+    SeriesBudget,
+    TokenCount,
     Tombstone,
 )
 from apps.metrics.samples import Samples
+from apps.promql.source import Matcher
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,18 +44,23 @@ def _filled():
             compaction.compact_log(now=now)
     Tombstone.objects.create(series=[1], t_min=0, t_max=1, by="test")
     CollectorSetting.objects.create(kind="cpu", every=timedelta(seconds=15))
+    census.take(now=now)
 
 
 @pytest.mark.usefixtures("_filled")
 @pytest.mark.parametrize(
-    "model", [Batch, Block, CollectionSwitch, CollectorSetting, Metric, RetentionPolicy, Series, Tombstone]
+    "model",
+    [
+        *(Batch, Block, CollectionSwitch, CollectorSetting, Metric, RetentionPolicy, Series, SeriesBudget),
+        *(TokenCount, Tombstone),
+    ],
 )
 def test_every_list_and_every_object_opens(boss, model):
     name = model._meta.model_name
     assert boss.get(reverse(f"admin:metrics_{name}_changelist")).status_code == 200
     row = model.objects.first()
     assert boss.get(reverse(f"admin:metrics_{name}_change", args=[row.pk])).status_code == 200
-    if model in (Batch, Block, Series, Tombstone):
+    if model in (Batch, Block, Series, TokenCount, Tombstone):
         assert boss.get(reverse(f"admin:metrics_{name}_add")).status_code == 403
         assert boss.post(reverse(f"admin:metrics_{name}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
 
@@ -88,3 +96,45 @@ def test_a_collectors_settings_are_checked_by_its_own_form():
     form = CollectorForm({"kind": "no-such", "every": "15", "config": "{}"})
     assert not form.is_valid()
     assert "kind" in form.errors
+
+
+@pytest.mark.usefixtures("_filled")
+@pytest.mark.parametrize("column", range(1, 10))
+def test_metrics_are_sorted_by_what_is_counted_of_their_series(boss, column):
+    page = boss.get(reverse("admin:metrics_metric_changelist"), {"o": f"-{column}"})
+    assert [row.name for row in page.context["cl"].result_list] == ["x"]
+    assert "1 (1)" in page.text
+
+
+def test_the_series_budget_is_edited_with_an_entry(boss):
+    assert boss.get(reverse("admin:metrics_seriesbudget_changelist")).status_code == 200
+    values = {"series": 10, "per_token": 5, "per_metric": 7}
+    boss.post(reverse("admin:metrics_seriesbudget_change", args=[1]), values)
+    assert SeriesBudget.objects.filter(**values).exists()
+    assert AuditEntry.objects.get(target_type="metrics.seriesbudget").actor_name == "boss"
+
+
+@pytest.mark.usefixtures("_filled")
+def test_series_are_deleted_only_once_what_would_go_has_been_seen(boss):
+    path = reverse("admin:metrics_tombstone_delete_series")
+    asked = {"selectors": 'x{a="1"}', "start": "", "end": ""}
+    assert boss.post(path, asked | {"confirmed": "yes"}).context["preview"] is not None, "not seen yet"
+    page = boss.post(path, asked)
+    assert len(page.context["preview"].doomed.ids) == 1
+    assert page.context["examples"] == ['{__name__="x",a="1"}']
+    seen = {"previewed": page.context["previewed"], "confirmed": "yes"}
+    assert boss.post(path, asked | {"selectors": "x"} | seen).status_code == 200, "another question than was seen"
+    assert AuditEntry.objects.filter(verb="metrics.delete_series").count() == 0
+    assert boss.post(path, asked | seen).status_code == 302
+    assert AuditEntry.objects.get(verb="metrics.delete_series").actor_name == "boss"
+    assert query.select([Matcher("__name__", "=", "x")], 0, 2**50).size == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"selectors": "x{"}, {"selectors": '{a=""}'}, {"selectors": '{a=~"("}'}, {"start": "yesterday"},
+     {"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}],
+)  # fmt: skip
+def test_a_wrong_deletion_form_says_so(boss, wrong):
+    page = boss.post(reverse("admin:metrics_tombstone_delete_series"), {"selectors": "x"} | wrong)
+    assert (page.status_code, page.context["form"].is_valid()) == (200, False)

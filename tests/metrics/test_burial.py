@@ -1,10 +1,12 @@
 """What is deleted on request is hidden at once, goes from the bytes with a proof, and keeps nothing new away."""
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.management import CommandError, call_command
 
 from apps.accounts.models import AuditEntry
 from apps.accounts.permissions import Forbidden, Principal
@@ -15,6 +17,7 @@ from apps.metrics.models import Batch, Block, RetentionPolicy, RolledWindow, Ser
 from apps.metrics.rollups import FIELDS
 from apps.metrics.samples import Samples
 from apps.promql.source import Matcher
+from tests.wiring.lanes import ask, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -263,3 +266,50 @@ def test_a_round_of_compaction_that_has_begun_is_waited_for(another_connection):
                 cur.execute("SET lock_timeout = 0")
         other.execute("ROLLBACK")
     assert read() == {"anna": {0: 1.0}}
+
+
+# --- The doors --------------------------------------------------------------------------------------------------------
+def admin_api(path, *parameters):
+    return ask(f"/api/v1/admin/tsdb/{path}", token("admin"), dict(parameters), method="POST")
+
+
+def test_prometheus_admin_api_deletes_and_cleans():
+    send(("anna", 9 * HOUR, 1), ("bob", 9 * HOUR, 2))
+    compacted()
+    assert admin_api("delete_series", ("match[]", 'visits{user="anna"}')).status == 204
+    assert list(read()) == ["bob"]
+    assert admin_api("clean_tombstones").status == 204
+    assert ages_in_bytes(id_of("anna")) == []
+
+
+def test_prometheus_admin_api_takes_a_span():
+    send(("anna", 2 * HOUR, 1), ("anna", HOUR, 2))
+    at = (MS - HOUR) / 1000
+    said = admin_api("delete_series", ("match[]", "visits"), ("start", str(at)), ("end", str(at)))
+    assert (said.status, read()) == (204, {"anna": {2 * HOUR: 1.0}})
+
+
+@pytest.mark.parametrize(
+    "query", [[], [("match[]", "{}")], [("match[]", "visits"), ("start", "x")], [("match[]", '{a=~"("}')]]
+)
+def test_a_deletion_that_cannot_be_meant_is_bad_data(query):
+    assert admin_api("delete_series", *query).error[:2] == (400, "bad_data")
+
+
+def test_what_cannot_be_cleaned_yet_is_said():
+    send(("anna", 9 * HOUR, 1))
+    compaction.compact_log(now=NOW)
+    Block.objects.update(crc=0)
+    delete()
+    assert admin_api("clean_tombstones").error[:2] == (503, "unavailable")
+
+
+def test_the_command_asks_deletes_and_names_what_went(monkeypatch):
+    send(("anna", HOUR, 1), ("bob", HOUR, 1))
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+    with pytest.raises(CommandError, match="Nothing was deleted"):
+        call_command("store", "delete", 'visits{user="anna"}', stdout=out)
+    call_command("store", "delete", 'visits{user="anna"}', "--yes", stdout=out)
+    assert "Deleted about 1 samples of 1 series." in out.getvalue()
+    assert (list(read()), Tombstone.objects.filter(applied_at=None).count()) == (["bob"], 0)

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal
-from apps.metrics import care, compaction, envelope, exchange, services, stock, transfer
+from apps.metrics import burial, care, compaction, envelope, exchange, services, stock, transfer
 from apps.promql.errors import PromQLError
 from apps.promql.source import Matcher
 
@@ -49,7 +49,7 @@ class Bar:
 
 
 class Command(BaseCommand):
-    help = "stats, check, repair, compact, export and import: care for the store of samples."
+    help = "stats, check, repair, compact, delete, export and import: care for the store of samples."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -70,6 +70,11 @@ class Command(BaseCommand):
         out.add_argument("--start", help="from then on: seconds since 1970, or RFC 3339")
         out.add_argument("--end", help="up to then, itself included")
         out.add_argument("--format", choices=exchange.WRITTEN, default=exchange.JSON_LINES)
+        gone = verbs.add_parser("delete", help="delete samples of series; hidden at once, out of the bytes in minutes")
+        gone.add_argument("match", nargs="+", metavar="SELECTOR", help="which series, such as 'visits{user=\"anna\"}'")
+        gone.add_argument("--start", help="from then on: seconds since 1970, or RFC 3339; else from the begin")
+        gone.add_argument("--end", help="up to then, itself included; else all that is stored now")
+        gone.add_argument("--yes", action="store_true", help="do not ask")
         load = verbs.add_parser("import", help="back-fill samples of any age; doing it twice changes nothing")
         load.add_argument("file", help="the file to read; - is standard input; *.gz is decompressed")
         load.add_argument("--format", choices=exchange.FORMATS, help="what it is, where its name or begin do not tell")
@@ -171,6 +176,29 @@ class Command(BaseCommand):
         self.stdout.write(f"{question} [yes/no] ", ending="")
         self.stdout.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    # --- deleting -----------------------------------------------------------------------------------------------------
+
+    def _delete(self, options: dict[str, Any]) -> str:
+        now = timezone.now()
+        try:
+            start, end = (envelope.moment(options[name]) if options[name] else None for name in ("start", "end"))
+            wanted = [envelope.matchers_of(text, parameter="SELECTOR") for text in options["match"]]
+            preview = burial.preview(wanted, start=start, end=end, scope=BY.scope, now=now)
+        except (ValueError, envelope.ApiError) as error:
+            raise CommandError(str(error), returncode=1) from error
+        if not len(preview.doomed.ids):
+            self.stdout.write("No series matches.")
+            return ""
+        for labels in preview.doomed.examples:
+            self.stdout.write(f"  {labels}")
+        what = f"about {preview.samples} samples of {len(preview.doomed.ids)} series"
+        if not options["yes"] and not self._agreed(f"Delete {what}? Only a backup has them afterwards."):
+            return "Nothing was deleted."
+        services.delete_series(by=BY, selectors=wanted, start=start, end=end, now=now)
+        left = burial.bury(now=timezone.now())
+        self.stdout.write(f"Deleted {what}.")
+        return f"{left} deletions are hidden and not yet out of every stored row; the portal goes on." if left else ""
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

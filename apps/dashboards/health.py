@@ -5,7 +5,6 @@ Database or store failing means unhealthy; any other fail or warn means degraded
 
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from apps.core import heartbeat_tasks, live
 from apps.core.models import Loop
 from apps.core.tasks import LOOPS, QUEUES
 from apps.metrics import query
+from apps.metrics import services as metrics
 from apps.metrics.models import Batch, Block, CollectorSetting
 from apps.oncall.reachability import reachability
 
@@ -176,9 +176,8 @@ def _database(now: datetime) -> Verdict:
 
 
 def _store(now: datetime) -> Verdict:
-    data = shutil.disk_usage(settings.DATA if settings.DATA.exists() else "/")
-    if data.free < 1_000_000_000 or data.free < 0.05 * data.total:
-        return Status.FAIL, "The disk of the data folder is nearly full; ingest is refused until space is freed."
+    if (problem := metrics.disk_problem()) is not None:
+        return Status.FAIL, problem
     if (
         broken := Block.objects.filter(bad_at__isnull=False).count()
         + Batch.objects.filter(bad_at__isnull=False).count()

@@ -99,7 +99,7 @@ class Prometheus:
                     "url": f"{url}/api/v1/write",
                     "authorization": {"credentials": token},
                     "remote_timeout": "10s",
-                    "queue_config": {"max_backoff": "1s", "max_shards": 4},
+                    "queue_config": {"max_backoff": "1s", "batch_send_deadline": "1s", "max_shards": 4},
                 }
             ],
         }

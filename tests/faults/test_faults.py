@@ -11,7 +11,7 @@ import pytest
 from tests.faults.peer import PROGRAM
 from tests.faults.run import PARTS, Run
 
-SECONDS = float(os.environ.get("PORTAL_FAULT_SECONDS", "12"))
+SECONDS = float(os.environ.get("PORTAL_FAULT_SECONDS", "10"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("portal-crashes")]
 
@@ -23,7 +23,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_whoever_is_killed(tmp_path: Pat
     assert found.unsent == 0
     assert (found.whole.missing, found.whole.doubled) == (0, 0), found
     assert found.whole.acknowledged == found.whole.stored > 1000
-    assert len({kill.part for kill in outcome.kills}) >= len(PARTS) // 2
+    assert {kill.part for kill in outcome.kills} == set(PARTS)
     if outcome.peer is not None:
         assert (outcome.peer.missing, outcome.peer.different, outcome.peer.unheld) == (0, 0, 0), outcome.peer
         assert outcome.peer.markers > 0

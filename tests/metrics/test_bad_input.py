@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 from collections import Counter
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ NAMED = {"__name__": "x"}
         (one(NAMED, -1), "before_1970"),
         (one(NAMED, -(2**63)), "before_1970"),
     ],
+    ids=map(str, count()),
 )
 def test_what_cannot_be_kept_is_named_counted_and_left_out(agent, message, reason):
     before = counted()
@@ -165,6 +167,7 @@ BIG = sender.varint(10**9)
         (sender.varint(31_000_000) + b"\0", 400, "no snappy block"),
         (sender.packed(sender.chunk(1, bytes(33_000_000))), 413, "unpacks to"),
     ],
+    ids=map(str, count()),  # the bodies hold the time, which differs between two processes of a run
 )
 def test_what_is_no_request_is_refused_whole(agent, body, status, words):
     before = counted()

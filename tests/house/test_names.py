@@ -40,8 +40,12 @@ def public_functions(module: str) -> dict[str, ast.FunctionDef]:
     return {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")}
 
 
+GIVEN = {ROOT / "monitoring_portal/postgresql/base.py"}
+"""Names that a framework asks for: Django looks for a database backend in its module `base`."""
+
+
 def test_no_module_has_a_name_that_means_nothing():
-    assert [path for path in CODE if path.stem in FORBIDDEN or path.parent.name in FORBIDDEN] == []
+    assert {path for path in CODE if path.stem in FORBIDDEN or path.parent.name in FORBIDDEN} == GIVEN
 
 
 @pytest.mark.parametrize("path", [p for p in CODE if p.name != "__init__.py" and "migrations" not in p.parts], ids=str)

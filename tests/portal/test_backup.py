@@ -222,3 +222,33 @@ def test_rows_that_came_or_went_during_the_backup_are_not_asked_for() -> None:
 @pytest.mark.parametrize(("between", "found", "told"), [([3, 5], 4, 0), ([5, 3], 5, 0), ([3, 3], 4, 1), ([3, 5], 2, 1)])
 def test_tables_are_compared_with_what_they_held_before_and_after(between: list[int], found: int, told: int) -> None:
     assert len(backup.outside({"t": between}, {"t": found})) == told
+
+
+def test_an_import_that_is_killed_goes_on_where_it_was_and_doubles_nothing(place: Place, begin: int) -> None:
+    samples = 400_000
+    file = place.folder / "long.prom"
+    lines = (f'long{{n="{n % 100}"}} {n} {(begin + n // 100) * 1000}\n' for n in range(samples))
+    file.write_text("".join(lines))
+    command = [sys.executable, str(ROOT / "manage.py"), "store", "import", str(file)]
+    child = subprocess.Popen(command, env=place.portal.environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    kept = place.portal.data / "imports"
+    place.portal.wait(lambda: any(kept.glob("*.json")), 60, "the first portion to be stored")
+    child.kill()
+    child.communicate()
+    (state,) = kept.glob("*.json")
+    reached = json.loads(state.read_text())["samples"]
+    assert 0 < reached < samples
+    done = place.portal.manage("store", "import", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "Going on behind line" in done.stderr
+    assert f"samples                      {samples}" in done.stdout
+    out = place.folder / "long.jsonl"
+    assert place.portal.manage("store", "export", str(out), "--match", "long").returncode == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    found = sorted(
+        (row["metric"]["n"], at, value)
+        for row in rows
+        for at, value in zip(row["timestamps"], row["values"], strict=True)
+    )
+    wanted = sorted((str(n % 100), (begin + n // 100) * 1000, float(n)) for n in range(samples))
+    assert found == wanted

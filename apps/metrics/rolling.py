@@ -76,10 +76,12 @@ def due_windows(now: datetime) -> list[int]:
 
 def roll_window(*, window: int, now: datetime) -> int:
     """Make the roll-ups of one window of raw samples (its start in ms); return how many buckets were written."""
-    policies = {policy.pk: policy for policy in RetentionPolicy.objects.all()}
-    rolled = [ident for ident, policy in policies.items() if policy.rollup_5m or policy.rollup_1h]
     written = 0
     with transaction.atomic(), storage.cursor() as cur:
+        # Who switches roll-ups on meanwhile waits, and then makes this window due again.
+        locked = RetentionPolicy.objects.select_for_update(no_key=True).order_by("pk")
+        policies = {policy.pk: policy for policy in locked}
+        rolled = [ident for ident, policy in policies.items() if policy.rollup_5m or policy.rollup_1h]
         cur.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCKS, window // WINDOW_MS % 2**31])
         if not (cur.fetchone() or (False,))[0]:
             return 0

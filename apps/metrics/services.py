@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from apps.accounts import audit
+from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
 from apps.core.telemetry import Counter, Reading
@@ -20,7 +21,7 @@ from apps.metrics.burial import Doomed
 from apps.metrics.codec import Columns, Int64, encode_batch
 from apps.metrics.events import place
 from apps.metrics.headroom import NOBODY, Maker
-from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy
+from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy, RolledWindow
 from apps.metrics.samples import REASONS, Samples
 from apps.promql.source import Matcher
 from apps.promql.text import quote
@@ -249,6 +250,19 @@ def selector_text(matchers: Sequence[Matcher]) -> str:
     '{__name__="up",job=~"a|b"}'
     """
     return "{" + ",".join(f"{matcher.name}{matcher.op}{quote(matcher.value)}" for matcher in matchers) + "}"
+
+
+@audit.verb("metrics.save_retention", right=Right.ADMINISTER)
+def save_retention(*, by: Principal, policy: RetentionPolicy) -> RetentionPolicy:
+    """Save a policy, new or changed. Roll-ups that it has not kept so far are made of all samples that are there."""
+    stored = RetentionPolicy.objects.select_for_update(no_key=True).filter(pk=policy.pk).first()
+    if stored is not None:
+        # Retention may have moved them on since the page was opened.
+        policy.raw_from, policy.rollup_5m_from = stored.raw_from, stored.rollup_5m_from
+    accounts.save_object(by=by, obj=policy)
+    if any(getattr(policy, name) and not getattr(stored, name, None) for name in ("rollup_5m", "rollup_1h")):
+        RolledWindow.objects.all().delete()
+    return policy
 
 
 @audit.verb("metrics.switch_collection", right=Right.EDIT)

@@ -4,6 +4,7 @@ A verb, an action or an API write that has no example here fails.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from apps.alerting import services as alerting
 from apps.alerting.models import RecordingRule
 from apps.metrics import care
 from apps.metrics import services as metrics
+from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
@@ -26,6 +28,7 @@ from tests.house.rows import AT, make
 
 pytestmark = pytest.mark.django_db
 
+DAY = timedelta(days=1)
 WALKER = Principal("user", "42", "walker", ALL_RIGHTS, address="192.0.2.5", via="api")
 
 
@@ -123,6 +126,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "metrics.drop_damaged": lambda: do(care.drop_damaged, findings=[], now=AT, folder=Path("nowhere")),
     "metrics.note_import": lambda: do(metrics.note_import, source="file", counts=None),
     "metrics.repair_store": lambda: do(care.repair, findings=[], now=AT),
+    "metrics.save_retention": lambda: do(metrics.save_retention, policy=RetentionPolicy(category="x", raw=DAY)),
     "metrics.switch_collection": lambda: do(metrics.switch_collection, on=False, now=AT),
     "notifications.contacts_from_environment": lambda: do(notifications.contacts_from_environment, now=AT),
     "notifications.delete_contact": lambda: do(notifications.delete_contact, contact=contact(), now=AT),

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.signing import Signer
 from django.db import transaction
 from django.db.models import Count, F, Func, IntegerField, OuterRef, QuerySet, Subquery
@@ -21,9 +21,9 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.models import Token
-from apps.accounts.permissions import Right, principal_of
+from apps.accounts.permissions import EVERYTHING, Right, principal_of
 from apps.core.registry import UnknownKind
-from apps.metrics import budgets, burial, census, envelope, services
+from apps.metrics import budgets, burial, census, envelope, services, store_page
 from apps.metrics.models import (
     Batch,
     Block,
@@ -52,13 +52,18 @@ def moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=UTC)
 
 
+def _deleted(ms: int | None) -> str:
+    return "none yet" if ms is None else f"{moment(ms):%Y-%m-%d %H:%M} UTC"
+
+
 @admin.register(RetentionPolicy)
 class RetentionPolicyAdmin(AuditedAdmin[RetentionPolicy]):
     """How long samples are kept."""
 
     edit_right = Right.ADMINISTER
-    list_display = ("category", "raw", "description", "metric_count")
+    list_display = ("category", "raw", "rollup_5m", "rollup_1h", "samples_from", "description", "metric_count")
     search_fields = ("category", "description")
+    readonly_fields = ("samples_from", "finest_from")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RetentionPolicy]:
         return super().get_queryset(request).annotate(metric_count=Count("metrics"))
@@ -74,7 +79,19 @@ class RetentionPolicyAdmin(AuditedAdmin[RetentionPolicy]):
         return super().has_delete_permission(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: RetentionPolicy | None = None) -> tuple[str, ...]:
-        return ("category",) if obj is not None and obj.category == RetentionPolicy.DEFAULT else ()
+        is_default = obj is not None and obj.category == RetentionPolicy.DEFAULT
+        return ("category", *self.readonly_fields) if is_default else self.readonly_fields
+
+    @display(description="samples deleted up to", ordering="raw_from")
+    def samples_from(self, row: RetentionPolicy) -> str:
+        return _deleted(row.raw_from)
+
+    @display(description="5-minute roll-ups deleted up to")
+    def finest_from(self, row: RetentionPolicy) -> str:
+        return _deleted(row.rollup_5m_from)
+
+    def save_model(self, request: HttpRequest, obj: RetentionPolicy, form: Any, change: bool) -> None:
+        services.save_retention(by=principal_of(request), policy=obj)
 
 
 @admin.register(Metric)
@@ -189,6 +206,20 @@ class BlockAdmin(_Payload):
     list_display = ("id", "level", "resolution", "retention", "begins", "ends", "samples", "size", "density", "bad_at")
     list_filter = (Damaged, "level", "resolution", "retention")
     list_select_related = ("retention",)
+    actions_list = ("store",)
+
+    def has_store_permission(self, request: HttpRequest) -> bool:
+        """The page is about the whole store: for whoever may see all of it."""
+        who = principal_of(request)
+        return who.can(self.view_right) and who.scope == EVERYTHING
+
+    @action(description="Store", url_path="store", permissions=["store"])
+    def store(self, request: HttpRequest) -> HttpResponse:
+        """What the store holds, and what to do."""
+        if not self.has_store_permission(request):
+            raise PermissionDenied
+        shared = {**self.admin_site.each_context(request), "title": "Store", "opts": self.opts}
+        return TemplateResponse(request, "admin/metrics/store.html", shared | store_page.context(timezone.now()))
 
 
 class DeletionForm(forms.Form):

@@ -60,6 +60,7 @@ ADMIN: dict[str, dict[str, Need]] = {
     "admin/alerting/rulegroup/export/": {"GET": R, "POST": R},
     "admin/alerting/rulegroup/import/": {"GET": E, "POST": E},
     "admin/metrics/tombstone/delete-series/": {"GET": A, "POST": A},
+    "admin/metrics/block/store/": {"GET": R},
     "admin/notifications/contact/<path:object_id>/send-test/": {"GET": O, "POST": O},
     "admin/search/": {"GET": ANYBODY},
     "admin/r/<path:content_type_id>/<path:object_id>/": {"GET": ANYBODY},

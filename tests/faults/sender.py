@@ -1,7 +1,7 @@
 """Senders that number their samples, remember which requests were acknowledged, and compare with what is stored.
 
-Each request is one sample of each of a sender's series: the value is the request's number, the time is its own. It is
-sent until it is acknowledged, as a real sender does, so what is stored must be every acknowledged number once.
+Each request is one sample of each of a sender's series: the value tells the request's number, the time is its own. It
+is sent until it is acknowledged, as a real sender does, so what is stored must be every acknowledged number once.
 """
 
 import http.client
@@ -11,7 +11,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from tests.metrics import remote_write
@@ -25,6 +25,11 @@ HEADERS: Final = {
 PATIENCE: Final = 15.0
 AT_ONCE: Final = 20
 """Series that one reading asks for."""
+
+
+def value_of(number: int, series: int) -> float:
+    """The value of a request's sample of one series: its number, and a fraction that no codec can guess."""
+    return number + (number * 2_654_435_761 + series * 40_503 * 65_537) % 2**32 / 2**32
 
 
 class Sender:
@@ -66,8 +71,12 @@ class Sender:
         while not self._over.is_set():
             number = len(self.times)
             stamp = max(int(time.time() * 1000), self.times[-1] + 1 if self.times else 0)
-            sample = remote_write.sample(stamp, float(number))
-            body = remote_write.packed(*(remote_write.chunk(1, head + sample) for head in self.heads))
+            body = remote_write.packed(
+                *(
+                    remote_write.chunk(1, head + remote_write.sample(stamp, value_of(number, n)))
+                    for n, head in enumerate(self.heads)
+                )
+            )
             self.times.append(stamp)
             if self._deliver(body):
                 self.acknowledged[number] = time.monotonic()
@@ -152,12 +161,12 @@ def account(senders: Iterable[Sender], kills: Sequence[Kill], url: str, token: s
         found.repeated += sender.repeated
         found.refused += sender.refused
         part_of = {number: names[bisect_right(starts, at)] for number, at in sender.acknowledged.items()}
-        for stored in _stored(sender, url, token):
+        for n, stored in _stored(sender, url, token):
             counts: dict[tuple[int, float], int] = {}
             for sample in stored:
                 counts[sample] = counts.get(sample, 0) + 1
             for number, stamp in enumerate(sender.times):
-                times = counts.pop((stamp, float(number)), 0)
+                times = counts.pop((stamp, value_of(number, n)), 0)
                 if number in part_of:
                     tally = found.parts[part_of[number]]
                     tally.acknowledged += 1
@@ -168,20 +177,21 @@ def account(senders: Iterable[Sender], kills: Sequence[Kill], url: str, token: s
     return found
 
 
-def _stored(sender: Sender, url: str, token: str) -> Iterable[list[tuple[int, float]]]:
-    """The samples of each of a sender's series as the portal tells them: (ms, value)."""
+def _stored(sender: Sender, url: str, token: str) -> Iterable[tuple[int, list[tuple[int, float]]]]:
+    """(number of a series, its samples as the portal tells them: (ms, value)) of all of a sender's series."""
     begin, end = sender.times[0] // 1000 - 60, sender.times[-1] // 1000 + 60
-    seen = 0
+    left = set(range(sender.series))
     for group in range(-(-sender.series // AT_ONCE)):
         query = f'{NAME}{{sender="{sender.name}",group="{group}"}}[{end - begin}s]'
         for series in ask(url, token, f"/api/v1/query?time={end}&query={quote(query)}")["result"]:
-            seen += 1
-            yield [(round(at * 1000), float(value)) for at, value in series["values"]]
-    for _ in range(sender.series - seen):  # A series of which nothing is there has lost everything.
-        yield []
+            n = int(series["metric"]["n"])
+            left.discard(n)
+            yield n, [(round(at * 1000), float(value)) for at, value in series["values"]]
+    for n in left:  # A series of which nothing is there has lost everything.
+        yield n, []
 
 
-def ask(url: str, token: str, path: str) -> dict[str, list[dict[str, list[tuple[float, str]]]]]:
+def ask(url: str, token: str, path: str) -> Any:
     """The data of an answer of the Prometheus API."""
     where = urlsplit(url)
     line = http.client.HTTPConnection(str(where.hostname), where.port, timeout=120)
@@ -193,5 +203,4 @@ def ask(url: str, token: str, path: str) -> dict[str, list[dict[str, list[tuple[
         line.close()
     assert answer.status == 200, said
     assert "warnings" not in said, said
-    found: dict[str, list[dict[str, list[tuple[float, str]]]]] = said["data"]
-    return found
+    return said["data"]

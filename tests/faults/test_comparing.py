@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults import sender as sending
 from tests.faults.run import compare
-from tests.faults.sender import Kill, Sender, account
+from tests.faults.sender import Kill, Sender, account, value_of
 
 ONE, OTHER = frozenset({("__name__", "a")}), frozenset({("__name__", "b")})
 
@@ -31,13 +31,13 @@ def test_prometheus_samples_are_compared_by_time_and_bits(stored: Any, counts: t
 @pytest.mark.parametrize(
     ("stored", "missing", "doubled", "unsent"),
     [
-        ([[(10, 0.0), (11, 1.0)]], 0, 0, 0),
-        ([[(10, 0.0), (11, 1.0), (12, 2.0)]], 0, 0, 0),
-        ([[(10, 0.0)]], 1, 0, 0),
-        ([[]], 2, 0, 0),
-        ([[(10, 0.0), (11, 1.0), (11, 1.0)]], 0, 1, 0),
-        ([[(10, 0.0), (11, 1.0), (13, 3.0)]], 0, 0, 1),
-        ([[(10, 0.0), (11, 5.0)]], 1, 0, 1),
+        ([0, 1], 0, 0, 0),
+        ([0, 1, 2], 0, 0, 0),
+        ([0], 1, 0, 0),
+        ([], 2, 0, 0),
+        ([0, 1, 1], 0, 1, 0),
+        ([0, 1, 3], 0, 0, 1),
+        ([0, 5], 1, 0, 1),
     ],
 )
 def test_acknowledged_numbers_are_compared_one_by_one(
@@ -46,7 +46,7 @@ def test_acknowledged_numbers_are_compared_one_by_one(
     """Numbers 0 and 1 were acknowledged, 2 was sent and may be there."""
     sender = Sender("http://127.0.0.1:1", "token", "s", series=1, a_second=0)
     sender.times, sender.acknowledged = [10, 11, 12], {0: 100.0, 1: 200.0}
-    monkeypatch.setattr(sending, "_stored", lambda *_: stored)
+    monkeypatch.setattr(sending, "_stored", lambda *_: [(7, [(10 + k, value_of(k, 7)) for k in stored])])
     found = account([sender], [Kill("web", 150.0)], "", "")
     assert (found.whole.missing, found.whole.doubled, found.unsent) == (missing, doubled, unsent)
     assert [found.parts[name].acknowledged for name in ("nobody yet", "web")] == [1, 1]

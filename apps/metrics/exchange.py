@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from apps.metrics.samples import NAME
-from apps.promql.series import Ragged
+import numpy as np
 
+from apps.metrics.samples import NAME
+from apps.promql.series import STALE, Ragged, stale_mask
+
+STALE_WORD: Final = "StaleNaN"
 JSON_LINES, CSV, OPENMETRICS, PROMETHEUS, DUMP = "jsonl", "csv", "openmetrics", "prometheus", "dump"
 FORMATS: Final = (JSON_LINES, CSV, OPENMETRICS, PROMETHEUS, DUMP)
 WRITTEN: Final = (JSON_LINES, OPENMETRICS)
@@ -130,9 +133,11 @@ def _json() -> Parse:
 
 
 def _number(value: object) -> float:
-    """A JSON value as a float; texts such as "NaN" and "+Inf" are numbers, too, null is NaN."""
+    """A JSON value as a float; texts such as "NaN", "+Inf" and "StaleNaN" are numbers, too, null is NaN."""
     if value is None:
         return math.nan
+    if value == STALE_WORD:
+        return STALE
     return float(value)  # type: ignore[arg-type]
 
 
@@ -216,9 +221,15 @@ PARSERS: Final[Mapping[str, Callable[[], Parse]]] = {
 
 
 def json_lines(found: Ragged) -> Iterator[str]:
-    """A line for each series: {"metric": {…}, "values": […], "timestamps": [ms, …]}; NaN and infinities as texts."""
+    """A line for each series: {"metric": {…}, "values": […], "timestamps": [ms, …]}.
+
+    NaN and infinities are texts, and the staleness marker is one of its own: it comes back bit for bit.
+    """
     for labels, (begin, end) in zip(found.labels.dicts(), pairwise(found.off.tolist()), strict=True):
-        values = [value if math.isfinite(value) else _word(value) for value in found.v[begin:end].tolist()]
+        stretch = found.v[begin:end]
+        values: list[float | str] = [value if math.isfinite(value) else _word(value) for value in stretch.tolist()]
+        for at in np.flatnonzero(stale_mask(stretch)).tolist():
+            values[at] = STALE_WORD
         row = {"metric": labels, "values": values, "timestamps": found.ts[begin:end].tolist()}
         yield json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
@@ -231,14 +242,18 @@ PLAIN: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 
 
 def open_metrics(found: Ragged) -> Iterator[str]:
-    """A line for each sample, a series' samples one after the other, times in seconds; the end is not written."""
+    """A line for each sample, a series' samples one after the other, times in seconds; the end is not written.
+
+    The format has no staleness markers: they are left out, for a NaN would be a sample.
+    """
     for labels, (begin, end) in zip(found.labels.dicts(), pairwise(found.off.tolist()), strict=True):
         name = labels.pop(NAME, "")
         parts = [f"{_name(key)}={_quoted(value)}" for key, value in sorted(labels.items())]
         if not PLAIN.match(name):
             parts, name = [_quoted(name), *parts], ""
         head = f"{name}{{{','.join(parts)}}}" if parts else name
-        for at, value in zip(found.ts[begin:end].tolist(), found.v[begin:end].tolist(), strict=True):
+        kept = np.flatnonzero(~stale_mask(found.v[begin:end])) + begin
+        for at, value in zip(found.ts[kept].tolist(), found.v[kept].tolist(), strict=True):
             shown = repr(value) if math.isfinite(value) else _word(value)
             yield f"{head} {shown} {at // 1000}.{at % 1000:03}\n"
 

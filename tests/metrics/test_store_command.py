@@ -15,6 +15,7 @@ from apps.accounts.permissions import Principal
 from apps.metrics import query, services, transfer
 from apps.metrics.models import Batch, Block
 from apps.metrics.samples import Samples
+from apps.promql.series import stale_mask
 from apps.promql.source import Matcher
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -271,6 +272,18 @@ def test_what_is_exported_can_be_imported_to_the_bit(tmp_path, monkeypatch, kind
     load_defaults(now=timezone.now())
     store("import", path)
     assert everything() == before
+
+
+def test_staleness_markers_come_back_from_json_lines_and_are_no_samples_of_openmetrics(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"metric":{"__name__":"x"},"values":[1.0,"StaleNaN",NaN],"timestamps":[1000,2000,3000]}\n')
+    store("import", path)
+    got = query.select([Matcher("__name__", "=", "x")], 0, 4000)
+    assert stale_mask(got.v).tolist() == [False, True, False]
+    store("export", tmp_path / "b.jsonl")
+    assert json.loads((tmp_path / "b.jsonl").read_text())["values"] == [1.0, "StaleNaN", "NaN"]
+    store("export", tmp_path / "b.om", "--format", "openmetrics")
+    assert (tmp_path / "b.om").read_text() == "x 1.0 1.000\nx NaN 3.000\n# EOF\n"
 
 
 def test_an_export_is_cut_by_time_and_selector(tmp_path):

@@ -85,7 +85,8 @@ _BITS: Final = 34
 
 def _keys(off: Int64, at: Int64) -> Int64:
     """int64[B], increasing: a number for each series and end of a bucket."""
-    keys: Int64 = (_each(np.arange(len(off) - 1, dtype=np.int64), off) << _BITS) + at // _STEP
+    keys = _each(np.arange(len(off) - 1, dtype=np.int64) << _BITS, off)
+    keys += at // _STEP
     return keys
 
 
@@ -115,10 +116,15 @@ def _joined(stored: Buckets, made: Buckets, until: Int64) -> Buckets:
     beyond = made.at > _each(until, made.off)
     if not beyond.all():
         made = _only(made, beyond | ~np.isin(_keys(made.off, made.at), _keys(stored.off, stored.at)))
-    keys = np.concatenate([_keys(stored.off, stored.at), _keys(made.off, made.at)])
-    order = np.argsort(keys, kind="stable")
-    at = np.concatenate([stored.at, made.at])[order]
-    columns = {field: np.concatenate([column, made.columns[field]])[order] for field, column in stored.columns.items()}
+    place = np.searchsorted(_keys(stored.off, stored.at), _keys(made.off, made.at)) + np.arange(len(made.at))
+    is_made = np.zeros(len(stored.at) + len(made.at), dtype=np.bool_)
+    is_made[place] = True
+    at = np.empty(len(is_made), dtype=np.int64)
+    at[is_made], at[~is_made] = made.at, stored.at
+    columns = {}
+    for field, column in stored.columns.items():
+        columns[field] = np.empty(len(is_made))
+        columns[field][is_made], columns[field][~is_made] = made.columns[field], column
     return Buckets(stored.off + made.off, at, columns)
 
 

@@ -17,6 +17,7 @@ from apps.metrics.models import (
     CollectorSetting,
     Metric,
     RetentionPolicy,
+    RolledWindow,
     Series,
     SeriesBudget,
     TokenCount,
@@ -75,6 +76,24 @@ def test_the_default_policy_stays_and_others_are_written_with_an_entry(boss):
     )
     assert answer.status_code == 302, answer.context["errors"]
     assert AuditEntry.objects.filter(target_type="metrics.retentionpolicy", actor_name="boss").exists()
+
+
+def test_roll_ups_that_are_switched_on_are_made_of_what_is_there_and_the_page_says_up_to_where_samples_are_gone(boss):
+    policy = RetentionPolicy.objects.create(category="default", raw=timedelta(days=1), raw_from=1_790_000_000_000)
+    url = reverse("admin:metrics_retentionpolicy_change", args=[policy.pk])
+    page = boss.get(url).content.decode()
+    assert "2026-09-21 14:13 UTC" in page
+    assert "none yet" in page
+    values = {"raw": "1 00:00:00", "prefixes": "[]"}
+    for more, left in (({"description": "all"}, 1), ({"rollup_1h": "30 00:00:00"}, 0)):
+        RolledWindow.objects.get_or_create(window=0, defaults={"round": 1, "made_at": timezone.now()})
+        values |= more
+        assert boss.post(url, values).status_code == 302
+        assert RolledWindow.objects.count() == left
+    entry = AuditEntry.objects.filter(verb="metrics.retentionpolicy.change").latest("id")
+    assert list(entry.after or {}) == ["rollup_1h"]
+    policy.refresh_from_db()
+    assert policy.raw_from == 1_790_000_000_000
 
 
 def test_a_policy_shorter_than_a_window_and_prefixes_that_are_no_texts_are_refused(boss):

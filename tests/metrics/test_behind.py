@@ -10,6 +10,7 @@ from apps.metrics import compaction, query, rolling, services, storage, tasks, y
 from apps.metrics.models import Block, Metric, RetentionPolicy, Series, Tombstone
 from apps.metrics.rollups import FIELDS
 from apps.metrics.samples import Samples
+from apps.promql import evaluator
 from apps.promql.engine import Limits
 from apps.promql.errors import LimitError
 from apps.promql.series import STALE
@@ -146,7 +147,8 @@ def test_one_time_and_many_expressions_at_once(before_and_after):
     at = NOW - 40 * HOUR
 
     def together(_text):
-        return query.evaluate_many([*WAYS, *WAYS[:3], "sum(x) > 0"], at=at)
+        twins = [text.replace("x[", "long[") for text in WAYS[:3]]
+        return query.evaluate_many([*WAYS, *WAYS[:3], *twins, "sum(x) > 0"], at=at)
 
     [(found, wanted)] = before_and_after(together, [""])
     for some, other in zip(found[:-1], wanted[:-1], strict=True):
@@ -156,7 +158,7 @@ def test_one_time_and_many_expressions_at_once(before_and_after):
     assert WARNED in found[-1].warnings[0]
 
 
-def test_in_pieces_and_through_a_scope_it_is_the_same(before_and_after):
+def test_in_pieces_of_series_and_of_time_and_through_a_scope_it_is_the_same(before_and_after, monkeypatch):
     scope = Scope((("half", "=", "a"),))
 
     def ask(text):
@@ -165,6 +167,15 @@ def test_in_pieces_and_through_a_scope_it_is_the_same(before_and_after):
     for text, (found, wanted) in zip(WAYS[:-2], before_and_after(ask, WAYS[:-2]), strict=True):
         same(found, wanted)
         same(over_time(text, scope=scope, limits=Limits(held=50, seconds=30)), wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluator, "PART_CELLS", 20)
+            same(over_time(text, scope=scope), wanted)
+
+
+def test_an_explained_query_tells_of_the_buckets_that_it_read(stored):
+    forget()
+    told = query.explain("max_over_time(x[1h])", start=BEGIN, end=BEGIN + 10 * HOUR, step=HOUR)
+    assert told.tree["children"][0]["samples"] == told.result.stats.samples > 0
 
 
 def test_what_buckets_cannot_answer_is_close_and_carries_the_span(before_and_after):

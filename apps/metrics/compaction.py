@@ -318,10 +318,11 @@ SELECT s.id FROM metrics_series s JOIN unnest(%s::bigint[], %s::bigint[], %s::bi
 def _note_series(cur: "psycopg.Cursor[Any]", ids: Int64, first: Int64, last: Int64) -> None:
     """Write down first and last instants of series where what stands there is well out of date."""
     arrays = [array_literal(ids), array_literal(first), array_literal(last)]
-    cur.execute(_STALE_SERIES, [*arrays, SEEN_EVERY, SEEN_EVERY])
+    # Never prepared: a plan for arrays of any length compares each row with each, minutes for 100,000 series.
+    cur.execute(_STALE_SERIES, [*arrays, SEEN_EVERY, SEEN_EVERY], prepare=False)
     stale = [row[0] for row in cur.fetchall()]
     if stale:
-        cur.execute(_NOTE_SERIES, [*arrays, stale, SEEN_EVERY, SEEN_EVERY])
+        cur.execute(_NOTE_SERIES, [*arrays, stale, SEEN_EVERY, SEEN_EVERY], prepare=False)
 
 
 def array_literal(numbers: Int64) -> str:

@@ -70,8 +70,9 @@ class Registry:
         self._aliases = _Aliases()
         self._by_print: dict[bytes, int] = {}
         self._prints: list[bytes] = []
-        self._labels: list[tuple[str, bytes]] = []
-        """Name and the other labels as JSON: of a million of them, tuples of texts would take a gigabyte more."""
+        self._labels: list[tuple[str, str]] = []
+        """Name and the other labels as JSON: tuples of texts would take five times as much. (As text: orjson's bytes
+        keep the four kilobytes that they were written into.)"""
         self._barred: dict[int, tuple[int | None, str, float]] = {}
         """(the token that was refused, why, until when) by slot."""
         self._headroom = Headroom()
@@ -115,7 +116,7 @@ class Registry:
                 if slot >= len(self.ids):
                     self.ids = np.concatenate([self.ids, np.zeros_like(self.ids)])
                     self.newest = np.concatenate([self.newest, np.full_like(self.newest, NEVER)])
-                self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1]))))
+                self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1])).decode()))
                 self._prints.append(identity)
                 self._by_print[identity] = slot
             if len(self._aliases) >= MAX_ALIASES:
@@ -230,7 +231,7 @@ class Registry:
         of_slots = [metrics[self._labels[slot][0]][0] for slot in slots]
         reasons = self._headroom.admit(cursor, of_slots, dict(metrics.values()), maker)
         rows = [
-            (ident, self._prints[slot], self._labels[slot][1].decode())
+            (ident, self._prints[slot], self._labels[slot][1])
             for slot, ident, reason in zip(slots, of_slots, reasons, strict=True)
             if reason is None
         ]

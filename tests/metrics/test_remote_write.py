@@ -96,3 +96,15 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
 def test_a_packed_request_is_unpacked():
     body = sender.series({"__name__": "up"}, [(NOW, math.inf)])
     assert remote_write.unpack(sender.packed(body)) == body
+
+
+@given(st.lists(st.tuples(st.text(max_size=140), st.text(max_size=140)), max_size=4), st.binary(max_size=3), st.data())
+def test_labels_read_the_short_way_are_those_read_by_the_rules(pairs, noise, data):
+    key = b"".join(sender.label(*pair) for pair in pairs)
+    at = data.draw(st.integers(0, len(key)))
+    for mutated in (key, key[:at], key[:at] + noise + key[at:], key[:at] + noise + key[at + len(noise) :]):
+        usual = remote_write._usual_labels(mutated)
+        assert usual is None or usual == remote_write._any_labels(mutated)
+    short = all(len(text.encode()) < 60 for pair in pairs for text in pair)
+    if short and len(dict(pairs)) == len(pairs):
+        assert remote_write._usual_labels(key) == dict(pairs)

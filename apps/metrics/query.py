@@ -775,8 +775,12 @@ def latest_values(*, scope: Scope = EVERYTHING, at: datetime) -> list[Value]:
 
 
 def oldest() -> int | None:
-    """About when the oldest sample is (ms; at most a window of two hours too early); None for an empty store."""
-    found = (Block.objects.aggregate(at=Min("window"))["at"], Batch.objects.aggregate(at=Min("t_min"))["at"])
+    """When the oldest sample is, or the oldest bucket ends (ms); None for an empty store."""
+    found = [Batch.objects.aggregate(at=Min("t_min"))["at"]]
+    for resolution in storage.WINDOWS_MS:
+        blocks = Block.objects.filter(resolution=resolution)
+        first = blocks.filter(window=blocks.order_by("window").values("window")[:1])
+        found.append(first.aggregate(at=Min("t_min"))["at"])
     return min((at for at in found if at is not None), default=None)
 
 

@@ -172,6 +172,14 @@ def test_in_pieces_of_series_and_of_time_and_through_a_scope_it_is_the_same(befo
             same(over_time(text, scope=scope), wanted)
 
 
+def test_how_far_back_the_store_goes_is_told_by_its_oldest_sample_or_bucket(stored):
+    first = min(life(n)[0][0] for n in range(4))
+    assert query.oldest() == first
+    Block.objects.filter(retention__category="long").delete()
+    forget()
+    assert query.oldest() == -(-first // 3_600_000) * 3_600_000
+
+
 def test_an_explained_query_tells_of_the_buckets_that_it_read(stored):
     forget()
     told = query.explain("max_over_time(x[1h])", start=BEGIN, end=BEGIN + 10 * HOUR, step=HOUR)

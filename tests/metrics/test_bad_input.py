@@ -252,7 +252,8 @@ def in_parts(agent, parts, *, ends=True):
     sent: list[dict[str, Any]] = []
 
     async def receive():
-        await asyncio.sleep(0)
+        if not events and ends:
+            await asyncio.Event().wait()  # A client that has sent everything and waits for its answer.
         return events.pop(0) if events else {"type": "http.disconnect"}
 
     async def send(event):

@@ -1,9 +1,11 @@
 """What goes beyond a limit of series is refused sample by sample and by name; what is active counts, nothing else."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from time import monotonic
 
 import pytest
+import yaml
 from django.db import connection
 
 from apps.accounts.permissions import Principal
@@ -12,6 +14,8 @@ from apps.metrics import census, headroom, registry, services
 from apps.metrics.models import Census, Metric, MetricCount, Series, SeriesBudget, TokenCount
 from apps.metrics.samples import Samples
 from apps.metrics.throttle import Throttle
+from apps.promql import engine
+from apps.promql.source import MemorySource
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -179,3 +183,27 @@ def test_the_wait_is_until_something_fits_again():
     throttle.take("a", 10, 250, 0.0)
     assert throttle.wait("a", 10, 0.0) == pytest.approx(20.1)
     assert throttle.wait("a", 10, 20.2) == 0
+
+
+# --- The shipped rules ------------------------------------------------------------------------------------------------
+RULES = {
+    row["slug"]: row
+    for row in yaml.safe_load((Path(__file__).parents[2] / "fixtures" / "alert_rules.yaml").read_text())
+}
+
+
+def judged(slug, **series):
+    """The values of a shipped rule over series of a sample a minute, by name, the newest last."""
+    rows = [
+        ({"__name__": name, "reason": "token_series_limit"}, [MS - 60_000 * n for n in range(len(v))][::-1], v)
+        for name, v in series.items()
+    ]
+    return engine.instant(RULES[slug]["expression"], MemorySource(rows), MS).v[:, 0].tolist()
+
+
+def test_the_shipped_rules_speak_up_when_series_are_refused_and_before():
+    assert judged("series-refused", portal_samples_refused_total=[0.0] * 10) == [0]
+    assert judged("series-refused", portal_samples_refused_total=[0.0, 0.0, 50.0])[0] > 0
+    assert judged("series-refused", portal_samples_accepted_total=[0.0, 5.0]) == []
+    assert judged("series-budget-nearly-used", portal_series_active=[81.0], portal_series_budget=[100.0]) == [81]
+    assert judged("deletion-stuck", portal_store_open_tombstones=[2.0]) == [2]

@@ -78,9 +78,9 @@ class Cpu:
         return now[0] - before[0], now[1] - before[1]
 
 
-def values(steps: int) -> np.ndarray[Any, Any]:
+def values(steps: int, seed: int = 7) -> np.ndarray[Any, Any]:
     """float64[steps, 10,000]: per host 66 counters, 27 gauges (10 of full precision) and 7 constants."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     out = np.empty((steps, HOSTS, PER_HOST))
     counters = rng.poisson(rng.uniform(0.2, 200, (HOSTS, 56)), (steps, HOSTS, 56))
     out[:, :, :56] = np.cumsum(counters, axis=0) + rng.integers(0, 10**6, (HOSTS, 56))

@@ -207,10 +207,11 @@ def cpu_of(pid: int) -> float:
 
 def peak_of(pid: int) -> float:
     """The most memory a process has had (MB, resident; what it shares included)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def folder_size(folder: Path) -> int:
@@ -709,7 +710,8 @@ def svg(points: Sequence[tuple[int, float]]) -> str:
         return bottom - cost / top * (bottom - 20)
 
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">',
+        "<style>text { font-size: 12px }</style>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for power in range(math.floor(low), math.ceil(high) + 1):

@@ -14,8 +14,9 @@ While 2 runs, a client that leaves cancels it.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -48,7 +49,12 @@ BODY_PATIENCE: Final = 120.0
 STALLED: Final = 60.0
 """Seconds that a client may take for one part of an answer before it is given up, with the memory it holds."""
 
+SHARE: Final = THREADS // 2
+"""Those of them that one caller may have at once: nobody's slow queries hold up everybody."""
+
 _threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="lane")
+_writers: Final = ThreadPoolExecutor(THREADS // 4, thread_name_prefix="write")
+"""Samples do not wait behind queries."""
 
 
 def _healthy(by: Principal, request: Request) -> Answer:
@@ -230,6 +236,7 @@ class FastLane:
         self.django = django
         self.bounded_django = bounded(django)
         self.lanes = Lanes(routes)
+        self.shares = _Shares()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -288,11 +295,46 @@ class FastLane:
                 return lane.refuse(503, f"No answer within {health.PATIENCE:g} s."), request
         watching = loop.call_later(WATCHED_AFTER, left.watch, receive)
         try:
-            said = await loop.run_in_executor(_threads, _in_thread, lane, scope, request)
+            if lane.right == Right.INGEST:
+                said = await loop.run_in_executor(_writers, _in_thread, lane, scope, request)
+            else:
+                async with self.shares.of(_caller(request)):
+                    said = await loop.run_in_executor(_threads, _in_thread, lane, scope, request)
         finally:
             watching.cancel()
             left.stop()
         return (None if left.happened() else said), request
+
+
+def _caller(request: Request) -> tuple[str, ...]:
+    """Who asks, as far as it is known before they are: by what they send to say so."""
+    told = tuple(request.header(name) for name in (b"authorization", b"x-api-key", b"cookie"))
+    return told if any(told) else (request.address,)
+
+
+class _Shares:
+    """A turn for each caller's requests: at most SHARE of them are served at once, the others wait without a thread."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, ...], tuple[asyncio.Semaphore, int]] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is remembered."""
+        return not self._waiting
+
+    @asynccontextmanager
+    async def of(self, caller: tuple[str, ...]) -> AsyncIterator[None]:
+        """One of the caller's turns."""
+        turns, users = self._waiting.get(caller, (asyncio.Semaphore(SHARE), 0))
+        self._waiting[caller] = turns, users + 1
+        try:
+            async with turns:
+                yield
+        finally:
+            turns, users = self._waiting.pop(caller)
+            if users > 1:
+                self._waiting[caller] = turns, users - 1
 
 
 class _Left:

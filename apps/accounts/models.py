@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Func, Q
 from django.db.models.functions import Now
 
-from apps.accounts.rights import ROLES, Quota, Right, Scope, rights_of_roles, rights_of_scopes
+from apps.accounts.rights import NARROWED, ROLES, Quota, Right, Scope, rights_of_roles, rights_of_scopes
 
 COARSE = timedelta(minutes=1)
 """How exact `Token.last_used_at` is: a write per request would cost more than the request."""
@@ -137,8 +137,10 @@ class Token(models.Model):
 
     @property
     def rights(self) -> frozenset[Right]:
-        """What it may do: its scopes, and never more than its owner."""
+        """What it may do: its scopes, never more than its owner, and with matchers nothing that concerns all labels."""
         allowed = rights_of_scopes(list(self.scopes))
+        if self.matchers:
+            allowed &= NARROWED
         return allowed & self.owner.rights if self.owner is not None else allowed
 
     @property

@@ -56,6 +56,10 @@ SCOPES: Final[dict[str, frozenset[Right]]] = {
 """What each scope of a token allows (SPEC K2)."""
 
 
+NARROWED: Final = frozenset({Right.READ, Right.QUERY, Right.INGEST, Right.OPERATE})
+"""What remains to who sees only some labels: rules, retention and people concern all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which series, alerts and rows may be seen: those whose labels all matchers accept. Empty: everything."""

@@ -295,3 +295,11 @@ def test_an_import_runs_tests_of_other_groups_that_read_what_it_records(world: W
     services.save_rule_test(by=SETUP, test=RuleTest(rule=rule, name="t", text=text), now=START)
     with pytest.raises(ValidationError, match="alertname: Hot"):
         load(FILE.replace("avg by (host) (load1)", "avg by (host) (load1) + 50"))
+
+
+def test_more_rules_than_a_request_can_wait_for_are_refused_but_by_the_command(monkeypatch):
+    monkeypatch.setattr("apps.alerting.services.rulefiles.MOST_RULES", 1)
+    text = "groups:\n- name: g\n  rules:\n  - {record: a, expr: '1'}\n  - {record: b, expr: '2'}\n"
+    with pytest.raises(ValidationError, match="2 rules are more than the 1"):
+        services.import_rules(by=CHARLIE.at(address="", via="api"), files=[("f", text)], now=START)
+    services.import_rules(by=CHARLIE.at(address="", via="command"), files=[("f", text)], now=START)

@@ -207,6 +207,34 @@ def test_a_client_that_leaves_cancels_its_request(anybody, monkeypatch):
     assert client.sent == []
 
 
+def test_the_slow_queries_of_one_caller_wait_for_each_other_and_hold_up_nobody_else(anybody, monkeypatch):
+    monkeypatch.setattr(fastlane, "SHARE", 1)
+    release = threading.Event()
+    served: list[bytes] = []
+
+    def slow(by: Any, request: Any) -> Answer:
+        served.append(request.query)
+        release.wait(10)
+        return Answer(204)
+
+    shared = FastLane(reader, {"/lane": lane(slow), "/quick": lane(lambda by, request: Answer(204))})
+
+    def client(path: str, token: bytes, query: bytes = b"") -> Client:
+        one = Client(lane(slow), path, headers=[(b"authorization", token)], query=query)
+        one.app = shared
+        return one
+
+    async def ask() -> tuple[int, list[bytes], list[int]]:
+        busy = [asyncio.create_task(client("/lane", b"mara", query).ask()) for query in (b"first", b"second")]
+        status, _ = await asyncio.wait_for(client("/quick", b"vic").ask(), 5)
+        before = list(served)
+        release.set()
+        return status, before, [done[0] for done in await asyncio.gather(*busy)]
+
+    assert asyncio.run(ask()) == (204, [b"first"], [204, 204])
+    assert shared.shares.is_idle
+
+
 @pytest.mark.parametrize(("method", "status"), [("DELETE", 405), ("HEAD", 405), ("OPTIONS", 204)])
 def test_other_methods_are_told_which_there_are(method, status):
     client = Client(lane(lambda by, request: Answer(200)), method=method)

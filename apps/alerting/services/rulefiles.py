@@ -36,6 +36,10 @@ REMOVALS: Final = ("nothing", "groups", "all")
 """What an import removes: nothing; rules of the groups in the file that are not in it; every rule that is not in it."""
 LARGEST: Final = 4 * 2**20
 """Characters of all files of one import."""
+MOST_RULES: Final = 1_000
+"""Rules of one import for which a request is answered: each takes some twenty milliseconds."""
+SHOWN: Final = 400
+"""Characters of a problem that are told: names in it may be as long as the file."""
 NEUTRAL: Final[dict[str, Any]] = {
     "no_data_policy": "ok",
     "error_policy": "keep",
@@ -237,9 +241,16 @@ def import_rules(
         raise ValidationError({"file": [f"More than {LARGEST} characters in one import; import them in parts."]})
     with transaction.atomic():
         try:
-            report = _Import(by, now, remove).run(rulefiles.read_all(files))
+            found = rulefiles.read_all(files)
+            count = sum(len(group.rules) for group in found.groups)
+            if by.via != "command" and count > MOST_RULES:
+                why = (
+                    f"{count} rules are more than the {MOST_RULES} that can be waited for: use manage.py rules import."
+                )
+                raise ValidationError({"file": [why]})
+            report = _Import(by, now, remove).run(found)
         except RuleFileError as error:
-            raise ValidationError({"file": [str(problem) for problem in error.problems]}) from None
+            raise ValidationError({"file": [str(problem)[:SHOWN] for problem in error.problems]}) from None
         report.dry_run = dry_run
         if report.failing and not (although_tests_fail or dry_run):
             raise ValidationError({"tests": report.failing})

@@ -466,6 +466,7 @@ def restore(folder: Path, data: Path) -> None:
         if key is not None:
             write_key(work / KEY, key)
         postgres = Postgres(work, embedded.socket_folder(work), log=work / "restore.log")
+        postgres.discard()  # What a restore that was killed has left may lie outside of the folder.
         bring(source, manifest, postgres)
         with started(postgres):
             if manifest["kind"] == "dump":

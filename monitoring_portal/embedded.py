@@ -535,6 +535,13 @@ class Postgres:
             return outside
         return inside.resolve() if inside.is_symlink() else inside
 
+    def discard(self) -> None:
+        """Remove the database, wherever it lies."""
+        inside, place = self.data / "postgres", self._place()
+        shutil.rmtree(place, ignore_errors=True)
+        if inside.is_symlink():
+            inside.unlink()
+
     def _await_the_last_run(self) -> None:
         """Wait for what a killed server left, then remove its pid file.
 

@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import shutil
+import subprocess
 from datetime import timedelta
 from itertools import pairwise
 
@@ -272,6 +274,31 @@ def test_what_is_exported_can_be_imported_to_the_bit(tmp_path, monkeypatch, kind
     load_defaults(now=timezone.now())
     store("import", path)
     assert everything() == before
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus' promtool")
+def test_prometheus_reads_an_export_and_its_own_dump_comes_back_the_same(tmp_path):
+    values = ["1.5", "NaN", "+Inf", "-Inf", "0.1", "5e-324", "-0.0"]
+    lines = [
+        f'x{{n="{n}",quote="a\\"b\\\\c"}} {v} {SINCE + 15_000 * at}\n' for n in (1, 2) for at, v in enumerate(values)
+    ]
+    (tmp_path / "a.prom").write_text("".join(lines))
+    store("import", tmp_path / "a.prom")
+    before = everything()
+    assert len(before) == 2
+    store("export", tmp_path / "a.om", "--format", "openmetrics")
+    blocks = tmp_path / "blocks"
+    made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", tmp_path / "a.om", blocks]
+    subprocess.run(made, check=True, capture_output=True)
+    for folder in ("wal", "chunks_head"):
+        (blocks / folder).mkdir()
+    dumped = subprocess.run(["promtool", "tsdb", "dump", blocks], check=True, capture_output=True).stdout
+    (tmp_path / "b.txt").write_bytes(dumped.replace(b'"x"', b'"y"'))
+    store("import", tmp_path / "b.txt")
+    after = {
+        tuple((key, "x" if key == "__name__" else value) for key, value in row): v for row, v in everything("y").items()
+    }
+    assert after == before
 
 
 def test_staleness_markers_come_back_from_json_lines_and_are_no_samples_of_openmetrics(tmp_path):

@@ -143,3 +143,17 @@ def test_static_files_are_collected_anew_when_one_changes(tmp_path: Path, monkey
 )
 def test_an_exit_status_is_told_in_words(code: int, words: str) -> None:
     assert supervisor.ending(code) == words
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_database_is_discarded_wherever_it_lies(tmp_path: Path, linked: bool) -> None:
+    postgres = embedded.Postgres(embedded.make_folder(tmp_path / "var", "data"), tmp_path / "s")
+    inside, outside = tmp_path / "var" / "postgres", tmp_path / "outside"
+    folder = outside if linked else inside
+    folder.mkdir()
+    (folder / "PG_VERSION").write_text("18")
+    if linked:
+        inside.symlink_to(outside)
+    postgres.discard()
+    assert not inside.is_symlink()
+    assert not folder.exists()

@@ -242,7 +242,7 @@ def import_rules(
     with transaction.atomic():
         try:
             found = rulefiles.read_all(files)
-            count = sum(len(group.rules) for group in found.groups)
+            count = sum(len(group.records) + len(group.alerts) for group in found.groups)
             if by.via != "command" and count > MOST_RULES:
                 why = (
                     f"{count} rules are more than the {MOST_RULES} that can be waited for: use manage.py rules import."

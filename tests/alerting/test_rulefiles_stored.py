@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from apps.accounts.models import AuditEntry
-from apps.accounts.permissions import Forbidden
+from apps.accounts.permissions import Forbidden, Principal
 from apps.alerting import services
 from apps.alerting.models import Alert, AlertRule, RecordingRule, RuleGroup, RuleTest
 from apps.alerting.services.rulefiles import Report
@@ -301,5 +301,5 @@ def test_more_rules_than_a_request_can_wait_for_are_refused_but_by_the_command(m
     monkeypatch.setattr("apps.alerting.services.rulefiles.MOST_RULES", 1)
     text = "groups:\n- name: g\n  rules:\n  - {record: a, expr: '1'}\n  - {record: b, expr: '2'}\n"
     with pytest.raises(ValidationError, match="2 rules are more than the 1"):
-        services.import_rules(by=CHARLIE.at(address="", via="api"), files=[("f", text)], now=START)
-    services.import_rules(by=CHARLIE.at(address="", via="command"), files=[("f", text)], now=START)
+        services.import_rules(by=Principal.system("test", via="api"), files=[("f", text)], now=START)
+    services.import_rules(by=Principal.system("test", via="command"), files=[("f", text)], now=START)

@@ -37,7 +37,7 @@ class Sized:
     def _found(self, request: Request) -> Ragged:
         return self.source.select(request.matchers, request.tmin, request.tmax)
 
-    def estimate(self, requests: Sequence[Request]) -> list[Estimate]:
+    def estimate(self, requests: Sequence[Request], enough: int = 0) -> list[Estimate]:
         found = [self._found(request) for request in requests]
         return [Estimate(part.size, int(len(part.ts) * self.factor)) for part in found]
 

@@ -8,7 +8,7 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.accounts.permissions import Right, principal_of
+from apps.accounts.permissions import EVERYTHING, Right, principal_of
 from apps.alerting.models import AlertRule
 from apps.dashboards import snapshots
 from apps.dashboards.health import health
@@ -85,10 +85,17 @@ def navigation(request: HttpRequest) -> list[Row]:
             for model in rooms[label]["models"]
             if model.get("admin_url")
         ]
+        if label == "metrics" and _sees_the_store(request):
+            items.insert(0, {"title": "Store", "icon": "database", "link": reverse("admin:metrics_block_store")})
         if items:
             title = ROOMS.get(label, rooms[label]["name"])
             groups.append({"title": title, "separator": True, "collapsible": label == "core", "items": items})
     return groups
+
+
+def _sees_the_store(request: HttpRequest) -> bool:
+    who = principal_of(request)
+    return who.can(Right.READ) and who.scope == EVERYTHING
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:

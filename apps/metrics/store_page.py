@@ -118,7 +118,7 @@ def _card(figure: Figure, now: datetime) -> Row:
     known = [value for value in values if math.isfinite(value)]
     if known:
         card["value"] = figure.shown(known[-1])
-        card["points"] = points(values)
+        card["points"] = points(values) if len(known) > 1 else ""
         card["told"] = f"{figure.title} over a day: {figure.shown(min(known))} to {figure.shown(max(known))}"
     return card
 

@@ -115,7 +115,7 @@ def test_a_bomb_is_413(agent):
 
 
 def test_a_full_disk_is_503_with_a_time_to_try_again(agent, monkeypatch):
-    monkeypatch.setattr(services, "_disk_problem", lambda: "Only 0.1 GB are free.")
+    monkeypatch.setattr(services, "disk_problem", lambda: "Only 0.1 GB are free.")
     monkeypatch.setattr(services, "_space", (-math.inf, None))
     said = post(agent, sender.series(UP, [(now_ms(), 1.0)]))
     assert (said.status, said.headers[b"retry-after"]) == (503, b"30")

@@ -466,8 +466,9 @@ def _keep(database: str, redis: str, pipe: Connection) -> None:
         now = datetime.now(UTC) + timedelta(hours=number)  # what came late is merged at most each half hour
         began = time.process_time()
         if what == "settle":
-            while compaction.young(now).samples and compaction.compact_log(now=now):
-                pass
+            while compaction.young(now).samples:
+                if not compaction.compact_log(now=now):
+                    time.sleep(0.1)  # the portal is at it
             for due in compaction.due_windows(now):
                 compaction.merge_window(due=due, now=now)
         elif what == "roll":

@@ -11,7 +11,7 @@ protocol that makes removal safe:
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from sys import intern
@@ -84,9 +84,10 @@ class Registry:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __contains__(self, key: Hashable) -> bool:
-        """Whether a sender's key is known here."""
-        return key in self._aliases
+    @property
+    def keys(self) -> Container[Hashable]:
+        """The senders' keys that are known here."""
+        return self._aliases
 
     def slots(
         self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str] | str]

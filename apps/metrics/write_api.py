@@ -61,7 +61,7 @@ def write(by: Principal, request: Request) -> Answer:
 
 def _stored(by: Principal, packed: bytes) -> Answer:
     """Unpack, store, answer. Raises Malformed, TooLarge."""
-    found = remote_write.decode(remote_write.unpack(packed), registry.current())
+    found = remote_write.decode(remote_write.unpack(packed), registry.current().keys)
     if (rate := by.quota.samples_per_second) is not None:
         THROTTLE.take(by.id, rate, len(found.samples), monotonic())
     try:

@@ -3,6 +3,7 @@
 Prometheus sends one sample a series, and its message ends in the same few bytes each time: tag, length, tag, eight
 bytes of value, tag, six bytes of milliseconds; or, since zero is not written, without the value. So a series is cut
 in two by looking at its end: what stands before is its key, and all ends of a request become two columns at once.
+Where a request goes on in the order in which series were sent before (`order`), they are not even walked through.
 Labels are parsed only for a key that this process has never seen, and a key that is not labels to its last byte shows
 that the cut was wrong: then the whole series is read field by field, as is everything irregular. A key that parses
 proves the cut, for fields follow each other from the beginning.
@@ -12,13 +13,14 @@ Source: prometheus.io/docs/specs/prw/remote_write_spec.
 
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
+from apps.metrics.protocols.order import Order, Stretch
 from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, fields, signed, varint
 from apps.metrics.samples import Meta, Samples
 
@@ -37,7 +39,22 @@ _WITH_VALUE: Final = 18
 """Bytes of a sample field with a value: 0x12, 16, 0x09 and eight bytes, 0x10 and six bytes."""
 _WITHOUT: Final = 9
 """Bytes of one whose value is zero: 0x12, 7, 0x10 and six bytes."""
-_SEVENS: Final = np.arange(0, 42, 7)
+_TAIL: Final = np.dtype(
+    {
+        "names": ["mark", "size", "field", "value", "zero_mark", "zero_size", "stamp", "time"],
+        "formats": ["u1", "u1", "u1", "<f8", "u1", "u1", "u1", "<u8"],
+        "offsets": [0, 1, 2, 3, 9, 10, 11, 10],
+        "itemsize": _WITH_VALUE,
+    }
+)
+"""The last bytes of a series, read both ways; the last six of `time` are the time's."""
+_GOES_ON: Final = (np.uint64(0x8080_8080_8080), np.uint64(0x0080_8080_8080))
+"""The bits of a time's six bytes that tell whether it goes on: all, and those that have to be set."""
+_RUN: Final = 8
+_BREAKS: Final = 16
+"""A request in which the order tells fewer series at a time, after so many breaks, is walked through."""
+ORDER: Final = Order()
+"""The order of what is sent to this process."""
 
 
 class TooLarge(Exception):
@@ -73,12 +90,14 @@ def unpack(packed: bytes) -> bytes:
         raise Malformed(f"the body is no snappy block: {error}") from None
 
 
-def decode(body: bytes, known: Container[Hashable] = ()) -> Request:
+def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -> Request:
     """Read a WriteRequest. `known` holds keys of which it is proven that they are labels. Raises Malformed."""
-    cut = _cut(body)
+    cut = _cut(body, order)
     ts, v, regular = _tails(body, cut)
-    for index in [index for index, key in enumerate(cut.keys) if key not in known]:
-        regular[index] = regular[index] and labels_of(cut.keys[index]) is not None
+    for index, well in zip(cut.walked, regular[cut.walked].tolist(), strict=True):
+        if well and (key := cut.keys[index]) not in known:
+            regular[index] = labels_of(key) is not None
+    order.note(body, _stretch(cut, regular), told=len(cut.keys) - len(cut.walked))
     keys, odd = cut.keys, np.flatnonzero(~regular)
     histograms = exemplars = 0
     if len(odd):
@@ -86,7 +105,8 @@ def decode(body: bytes, known: Container[Hashable] = ()) -> Request:
         more_ts: list[int] = []
         more_v: list[float] = []
         for index in odd.tolist():
-            key, samples, lost = _whole(body[cut.starts[index] : cut.ends[index]])
+            _, start = varint(body, int(cut.begins[index]) + 1)
+            key, samples, lost = _whole(body[start : cut.ends[index]])
             histograms, exemplars = histograms + lost[0], exemplars + lost[1]
             keys += [key] * len(samples)
             more_ts += [at for at, _ in samples]
@@ -101,28 +121,73 @@ def decode(body: bytes, known: Container[Hashable] = ()) -> Request:
     return Request(Samples(keys, labels_at, ts, v, _described(cut.metadata)), histograms, exemplars)
 
 
+def _stretch(cut: "_Cut", regular: NDArray[np.bool_]) -> Stretch:
+    """The regular ones of those series that no order told."""
+    own = np.array(cut.walked, dtype=np.int64)
+    own = own[regular[own]]
+    return Stretch([cut.keys[index] for index in own.tolist()], cut.begins[own], cut.ends[own], cut.form[own] == 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """The series of a request, cut before their last sample: key, begin and end of each; and the metadata messages."""
+    """The series of a request, cut before their last sample, and the metadata messages.
+
+    Of each: key, begin and end int64[N], form int64[N]: 1 where a value seems to stand at the end, 0 where none does,
+    -1 where there is no room for a sample. `walked` are the numbers of those that no order told.
+    """
 
     keys: list[bytes]
-    starts: list[int]
-    ends: list[int]
+    begins: Int64
+    ends: Int64
+    form: Int64
+    walked: list[int]
     metadata: list[bytes]
 
 
-def _cut(body: bytes) -> _Cut:
-    keys: list[bytes] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    metadata: list[bytes] = []
-    add_key, add_start, add_end = keys.append, starts.append, ends.append
+class _Pieces:
+    """A cut in the making: stretches that the order told, and series between them."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.walked: list[int] = []
+        self.metadata: list[bytes] = []
+        self._parts: list[NDArray[np.int64]] = []
+        self._own: list[tuple[int, int, int]] = []
+
+    def add(self, key: bytes, begin: int, end: int, form: int) -> None:
+        self.walked.append(len(self.keys))
+        self.keys.append(key)
+        self._own.append((begin, end, form))
+
+    def add_stretch(self, found: Stretch) -> None:
+        self._flush()
+        self.keys += found.keys
+        self._parts.append(np.stack([found.begins, found.ends, found.valued], axis=1))
+
+    def _flush(self) -> None:
+        if self._own:
+            self._parts.append(np.array(self._own, dtype=np.int64))
+            self._own = []
+
+    def whole(self) -> _Cut:
+        self._flush()
+        begins, ends, form = np.concatenate([np.zeros((0, 3), dtype=np.int64), *self._parts]).T
+        return _Cut(self.keys, begins, ends, form, self.walked, self.metadata)
+
+
+def _cut(body: bytes, order: Order) -> _Cut:
+    pieces = _Pieces()
+    add = pieces.add
+    plain = np.frombuffer(body, dtype=np.uint8)
+    tries = told = 0
+    following = len(order) > 0
     at, size = 0, len(body)
     try:
         while at < size:
             if body[at] != _SERIES:
-                at = _other(body, at, metadata)
+                at = _other(body, at, pieces.metadata)
                 continue
+            begin = at
             length = body[at + 1]
             start = at + 2
             if length > 127:
@@ -135,12 +200,19 @@ def _cut(body: bytes) -> _Cut:
             if at > size:
                 raise Malformed(f"a series of {length} bytes begins at byte {start} of {size}")
             valued = length >= _WITH_VALUE and body[at - _WITH_VALUE] == _SAMPLE
-            add_key(body[start : at - (_WITH_VALUE if valued else _WITHOUT)])
-            add_start(start)
-            add_end(at)
+            key = body[start : at - (_WITH_VALUE if valued else _WITHOUT)]
+            if following:
+                tries += 1
+                if (found := order.follow(key, plain, begin)) is not None:
+                    pieces.add_stretch(found)
+                    at = int(found.ends[-1])
+                    told += len(found.keys)
+                    continue
+                following = tries < _BREAKS or told >= _RUN * tries
+            add(key, begin, at, int(valued) if length >= _WITHOUT else -1)
     except IndexError:
         raise Malformed(f"a series is cut off at byte {size}") from None
-    return _Cut(keys, starts, ends, metadata)
+    return pieces.whole()
 
 
 def _other(body: bytes, at: int, metadata: list[bytes]) -> int:
@@ -165,18 +237,16 @@ def _other(body: bytes, at: int, metadata: list[bytes]) -> int:
 
 def _tails(body: bytes, cut: _Cut) -> tuple[Int64, Float64, NDArray[np.bool_]]:
     """(ts int64[N], v float64[N], which of the N series end in a sample of the usual form)."""
-    ends = np.array(cut.ends, dtype=np.int64)
-    length = ends - np.array(cut.starts, dtype=np.int64)
-    padded = np.frombuffer(bytes(_WITH_VALUE) + body, dtype=np.uint8)
-    tail = padded[ends[:, None] + np.arange(_WITH_VALUE)]
-    stamp = tail[:, 12:]
-    marked = (length >= _WITH_VALUE) & (tail[:, 0] == _SAMPLE)
-    valued = marked & (tail[:, 1] == _WITH_VALUE - 2) & (tail[:, 2] == _VALUE)
-    zero = ~marked & (length >= _WITHOUT) & (tail[:, 9] == _SAMPLE) & (tail[:, 10] == _WITHOUT - 2)
-    stamped = (tail[:, 11] == _STAMP) & (stamp[:, :5] > 0x7F).all(axis=1) & (stamp[:, 5] < 0x80)
-    ts = ((stamp & 0x7F).astype(np.int64) << _SEVENS).sum(axis=1)
-    v = np.ascontiguousarray(tail[:, 3:11]).view("<f8")[:, 0]
-    return ts, np.where(valued, v, 0.0), (valued | zero) & stamped
+    padded = bytes(_WITH_VALUE) + body
+    tails: NDArray[Any] = np.ndarray(len(body) + 1, dtype="V18", buffer=padded, strides=(1,))[cut.ends].view(_TAIL)
+    valued = (cut.form == 1) & (tails["size"] == _WITH_VALUE - 2) & (tails["field"] == _VALUE)
+    zero = (cut.form == 0) & (tails["zero_mark"] == _SAMPLE) & (tails["zero_size"] == _WITHOUT - 2)
+    time = tails["time"] >> np.uint64(16)
+    stamped = (tails["stamp"] == _STAMP) & (time & _GOES_ON[0] == _GOES_ON[1])
+    ts = np.zeros(len(time), dtype=np.uint64)
+    for place in range(6):
+        ts |= time >> np.uint64(place) & np.uint64(0x7F << 7 * place)
+    return ts.view(np.int64), np.where(valued, tails["value"], 0.0), (valued | zero) & stamped
 
 
 def _whole(series: bytes) -> tuple[bytes, list[tuple[int, float]], tuple[int, int]]:

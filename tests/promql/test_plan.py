@@ -87,3 +87,24 @@ def test_a_tree_can_be_run_as_well_as_a_text() -> None:
     tree: Expr = prepare("x").expr
     assert isinstance(tree, Selector)
     assert prepare(tree).expr is tree
+
+
+@pytest.mark.parametrize(
+    ("expr", "fields", "hours"),
+    [
+        ("max_over_time(x[1h])", {"max"}, True),
+        ("avg_over_time((x[2h] offset 1h))", {"sum", "count"}, True),
+        ("rate(x[30m])", {"count", "first", "first_at", "last", "last_at", "lost"}, False),
+        ("max_over_time(x[1h] offset 5m)", {"max"}, False),
+        ("quantile_over_time(0.5, x[1h])", {"last", "last_at"}, False),
+        ("increase(x[1h] anchored)", {"last", "last_at"}, False),
+        ("max_over_time(x[1h:])", {"last", "last_at"}, False),
+        ("sum(x)", {"last", "last_at"}, False),
+        ("max_over_time(x[1h]) - min_over_time(x[1h])", {"max", "min"}, True),
+    ],
+)
+def test_what_of_roll_ups_a_selector_can_use_is_told_with_its_request(expr: str, fields: set[str], hours: bool) -> None:
+    grid = Grid(7_200_000, 3_600_000, 5)
+    found = needs(prepare(expr).expr, grid, Clock(grid.start, grid.end, 300_000), 1000)
+    [request], _ = merge([need.request for need in found])
+    assert (request.fields, request.hours) == (fields, hours)

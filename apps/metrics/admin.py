@@ -263,7 +263,7 @@ class DeletionForm(forms.Form):
 
 def selector_of(labels: Mapping[str, str]) -> str:
     """A label set as PromQL writes it."""
-    return services.selector_text([Matcher(name, "=", value) for name, value in sorted(labels.items())])
+    return burial.selector_text([Matcher(name, "=", value) for name, value in sorted(labels.items())])
 
 
 @admin.register(SeriesBudget)

@@ -33,6 +33,7 @@ from apps.metrics.models import Tombstone as Row
 from apps.metrics.storage import WINDOW_MS, Kind
 from apps.promql.labels import Labels
 from apps.promql.source import Matcher, Request
+from apps.promql.text import quote
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,15 @@ class Doomed:
     def is_everything(self) -> bool:
         """Whether nothing of these series is to be left."""
         return self.t_min <= FIRST_MS and self.t_max >= LAST_MS
+
+
+def selector_text(matchers: Sequence[Matcher]) -> str:
+    """Matchers as PromQL writes them.
+
+    >>> selector_text([Matcher("__name__", "=", "up"), Matcher("job", "=~", "a|b")])
+    '{__name__="up",job=~"a|b"}'
+    """
+    return "{" + ",".join(f"{matcher.name}{matcher.op}{quote(matcher.value)}" for matcher in matchers) + "}"
 
 
 def find(

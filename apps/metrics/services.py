@@ -17,14 +17,13 @@ from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
-from apps.metrics.burial import Doomed
+from apps.metrics.burial import Doomed, selector_text
 from apps.metrics.codec import Columns, Int64, encode_batch
 from apps.metrics.events import place
 from apps.metrics.headroom import NOBODY, Maker
 from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy, RolledWindow
 from apps.metrics.samples import REASONS, Samples
 from apps.promql.source import Matcher
-from apps.promql.text import quote
 
 ACCEPTED: Final = Counter("portal_samples_accepted_total", "Samples that were stored.")
 REFUSED: Final = Counter("portal_samples_refused_total", "Samples that were refused, by reason.", ("reason",))
@@ -79,10 +78,10 @@ def ingest(
     is none. `live` names what pages are told once it is committed. Raises StoreFull before the disk is.
     """
     require(by, Right.INGEST)
-    return _write(samples, now, window, live, maker_of(by))
+    return _write(samples, now, window, live, _maker_of(by))
 
 
-def maker_of(by: Principal) -> Maker:
+def _maker_of(by: Principal) -> Maker:
     """Who makes the series that are new in what this principal writes."""
     return Maker(int(by.id), by.quota.series) if by.kind == "token" and by.id.isdecimal() else NOBODY
 
@@ -175,7 +174,7 @@ def _ms(moment: datetime) -> int:
 @audit.verb("metrics.backfill", right=Right.BACKFILL)
 def backfill(*, samples: Samples, by: Principal, now: datetime, source: str = "") -> Written:
     """Store samples of any age. Doing it twice changes nothing; no rule looks back, so none is triggered."""
-    written = _write(samples, now, None, None, maker_of(by))
+    written = _write(samples, now, None, None, _maker_of(by))
     span = (int(samples.ts.min()), int(samples.ts.max())) if len(samples) else None
     audit.record(
         by=by,
@@ -241,15 +240,6 @@ def delete_series(
         },
     )
     return doomed
-
-
-def selector_text(matchers: Sequence[Matcher]) -> str:
-    """Matchers as PromQL writes them.
-
-    >>> selector_text([Matcher("__name__", "=", "up"), Matcher("job", "=~", "a|b")])
-    '{__name__="up",job=~"a|b"}'
-    """
-    return "{" + ",".join(f"{matcher.name}{matcher.op}{quote(matcher.value)}" for matcher in matchers) + "}"
 
 
 @audit.verb("metrics.save_retention", right=Right.ADMINISTER)

@@ -23,6 +23,7 @@ from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
+from apps.promql.source import Matcher
 from tests.house.routes import walk
 from tests.house.rows import AT, make
 
@@ -123,6 +124,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),
     "metrics.backfill": lambda: do(metrics.backfill, samples=Samples.from_readings([], at=AT), now=AT),
+    "metrics.delete_series": lambda: do(metrics.delete_series, selectors=[[Matcher("__name__", "=", "x")]], now=AT),
     "metrics.drop_damaged": lambda: do(care.drop_damaged, findings=[], now=AT, folder=Path("nowhere")),
     "metrics.note_import": lambda: do(metrics.note_import, source="file", counts=None),
     "metrics.repair_store": lambda: do(care.repair, findings=[], now=AT),

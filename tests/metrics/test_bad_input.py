@@ -4,12 +4,14 @@ import asyncio
 import struct
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connections
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -271,7 +273,11 @@ def in_parts(agent, parts, *, ends=True):
     async def no_django(*_):
         raise AssertionError
 
-    asyncio.run(fastlane.FastLane(no_django)(scope, receive, send))
+    # A thread of our own, whose connection is closed again: those of the lane keep theirs.
+    with ThreadPoolExecutor(1) as threads, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastlane, "_threads", threads)
+        asyncio.run(fastlane.FastLane(no_django)(scope, receive, send))
+        threads.submit(lambda: connections["default"].close()).result()
     return [event["status"] for event in sent if "status" in event]
 
 

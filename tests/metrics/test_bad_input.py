@@ -277,7 +277,7 @@ def in_parts(agent, parts, *, ends=True):
     with ThreadPoolExecutor(1) as threads, pytest.MonkeyPatch.context() as patch:
         patch.setattr(fastlane, "_threads", threads)
         asyncio.run(fastlane.FastLane(no_django)(scope, receive, send))
-        threads.submit(lambda: connections["default"].close()).result()
+        threads.submit(connections.close_all).result()
     return [event["status"] for event in sent if "status" in event]
 
 

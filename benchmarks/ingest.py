@@ -574,10 +574,10 @@ def compare(hours: float, sizes: Sequence[int], repeats: int, peers: bool) -> bo
             for target in found:
                 senders.send(target.url)
             senders.done()
-            time.sleep(3)
             ours.hold()
             for target in found:
-                target.look_idle(6)
+                target.settle()
+                target.look_idle(10)
             tallies = {(target.name, size): Tally() for target in found for size in sizes}
             for number, size in enumerate(order):
                 part = Part(number + 1, first + number * stride, steps, size)
@@ -674,9 +674,9 @@ def flat(most: int, drawing: Path | None) -> bool:
             senders.prepare(Part(0, first - WINDOW_MS, 1, 5_000))
             senders.send(ours.url)
             senders.done()
-            time.sleep(3)
             ours.hold()
-            ours.look_idle(6)
+            ours.settle()
+            ours.look_idle(10)
             for number in range(parts):
                 senders.prepare(Part(number + 1, first + number * stride_ms, steps, 5_000))
                 tally = Tally()

@@ -29,7 +29,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "metrics.metric": lambda n: {"type": "gauge"},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip
-SINGLE = {"metrics.collectionswitch"}
+SINGLE = {"metrics.collectionswitch", "metrics.seriesbudget"}
 """Tables of one row."""
 
 

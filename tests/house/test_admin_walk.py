@@ -41,6 +41,7 @@ EDITS: dict[str, dict[str, str]] = {
     "metrics.metric": {"help": "What it says."},
     "metrics.querybudget": {"samples": "1000"},
     "metrics.retentionpolicy": {"description": "For ever."},
+    "metrics.seriesbudget": {"series": "5"},
     "notifications.contact": {"name": "another"},
     "oncall.policy": {"description": "For nights."},
     "oncall.route": {"name": "another"},

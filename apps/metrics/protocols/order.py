@@ -98,11 +98,11 @@ class Order:
             self._strange = max(0, self._strange + len(walked.keys) - told)
             if self._strange > WORN * (len(self._keys) + 1_000):
                 self._clear()
-            if self._full:
-                return
             for key, begin, end, valued in zip(
                 walked.keys, walked.begins.tolist(), walked.ends.tolist(), walked.valued.tolist(), strict=True
             ):
+                if self._full:
+                    return
                 if key not in self._place:
                     self._add(key, np.frombuffer(body, dtype=np.uint8, count=end - begin, offset=begin), valued)
 

@@ -145,39 +145,43 @@ class _Cut:
 
 
 class _Pieces:
-    """A cut in the making: stretches that the order told, and series between them."""
+    """A cut in the making: stretches that the order told, and series between them, which are added to four lists."""
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
-        self.walked: list[int] = []
+        self.begins: list[int] = []
+        self.ends: list[int] = []
+        self.forms: list[int] = []
         self.metadata: list[bytes] = []
-        self._parts: list[NDArray[np.int64]] = []
-        self._own: list[tuple[int, int, int]] = []
-
-    def add(self, key: bytes, begin: int, end: int, form: int) -> None:
-        self.walked.append(len(self.keys))
-        self.keys.append(key)
-        self._own.append((begin, end, form))
+        self._whole: list[bytes] = []
+        self._walked: list[int] = []
+        self._parts: list[Int64] = []
 
     def add_stretch(self, found: Stretch) -> None:
         self._flush()
-        self.keys += found.keys
-        self._parts.append(np.stack([found.begins, found.ends, found.valued], axis=1))
+        self._whole += found.keys
+        self._parts.append(np.stack([found.begins, found.ends, found.valued]))
 
     def _flush(self) -> None:
-        if self._own:
-            self._parts.append(np.array(self._own, dtype=np.int64))
-            self._own = []
+        if not self.keys:
+            return
+        count = len(self._whole)
+        self._walked += range(count, count + len(self.keys))
+        self._whole += self.keys
+        self._parts.append(np.array([self.begins, self.ends, self.forms], dtype=np.int64))
+        for column in (self.keys, self.begins, self.ends, self.forms):
+            column.clear()
 
     def whole(self) -> _Cut:
         self._flush()
-        begins, ends, form = np.concatenate([np.zeros((0, 3), dtype=np.int64), *self._parts]).T
-        return _Cut(self.keys, begins, ends, form, self.walked, self.metadata)
+        begins, ends, form = np.concatenate([np.zeros((3, 0), dtype=np.int64), *self._parts], axis=1)
+        return _Cut(self._whole, begins, ends, form, self._walked, self.metadata)
 
 
 def _cut(body: bytes, order: Order) -> _Cut:
     pieces = _Pieces()
-    add = pieces.add
+    add_key, add_begin, add_end = pieces.keys.append, pieces.begins.append, pieces.ends.append
+    add_form = pieces.forms.append
     plain = np.frombuffer(body, dtype=np.uint8)
     tries = told = 0
     following = len(order) > 0
@@ -209,7 +213,10 @@ def _cut(body: bytes, order: Order) -> _Cut:
                     told += len(found.keys)
                     continue
                 following = tries < _BREAKS or told >= _RUN * tries
-            add(key, begin, at, int(valued) if length >= _WITHOUT else -1)
+            add_key(key)
+            add_begin(begin)
+            add_end(at)
+            add_form(valued if length >= _WITHOUT else -1)
     except IndexError:
         raise Malformed(f"a series is cut off at byte {size}") from None
     return pieces.whole()

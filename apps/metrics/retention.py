@@ -39,24 +39,25 @@ SELECT min(b."window") FROM metrics_block b
   LEFT JOIN metrics_rolledwindow r ON r."window" = b."window" AND r.round >= b.round
  WHERE b.retention_id = %s AND b.resolution = 0 AND b.bad_at IS NULL AND r."window" IS NULL AND b.t_max < %s
 """
+# ARRAY(…) is evaluated once; IN (… LIMIT … SKIP LOCKED) may be once for each row, and so go beyond the limit.
 _EXPIRE: Final = """
-DELETE FROM metrics_block WHERE id IN (
+DELETE FROM metrics_block WHERE id = ANY(ARRAY(
     SELECT id FROM metrics_block
      WHERE retention_id = %s AND resolution = %s AND t_max < %s AND "window" < %s AND created_at <= %s
-     ORDER BY "window" LIMIT %s FOR UPDATE SKIP LOCKED)
+     ORDER BY "window" LIMIT %s FOR UPDATE SKIP LOCKED))
 RETURNING "window", samples, crc, t_min, t_max
 """
 _MARK: Final = """
-UPDATE metrics_series SET gone_at = %(now)s WHERE id IN (
+UPDATE metrics_series SET gone_at = %(now)s WHERE id = ANY(ARRAY(
     SELECT id FROM metrics_series
      WHERE gone_at IS NULL
        AND coalesce(last_at, created_at) < %(now)s - %(margin)s
            - (SELECT max(greatest(raw, rollup_5m, rollup_1h)) FROM metrics_retentionpolicy)
-     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 """
 _REMOVE: Final = """
-DELETE FROM metrics_series WHERE id IN (
-    SELECT id FROM metrics_series WHERE gone_at < %s ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)
+DELETE FROM metrics_series WHERE id = ANY(ARRAY(
+    SELECT id FROM metrics_series WHERE gone_at < %s ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED))
 """
 
 

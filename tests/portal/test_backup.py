@@ -100,7 +100,7 @@ def test_a_restored_backup_answers_a_hundred_queries_as_before_to_the_byte(
     assert all(b'"result":[{' in one for one in before)
     said = place.run("backup", "backups")
     assert "Copying the database: 100 %" in said
-    (made,) = backup.complete(place.backups)
+    made = backup.complete(place.backups)[-1]
     manifest = json.loads((made / backup.MANIFEST).read_text())
     assert manifest["rows"] > 0
     assert (made / backup.KEY).stat().st_mode & 0o077 == 0

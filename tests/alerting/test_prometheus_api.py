@@ -1,5 +1,7 @@
 """Rules and alerts as Prometheus' API shows them, seen through a scope."""
 
+from typing import Any
+
 import pytest
 
 from apps.accounts.rights import Principal
@@ -117,7 +119,7 @@ def test_rules_are_filtered_by_all_that_prometheus_filters_by(world, reader):
     world.rule("b", group=world.group("cellar"), labels={"team": "db"}, levels=[("warning", ">", 1)])
     world.record("r:r", "sum(temperature)", group=world.group("cellar"))
     everything = [("cellar", ["r:r", "B"]), ("house", ["A", "A"])]
-    table = [
+    table: list[tuple[dict[str, Any], Any]] = [
         ({}, everything),
         ({"type": "record"}, [("cellar", ["r:r"])]),
         ({"type": "ALERT"}, [("cellar", ["B"]), ("house", ["A", "A"])]),

@@ -1,6 +1,7 @@
 """Numbers of a time whose samples are deleted: asked for in every way, they are what they were before."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_what_buckets_cannot_answer_is_close_and_carries_the_span(before_and_aft
 
 def test_whole_hours_are_answered_by_hourly_buckets_where_they_reach_back_as_far(stored):
     forget()
-    span = {"start": NOW - 36 * HOUR, "end": NOW - 24 * HOUR, "step": HOUR}
+    span: dict[str, Any] = {"start": NOW - 36 * HOUR, "end": NOW - 24 * HOUR, "step": HOUR}
     hourly = query.query_range("max_over_time(x[1h])", **span)
     finer = query.query_range("max_over_time(x[55m])", **span)
     assert hourly.stats.samples * 5 < finer.stats.samples
@@ -281,11 +282,11 @@ def test_a_damaged_block_of_buckets_is_missing_with_a_warning(stored):
 
 def test_buckets_count_towards_what_a_query_may_read(stored):
     forget()
-    asked = {"start": BEGIN, "end": NOW, "step": HOUR}
+    asked: dict[str, Any] = {"start": BEGIN, "end": NOW, "step": HOUR}
     cost = query.cost("rate(x[1h])", **asked)
     read = query.query_range("rate(x[1h])", **asked).stats.samples
     assert cost.samples == pytest.approx(read, rel=0.5)
-    old = {"start": BEGIN, "end": BEGIN + 10 * HOUR, "step": HOUR}
+    old: dict[str, Any] = {"start": BEGIN, "end": BEGIN + 10 * HOUR, "step": HOUR}
     assert 0 < query.cost("max_over_time(x[1h])", **old).samples < query.cost("rate(x[1h])", **old).samples
     with pytest.raises(LimitError, match="samples, more than the limit of 100"):
         query.query_range("rate(x[1h])", **old, limits=Limits(samples=100))

@@ -120,6 +120,7 @@ def test_a_new_series_and_a_new_metric_are_in_the_next_answer():
     send([("x", 1, 5_000, 1)])
     first, *_ = check(asked)
     again, *_ = query.select_joined(asked)
+    assert isinstance(again, Joined)
     assert again.ragged.labels is first.ragged.labels, "nothing new: found without looking again"
     send([("x", 2, 5_000, 1)])
     assert check(asked)[0].starts.tolist() == [0, 1, 3, 3, 5, 5, 5, 5]

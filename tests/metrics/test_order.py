@@ -23,8 +23,7 @@ def one(number: int, ms: int = NOW, value: float = 1.5) -> bytes:
 def told(found: remote_write.Request) -> list[str]:
     some = found.samples
     return sorted(
-        repr((some.labels_of(i), int(some.ts[i]), struct.pack("<d", some.v[i]), bytes(some.keys[i])))
-        for i in range(len(some))
+        repr((some.labels_of(i), int(some.ts[i]), struct.pack("<d", some.v[i]), some.keys[i])) for i in range(len(some))
     )
 
 

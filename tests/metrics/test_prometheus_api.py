@@ -261,7 +261,7 @@ def test_what_is_back_since_compaction_is_there(stored):
 
 def test_metadata_is_by_family(stored):
     ingest({})
-    retention = RetentionPolicy.objects.first()
+    retention = RetentionPolicy.objects.earliest("pk")
     for name in ("took_seconds_bucket", "took_seconds_sum", "took_seconds_count"):
         Metric.objects.create(name=name, type="histogram", help="How long.", unit="seconds", retention=retention)
     everything = ask("/api/v1/metadata", stored).data

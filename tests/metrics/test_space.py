@@ -1,8 +1,10 @@
 """Samples are refused while PostgreSQL still has room, wherever it writes, and taken again by themselves."""
 
+import shutil
 from collections import namedtuple
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal
@@ -21,7 +23,7 @@ BY = Principal.system("test")
 def disks(monkeypatch, settings, tmp_path):
     """Free and total bytes by the end of a folder's path; what is not named has plenty."""
     settings.DATA = tmp_path
-    found = {}
+    found: dict[str, tuple[int, int]] = {}
 
     def usage(folder):
         for end, (free, total) in found.items():
@@ -29,7 +31,7 @@ def disks(monkeypatch, settings, tmp_path):
                 return Usage(total, total - free, free)
         return Usage(1000 * GB, 500 * GB, 500 * GB)
 
-    monkeypatch.setattr(space.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     monkeypatch.setattr(services, "FREE_CHECK", 0.0)
     return found
 
@@ -47,6 +49,7 @@ def send():
 def test_a_gigabyte_or_a_twentieth_stays_free_whichever_is_more(disks, free, total, left):
     disks[""] = (free, total)
     room = space.tightest(share=0.05, least=GB)
+    assert room is not None
     assert room.left == left
     assert (room.problem is None) is (left >= 0)
 
@@ -55,18 +58,19 @@ def test_a_gigabyte_or_a_twentieth_stays_free_whichever_is_more(disks, free, tot
 def test_the_tightest_disk_counts_be_it_the_logs(disks, place):
     disks[place] = (GB // 4, 50 * GB)
     room = space.tightest(share=0.05, least=GB)
+    assert room is not None
     assert str(room.folder).endswith(place)
-    assert "0.2 GB (0%) are free on the disk of" in room.problem
+    assert "0.2 GB (0%) are free on the disk of" in str(room.problem)
 
 
 def test_somebody_elses_database_is_somebody_elses_disk(disks, monkeypatch):
     disks[""] = (0, GB)
-    monkeypatch.setitem(space.connection.settings_dict, "HOST", "db.example")
+    monkeypatch.setitem(connection.settings_dict, "HOST", "db.example")
     assert space.tightest(share=0.05, least=GB) is None
 
 
 def test_a_problem_says_what_to_do(tmp_path):
-    assert "shorten a retention policy" in Room(tmp_path, 1, 100, 5).problem
+    assert "shorten a retention policy" in str(Room(tmp_path, 1, 100, 5).problem)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -93,7 +93,7 @@ def test_repair_marks_what_is_lost_and_says_that_it_remains():
     with pytest.raises(CommandError, match="1 rows remain damaged; a backup"):
         store("repair", "--yes")
     assert Batch.objects.get().bad_at is not None
-    assert AuditEntry.objects.get(verb="metrics.repair_store").after["checksum"] == 1
+    assert (AuditEntry.objects.get(verb="metrics.repair_store").after or {})["checksum"] == 1
 
 
 @pytest.mark.parametrize(("answer", "left"), [("yes", 0), ("no", 1), ("", 1)])
@@ -149,7 +149,7 @@ def test_imports_are_idempotent_and_audited_once_a_run(tmp_path, name):
         (("__name__", "x"), ("host", "b")): [(1000, "3.0")],
     }
     entries = AuditEntry.objects.filter(verb="metrics.backfill", target_label=str(path))
-    assert [entry.after["samples"] for entry in entries] == [3, 3]
+    assert [(entry.after or {})["samples"] for entry in entries] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_an_import_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, 
     assert "samples                      100" in store("import", path)
     assert calls[3:] == [10] * 8
     assert len(next(iter(everything().values()))) == 100
-    ends = [entry.after["ended"] for entry in AuditEntry.objects.filter(verb="metrics.backfill").order_by("id")]
+    ends = [(entry.after or {})["ended"] for entry in AuditEntry.objects.filter(verb="metrics.backfill").order_by("id")]
     assert ends == ["stopped" if error is KeyboardInterrupt else "The disk is full", "done"]
     assert AuditEntry.objects.filter(verb="metrics.begin_import").count() == 1
 
@@ -257,7 +257,7 @@ def fill(samples=300):
 @pytest.mark.parametrize("most", [50, 10**6])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_what_is_exported_can_be_imported_to_the_bit(tmp_path, monkeypatch, kind, most, suffix):
-    monkeypatch.setattr(transfer.portions, "__kwdefaults__", {**transfer.portions.__kwdefaults__, "most": most})
+    monkeypatch.setattr(transfer.portions, "__kwdefaults__", {**(transfer.portions.__kwdefaults__ or {}), "most": most})
     fill()
     before = everything()
     path = tmp_path / f"out.{'jsonl' if kind == 'jsonl' else 'om'}{suffix}"

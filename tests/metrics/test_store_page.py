@@ -1,6 +1,7 @@
 """The admin's page about the store, and the filter for what is damaged."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -16,7 +17,7 @@ from apps.metrics.models import Block
 from apps.metrics.samples import Samples
 from monitoring_portal.setup import load_defaults
 
-CALM = {"lags": {}, "due": {"merge": 0, "roll": 0}, "damaged": {"batch": 0, "block": 0}, "is_own": True}
+CALM: dict[str, Any] = {"lags": {}, "due": {"merge": 0, "roll": 0}, "damaged": {"batch": 0, "block": 0}, "is_own": True}
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 from playwright.sync_api import Browser, sync_playwright
+
+from monitoring_portal.settings import redis_database
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -30,6 +33,12 @@ def _flush_by_delete(
 
 
 DatabaseOperations.sql_flush = _flush_by_delete  # type: ignore[method-assign,assignment]
+
+
+def pytest_configure() -> None:
+    """Each worker has a Redis database of its own for its cache: clearing it is no business of the others."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    settings.CACHES["default"]["LOCATION"] = redis_database(4 + number % 12)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -120,7 +120,7 @@ def test_a_restored_backup_answers_a_hundred_queries_as_before_to_the_byte(
 
 AUDITED = (
     "from apps.accounts.models import AuditEntry as A;"
-    "print(*A.objects.filter(verb__startswith='portal.').values_list('verb', flat=True))"
+    "print(*A.objects.filter(verb__startswith='portal.').order_by('id').values_list('verb', flat=True))"
 )
 
 

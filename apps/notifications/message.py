@@ -1,11 +1,15 @@
 """What is told, without a word about how or to whom: a message and the findings it lists. Pure values."""
 
+import hashlib
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 SEVERITIES: Final = ("info", "warning", "error", "critical")
 STATUSES: Final = ("firing", "resolved", "test")
+COLOURS: Final = {"info": "#2f6fde", "warning": "#d99a00", "error": "#e0562b", "critical": "#c4122f"}
+RESOLVED: Final = "#1f9d55"
 Fact = tuple[str, str]
 
 
@@ -46,6 +50,15 @@ class Message:
             raise ValueError(f"{self.severity!r} is no severity; there are {', '.join(SEVERITIES)}.")
         if self.status not in STATUSES:
             raise ValueError(f"{self.status!r} is no status; there are {', '.join(STATUSES)}.")
+
+    @property
+    def colour(self) -> str:
+        """The colour of its severity, or of good news, as #rrggbb."""
+        return RESOLVED if self.status == "resolved" else COLOURS[self.severity]
+
+    def identity(self, key: uuid.UUID) -> str:
+        """Return what receivers fold messages by: the group, the same from first firing to end, or else `key`."""
+        return hashlib.sha256(self.group_key.encode()).hexdigest() if self.group_key else str(key)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the outbox keeps."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from apps.notifications.channels import Sender
 from apps.notifications.channels.email import Addresses, Email
@@ -18,6 +17,7 @@ from apps.notifications.channels.webhook import Webhook, sign
 from apps.notifications.channels.webhook import payload as webhook_payload
 from apps.notifications.message import Item, Message
 from tests.notifications.conftest import a_message
+from tests.notifications.messages import messages
 from tests.notifications.receivers import HttpReceiver, SmtpReceiver
 
 KEY = uuid.UUID("6f1f7c1e-0000-4000-8000-000000000001")
@@ -72,21 +72,6 @@ def test_a_login_in_a_webhooks_address_is_refused_for_readers_see_it():
     form = Webhook.Config({"url": "https://user:s3cret@example.com/hook"})
     assert not form.is_valid()
     assert "token" in str(form.errors["url"])
-
-
-texts = st.text(max_size=4000)
-messages = st.builds(
-    Message,
-    title=texts,
-    body=texts,
-    severity=st.sampled_from(["info", "warning", "error", "critical"]),
-    status=st.sampled_from(["firing", "resolved", "test"]),
-    url=st.just("https://portal.example/monitoring/alerts/"),
-    facts=st.lists(st.tuples(texts, texts), max_size=12).map(tuple),
-    alerts=st.lists(
-        st.builds(Item, title=texts, status=st.just("firing"), severity=st.just("error"), text=texts), max_size=30
-    ).map(tuple),
-)
 
 
 @given(messages)

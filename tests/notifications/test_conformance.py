@@ -71,7 +71,25 @@ def _email_rig(receiver: SmtpReceiver, settings: Any) -> Rig:
     )
 
 
-RIGS = ("email", "slack", "webhook")
+ACCOUNT = "AC" + "0" * 32
+TWILIO = {"to": "+4930123456", "account_sid": ACCOUNT, "auth_token": SECRET, "sender": "+4930654321"}
+SETTINGS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "apprise": lambda url: {"url": url.replace("http://", "json://").replace("/hook", f"/{SECRET}")},
+    "discord": lambda url: {"webhook_url": f"{url}/{SECRET}"},
+    "mattermost": lambda url: {"webhook_url": f"{url}/{SECRET}"},
+    "ntfy": lambda url: {"server": url, "topic": "night", "token": SECRET},
+    "opsgenie": lambda url: {"api_url": url, "api_key": SECRET},
+    "pagerduty": lambda url: {"api_url": url, "routing_key": SECRET},
+    "slack": lambda url: {"webhook_url": f"{url}/{SECRET}"},
+    "sms": lambda url: {"api_url": url, **TWILIO},
+    "sms_gateway": lambda url: {"url": url, "to": "+4930123456", "token": SECRET},
+    "teams": lambda url: {"webhook_url": f"{url}/{SECRET}"},
+    "telegram": lambda url: {"api_url": url, "token": f"12345:{SECRET}", "chat": "-100200"},
+    "voice": lambda url: {"api_url": url, **TWILIO},
+    "webhook": lambda url: {"url": url, "token": SECRET, "signing_secret": SECRET},
+}
+"""The settings of each channel that speaks HTTP, with the receiver's address in them."""
+RIGS = ("email", *SETTINGS)
 
 
 @pytest.fixture(params=RIGS)
@@ -85,10 +103,7 @@ def rig(
     monkeypatch.setattr(Channel, "timeout", 0.5)
     if request.param == "email":
         return _email_rig(smtp_receiver, settings)
-    if request.param == "slack":
-        return _http_rig("slack", http_receiver, {"webhook_url": f"{http_receiver.url}/{SECRET}"})
-    values = {"url": http_receiver.url, "token": SECRET, "signing_secret": SECRET}
-    return _http_rig("webhook", http_receiver, values)
+    return _http_rig(request.param, http_receiver, SETTINGS[request.param](http_receiver.url))
 
 
 def test_every_channel_that_exists_is_tried_here():

@@ -4,6 +4,7 @@ A channel is a class with a `kind`, a `label`, a `Config` form and `send`. From 
 API's validation, and what is a secret: every field with a `PasswordInput` is stored encrypted and never shown again.
 """
 
+import base64
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,6 +105,22 @@ def raise_for(response: Response, receiver: str) -> None:
         raise DeliveryFailed(reason, permanent=True)
     hint = " Check its secret." if status in {401, 403} else " Check its address." if status in {404, 410} else ""
     raise DeliveryFailed(f"{receiver} answered {status} and does not take the message.{hint}", permanent=True)
+
+
+def answered(response: Response, *path: str) -> Any:
+    """Return what stands at that place of a JSON answer, the provider's id; "" where it is not there."""
+    try:
+        found = response.json()
+        for name in path:
+            found = found[name]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return found if isinstance(found, (str, int)) else ""
+
+
+def basic(user: str, password: str) -> str:
+    """Return the header of Basic authentication."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _seconds(text: str) -> timedelta | None:

@@ -15,6 +15,8 @@ from django.core.mail import EmailMultiAlternatives
 from django.core.validators import validate_email
 from django.template.loader import render_to_string
 
+from apps.core.foreign_http import guarded
+from apps.core.http import OutboundError
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
 from apps.notifications.message import Message
 
@@ -76,7 +78,10 @@ class Email(Channel):
             thread=f"<{thread_of(message, key)}@{host}>",
         )
         try:
-            mail.send()
+            with guarded():  # a provider's API is spoken to by Anymail itself
+                mail.send()
+        except OutboundError:
+            raise
         except Exception as error:
             raise failure(error) from error
         status = getattr(mail, "anymail_status", None)

@@ -14,9 +14,8 @@ from django import forms
 from apps.core import http
 from apps.notifications.channels import Channel, raise_for
 from apps.notifications.message import Item, Message
+from apps.notifications.plaintext import cut
 
-COLOURS: Final = {"info": "#2f6fde", "warning": "#d99a00", "error": "#e0562b", "critical": "#c4122f"}
-RESOLVED: Final = "#1f9d55"
 SAFE: Final = ":/?#[]@!$&'()*+,;=%~"
 SHOWN: Final = 10
 """Findings shown one by one; the rest is a number and the link."""
@@ -61,14 +60,8 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def cut(text: str, limit: int) -> str:
-    """Return the text within Slack's limit."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def payload(message: Message) -> dict[str, Any]:
     """Return the body for an incoming webhook; a function of the message alone."""
-    colour = RESOLVED if message.status == "resolved" else COLOURS[message.severity]
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": cut(message.title or "Message", 150), "emoji": False}}
     ]
@@ -96,7 +89,7 @@ def payload(message: Message) -> dict[str, Any]:
         )
     if message.reason:
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": cut(escape(message.reason), 2000)}]})
-    return {"text": cut(escape(message.title), 3000), "attachments": [{"color": colour, "blocks": blocks}]}
+    return {"text": cut(escape(message.title), 3000), "attachments": [{"color": message.colour, "blocks": blocks}]}
 
 
 def _section(text: str) -> dict[str, Any]:

@@ -15,16 +15,12 @@ from urllib.parse import urlsplit
 
 import orjson
 from django import forms
-from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
 
 from apps.core import http
 from apps.notifications.channels import Channel, Sender, raise_for
+from apps.notifications.fields import HEADER_VALUE, no_login
 from apps.notifications.message import Item, Message
 
-HEADER_VALUE: Final = RegexValidator(
-    r"^[\x21-\x7e]+\Z", "A token is sent in a header: it may hold visible ASCII characters only, and no spaces."
-)
 NEVER: Final = "0001-01-01T00:00:00Z"
 """What Alertmanager writes as the end of what has none."""
 SIGNATURE: Final = "X-Portal-Signature"
@@ -43,6 +39,7 @@ class Webhook(Channel):
             label="URL",
             assume_scheme="https",
             max_length=2000,
+            validators=[no_login],
             help_text="A private address must be allowed in OUTBOUND_ALLOW.",
         )
         token = forms.CharField(
@@ -58,13 +55,6 @@ class Webhook(Channel):
             widget=forms.PasswordInput,
             help_text=f"With it each request carries {SIGNATURE}: HMAC-SHA256 over the time, a full stop and the body.",
         )
-
-        def clean_url(self) -> str:
-            """Refuse a login in the address, which everybody who may read contacts would see."""
-            url = str(self.cleaned_data["url"])
-            if "@" in urlsplit(url).netloc:
-                raise ValidationError("No user name or password here, where readers see them: use the token.")
-            return url
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Post the message; the answer's body is not looked at."""

@@ -1,0 +1,55 @@
+"""A message as plain text within a limit, for channels that know neither blocks nor HTML. Pure."""
+
+from typing import Final
+
+from apps.notifications.message import Item, Message
+
+SMS: Final = 459
+"""Characters in a text message: three parts of 153, or seven of 67 where a letter is outside the GSM alphabet."""
+
+
+def cut(text: str, limit: int) -> str:
+    """Return at most `limit` characters of the text; an ellipsis says that there was more."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+
+
+def one_line(text: str) -> str:
+    """Return the text without line breaks and runs of white space."""
+    return " ".join(text.split())
+
+
+def render(message: Message, *, limit: int, with_title: bool = True, with_url: bool = True) -> str:
+    """Return the whole message as text: title, body, findings with what is known of each, the reason, the link.
+
+    What does not fit into `limit` characters is left out from the end; the link always stays.
+    """
+    parts = [one_line(message.title)] if with_title else []
+    parts += [message.body, *(f"{name}: {value}" for name, value in message.facts)]
+    parts += [_finding(item) for item in message.alerts]
+    if message.reason:
+        parts.append(f"Why you get this: {message.reason}.")
+    return _within("\n\n".join(part for part in parts if part), message.url if with_url else "", limit)
+
+
+def brief(message: Message, *, limit: int) -> str:
+    """Return the message for a small screen: the title, the first finding's value, the link."""
+    words = one_line(message.title)
+    if len(message.alerts) == 1:
+        known = dict(message.alerts[0].facts)
+        words += "".join(f"; {name.lower()} {known[name]}" for name in ("Value", "Since") if name in known)
+    elif not message.alerts and message.body:
+        words += f": {one_line(message.body)}"
+    return _within(words, message.url, limit)
+
+
+def _finding(item: Item) -> str:
+    lines = [f"{one_line(item.title)} [{item.status}, {item.severity}]"]
+    lines += [item.text] if item.text else []
+    lines += [f"{name}: {value}" for name, value in item.facts]
+    return "\n".join(lines)
+
+
+def _within(text: str, url: str, limit: int) -> str:
+    if not url or len(url) + 2 > limit:
+        return cut(text, limit)
+    return f"{cut(text, limit - len(url) - 1)}\n{url}"

@@ -45,7 +45,7 @@ class SettingsForm(forms.ModelForm[Contact]):
 
     class Meta:
         model = Contact
-        fields = ("name", "enabled", "is_fallback", "owner")
+        fields = ("name", "enabled", "is_fallback", "owner", "rate_limit")
 
     def settings(self) -> dict[str, Any]:
         """Return what was typed into the channel's fields, as the verb takes it."""
@@ -136,7 +136,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
         settings = tuple(PREFIX + name for name in channel.Config.base_fields) if channel else ()
         if not self.has_change_permission(request, obj):
             settings = ("address",)
-        who = ("name", "enabled", "is_fallback", "owner")
+        who = ("name", "enabled", "is_fallback", "owner", "rate_limit")
         if obj is None:
             return ((None, {"fields": who}), ("Settings", {"fields": settings}))
         return (
@@ -180,6 +180,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
             enabled=values["enabled"],
             is_fallback=values["is_fallback"],
             owner=values["owner"],
+            rate_limit=values["rate_limit"],
         )
         obj.__dict__.update(contact.__dict__)
 
@@ -247,7 +248,7 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
     ordering = ("-id",)
     fields = (
         "key", "contact_name", "kind", "purpose", "shown_state", "title", "text", "group_key",
-        "created_at", "due_at", "attempts", "finished_at", "error", "provider_id",
+        "created_at", "due_at", "attempts", "finished_at", "error", "provider_id", "carrier",
     )  # fmt: skip
     readonly_fields = ("title", "text", "shown_state")
 

@@ -31,7 +31,7 @@ class ContactSerializer(serializers.ModelSerializer[Contact]):
     class Meta:
         model = Contact
         fields = (
-            "id", "name", "kind", "settings", "enabled", "is_fallback", "owner", "origin",
+            "id", "name", "kind", "settings", "enabled", "is_fallback", "owner", "rate_limit", "origin",
             "problem", "problem_at", "last_ok_at",
         )  # fmt: skip
         read_only_fields = fields
@@ -57,6 +57,7 @@ class ContactInput(Exact):
     settings = serializers.DictField(required=False)
     enabled = serializers.BooleanField(required=False)
     is_fallback = serializers.BooleanField(required=False)
+    rate_limit = serializers.CharField(max_length=100, required=False, allow_blank=True)
     owner = serializers.SlugRelatedField[User](
         slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
     )
@@ -69,7 +70,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
         model = Delivery
         fields = (
             "id", "key", "contact", "contact_name", "kind", "purpose", "state", "message", "created_at", "due_at",
-            "attempts", "finished_at", "error", "provider_id",
+            "attempts", "finished_at", "error", "provider_id", "carrier",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -96,6 +97,7 @@ class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             enabled=values.get("enabled", True),
             is_fallback=values.get("is_fallback", False),
             owner=values.get("owner"),
+            rate_limit=values.get("rate_limit", ""),
         )
         return Response(self.get_serializer(contact).data, status=status.HTTP_201_CREATED)
 
@@ -116,6 +118,7 @@ class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             enabled=values.get("enabled", contact.enabled),
             is_fallback=values.get("is_fallback", contact.is_fallback),
             owner=values.get("owner", contact.owner),
+            rate_limit=values.get("rate_limit", contact.rate_limit),
         )
         return Response(self.get_serializer(contact).data)
 

@@ -6,10 +6,12 @@ import uuid
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
 from apps.core.secrets import EncryptedJSONField
+from apps.notifications import restraint
 from apps.notifications.channels import Channel, Sender, channels, kinds
 
 Choices = list[tuple[str, str]]
@@ -28,6 +30,14 @@ def delivery_states() -> Choices:
 def origins() -> Choices:
     """Who wrote a contact."""
     return [("", "A person"), ("environment", "Environment variables"), ("shipped", "Shipped default")]
+
+
+def check_limits(text: str) -> None:
+    """Refuse a limit that cannot be read."""
+    try:
+        restraint.parse(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 class ContactQuerySet(models.QuerySet["Contact"]):
@@ -71,6 +81,14 @@ class Contact(models.Model):
         related_name="contacts",
         help_text="The person whose contact it is; empty for a team's.",
     )
+    rate_limit = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        validators=[check_limits],
+        help_text="Messages in a time, such as 5/15m, 11/1h; what is over it is told in one. Empty: the channel's "
+        "own (SMS 5/15m, 11/1h; telephone 3/15m, 7/1h; others none). none: no limit.",
+    )
     origin = models.CharField(max_length=20, choices=origins, blank=True, default="", editable=False)
     problem = models.TextField(blank=True, default="", editable=False, help_text="Why messages do not arrive.")
     problem_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -96,6 +114,11 @@ class Contact(models.Model):
     def channel(self) -> type[Channel]:
         """The plug-in that carries its messages; `UnknownKind` when its file is gone."""
         return channels.get(self.kind)
+
+    @property
+    def limits(self) -> restraint.Limits:
+        """How many messages it gets in which time."""
+        return restraint.parse(self.rate_limit or self.channel.limits)
 
     def open_channel(self, sender: Sender) -> Channel:
         """Return the channel with this contact's settings, secrets included."""
@@ -134,6 +157,13 @@ class Delivery(models.Model):
     finished_at = models.DateTimeField(null=True, help_text="When it was sent, failed for good or was cancelled.")
     error = models.TextField(blank=True, default="", help_text="Why the last try failed.")
     provider_id = models.CharField(max_length=300, blank=True, default="")
+    carrier = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="carried",
+        help_text="The delivery in whose message this one was told: the contact's limit left room for one.",
+    )
 
     objects = DeliveryQuerySet.as_manager()
 
@@ -144,6 +174,7 @@ class Delivery(models.Model):
             models.Index(fields=["contact", "id"], condition=Q(state="queued"), name="delivery_queue"),
             models.Index(fields=["due_at"], condition=Q(state="queued"), name="delivery_due"),
             models.Index(fields=["contact", "-id"], name="delivery_of_contact"),
+            models.Index(fields=["contact", "finished_at"], condition=Q(state="sent"), name="delivery_sent"),
         )
         constraints = (
             models.CheckConstraint(

@@ -24,6 +24,7 @@ from django.db import connection, transaction
 from apps.core import live
 from apps.core.tasks import wake
 from apps.core.text import storable
+from apps.notifications.channels import channels
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 
@@ -33,6 +34,8 @@ LOCK: Final = 0x6E6F7469
 """The advisory lock that makes claimers take turns ("noti")."""
 PER_CONTACT: Final = 20
 """Deliveries to one contact in one claim: they are sent in order, one after the other."""
+BUNDLED: Final = 500
+"""Deliveries to a contact with a limit in one claim: they may have to be told in one message."""
 TRIES_UNTIL_PROBLEM: Final = 3
 """A receiver that did not take a message so often in a row is shown as a problem, though it is tried on."""
 
@@ -78,7 +81,7 @@ UPDATE notifications_delivery
                         OR (earlier.attempts > 0 AND earlier.due_at > %(now)s
                             AND (earlier.group_key = d.group_key OR earlier.created_at > %(impatient)s)))))
          ORDER BY d.id
-         LIMIT %(per_contact)s
+         LIMIT CASE WHEN c.rate_limit <> '' OR c.kind = ANY(%(limited)s) THEN %(bundled)s ELSE %(per_contact)s END
            FOR UPDATE SKIP LOCKED
      ) next
      WHERE c.enabled AND c.id <> ALL(%(busy)s)
@@ -88,9 +91,12 @@ RETURNING id
 """
 
 
+HELD: Final = "Held by the contact's rate limit."
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one try; `due_at` is the next one's time, None when there is none."""
+    """What came of one try; `due_at` is the next one's time, None when there is none; `carrier` told it along."""
 
     delivery: Delivery
     sent: bool
@@ -98,6 +104,7 @@ class Outcome:
     provider_id: str = ""
     due_at: datetime | None = None
     permanent: bool = False
+    carrier: int | None = None
 
 
 def claim(*, now: datetime, limit: int, busy: Iterable[int] = (), lease: timedelta = LEASE) -> list[Delivery]:
@@ -116,6 +123,8 @@ def claim(*, now: datetime, limit: int, busy: Iterable[int] = (), lease: timedel
                     "now": now,
                     "impatient": now - PATIENCE,
                     "per_contact": PER_CONTACT,
+                    "bundled": BUNDLED,
+                    "limited": [kind for kind, channel in channels.all().items() if channel.limits],
                     "limit": limit,
                     "busy": list(busy),
                 },
@@ -136,6 +145,20 @@ def release(deliveries: Iterable[Delivery]) -> None:
     for delivery in deliveries:
         Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim).update(
             claim=None, claimed_until=None, attempts=delivery.attempts - 1
+        )
+
+
+def sent_since(contact: int, since: datetime) -> list[datetime]:
+    """Return when messages to the contact left, those that others carried along counted as one."""
+    sent = Delivery.objects.filter(contact=contact, state="sent", carrier=None, finished_at__gt=since)
+    return [at for at in sent.order_by("finished_at").values_list("finished_at", flat=True) if at is not None]
+
+
+def hold(deliveries: Iterable[Delivery], *, until: datetime) -> None:
+    """Give back what the contact's limit leaves no room for: it is due when there is room, and no try was made."""
+    for delivery in deliveries:
+        Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim).update(
+            claim=None, claimed_until=None, attempts=delivery.attempts - 1, due_at=until, error=HELD
         )
 
 
@@ -160,6 +183,7 @@ def _finish(outcome: Outcome, now: datetime) -> bool:
             claimed_until=None,
             error="",
             provider_id=storable(outcome.provider_id)[:300],
+            carrier_id=outcome.carrier,
         )
     elif outcome.due_at is None:
         kept = mine.update(state="failed", finished_at=now, claim=None, claimed_until=None, error=error)

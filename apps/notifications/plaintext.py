@@ -6,6 +6,8 @@ from apps.notifications.message import Item, Message
 
 SMS: Final = 459
 """Characters in a text message: three parts of 153, or seven of 67 where a letter is outside the GSM alphabet."""
+SMS_LIMITS: Final = "5/15m, 11/1h"
+"""What a person can bear, and a bill: GoAlert's defaults."""
 
 
 def cut(text: str, limit: int) -> str:

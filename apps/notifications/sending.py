@@ -7,10 +7,11 @@ thread of the pool until its time-out and delays nobody else.
 import logging
 import random
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -22,10 +23,12 @@ from apps.core import http
 from apps.core.secrets import Undecryptable
 from apps.core.telemetry import Counter, Histogram
 from apps.notifications import outbox
+from apps.notifications.bundling import bundle
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 from apps.notifications.outbox import Outcome
+from apps.notifications.restraint import Limits, room, room_at
 from apps.notifications.retrying import after_failure
 
 log = logging.getLogger(__name__)
@@ -48,11 +51,16 @@ Clock = Callable[[], datetime]
 
 @dataclass
 class Run:
-    """Deliveries to one contact, in order, and the channel that carries them (None: `obstacle` says why not)."""
+    """Deliveries to one contact, in order, and the channel that carries them (None: `obstacle` says why not).
+
+    `flying` is what is being sent right now: one delivery, or several in one message.
+    """
 
     channel: Channel | None
     obstacle: str
     waiting: deque[Delivery]
+    limits: Limits = ()
+    flying: list[Delivery] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
 
@@ -124,7 +132,7 @@ class _Drain:
         except Exception as error:  # a channel that cannot even be opened must not hold up those of the others
             log.exception("The channel %s of contact %s could not be opened", contact.kind, contact.pk)
             return Run(None, f"The channel {contact.kind} could not be opened ({type(error).__name__}).", deque())
-        return Run(channel, "", deque())
+        return Run(channel, "", deque(), contact.limits)
 
     def launch(self) -> None:
         """Send the head of every run that is not being sent, as far as there are threads and claims still hold."""
@@ -134,11 +142,32 @@ class _Drain:
             if len(self.flying) >= self.threads:
                 return
             run = self.runs[ident]
-            if run.waiting[0].pk in held:
-                self.flying[self.pool.submit(attempt, run.channel, run.obstacle, run.waiting[0])] = ident
-            else:
+            if run.waiting[0].pk not in held:
                 outbox.release(run.waiting)
                 del self.runs[ident]
+            elif (until := self.next_of(ident, run)) is not None:
+                outbox.hold(run.waiting, until=until)
+                del self.runs[ident]
+            else:
+                self.flying[self.pool.submit(attempt, run.channel, run.obstacle, run.flying)] = ident
+
+    def next_of(self, ident: int, run: Run) -> datetime | None:
+        """Move to `flying` what is sent next: the head, or all that waits where the limit has no room for each.
+
+        Returns until when the limit holds everything back, or None.
+        """
+        now = self.clock()
+        tests = [delivery for delivery in run.waiting if delivery.purpose == "test"]
+        run.flying = tests[:1] or [run.waiting[0]]
+        if run.limits and run.channel is not None and not tests:
+            sent = outbox.sent_since(ident, now - max(limit.window for limit in run.limits))
+            left = room(sent, run.limits, now)
+            if left == 0:
+                return room_at(sent, run.limits, now)
+            if run.channel.bundles and left < len(run.waiting):
+                run.flying = list(run.waiting)
+        run.waiting = deque(delivery for delivery in run.waiting if delivery not in run.flying)
+        return None
 
     def settle(self, done: set[Future[Tried]]) -> None:
         """Write down one wave of outcomes; give back what must not overtake, or has been held for too long."""
@@ -148,9 +177,10 @@ class _Drain:
         for future in done:
             ident = self.flying.pop(future)
             run = self.runs[ident]
-            outcome = judge(run.waiting.popleft(), future.result(), now)
-            outcomes.append(outcome)
-            has_to_wait = not outcome.sent and outcome.due_at is not None
+            wave = [judge(delivery, future.result(), now) for delivery in run.flying]
+            first = wave[0].delivery
+            outcomes += [wave[0], *(replace(outcome, carrier=first.pk) for outcome in wave[1:])]
+            has_to_wait = any(not outcome.sent and outcome.due_at is not None for outcome in wave)
             if has_to_wait or time.monotonic() > run.started + RUN:
                 returned += run.waiting
                 run.waiting.clear()
@@ -169,14 +199,25 @@ def administrators() -> tuple[str, ...]:
     return tuple(sorted(set(people.values_list("email", flat=True))))
 
 
-def attempt(channel: Channel | None, obstacle: str, delivery: Delivery) -> Tried:
-    """Send one message; never raises, and never quotes what an unexpected error says: it may hold a secret."""
+def together(deliveries: Sequence[Delivery]) -> tuple[Message, uuid.UUID]:
+    """Return the one message for all of them and its idempotency key.
+
+    The key of a bundle is made of those of its parts: a retry with one more part must not be dropped as a repeat.
+    """
+    messages = [Message.from_json(delivery.message) for delivery in deliveries]
+    if len(deliveries) == 1:
+        return messages[0], deliveries[0].key
+    return bundle(messages), uuid.uuid5(deliveries[0].key, " ".join(str(delivery.key) for delivery in deliveries))
+
+
+def attempt(channel: Channel | None, obstacle: str, deliveries: Sequence[Delivery]) -> Tried:
+    """Send deliveries as one message; never raises, never quotes an unexpected error: it may hold a secret."""
     started = time.perf_counter()
     provider_id, failure = "", None
     try:
         if channel is None:
             raise DeliveryFailed(obstacle, permanent=True)
-        provider_id = channel.send(Message.from_json(delivery.message), delivery.key)
+        provider_id = channel.send(*together(deliveries))
     except DeliveryFailed as error:
         failure = error
     except http.OutboundError as error:
@@ -186,9 +227,10 @@ def attempt(channel: Channel | None, obstacle: str, delivery: Delivery) -> Tried
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
-        log.error("Channel %s failed with %s at %s", delivery.kind, type(error).__name__, where)
+        kind = deliveries[0].kind
+        log.error("Channel %s failed with %s at %s", kind, type(error).__name__, where)
         failure = DeliveryFailed(
-            f"The channel {delivery.kind} failed ({type(error).__name__}); the log names the place.", permanent=False
+            f"The channel {kind} failed ({type(error).__name__}); the log names the place.", permanent=False
         )
     return Tried(provider_id, failure, time.perf_counter() - started)
 

@@ -38,6 +38,7 @@ def save_contact(
     enabled: bool = True,
     is_fallback: bool = False,
     owner: User | None = None,
+    rate_limit: str = "",
     origin: str = "",
 ) -> Contact:
     """Make or change a contact. `values` are the channel's settings, secrets among them (see configuration.clean).
@@ -57,6 +58,7 @@ def save_contact(
     cleaned = configuration.clean(channels.get(kind), values, stored)
     has_new_settings = is_lost or cleaned.config != contact.config or cleaned.secrets != stored
     contact.name, contact.enabled, contact.is_fallback, contact.owner = name.strip(), enabled, is_fallback, owner
+    contact.rate_limit = rate_limit.strip()
     contact.config, contact.secrets = cleaned.config, cleaned.secrets
     if has_new_settings:
         contact.problem, contact.problem_at = "", None

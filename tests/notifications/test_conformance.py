@@ -41,7 +41,7 @@ class Rig:
 
     def send(self) -> Tried:
         delivery = Delivery(message=a_message().to_json(), kind=self.kind, key=uuid.uuid4())
-        return attempt(self.channel(), "", delivery)
+        return attempt(self.channel(), "", [delivery])
 
 
 def _http_rig(kind: str, receiver: HttpReceiver, values: dict[str, Any]) -> Rig:

@@ -55,6 +55,12 @@ class Channel(Plugin):
     timeout: ClassVar[float] = 10.0
     """Seconds for which a receiver may be silent."""
 
+    limits: ClassVar[str] = ""
+    """How many messages a contact gets in which time where it says nothing itself, as `restraint.parse` reads it."""
+
+    bundles: ClassVar[bool] = True
+    """Whether several messages may be told as one; not where each group is an object of its own at the receiver."""
+
     def __init__(self, settings: Mapping[str, Any], sender: Sender | None = None) -> None:
         self.settings = settings
         self.sender = sender or Sender()

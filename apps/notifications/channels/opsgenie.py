@@ -22,6 +22,7 @@ class Opsgenie(Channel):
 
     kind = "opsgenie"
     label = "Opsgenie"
+    bundles = False
 
     class Config(forms.Form):
         """The integration's key, and the region."""

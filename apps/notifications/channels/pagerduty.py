@@ -25,6 +25,7 @@ class PagerDuty(Channel):
 
     kind = "pagerduty"
     label = "PagerDuty"
+    bundles = False
 
     class Config(forms.Form):
         """The service's integration key, and the region."""

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 
 from apps.notifications.channels import Channel
 from apps.notifications.message import Message
-from apps.notifications.plaintext import SMS, brief
+from apps.notifications.plaintext import SMS, SMS_LIMITS, brief
 from apps.notifications.twilio import TwilioConfig, create
 
 
@@ -18,6 +18,7 @@ class Sms(Channel):
 
     kind = "sms"
     label = "SMS (Twilio)"
+    limits = SMS_LIMITS
 
     class Config(TwilioConfig):
         """A number or a messaging service sends."""

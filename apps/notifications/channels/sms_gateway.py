@@ -12,7 +12,7 @@ from apps.core import http
 from apps.notifications.channels import Channel, raise_for
 from apps.notifications.fields import HEADER_VALUE, PHONE, no_login
 from apps.notifications.message import Message
-from apps.notifications.plaintext import SMS, brief
+from apps.notifications.plaintext import SMS, SMS_LIMITS, brief
 
 FIELD = RegexValidator(r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z", "A field's name has letters, digits, _, . and -.")
 
@@ -27,6 +27,7 @@ class SmsGateway(Channel):
 
     kind = "sms_gateway"
     label = "SMS (HTTP gateway)"
+    limits = SMS_LIMITS
 
     class Config(forms.Form):
         """How the gateway wants to be asked."""

@@ -22,6 +22,7 @@ class Voice(Channel):
 
     kind = "voice"
     label = "Telephone (Twilio)"
+    limits = "3/15m, 7/1h"
 
     class Config(TwilioConfig):
         """Calls come from a number of the account."""

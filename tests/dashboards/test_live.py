@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import orjson
 import pytest
@@ -294,14 +295,14 @@ def test_the_hub_comes_back_by_itself_and_has_everybody_look_again(person):
 
 
 async def settled(inbox):
-    """Wait until the hub listens and has said so."""
-    while True:
+    """Wait until the hub listens and has said so, and until the last question about that has come back."""
+    for number in itertools.count():
         inbox.something.clear()
-        await asyncio.to_thread(live.send, {("alerts", "probe"): None})
+        await asyncio.to_thread(live.send, {("alerts", f"probe {number}"): None})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await inbox.something.wait()
-        if "probe" in inbox.take().get("alerts", set()):
+        if f"probe {number}" in inbox.take().get("alerts", set()):
             return
 
 

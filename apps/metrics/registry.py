@@ -174,14 +174,16 @@ class Registry:
         return why if clock < until and token == maker.token else None
 
     def describe(self, meta: Mapping[str, Meta]) -> None:
-        """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process."""
+        """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process.
+
+        Of a metric without any series yet nothing is written, and it is asked about again.
+        """
         unseen = {name: about for name, about in meta.items() if name not in self._described}
         new = {name: about for name, about in unseen.items() if not isinstance(label_set({NAME: name}), str)}
         if not new:
             return
         with _own_transaction() as raw:
-            _describe(psycopg.Cursor(raw), new)
-        self._described.update(new)
+            self._described.update(_describe(psycopg.Cursor(raw), new))
 
     def revalidate(self) -> None:
         """Forget ids of series that retention is about to remove (see the module's protocol)."""
@@ -285,12 +287,15 @@ def _metrics(cursor: "psycopg.Cursor[Any]", names: list[str]) -> dict[str, tuple
     return known
 
 
-def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> None:
+def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> set[str]:
+    """Describe those metrics of which something is told; return the names about which there is nothing more to do."""
     told = [(name, *about) for name, about in sorted(meta.items()) if about != Meta()]
     if told:
         names, types, helps, units = (list(column) for column in zip(*told, strict=True))
         clean = [[text.replace("\0", "") for text in column] for column in (helps, units)]
         cursor.execute(_DESCRIBE, [names, types, clean[0], clean[1], names])
+    known = cursor.execute("SELECT name FROM metrics_metric WHERE name = ANY(%s)", [list(meta)]).fetchall()
+    return {row[0] for row in known}
 
 
 @contextmanager

@@ -28,6 +28,8 @@ REASONS: Final[Mapping[str, str]] = {
     "before_1970": "the sample's time is before 1970",
     "native_histogram": "native histograms are not kept here, only their classic form",
     "malformed": "the request cannot be read",
+    "unsupported": "the request is of a kind that is not taken here",
+    "no_samples": "the series has neither a sample nor a histogram",
     "too_large": "the request unpacks to more than is taken at once",
     "series_limit": "the metric has reached its limit of series",
     "token_series_limit": "the token has reached its limit of series",

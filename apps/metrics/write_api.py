@@ -1,114 +1,108 @@
-"""Where samples are pushed: remote write on the fast lane. One request is one commit, and 2xx comes after it.
+"""Where samples are pushed by remote write, 1.0 and 2.0. One request is one commit, and 2xx comes after it.
 
 A request that is not remote write at all is refused whole. Of one that is, every good sample is stored; that some
 were refused is said with 400, as the protocol has it: a sender that got it does not send them again. What may pass
 later (a full disk, a database that is away) is 503, which the sender repeats; so is 429, to a token that sends more
-samples a second than it may.
+samples a second than it may. Which of the two messages the body holds is said by `proto=` in its Content-Type; what is
+not said is taken for 1.0. To 2.0 each answer carries how much was written, for its senders count by that.
+
+Sources: prometheus.io/docs/specs/prw/remote_write_spec and …/remote_write_spec_2_0 (2.0-rc.4).
 """
 
-from collections import Counter
-from math import ceil
-from threading import BoundedSemaphore
-from time import monotonic
+from collections import Counter as Tally
+from collections.abc import Mapping
 from typing import Final
 
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
-from apps.core.lanes import JSON, Answer, Lane, Request, plain_refusal
-from apps.metrics import registry, services
-from apps.metrics.protocols import remote_write
-from apps.metrics.protocols.protobuf import Malformed
-from apps.metrics.samples import REASONS
-from apps.metrics.services import StoreFull, count_refused
-from apps.metrics.throttle import Throttle
+from apps.core.lanes import Answer, Lane, Request, plain_refusal
+from apps.metrics import registry
+from apps.metrics.intake import Push, Refused, plainly, pushed, told, turn
+from apps.metrics.protocols import remote_write, remote_write_2
+from apps.metrics.protocols.unpacking import snappy_size, unsnapped
+from apps.metrics.services import Written
 
 PROTOBUF: Final = "application/x-protobuf"
-RETRY_AFTER: Final = 30
-THROTTLE: Final = Throttle()
-LARGE_BYTES: Final = 4_000_000
-"""Requests that unpack to more, 25,000 samples or so, take turns: each takes ten times its size while it is read."""
-LARGE_PATIENCE: Final = 10.0
-"""Seconds that one waits for its turn, in a thread that others could use."""
-
-_large: Final = BoundedSemaphore(2)
+ONE: Final = "prometheus.WriteRequest"
+TWO: Final = "io.prometheus.write.v2.Request"
+_WRITTEN: Final = b"x-prometheus-remote-write-%s-written"
 
 
 def write(by: Principal, request: Request) -> Answer:
-    """Store the samples of one remote write request."""
-    if (refusal := _not_ours(request)) is not None:
-        return plain_refusal(415, refusal)
-    if (wait := _wait(by)) > 0:
-        count_refused("rate_limit", 1)
-        rate = by.quota.samples_per_second
-        return _later(f"{by.name} may send {rate} samples a second: send this again in {wait:.1f} s.", 429, wait)
-    try:
-        if remote_write.unpacked_size(request.body) <= LARGE_BYTES:
-            return _stored(by, request.body)
-        if not _large.acquire(timeout=LARGE_PATIENCE):
-            return _later("Several large requests are being read; send this one again, or in smaller parts.")
-        try:
-            return _stored(by, request.body)
-        finally:
-            _large.release()
-    except remote_write.TooLarge as error:
-        count_refused("too_large", 1)
-        return plain_refusal(413, str(error))
-    except Malformed as error:
-        count_refused("malformed", 1)
-        return plain_refusal(400, f"This is no remote write request: {error}. Nothing was stored.")
+    """Store the samples of one remote write request of either version."""
+    return (_write_2 if _message(request) == TWO else _write_1)(by, request)
 
 
-def _stored(by: Principal, packed: bytes) -> Answer:
-    """Unpack, store, answer. Raises Malformed, TooLarge."""
-    found = remote_write.decode(remote_write.unpack(packed), registry.current().keys)
-    if (rate := by.quota.samples_per_second) is not None:
-        THROTTLE.take(by.id, rate, len(found.samples), monotonic())
-    try:
-        written = services.ingest(samples=found.samples, by=by, now=timezone.now())
-    except StoreFull as error:
-        return _later(str(error))
-    count_refused("native_histogram", found.histograms)
-    if not written.rejected and not found.histograms:
+@pushed("remote_write")
+def _write_1(push: Push, request: Request) -> Answer:
+    _check(request)
+    with turn(snappy_size(request.body)):
+        found = remote_write.decode(unsnapped(request.body), registry.current().keys)
+        written = push.store(found.samples, now=timezone.now())
+    return _answer(push, written, {"native_histogram": found.histograms})
+
+
+def _refuse_2(request: Request, status: int, sentence: str) -> Answer:
+    """Refuse in the words of 2.0: nothing was written."""
+    return _counted(plainly(request, status, sentence), 0)
+
+
+@pushed("remote_write_2", _refuse_2)
+def _write_2(push: Push, request: Request) -> Answer:
+    _check(request)
+    with turn(snappy_size(request.body)):
+        found = remote_write_2.decode(unsnapped(request.body))
+        written = push.store(found.samples, now=timezone.now())
+    others = {"native_histogram": found.histograms, "no_samples": found.empty}
+    return _counted(_answer(push, written, others), written.accepted)
+
+
+def _counted(said: Answer, samples: int) -> Answer:
+    """Add how much was written; native histograms and exemplars are not kept here, so none of them ever is."""
+    written = {b"samples": samples, b"histograms": 0, b"exemplars": 0}
+    more = tuple((_WRITTEN % name, b"%d" % count) for name, count in written.items())
+    return Answer(said.status, said.body, said.content_type, (*said.headers, *more))
+
+
+def _answer(push: Push, written: Written, others: Mapping[str, int]) -> Answer:
+    """204 where all was stored; else 400 with what was not, and why."""
+    for reason, count in others.items():
+        push.refused(reason, count)
+    if not written.rejected and not any(others.values()):
         return Answer(204)
-    return plain_refusal(400, _said(written, found.histograms))
+    return plain_refusal(400, told(written, Tally({reason: count for reason, count in others.items() if count})))
 
 
-def _wait(by: Principal) -> float:
-    """Seconds until this token may send again."""
-    rate = by.quota.samples_per_second
-    return 0.0 if rate is None else THROTTLE.wait(by.id, rate, monotonic())
+def _message(request: Request) -> str:
+    """The message that the Content-Type names; 1.0's where it names none, or as it stands where it is unknown."""
+    _, _, parameters = request.header(b"content-type").partition(";")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "proto":
+            wanted = value.strip().strip('"')
+            known = {message.lower(): message for message in (ONE, TWO)}
+            return known.get(wanted.lower(), wanted)
+    return ONE
 
 
-def _later(sentence: str, status: int = 503, seconds: float = RETRY_AFTER) -> Answer:
-    """Refuse what may pass later."""
-    return Answer(status, plain_refusal(status, sentence).body, JSON, ((b"retry-after", b"%d" % ceil(seconds)),))
+def _check(request: Request) -> None:
+    """Raise Refused (415) where the headers say that the body cannot be read."""
+    kind = request.header(b"content-type").lower().partition(";")[0].strip()
+    if kind not in ("", PROTOBUF):
+        raise _unsupported(f"The body is {kind!r}; remote write is {PROTOBUF}.")
+    if (message := _message(request)) not in (ONE, TWO):
+        raise _unsupported(f"The message is {message!r}; this address takes {ONE} (1.0) and {TWO} (2.0).")
+    if (encoding := request.header(b"content-encoding").strip().lower()) not in ("", "snappy"):
+        raise _unsupported(f"The body is packed by {encoding!r}; remote write uses snappy.")
 
 
-def _not_ours(request: Request) -> str | None:
-    """Why the body cannot be read, judged by its headers; what is not said is taken for remote write 1.0."""
-    kind, _, parameters = request.header(b"content-type").lower().partition(";")
-    if kind.strip() not in ("", PROTOBUF):
-        return f"The body is {kind.strip()!r}; remote write is {PROTOBUF}."
-    name = parameters.strip().removeprefix("proto=").strip('"')
-    if name not in ("", "prometheus.writerequest"):
-        return f"The message is {name!r}; this address takes prometheus.WriteRequest (remote write 1.0)."
-    if (encoding := request.header(b"content-encoding").lower()) not in ("", "snappy"):
-        return f"The body is packed by {encoding!r}; remote write uses snappy."
-    return None
-
-
-def _said(written: services.Written, histograms: int) -> str:
-    """How much was stored, what was not and why."""
-    reasons = Counter(rejection.reason for rejection in written.rejected)
-    parts = [f"{count}: {REASONS[reason]}" for reason, count in reasons.most_common()]
-    if histograms:
-        parts.append(f"{histograms}: {REASONS['native_histogram']}")
-    return f"{written.accepted} samples were stored, others refused. " + "; ".join(parts) + "."
+def _unsupported(sentence: str) -> Refused:
+    return Refused(415, sentence, reason="unsupported")
 
 
 LANES: Final[dict[str, Lane]] = {
     "/api/v1/write": Lane(
-        frozenset({"POST"}), Right.INGEST, write, summary="Takes samples by Prometheus remote write 1.0."
+        frozenset({"POST"}), Right.INGEST, write, summary="Takes samples by Prometheus remote write 1.0 and 2.0."
     )
 }

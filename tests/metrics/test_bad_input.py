@@ -16,7 +16,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.metrics import query, registry, services, write_api
+from apps.metrics import intake, query, registry, services
 from apps.metrics.models import Batch, Metric, RetentionPolicy
 from apps.metrics.samples import REASONS
 from apps.promql.source import Matcher
@@ -196,7 +196,7 @@ def test_a_request_without_anything_in_it_is_fine(agent):
     [
         ([(b"content-type", b"application/json")], "application/json"),
         ([(b"content-type", b"text/plain; charset=utf-8")], "text/plain"),
-        ([(b"content-type", b"application/x-protobuf;proto=io.prometheus.write.v2.Request")], "1.0"),
+        ([(b"content-type", b"application/x-protobuf;proto=io.prometheus.write.v3.Request")], "1.0"),
         ([(b"content-encoding", b"gzip")], "gzip"),
         ([(b"content-encoding", b"zstd")], "zstd"),
     ],
@@ -224,9 +224,9 @@ def test_a_million_samples_without_a_name_are_refused_and_leave_nothing_behind(a
 
 
 def test_large_requests_take_turns_and_one_that_waits_too_long_is_to_be_sent_again(agent, monkeypatch):
-    monkeypatch.setattr(write_api, "LARGE_BYTES", len(GOOD) - 1)
-    monkeypatch.setattr(write_api, "LARGE_PATIENCE", 0.01)
-    with write_api._large, write_api._large:
+    monkeypatch.setattr(intake, "LARGE_BYTES", len(GOOD) - 1)
+    monkeypatch.setattr(intake, "LARGE_PATIENCE", 0.01)
+    with intake._large, intake._large:
         said = post(agent, sender.packed(GOOD))
         assert (said.status, said.headers[b"retry-after"], stored()) == (503, b"30", [])
     assert post(agent, sender.packed(GOOD)).status == 204

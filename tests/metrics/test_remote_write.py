@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.metrics.protocols import remote_write
+from apps.metrics.protocols import remote_write, unpacking
 from apps.metrics.protocols.protobuf import Malformed
 from tests.metrics import remote_write as sender
 
@@ -59,8 +59,8 @@ def test_a_body_cut_anywhere_is_malformed_or_a_whole_beginning(series, data):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_malformed(body):
-    for read_one in (remote_write.unpack, remote_write.decode):
-        with contextlib.suppress(Malformed, remote_write.TooLarge):
+    for read_one in (unpacking.unsnapped, remote_write.decode):
+        with contextlib.suppress(Malformed, unpacking.TooLarge):
             read_one(body)
 
 
@@ -89,13 +89,13 @@ def test_histograms_and_exemplars_are_counted_and_metadata_is_kept():
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked():
-    with pytest.raises(remote_write.TooLarge):
-        remote_write.unpack(sender.varint(remote_write.MOST_BYTES + 1) + b"\0" * 10)
+    with pytest.raises(unpacking.TooLarge):
+        unpacking.unsnapped(sender.varint(unpacking.MOST_BYTES + 1) + b"\0" * 10)
 
 
 def test_a_packed_request_is_unpacked():
     body = sender.series({"__name__": "up"}, [(NOW, math.inf)])
-    assert remote_write.unpack(sender.packed(body)) == body
+    assert unpacking.unsnapped(sender.packed(body)) == body
 
 
 @given(st.lists(st.tuples(st.text(max_size=140), st.text(max_size=140)), max_size=4), st.binary(max_size=3), st.data())

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from apps.accounts.models import Token
-from apps.metrics import query, services, write_api
+from apps.metrics import intake, query, services
 from apps.metrics.models import Batch, Metric
 from apps.metrics.throttle import Throttle
 from apps.promql.source import Matcher
@@ -91,11 +91,25 @@ def test_metadata_alone_is_taken(agent):
     assert Metric.objects.filter(name="jobs_total", type="counter", help="Jobs.").exists()
 
 
+def test_metadata_of_a_family_is_kept_for_each_of_its_series_also_when_it_comes_first(agent):
+    about = sender.metadata("took_seconds", 3, "How long it took.", "seconds")
+    assert post(agent, about).status == 204
+    post(agent, *(sender.series({"__name__": f"took_seconds_{end}"}, [(now_ms(), 1.0)]) for end in ("bucket", "sum")))
+    post(agent, about)
+    found = Metric.objects.filter(type="histogram", help="How long it took.", unit="seconds")
+    assert {metric.name for metric in found} == {"took_seconds_bucket", "took_seconds_sum"}
+
+
+def test_a_message_of_2_0_that_says_it_is_of_1_0_is_refused_instead_of_lost(agent):
+    said = ask("/api/v1/write", agent, method="POST", body=sender.packed(sender.chunk(4, b""), sender.chunk(5, b"")))
+    assert (said.status, "remote write 2.0" in said.json["error"]) == (400, True)
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
         ([(b"content-type", b"application/json")], "application/json"),
-        ([(b"content-type", b"application/x-protobuf;proto=io.prometheus.write.v2.Request")], "1.0"),
+        ([(b"content-type", b"application/x-protobuf;proto=io.prometheus.write.v3.Request")], "v3"),
         ([(b"content-encoding", b"zstd")], "zstd"),
     ],
 )
@@ -137,7 +151,7 @@ def test_only_who_may_ingest_writes():
 
 
 def test_a_token_that_sends_too_fast_is_429_with_a_time_to_try_again(agent, monkeypatch):
-    monkeypatch.setattr(write_api, "THROTTLE", Throttle())
+    monkeypatch.setattr(intake, "THROTTLE", Throttle())
     Token.objects.update(samples_per_second=1)
     before = services.REFUSED.value(reason="rate_limit")
     series = [sender.series(UP | {"n": str(n)}, [(now_ms(), 1.0)]) for n in range(20)]

@@ -1,4 +1,4 @@
-"""Prometheus remote write 1.0: a snappy block of protobuf becomes samples, without parsing the labels of known series.
+"""Prometheus remote write 1.0: protobuf becomes samples, without parsing the labels of known series.
 
 Prometheus sends one sample a series, and its message ends in the same few bytes each time: tag, length, tag, eight
 bytes of value, tag, six bytes of milliseconds; or, since zero is not written, without the value. So a series is cut
@@ -15,7 +15,6 @@ from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,14 +23,14 @@ from apps.metrics.protocols.order import Order, Stretch
 from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, fields, signed, varint
 from apps.metrics.samples import Meta, Samples
 
-MOST_BYTES: Final = 32_000_000
-"""A request may unpack to this much; more is refused before it is unpacked."""
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
 """Our type by remote write's number of one; gauge histograms, infos and state sets have none here."""
 
 _SERIES: Final = 0x0A
 _LABEL: Final = 0x0A
 _METADATA: Final = 0x1A
+_NEXT: Final = (0x22, 0x2A)
+"""Fields that only the message of remote write 2.0 has: skipped, a whole request would vanish without a word."""
 _SAMPLE: Final = 0x12
 _VALUE: Final = 0x09
 _STAMP: Final = 0x10
@@ -57,10 +56,6 @@ ORDER: Final = Order()
 """The order of what is sent to this process."""
 
 
-class TooLarge(Exception):
-    """The request unpacks to more than the portal takes at once."""
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a request holds: its samples, and how many histograms and exemplars, which this store does not keep."""
@@ -68,26 +63,6 @@ class Request:
     samples: Samples
     histograms: int = 0
     exemplars: int = 0
-
-
-def unpacked_size(packed: bytes) -> int:
-    """How many bytes a snappy block says that it unpacks to. Raises Malformed, TooLarge."""
-    try:
-        size, _ = varint(packed, 0)
-    except Malformed as error:
-        raise Malformed(f"the body is no snappy block: {error}") from None
-    if size > MOST_BYTES:
-        raise TooLarge(f"The request unpacks to {size} bytes, more than the {MOST_BYTES} that are taken at once.")
-    return size
-
-
-def unpack(packed: bytes) -> bytes:
-    """The protobuf in a snappy block. Raises Malformed, TooLarge."""
-    unpacked_size(packed)
-    try:
-        return bytes(cramjam.snappy.decompress_raw(packed))
-    except cramjam.DecompressionError as error:
-        raise Malformed(f"the body is no snappy block: {error}") from None
 
 
 def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -> Request:
@@ -225,6 +200,8 @@ def _cut(body: bytes, order: Order) -> _Cut:
 def _other(body: bytes, at: int, metadata: list[bytes]) -> int:
     """Step over a field that is no series, keeping metadata; return where the next one begins."""
     tag, start = varint(body, at)
+    if tag in _NEXT:
+        raise Malformed("it is a message of remote write 2.0 (io.prometheus.write.v2.Request), announced as one of 1.0")
     kind = tag & 7
     if kind == VARINT:
         return varint(body, start)[1]
@@ -364,5 +341,17 @@ def _described(messages: Sequence[bytes]) -> dict[str, Meta]:
             elif field in texts and kind == BYTES and isinstance(value, bytes):
                 texts[field] = value.decode(errors="replace")
         if texts[2]:
-            found[texts[2]] = Meta(TYPES[number] if number < len(TYPES) else "unknown", texts[4], texts[5])
+            about = Meta(TYPES[number] if number < len(TYPES) else "unknown", texts[4], texts[5])
+            found |= dict.fromkeys(of_family(texts[2], about.type), about)
     return found
+
+
+def of_family(name: str, kind: str) -> list[str]:
+    """The names of the series that a family of that name and type has.
+
+    >>> of_family("x", "histogram"), of_family("x", "summary"), of_family("x", "gauge")
+    (['x_bucket', 'x_sum', 'x_count'], ['x', 'x_sum', 'x_count'], ['x'])
+    """
+    if kind == "histogram":
+        return [f"{name}_bucket", f"{name}_sum", f"{name}_count"]
+    return [name, f"{name}_sum", f"{name}_count"] if kind == "summary" else [name]

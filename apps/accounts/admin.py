@@ -26,7 +26,7 @@ from unfold.forms import AdminOwnPasswordChangeForm, AdminPasswordChangeForm, Us
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from apps.accounts import services
-from apps.accounts.models import AuditEntry, Token, User
+from apps.accounts.models import AuditEntry, Calendar, Team, Token, User
 from apps.accounts.permissions import Principal, principal_of
 from apps.accounts.rights import ROLES, SCOPES, Quota, Right
 from apps.core.registry import extensions
@@ -308,6 +308,43 @@ class RoleAdmin(AuditedAdmin[Group]):
     @display(description="People")
     def members(self, group: Group) -> int:
         return int(getattr(group, "people", 0))
+
+
+# --- Teams and calendars ---------------------------------------------------------------------------------------------
+@admin.register(Team)
+class TeamAdmin(AuditedAdmin[Team]):
+    """Teams and who is in them."""
+
+    edit_right = Right.ADMINISTER
+    list_display = ("name", "description", "people")
+    search_fields = ("name", "description")
+    autocomplete_fields = ("members",)
+
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Team]":
+        return super().get_queryset(request).annotate(member_count=models.Count("members"))
+
+    @display(description="People", ordering="member_count")
+    def people(self, team: Team) -> int:
+        return int(vars(team).get("member_count", 0))
+
+
+@admin.register(Calendar)
+class CalendarAdmin(AuditedAdmin[Calendar]):
+    """Calendars: hours of a week and holidays in a time zone."""
+
+    list_display = ("name", "zone", "week", "country", "now")
+    search_fields = ("name", "zone")
+
+    @display(description="Hours")
+    def week(self, calendar: Calendar) -> str:
+        return "; ".join(calendar.hours.split("\n")) or "around the clock"
+
+    @display(description="Now", label={"open": "success", "closed": "info"})
+    def now(self, calendar: Calendar) -> str:
+        try:
+            return "open" if calendar.times.covers(timezone.now()) else "closed"
+        except ValueError as error:
+            return str(error)
 
 
 # --- Tokens ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -15,7 +15,7 @@ from rest_framework.routers import BaseRouter
 
 from apps.accounts import services
 from apps.accounts.doors import Anybody, Needs, SessionAuthentication, TokenAuthentication
-from apps.accounts.models import AuditEntry, Token, User
+from apps.accounts.models import AuditEntry, Calendar, Team, Token, User
 from apps.accounts.permissions import Right, principal_of
 from apps.accounts.rights import SCOPES, Quota
 
@@ -116,6 +116,78 @@ class TokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         return Response(self.get_serializer(token).data)
 
 
+class TeamSerializer(Exact, serializers.ModelSerializer[Team]):
+    """People who look after the same things."""
+
+    members = serializers.SlugRelatedField[User](
+        slug_field="username", queryset=User.objects.all(), many=True, required=False
+    )
+
+    class Meta:
+        model = Team
+        fields = ("id", "name", "description", "members")
+
+
+class TeamViewSet(viewsets.ModelViewSet[Team]):
+    """Teams: read by all, written by administrators."""
+
+    queryset = Team.objects.prefetch_related("members")
+    serializer_class = TeamSerializer
+    permission_classes = (Needs(Right.READ, Right.ADMINISTER),)
+
+    def perform_create(self, serializer: Any) -> None:
+        self._write(serializer, Team())
+
+    def perform_update(self, serializer: Any) -> None:
+        self._write(serializer, serializer.instance)
+
+    def perform_destroy(self, instance: Team) -> None:
+        services.delete_object(by=principal_of(self.request), obj=instance)
+
+    def _write(self, serializer: Any, team: Team) -> None:
+        values, by = dict(serializer.validated_data), principal_of(self.request)
+        members = values.pop("members", None)
+        for name, value in values.items():
+            setattr(team, name, value)
+        with transaction.atomic():
+            services.save_object(by=by, obj=team)
+            if members is not None:
+                services.save_relations(by=by, obj=team, save=lambda: team.members.set(members))
+        serializer.instance = team
+
+
+class CalendarSerializer(Exact, serializers.ModelSerializer[Calendar]):
+    """Hours of a week and holidays in a time zone."""
+
+    class Meta:
+        model = Calendar
+        fields = ("id", "name", "zone", "hours", "holidays", "country")
+
+
+class CalendarViewSet(viewsets.ModelViewSet[Calendar]):
+    """Calendars: read by all, written by editors."""
+
+    queryset = Calendar.objects.all()
+    serializer_class = CalendarSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+
+    def perform_create(self, serializer: Any) -> None:
+        self._write(serializer, Calendar())
+
+    def perform_update(self, serializer: Any) -> None:
+        self._write(serializer, serializer.instance)
+
+    def perform_destroy(self, instance: Calendar) -> None:
+        services.delete_object(by=principal_of(self.request), obj=instance)
+
+    def _write(self, serializer: Any, calendar: Calendar) -> None:
+        for name, value in serializer.validated_data.items():
+            setattr(calendar, name, value)
+        calendar.clean()
+        services.save_object(by=principal_of(self.request), obj=calendar)
+        serializer.instance = calendar
+
+
 class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
     """One entry of the audit trail."""
 
@@ -189,5 +261,7 @@ class MeViewSet(viewsets.ViewSet):
 def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
     router.register("tokens", TokenViewSet, basename="token")
+    router.register("teams", TeamViewSet, basename="team")
+    router.register("calendars", CalendarViewSet, basename="calendar")
     router.register("audit", AuditViewSet, basename="audit")
     router.register("users/me", MeViewSet, basename="me")

@@ -1,4 +1,4 @@
-"""People, tokens and the audit trail."""
+"""People, their teams, calendars, tokens and the audit trail."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser, UserManager
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Func, Q
 from django.db.models.functions import Now
 
+from apps.accounts.hours import Hours, check_country, parse_dates, parse_week, parse_zone
 from apps.accounts.rights import NARROWED, ROLES, Quota, Right, Scope, rights_of_roles, rights_of_scopes
 
 COARSE = timedelta(minutes=1)
@@ -60,6 +62,69 @@ class User(AbstractUser):
     def can(self, right: Right) -> bool:
         """Tell whether this person has the right (for templates and tests; edges ask the principal)."""
         return right in self.rights
+
+
+class Team(models.Model):
+    """People who look after the same things: rules and services name one."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.CharField(max_length=300, blank=True, default="")
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="teams")
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Calendar(models.Model):
+    """Hours of a week and holidays in one time zone: when people work, and so when a rule or a shift applies."""
+
+    name = models.CharField(max_length=100, unique=True)
+    zone = models.CharField("time zone", max_length=64, default="UTC", help_text="Such as Europe/Berlin.")
+    hours = models.TextField(
+        blank=True,
+        default="",
+        help_text="One line each, such as mon-fri 08:00-18:00 or sat 22:00-06:00. Empty: around the clock.",
+    )
+    holidays = models.TextField(
+        blank=True, default="", help_text="Closed days, one line each: 2026-12-24 Christmas Eve."
+    )
+    country = models.CharField(
+        max_length=10,
+        blank=True,
+        default="",
+        help_text="Its public holidays are closed, too: DE, or DE-BY for a part of it. Empty: none.",
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def times(self) -> Hours:
+        """What its texts mean; ValueError where one of them is no such thing."""
+        return Hours(parse_zone(self.zone), parse_week(self.hours), parse_dates(self.holidays), self.country)
+
+    def clean(self) -> None:
+        """Refuse, by field, what does not mean anything."""
+        problems: dict[str, str] = {}
+        for name, read in (("zone", parse_zone), ("hours", parse_week), ("holidays", parse_dates)):
+            try:
+                read(getattr(self, name))
+            except ValueError as error:
+                problems[name] = str(error)
+        self.country = self.country.upper()
+        try:
+            if self.country:
+                check_country(self.country)
+        except ValueError as error:
+            problems["country"] = str(error)
+        if problems:
+            raise ValidationError(problems)
 
 
 class TokenQuerySet(models.QuerySet["Token"]):

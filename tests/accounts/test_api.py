@@ -193,3 +193,19 @@ def test_without_redis_nobody_is_throttled_and_it_is_asked_once_a_pause(secret, 
     client = bearer(secret("read"))
     assert [client.get("/api/v1/portal/users/me/").status_code for _ in range(3)] == [200] * 3
     assert caplog.text.count("not throttled") == 1
+
+
+def test_a_team_and_a_calendar_are_written_through_the_api_and_audited(person):
+    client = APIClient()
+    who = person("administrator")
+    client.force_login(who)
+    team = client.post("/api/v1/portal/teams/", {"name": "Night", "members": [who.username]}, format="json")
+    assert (team.status_code, team.json()["members"]) == (201, [who.username])
+    client.patch(f"/api/v1/portal/teams/{team.json()['id']}/", {"members": []}, format="json")
+    made = {"name": "Office", "zone": "Europe/Berlin", "hours": "mon-fri 08:00-18:00"}
+    calendar = client.post("/api/v1/portal/calendars/", made, format="json")
+    assert calendar.status_code == 201
+    wrong = client.patch(f"/api/v1/portal/calendars/{calendar.json()['id']}/", {"zone": "Mars"}, format="json")
+    assert (wrong.status_code, list(wrong.json()["fields"])) == (400, ["zone"])
+    verbs = list(AuditEntry.objects.order_by("id").values_list("verb", flat=True))[-4:]
+    assert verbs == ["accounts.team.add", "accounts.team.change", "accounts.team.change", "accounts.calendar.add"]

@@ -17,6 +17,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 _numbers = itertools.count(1)
 
 OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "accounts.calendar": lambda n: {"zone": "Europe/Berlin"},
     "accounts.token": lambda n: {"scopes": ["read"], "digest": f"{n:064x}"},
     "alerting.alert": lambda n: {
         "state": "firing", "fired_at": AT, "incident": make("alerting.incident"), "rule": make("alerting.alertrule"),

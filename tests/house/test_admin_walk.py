@@ -31,6 +31,8 @@ DETAIL_ACTIONS = [(page, name) for page in PAGES for name in page.actions_detail
 
 # What a person changes on each page: {field: value}; every page that can be edited needs one.
 EDITS: dict[str, dict[str, str]] = {
+    "accounts.calendar": {"hours": "mon-fri 08:00-18:00"},
+    "accounts.team": {"description": "At night, too."},
     "accounts.user": {"first_name": "Ann"},
     "accounts.token": {"name": "another"},
     "alerting.alertrule": {"runbook": "Look at it.", "levels-0-severity": "warning"},

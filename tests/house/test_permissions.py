@@ -70,6 +70,8 @@ ADMIN: dict[str, dict[str, Need]] = {
 # model: who may (see, add, change, delete); None: nobody.
 MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "accounts.auditentry": (AUDIT, None, None, None),
+    "accounts.calendar": (R, E, E, E),
+    "accounts.team": (R, A, A, A),
     "accounts.token": (A, A, A, A),
     "accounts.user": (A, A, A, A),
     "alerting.alert": (R, None, None, None),
@@ -141,6 +143,10 @@ API: dict[str, dict[str, Need]] = {
     "api/v1/portal/tokens/": {"GET": A, "POST": A},
     "api/v1/portal/tokens/<str:pk>/": {"GET": A},
     "api/v1/portal/tokens/<str:pk>/revoke/": {"POST": A},
+    "api/v1/portal/teams/": {"GET": R, "POST": A},
+    "api/v1/portal/teams/<str:pk>/": {"GET": R, "PUT": A, "PATCH": A, "DELETE": A},
+    "api/v1/portal/calendars/": {"GET": R, "POST": E},
+    "api/v1/portal/calendars/<str:pk>/": {"GET": R, "PUT": E, "PATCH": E, "DELETE": E},
     "api/v1/portal/audit/": {"GET": AUDIT},
     "api/v1/portal/audit/<str:pk>/": {"GET": AUDIT},
     "api/v1/portal/users/me/": {"GET": ANYBODY},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+import uuid
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -13,11 +14,14 @@ from django.db.models import F, Q
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import MD5, Coalesce
 
-from apps.alerting import lifecycle
+from apps.alerting import lifecycle, matching
 from apps.alerting.lifecycle import Reason, Severity, State
+from apps.alerting.recurrence import Times
+from apps.alerting.recurrence import parse as parse_rule
 
 if TYPE_CHECKING:
     from apps.accounts.permissions import Scope
+    from apps.promql.source import Matcher
 
 Choices = list[tuple[str, str]]
 
@@ -455,9 +459,10 @@ class Alert(models.Model):
 
     @property
     def routing_labels(self) -> dict[str, str]:
-        """What routes match: its own labels, and type, category, severity and service where it has none."""
+        """What matchers see: its own labels, and alertname, type, category, severity, service where it has none."""
         extra = {"type": self.type, "category": self.category, "severity": self.severity, "service": self.service}
-        return {name: value for name, value in extra.items() if value} | dict(self.labels)
+        named = {"alertname": self.type, **{name: value for name, value in extra.items() if value}}
+        return named | {name: str(value) for name, value in self.labels.items()}
 
 
 class TransitionQuerySet(models.QuerySet["Transition"]):
@@ -515,3 +520,119 @@ class Transition(models.Model):
 
     def __str__(self) -> str:
         return f"{self.before or 'new'} → {self.after}"
+
+
+# --- Quiet: what is wrong and nobody is paged for --------------------------------------------------------------------
+class Recurring(models.Model):
+    """From `starts_at` to `ends_at`; with a `recurrence` only for `duration` from each of its occurrences on."""
+
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField(help_text="Nothing is quiet for ever.")
+    recurrence = models.CharField(
+        max_length=500, blank=True, default="", help_text="RRULE, for example FREQ=WEEKLY;BYDAY=SA,SU."
+    )
+    duration = models.DurationField(null=True, blank=True, help_text="How long each occurrence lasts.")
+    time_zone = models.CharField(max_length=64, default="UTC", help_text="Whose clock the recurrence follows.")
+
+    class Meta:
+        abstract = True
+
+    @property
+    def times(self) -> Times:
+        """When it holds."""
+        if not self.recurrence or self.duration is None:
+            return Times(self.starts_at, self.ends_at)
+        rule = parse_rule(self.recurrence)
+        return Times(self.starts_at, self.ends_at, rule, self.time_zone, self.duration)
+
+    def state(self, now: datetime) -> str:
+        """Alertmanager's pending, active or expired; between two occurrences it is pending."""
+        if now >= self.ends_at:
+            return "expired"
+        return "pending" if self.times.holds_until(now) is None else "active"
+
+
+def _span_is_sound(name: str) -> tuple[models.CheckConstraint, ...]:
+    return (
+        models.CheckConstraint(condition=Q(ends_at__gte=F("starts_at")), name=f"{name}_ends_after_it_starts"),
+        models.CheckConstraint(
+            condition=Q(recurrence="", duration__isnull=True) | (~Q(recurrence="") & Q(duration__gt=timedelta(0))),
+            name=f"{name}_recurrence_has_duration",
+        ),
+    )
+
+
+class SilenceQuerySet(models.QuerySet["Silence"]):
+    """Questions about silences."""
+
+    def current(self, now: datetime) -> SilenceQuerySet:
+        """Return those that are not over: active ones and those that will be."""
+        return self.filter(ends_at__gt=now)
+
+    def visible_to(self, scope: Scope) -> SilenceQuerySet:
+        """Return those that can mute nothing beyond the scope: they hold all of its matchers."""
+        if not scope.matchers:
+            return self
+        return self.filter(matchers__contains=matching.to_json(matching.of_scope(scope.matchers)))
+
+
+class Silence(Recurring):
+    """Nobody is paged for alerts that all matchers accept; they are evaluated, shown and resolved as ever."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    matchers = models.JSONField(help_text='Alertmanager\'s: [{"name", "value", "isRegex", "isEqual"}, …].')
+    until_resolved = models.BooleanField(
+        default=False, help_text="Ends as soon as nothing that it mutes is wrong any more, at the latest at its end."
+    )
+    comment = models.TextField(help_text="Why nobody has to know.")
+    created_by = models.CharField(max_length=200)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    remind_at = models.DateTimeField(null=True, blank=True, help_text="When its author is told that it will end.")
+    reminded_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SilenceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("ends_at", "id")
+        indexes = (
+            models.Index(fields=["ends_at"], name="silence_ends"),
+            models.Index(
+                fields=["remind_at"],
+                condition=Q(remind_at__isnull=False, reminded_at__isnull=True),
+                name="silence_to_remind",
+            ),
+        )
+        constraints = (
+            *_span_is_sound("silence"),
+            models.CheckConstraint(condition=~Q(matchers=[]), name="silence_has_matchers"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.spelled} by {self.created_by}"[:300]
+
+    @property
+    def parsed(self) -> tuple[Matcher, ...]:
+        """Its matchers."""
+        return matching.from_json(self.matchers)
+
+    @property
+    def spelled(self) -> str:
+        """Its matchers as people write them."""
+        return matching.spelled(self.parsed)
+
+
+class QuietChange(models.Model):
+    """Somebody changed what is quiet: on-call looks again at whatever it holds back, and deletes the row."""
+
+    at = models.DateTimeField()
+    what = models.CharField(max_length=200)
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return self.what

@@ -14,5 +14,6 @@ def evaluate(*, now: datetime) -> None:
 
 @loop("alerting.expire", every=5.0, queue="fast", lease=30.0)
 def expire(*, now: datetime) -> None:
-    """End alerts from outside whose time is over, and those whose rule is gone; forget what never fired."""
+    """End alerts from outside whose time is over, those whose rule is gone, and silences that waited for an end."""
     services.expire(by=evaluation.BY, now=now)
+    services.end_resolved_silences(by=evaluation.BY, now=now)

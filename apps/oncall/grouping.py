@@ -5,47 +5,18 @@ three timers, with one difference that its users ask for: a group in which nothi
 `group_wait`, not after `group_interval`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
 
-from apps.promql.errors import PromQLError
+from apps.alerting.matching import accept
 from apps.promql.source import Matcher
 from apps.promql.text import quote
 
 EACH: Final = "..."
 """In group_by: every alert by itself."""
-_MATCHER: Final = re.compile(r"\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?)\s*\Z", re.DOTALL)
-_ESCAPES: Final = {"n": "\n", '"': '"', "\\": "\\"}
-
-
-class MatcherError(ValueError):
-    """A matcher that cannot be read; says what is wrong with it."""
-
-
-def parse_matcher(text: str) -> Matcher:
-    """Read one matcher in Alertmanager's spelling; the quotes may be left out.
-
-    >>> parse_matcher('service=~"db|web"')
-    Matcher(name='service', op='=~', value='db|web')
-    """
-    found = _MATCHER.match(text)
-    if found is None:
-        raise MatcherError(f'{text!r} is no matcher: write a label, one of = != =~ !~, and a value in "quotes".')
-    name, op, value = found.groups()
-    if value.startswith('"'):
-        if len(value) < 2 or not value.endswith('"'):
-            raise MatcherError(f"{text!r} is no matcher: its closing quote is missing.")
-        value = re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[0]), value[1:-1], flags=re.DOTALL)
-    matcher = Matcher(name, op, value)  # type: ignore[arg-type]
-    try:
-        matcher.matches("")
-    except (PromQLError, ValueError) as error:
-        raise MatcherError(f"{text!r} holds no regular expression that can be used: {error}") from None
-    return matcher
 
 
 @dataclass(frozen=True)
@@ -61,7 +32,7 @@ def matching(routes: Sequence[RouteSpec], labels: Mapping[str, str]) -> list[int
     """Return the ids of the routes that alerts with these labels take; an absent label counts as the empty string."""
     taken = []
     for route in routes:
-        if all(matcher.matches(labels.get(matcher.name, "")) for matcher in route.matchers):
+        if accept(route.matchers, labels):
             taken.append(route.id)
             if not route.continue_matching:
                 break

@@ -9,12 +9,12 @@ from django.db.models import Max
 
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.rights import Principal, Right
+from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import AlertRule
 from apps.core.defaults import write_once
 from apps.core.registry import UnknownKind
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
-from apps.oncall import grouping
 from apps.oncall import steps as plugins
 from apps.oncall.models import Policy, Route, RuleTarget, Step
 
@@ -128,8 +128,8 @@ def check_route(route: Route) -> None:
     else:
         try:
             for text in route.matchers:
-                grouping.parse_matcher(text)
-        except grouping.MatcherError as error:
+                parse_matcher(text)
+        except MatcherError as error:
             problems["matchers"] = str(error)
     if not _are_texts(route.group_by):
         problems["group_by"] = 'Write a list of label names, for example ["alertname", "instance"].'

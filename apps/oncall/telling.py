@@ -25,6 +25,7 @@ from django.db.models import Case, Max, Q, Value, When
 from apps.accounts.audit import record
 from apps.accounts.rights import Principal
 from apps.alerting.lifecycle import ACTIVE, Severity, State
+from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import Alert, Incident, Transition
 from apps.core import live
 from apps.core.tasks import wake
@@ -138,8 +139,8 @@ class Routing:
         specs = []
         for pk, route in self.routes.items():
             try:
-                matchers = tuple(grouping.parse_matcher(text) for text in route.matchers)
-            except (grouping.MatcherError, TypeError) as error:
+                matchers = tuple(parse_matcher(text) for text in route.matchers)
+            except (MatcherError, TypeError) as error:
                 log.error("The route %s is passed over, mend its matchers: %s", route.name, error)
                 continue
             specs.append(RouteSpec(pk, matchers, route.continue_matching))
@@ -155,13 +156,7 @@ class Routing:
         """Return where the alert goes: its rule's own target, else the routes it matches; None is the fall-back."""
         if alert.rule_id is not None and (target := self.targets.get(alert.rule_id)) is not None:
             return [target]
-        return [self.routes[pk] for pk in grouping.matching(self.specs, routing_labels(alert))] or [None]
-
-
-def routing_labels(alert: Alert) -> dict[str, str]:
-    """Return the labels that routes see: the alert's own and type, category, severity, service; alertname always."""
-    labels = {name: str(value) for name, value in alert.routing_labels.items()}
-    return {"alertname": alert.type, **labels}
+        return [self.routes[pk] for pk in grouping.matching(self.specs, alert.routing_labels)] or [None]
 
 
 def _join(alert: Alert, routing: Routing, event: Event, now: datetime) -> None:
@@ -189,7 +184,7 @@ def _fires_beside(alert: Alert, group: NotificationGroup) -> bool:
 
 
 def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> NotificationGroup:
-    labels = routing_labels(alert)
+    labels = alert.routing_labels
     match place:
         case Route():
             shared = grouping.group_labels(place.group_by, labels)
@@ -549,7 +544,7 @@ def view_of(alert: Alert) -> messages.AlertView:
         value=alert.value,
         threshold=alert.threshold,
         comparison=level.comparison if level else "",
-        labels=routing_labels(alert),
+        labels=alert.routing_labels,
         annotations={name: str(value) for name, value in alert.annotations.items()},
         runbook=alert.rule.runbook if alert.rule else "",
         fingerprint=bytes(alert.fingerprint).hex(),

@@ -14,6 +14,7 @@ from django.contrib.auth.models import Group
 from django.db import models
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
 _numbers = itertools.count(1)
 
 OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -25,6 +26,10 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     },
     "alerting.incident": lambda n: {"state": "open"},
     "alerting.ruletest": lambda n: {"rule": make("alerting.alertrule")},
+    "alerting.silence": lambda n: {
+        "matchers": [{"name": "service", "value": "db", "isRegex": False, "isEqual": True}], "ends_at": AT + DAY * n,
+        "starts_at": AT, "recurrence": "", "duration": None,
+    },
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
     "oncall.escalation": lambda n: {"due_at": AT},
     "metrics.metric": lambda n: {"type": "gauge"},

@@ -77,6 +77,13 @@ def rule_test() -> Any:
     return RuleTest(name="one", rule=make("alerting.alertrule", expression="up"), text=TEST)
 
 
+SILENCE: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": AT + DAY, "comment": "planned", "now": AT}
+
+
+def stored_silence() -> Any:
+    return alerting.silence(by=Principal.system("test"), **SILENCE)
+
+
 def stored_test() -> Any:
     return alerting.save_rule_test(by=Principal.system("test"), test=rule_test(), now=AT)
 
@@ -120,6 +127,8 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     ),
     "alerting.save_rule": lambda: do(alerting.save_rule, rule=new_rule(), levels=LEVELS, now=AT),
     "alerting.save_rule_test": lambda: do(alerting.save_rule_test, test=rule_test(), now=AT),
+    "alerting.expire_silence": lambda: do(alerting.expire_silence, silence=stored_silence(), now=AT),
+    "alerting.silence": lambda: do(alerting.silence, **SILENCE),
     "alerting.unacknowledge": lambda: do(
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.alerting.matching import MatcherError, parse_matcher
 from apps.oncall.grouping import (
     Decision,
     Event,
-    MatcherError,
     RouteSpec,
     Standing,
     Timers,
@@ -20,7 +20,6 @@ from apps.oncall.grouping import (
     group_labels,
     matching,
     page,
-    parse_matcher,
 )
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

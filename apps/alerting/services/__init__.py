@@ -26,6 +26,13 @@ from apps.alerting.services.rules import (
     write_rule,
 )
 from apps.alerting.services.ruletests import delete_rule_test, save_rule_test
+from apps.alerting.services.silences import (
+    end_resolved_silences,
+    expire_silence,
+    matchers_of,
+    muted_alerts,
+    silence,
+)
 
 __all__ = [
     "acknowledge",
@@ -35,9 +42,13 @@ __all__ = [
     "delete_rule",
     "delete_rule_test",
     "duration",
+    "end_resolved_silences",
     "expire",
+    "expire_silence",
     "export_rules",
     "import_rules",
+    "matchers_of",
+    "muted_alerts",
     "natural_key",
     "post_alert",
     "resolve",
@@ -50,6 +61,7 @@ __all__ = [
     "save_rule_test",
     "ship_recording_rule",
     "ship_rule",
+    "silence",
     "unacknowledge",
     "write_rule",
 ]

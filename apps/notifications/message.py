@@ -32,7 +32,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Message:
-    """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved."""
+    """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved.
+
+    `answer_url` leads to the page where it is acknowledged, escalated, silenced or resolved without a log-in.
+    """
 
     title: str
     body: str
@@ -44,6 +47,7 @@ class Message:
     group_key: str = ""
     group_labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    answer_url: str = ""
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:

@@ -21,6 +21,7 @@ from apps.metrics import care
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
+from apps.notifications import replies
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
 from apps.promql.source import Matcher
@@ -129,6 +130,9 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.save_rule_test": lambda: do(alerting.save_rule_test, test=rule_test(), now=AT),
     "alerting.expire_silence": lambda: do(alerting.expire_silence, silence=stored_silence(), now=AT),
     "alerting.silence": lambda: do(alerting.silence, **SILENCE),
+    "notifications.reply": lambda: do(
+        replies.reply, delivery=make("notifications.delivery"), action="acknowledge", now=AT
+    ),
     "alerting.unacknowledge": lambda: do(
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),

@@ -30,6 +30,7 @@ Need = Right | str | frozenset[Right]
 
 PAGES: dict[str, dict[str, Need]] = {
     "": {"GET": OPEN},
+    "r/<str:token>/": {"GET": OPEN, "POST": OPEN},
     "accounts/login/": {"GET": OPEN, "POST": OPEN},
     "accounts/logout/": {"POST": OPEN},
     "monitoring/": {"GET": R},
@@ -94,6 +95,7 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "metrics.tombstone": (R, None, None, None),
     "notifications.contact": (R, A, A, A),
     "notifications.delivery": (R, None, None, None),
+    "notifications.reply": (R, None, None, None),
     "oncall.escalation": (R, None, None, None),
     "oncall.notice": (R, None, None, None),
     "oncall.notificationgroup": (R, None, None, None),

@@ -1,8 +1,9 @@
 """The seed's HTTP API under /api/monitoring/: metrics, alerts and health; epoch milliseconds, JSON, no redirects."""
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from django.conf import settings
@@ -27,6 +28,7 @@ from apps.metrics import query, services
 from apps.metrics.samples import Samples
 from apps.promql.errors import DeadlineExceeded, PromQLError
 
+T = TypeVar("T")
 TYPES = ("performance", "system", "alerts", "database", "application", "business")
 BUILT_IN = {
     "database": "pg_.*|dbConnections",
@@ -47,7 +49,9 @@ class Rights(BasePermission):
     """The view names a right a method; reads are open to all where MONITORING_AUTH_ENABLED is false."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        right = view.rights.get("GET" if request.method in {"HEAD", "OPTIONS"} else request.method)
+        method = "GET" if request.method == "HEAD" else request.method
+        # Who may do something there may ask what; a method that there is not is refused as that.
+        right = next(iter(view.rights.values())) if method == "OPTIONS" else view.rights.get(method)
         if right is None:
             return True
         if request.method in {"GET", "HEAD"} and not settings.MONITORING_AUTH_ENABLED:
@@ -120,31 +124,63 @@ class Metrics(Endpoint):
         body = request.data
         if not isinstance(body, dict) or body.get("type") not in TYPES or body.get("type") == "alerts":
             raise ValidationError('The body must be {"type": …, "metrics": …} with a type other than alerts.')
-        posted = body.get("metrics")
-        rows = [posted] if isinstance(posted, dict) else posted
-        if not isinstance(rows, list) or not rows:
-            raise ValidationError("metrics must be an object or a list of at least one.")
-        if len(rows) > MOST_POSTED:
-            raise ValidationError(f"{len(rows)} metrics in one request; at most {MOST_POSTED} are taken.")
+        rows = _rows(body.get("metrics"), "metrics")
         now = timezone.now()
         kind = str(body["type"])
         convert = request_reading if kind == "performance" else metric_reading
-        readings: list[Reading] = []
-        index: list[int] = []
-        rejected: list[dict[str, Any]] = []
-        for place, row in enumerate(rows):
-            try:
-                readings.append(convert(row, kind, now))
-                index.append(place)
-            except ValueError as error:
-                rejected.append({"index": place, "error": str(error)})
+        readings, index, rejected = _converted(rows, lambda row: convert(row, kind, now))
         if kind == "performance":
             written = services.record_events(readings=readings, by=self.by, now=now)
         else:
             written = services.ingest(samples=Samples.from_readings(readings, at=now), by=self.by, now=now)
-        rejected += [{"index": index[refusal.index], "error": refusal.text} for refusal in written.rejected]
-        rejected.sort(key=lambda item: item["index"])
-        return Response({"success": True, "accepted": written.accepted, "rejected": rejected})
+        return _counted(written, index, rejected)
+
+
+@extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
+class Events(Endpoint):
+    """What happened in an application, one by one: a booking, a payment, a rating."""
+
+    rights = {"POST": Right.INGEST}
+
+    def post(self, request: Request) -> Response:
+        rows = _rows(request.data, "The body")
+        now = timezone.now()
+        events, index, rejected = _converted(rows, lambda row: event_reading(row, now))
+        written = services.record_events(
+            readings=[reading for reading, _ in events], ids=[id_ for _, id_ in events], by=self.by, now=now
+        )
+        return _counted(written, index, rejected)
+
+
+def _rows(posted: Any, name: str) -> list[Any]:
+    """Return what was posted as a list: one object is as good as a list of it."""
+    rows = [posted] if isinstance(posted, dict) else posted
+    if not isinstance(rows, list) or not rows:
+        raise ValidationError(f"{name} must be an object or a list of at least one.")
+    if len(rows) > MOST_POSTED:
+        raise ValidationError(f"{name}: {len(rows)} in one request; at most {MOST_POSTED} are taken.")
+    return rows
+
+
+def _converted(rows: list[Any], convert: Callable[[Any], T]) -> tuple[list[T], list[int], list[dict[str, Any]]]:
+    """Return what the good rows mean, the place of each among the rows, and the refusals of the others."""
+    good: list[T] = []
+    index: list[int] = []
+    rejected: list[dict[str, Any]] = []
+    for place, row in enumerate(rows):
+        try:
+            good.append(convert(row))
+            index.append(place)
+        except ValueError as error:
+            rejected.append({"index": place, "error": str(error)})
+    return good, index, rejected
+
+
+def _counted(written: services.Written, index: list[int], rejected: list[dict[str, Any]]) -> Response:
+    """Return how many were taken, and what was refused by its place in the request."""
+    refused = rejected + [{"index": index[refusal.index], "error": refusal.text} for refusal in written.rejected]
+    refused.sort(key=lambda item: item["index"])
+    return Response({"success": True, "accepted": written.accepted, "rejected": refused})
 
 
 @extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
@@ -367,6 +403,26 @@ def metric_reading(row: Any, kind: str, now: datetime) -> Reading:
     return Reading(name, value, {"job": JOB, **texts, "category": kind}, "gauge", "", _timestamp(row, now))
 
 
+def event_reading(row: Any, now: datetime) -> tuple[Reading, str]:
+    """Return one event as a sample of the metric of its name, and its id; raises ValueError with what is wrong."""
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    name, id_ = row.get("event"), "" if row.get("id") is None else row["id"]
+    if not isinstance(name, str) or not name:
+        raise ValueError("event must be a text such as booking_made")
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or len(str(id_)) > 200:
+        raise ValueError("id must be a text or a whole number of at most 200 characters")
+    properties = {} if row.get("properties") is None else row["properties"]
+    if not isinstance(properties, dict) or not all(isinstance(v, str | int | float) for v in properties.values()):
+        raise ValueError("properties must be an object of texts and numbers")
+    if "__name__" in properties:
+        raise ValueError("properties must not hold __name__")
+    value = 1.0 if row.get("value") is None else _number(row["value"], "value")
+    texts = {label: str(v).lower() if isinstance(v, bool) else str(v) for label, v in properties.items()}
+    labels = {"job": JOB, **texts, "category": "business"}
+    return Reading(name, value, labels, "gauge", "", _timestamp(row, now)), str(id_)
+
+
 def _number(value: Any, name: str) -> float:
     try:
         if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
@@ -415,4 +471,9 @@ def _both(name: str, view: type[Endpoint]) -> list[Any]:
     return [path(name, view.as_view(), name=f"seed-{name}"), path(f"{name}/", view.as_view())]
 
 
-urlpatterns = [*_both("metrics", Metrics), *_both("alerts", Alerts), *_both("health", HealthEndpoint)]
+urlpatterns = [
+    *_both("metrics", Metrics),
+    *_both("events", Events),
+    *_both("alerts", Alerts),
+    *_both("health", HealthEndpoint),
+]

@@ -1,6 +1,7 @@
 """The seed's HTTP API under /api/monitoring/: metrics, alerts and health; epoch milliseconds, JSON, no redirects."""
 
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
@@ -115,8 +116,9 @@ class Metrics(Endpoint):
         kind = request.query_params.get("type", "performance")
         if kind not in TYPES:
             raise ValidationError(f"type is {kind!r}, but must be one of {', '.join(TYPES)}.")
-        start, end = time_range(request.query_params.get("timeRange", ""), now=timezone.now())
-        data = figures(kind, start, end, scope=self.by.scope)
+        now = timezone.now()
+        start, end = time_range(request.query_params.get("timeRange", ""), now=now)
+        data = figures(kind, start, end, scope=self.by.scope, now=now)
         step = data.pop("step", None)
         return Response({"success": True, "data": data, "timeRange": {"start": start, "end": end}, "step": step})
 
@@ -268,8 +270,8 @@ def time_range(text: str, *, now: datetime) -> tuple[int, int]:
     present = int(now.timestamp() * 1000)
     first, _, second = text.partition(",")
     try:
-        end = int(second) if second.strip() else present
-        start = int(first) if first.strip() else end - 86_400_000
+        end = _milliseconds(second) if second.strip() else present
+        start = _milliseconds(first) if first.strip() else end - 86_400_000
     except ValueError:
         raise ValidationError(f"timeRange is {text!r}, but must be `start,end` in milliseconds since 1970.") from None
     if start > end:
@@ -279,8 +281,16 @@ def time_range(text: str, *, now: datetime) -> tuple[int, int]:
     return start, end
 
 
-def figures(kind: str, start: int, end: int, *, scope: Scope) -> dict[str, Any]:
-    """Return the data of that kind over the range (ms), with the step that was chosen."""
+def _milliseconds(text: str) -> int:
+    if not re.fullmatch(r"\s*-?[0-9]{1,20}\s*", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def figures(kind: str, start: int, end: int, *, scope: Scope, now: datetime) -> dict[str, Any]:
+    """Return the data of that kind over the range (ms), with the step that was chosen for where there are samples."""
+    if kind != "alerts":
+        start, end = _with_samples(start, end, now)
     if kind == "performance":
         return request_figures.performance(start, end, scope=scope)
     if kind == "system":
@@ -292,12 +302,19 @@ def figures(kind: str, start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     return categorised(kind, start, end, scope=scope)
 
 
+def _with_samples(start: int, end: int, now: datetime) -> tuple[int, int]:
+    """Return the part of the range (ms) that lies between the first sample and now."""
+    end = max(start, min(end, int(now.timestamp() * 1000)))
+    oldest = query.oldest()
+    return (start if oldest is None else min(max(start, oldest - 1), end)), end
+
+
 def categorised(category: str, start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     """Return the series that were pushed with this type, and the portal's own of that kind, with their points."""
     wanted = [f'{{category="{category}"}}']
     if BUILT_IN[category]:
         wanted.append(f'{{__name__=~"{BUILT_IN[category]}", __name__!~".*_bucket", category=""}}')
-    steps = system_figures.steps_for(system_figures.since_there_are_samples(start, end), end, most=300)
+    steps = system_figures.steps_for(start, end, most=300)
     if steps.step > LOOKBACK:  # what was pushed between two steps must not fall through
         wanted = [f"last_over_time({selector}[{steps.step // 1000}s])" for selector in wanted]
     series: list[dict[str, Any]] = []

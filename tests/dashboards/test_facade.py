@@ -231,6 +231,34 @@ def test_health_is_open_and_its_details_are_not(api):
     assert set(detailed["metrics"]) == {"activeAlerts", "memoryUsage", "cpuUsage", "responseTime"}
 
 
+@pytest.mark.parametrize("query", ["type=love", "timeRange=a,b", "timeRange=2,1", "timeRange=1_0,2_0", "timeRange=٣,٤"])
+def test_a_refusal_is_one_sentence_and_nothing_else(api, query):
+    assert list(get(api, f"metrics?{query}", 400)) == ["error"]
+
+
+def test_a_form_is_told_to_come_as_json(api):
+    answer = api.post("/api/monitoring/alerts", "type=disk", content_type="application/x-www-form-urlencoded")
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("start", [0, 1_000_000_000_000])
+def test_no_row_lies_outside_the_range(api, start):
+    send(api, "post", "metrics", {"type": "performance", "metrics": request()})
+    answer = get(api, f"metrics?type=performance&timeRange={start},")
+    assert {start < row["timestamp"] <= answer["timeRange"]["end"] for row in answer["data"]["metrics"]} == {True}
+    assert answer["step"] == 15_000
+
+
+def test_a_range_that_ends_in_the_future_ends_with_what_there_is(api):
+    send(api, "post", "metrics", {"type": "business", "metrics": [{"name": "bookings", "value": 3}]})
+    late = int((timezone.now() + timedelta(days=400)).timestamp() * 1000)
+    answer = get(api, f"metrics?type=business&timeRange={late - 500 * 86_400_000},{late}")
+    [series] = answer["data"]["series"]
+    assert series["points"][-1][0] <= int((timezone.now() + services.AHEAD).timestamp() * 1000)
+    assert get(api, f"metrics?type=system&timeRange={late - 60_000},{late}")["data"]["metrics"] == []
+
+
 def figure(expression):
     return query.only_value(query.instant(expression, at=timezone.now() + timedelta(seconds=1), scope=EVERYTHING))
 

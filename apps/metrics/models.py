@@ -241,6 +241,16 @@ class RolledWindow(models.Model):
         return f"roll-ups of window {self.window}"
 
 
+class EventReceipt(models.Model):
+    """That an event of this name and id was stored: its sender may send it again, and it still counts once."""
+
+    digest = models.UUIDField(primary_key=True, editable=False)
+    at = models.DateTimeField(editable=False, db_index=True)
+
+    def __str__(self) -> str:
+        return f"event {self.digest}"
+
+
 LARGEST: Final = 2**63 - 1
 
 

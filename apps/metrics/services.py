@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 from django.core.exceptions import ValidationError
@@ -19,9 +20,16 @@ from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
 from apps.metrics.burial import Doomed, selector_text
 from apps.metrics.codec import Columns, Int64, encode_batch
-from apps.metrics.events import place
+from apps.metrics.events import digest_of, place
 from apps.metrics.headroom import NOBODY, Maker
-from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy, RolledWindow
+from apps.metrics.models import (
+    CollectionSwitch,
+    CollectorSetting,
+    EventReceipt,
+    QueryBudget,
+    RetentionPolicy,
+    RolledWindow,
+)
 from apps.metrics.samples import REASONS, Samples
 from apps.promql.source import Matcher
 
@@ -311,23 +319,59 @@ def ship_query_budget(row: Mapping[str, Any], *, by: Principal, now: datetime) -
     return budget
 
 
-def record_events(*, readings: Sequence[Reading], by: Principal, now: datetime) -> Written:
+def record_events(
+    *, readings: Sequence[Reading], by: Principal, now: datetime, ids: Sequence[str] | None = None
+) -> Written:
     """Store events that happened one by one, each as a sample of its own; two at one instant of a series both count.
 
-    Writers of events take turns (a lock of the transaction), so that the instants that are taken can be looked up.
+    `ids` are as many as the events, empty for an event without: one that was stored under its name and id within
+    `retention.RECEIPTS_KEPT` is accepted again and changes nothing. Writers of events take turns (a lock of the
+    transaction), so that instants and ids that are taken can be looked up.
     """
     require(by, Right.INGEST)
+    if not readings:
+        return Written(0, (), 0)
+    digests = [
+        digest_of(reading.name, id_) if id_ else None
+        for reading, id_ in zip(readings, ids or [""] * len(readings), strict=True)
+    ]
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metrics.record_events'))")
+        places = _not_stored(digests)
+        written = _store_events([readings[place] for place in places], by, now)
+        rejected = tuple(replace(refusal, index=places[refusal.index]) for refusal in written.rejected)
+        kept = set(places) - {refusal.index for refusal in rejected}
+        EventReceipt.objects.bulk_create(
+            EventReceipt(digest=digest, at=now) for place in sorted(kept) if (digest := digests[place]) is not None
+        )
+    return Written(len(readings) - len(rejected), rejected, written.new_series)
+
+
+def _not_stored(digests: Sequence[UUID | None]) -> list[int]:
+    """Return the places of the events that have no receipt, and of those with the same digest only the first."""
+    seen = set(
+        EventReceipt.objects.filter(digest__in=[digest for digest in digests if digest]).values_list("pk", flat=True)
+    )
+    places = []
+    for index, digest in enumerate(digests):
+        if digest is None or digest not in seen:
+            places.append(index)
+        if digest is not None:
+            seen.add(digest)
+    return places
+
+
+def _store_events(readings: Sequence[Reading], by: Principal, now: datetime) -> Written:
+    """Store events at their time, or at the next millisecond that is free in their series."""
     if not readings:
         return Written(0, (), 0)
     stamp = _ms(now)
     keys = [(reading.name, tuple(sorted(reading.labels.items()))) for reading in readings]
     times = [stamp if reading.timestamp_ms is None else reading.timestamp_ms for reading in readings]
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metrics.record_events'))")
-        placed = place(list(zip(keys, times, strict=True)), _taken(readings, times))
-        moved = [replace(reading, timestamp_ms=at) for reading, at in zip(readings, placed, strict=True)]
-        return ingest(samples=Samples.from_readings(moved, at=now), by=by, now=now)
+    placed = place(list(zip(keys, times, strict=True)), _taken(readings, times))
+    moved = [replace(reading, timestamp_ms=at) for reading, at in zip(readings, placed, strict=True)]
+    return ingest(samples=Samples.from_readings(moved, at=now), by=by, now=now)
 
 
 def _taken(readings: Sequence[Reading], times: Sequence[int]) -> Iterator[tuple[Hashable, int]]:

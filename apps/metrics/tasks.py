@@ -57,3 +57,4 @@ def retain(*, now: datetime) -> None:
         retention.expire(policy=policy, now=now)
     retention.mark_gone(now=now)
     retention.remove_gone(now=now)
+    retention.drop_receipts(now=now)

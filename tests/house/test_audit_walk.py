@@ -262,7 +262,7 @@ SEED: dict[str, Callable[[], Call]] = {
     "POST alerts": lambda: ("/api/monitoring/alerts", {"type": "disk", "severity": "WARNING", "message": "full"}),
     "PUT alerts": lambda: ("/api/monitoring/alerts", {"alertId": make("alerting.alert").key, "resolvedBy": "ann"}),
 }
-NO_DECISIONS = {"POST metrics"}
+NO_DECISIONS = {"POST metrics", "POST events"}
 """Writes of the seed's API that bring measurements: an entry a request would drown the trail."""
 
 

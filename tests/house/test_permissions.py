@@ -106,6 +106,7 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
 API: dict[str, dict[str, Need]] = {
     "api/schema/": {"GET": R},
     "api/monitoring/metrics": {"GET": R, "POST": I},
+    "api/monitoring/events": {"POST": I},
     "api/monitoring/alerts": {"GET": R, "POST": O, "PUT": O},
     "api/monitoring/health": {"GET": OPEN},
     "api/v1/portal/rules/": {"GET": R, "POST": E},

@@ -91,6 +91,7 @@ def transition_kinds() -> Choices:
         ("acknowledged", "Acknowledged"),
         ("unacknowledged", "Acknowledgement withdrawn"),
         ("reminder", "Reminder"),
+        ("moved", "Moved to another incident"),
     ]
 
 
@@ -291,7 +292,7 @@ class IncidentQuerySet(models.QuerySet["Incident"]):
 
 
 def incident_states() -> Choices:
-    """An incident is open as long as one of its alerts is active."""
+    """An incident is open as long as one of its alerts is active; one that was merged is resolved, too."""
     return [("open", "Open"), ("resolved", "Resolved")]
 
 
@@ -305,6 +306,21 @@ class Incident(models.Model):
     resolved_at = models.DateTimeField(null=True, blank=True)
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     acknowledged_by = models.CharField(max_length=200, blank=True, default="")
+    cause = models.ForeignKey(
+        "Alert", on_delete=models.SET_NULL, null=True, blank=True, related_name="+", help_text="The probable cause."
+    )
+    reasons = models.JSONField(default=list, blank=True, help_text="Why that is the probable cause: sentences.")
+    merged_into = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="absorbed",
+        help_text="It took its alerts.",
+    )
+    is_by_hand = models.BooleanField(
+        default=False, help_text="Somebody merged or split it: correlation moves nothing into or out of it any more."
+    )
 
     objects = IncidentQuerySet.as_manager()
 
@@ -328,6 +344,22 @@ class Incident(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+
+class IncidentTrait(models.Model):
+    """Something by which new alerts find an open incident: a service, a host, a kind of alert in a cluster."""
+
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="traits")
+    trait = models.CharField(max_length=300)
+    seen_at = models.DateTimeField(help_text="When an alert with it last joined.")
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (models.Index(fields=["trait", "-seen_at"], name="incidenttrait_newest"),)
+        constraints = (models.UniqueConstraint(fields=["incident", "trait"], name="incidenttrait_once"),)
+
+    def __str__(self) -> str:
+        return self.trait
 
 
 class AlertQuerySet(models.QuerySet["Alert"]):
@@ -400,6 +432,9 @@ class Alert(models.Model):
         null=True, blank=True, help_text="Resolved by a person while still wrong: nothing fires anew before this time."
     )
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, null=True, blank=True, related_name="alerts")
+    placement = models.CharField(
+        max_length=300, blank=True, default="", help_text="Why it is in its incident; empty where it opened it."
+    )
     version = models.PositiveBigIntegerField(default=1, editable=False)
 
     objects = AlertQuerySet.as_manager()
@@ -412,6 +447,7 @@ class Alert(models.Model):
             models.Index(fields=["ends_at"], condition=_OPEN & Q(ends_at__isnull=False), name="alert_ends"),
             models.Index(fields=["rule", "held_until"], condition=Q(held_until__isnull=False), name="alert_held"),
             models.Index(fields=["resolved_at"], condition=Q(state="inactive"), name="alert_inactive"),
+            models.Index(fields=["service"], condition=_OPEN, name="alert_open_by_service"),
         )
         constraints = (
             models.UniqueConstraint(
@@ -483,7 +519,7 @@ class Transition(models.Model):
     """One change of one alert, written in the transaction of the change: history, outbox and API answer in one row.
 
     `told_at` is empty for what somebody upstairs has to look at; what concerns nobody (pending and back) is born told.
-    `before` and `after` are states for kind state, severities for kind severity.
+    `before` and `after` are states for kind state, severities for kind severity, incidents' ids for kind moved.
     """
 
     alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="transitions")
@@ -623,6 +659,100 @@ class Silence(Recurring):
     def spelled(self) -> str:
         """Its matchers as people write them."""
         return matching.spelled(self.parsed)
+
+
+class Service(models.Model):
+    """Something that runs: alerts name it by their label service, and it fails when what it depends on fails."""
+
+    name = models.CharField(max_length=100, unique=True, help_text="As alerts have it in their label service.")
+    description = models.CharField(max_length=300, blank=True, default="")
+    team = models.ForeignKey("accounts.Team", on_delete=models.SET_NULL, null=True, blank=True, related_name="services")
+    depends_on = models.ManyToManyField(
+        "self", symmetrical=False, blank=True, related_name="depended_on_by", help_text="What it cannot work without."
+    )
+    fails_at = models.CharField(
+        max_length=10,
+        choices=severities,
+        default="critical",
+        help_text="An alert this bad means that it has failed: pages of what depends on it are held back.",
+    )
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.CheckConstraint(condition=~Q(name=""), name="service_has_a_name"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class MaintenanceWindowQuerySet(models.QuerySet["MaintenanceWindow"]):
+    """Questions about maintenance windows."""
+
+    def current(self, now: datetime) -> MaintenanceWindowQuerySet:
+        """Return those that are not over."""
+        return self.filter(ends_at__gt=now)
+
+
+class MaintenanceWindow(Recurring):
+    """Planned work on a service or on whatever matchers accept: nobody is paged for it; what outlives it is told."""
+
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True, default="")
+    service = models.ForeignKey(
+        Service, on_delete=models.CASCADE, null=True, blank=True, related_name="maintenance_windows"
+    )
+    matchers = models.JSONField(default=list, blank=True, help_text="Instead of, or beside, a service.")
+    excluded_from_sla = models.BooleanField(
+        "excluded from SLA", default=False, help_text="Its time does not count against objectives."
+    )
+    created_by = models.CharField(max_length=200, editable=False)
+    created_at = models.DateTimeField(editable=False)
+    updated_at = models.DateTimeField(editable=False)
+
+    objects = MaintenanceWindowQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("starts_at", "id")
+        indexes = (models.Index(fields=["ends_at"], name="maintenancewindow_ends"),)
+        constraints = (
+            *_span_is_sound("maintenancewindow"),
+            models.CheckConstraint(
+                condition=Q(service__isnull=False) | ~Q(matchers=[]), name="maintenancewindow_of_something"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def parsed(self) -> tuple[Matcher, ...]:
+        """Its matchers, those of its service among them."""
+        own = matching.from_json(self.matchers)
+        return own if self.service is None else (matching.equals("service", self.service.name), *own)
+
+
+class Inhibition(models.Model):
+    """While an alert matches the source, nobody is paged for those that match the target and agree in `equal`."""
+
+    name = models.CharField(max_length=100, unique=True)
+    source_matchers = models.JSONField(help_text="The alert that explains the others.")
+    target_matchers = models.JSONField(help_text="The alerts that nobody needs to hear of then.")
+    equal = models.JSONField(
+        default=list, blank=True, help_text="Labels that both must have in common; absent is like empty."
+    )
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "inhibition rule"
+        constraints = (
+            models.CheckConstraint(
+                condition=~Q(source_matchers=[]) & ~Q(target_matchers=[]), name="inhibition_has_both_sides"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class QuietChange(models.Model):

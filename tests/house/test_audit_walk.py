@@ -81,6 +81,10 @@ def rule_test() -> Any:
 SILENCE: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": AT + DAY, "comment": "planned", "now": AT}
 
 
+WINDOW: dict[str, Any] = {"name": "work", "matchers": ['service="db"'], "starts_at": AT, "ends_at": AT + DAY}
+INHIBITION: dict[str, Any] = {"name": "rule", "source_matchers": ['a="b"'], "target_matchers": ['c="d"']}
+
+
 def stored_silence() -> Any:
     return alerting.silence(by=Principal.system("test"), **SILENCE)
 
@@ -128,6 +132,14 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     ),
     "alerting.save_rule": lambda: do(alerting.save_rule, rule=new_rule(), levels=LEVELS, now=AT),
     "alerting.save_rule_test": lambda: do(alerting.save_rule_test, test=rule_test(), now=AT),
+    "alerting.delete_inhibition": lambda: do(
+        alerting.delete_inhibition, inhibition=make("alerting.inhibition"), now=AT
+    ),
+    "alerting.delete_service": lambda: do(alerting.delete_service, service=make("alerting.service"), now=AT),
+    "alerting.delete_window": lambda: do(alerting.delete_window, window=make("alerting.maintenancewindow"), now=AT),
+    "alerting.save_inhibition": lambda: do(alerting.save_inhibition, values=INHIBITION, now=AT),
+    "alerting.save_service": lambda: do(alerting.save_service, values={"name": "db"}, depends_on=[], now=AT),
+    "alerting.save_window": lambda: do(alerting.save_window, values=WINDOW, now=AT),
     "alerting.expire_silence": lambda: do(alerting.expire_silence, silence=stored_silence(), now=AT),
     "alerting.silence": lambda: do(alerting.silence, **SILENCE),
     "notifications.reply": lambda: do(

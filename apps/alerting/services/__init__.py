@@ -9,6 +9,7 @@ from apps.alerting.services.alerts import (
     resolve_incident,
     unacknowledge,
 )
+from apps.alerting.services.dependencies import delete_service, save_service
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
     delete_group,
@@ -33,14 +34,18 @@ from apps.alerting.services.silences import (
     muted_alerts,
     silence,
 )
+from apps.alerting.services.windows import delete_inhibition, delete_window, save_inhibition, save_window
 
 __all__ = [
     "acknowledge",
     "acknowledge_incident",
     "delete_group",
+    "delete_inhibition",
     "delete_recording_rule",
     "delete_rule",
     "delete_rule_test",
+    "delete_service",
+    "delete_window",
     "duration",
     "end_resolved_silences",
     "expire",
@@ -56,9 +61,12 @@ __all__ = [
     "rule_from_condition",
     "rule_from_dict",
     "save_group",
+    "save_inhibition",
     "save_recording_rule",
     "save_rule",
     "save_rule_test",
+    "save_service",
+    "save_window",
     "ship_recording_rule",
     "ship_rule",
     "silence",

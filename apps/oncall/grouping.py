@@ -7,7 +7,7 @@ three timers, with one difference that its users ask for: a group in which nothi
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -123,7 +123,7 @@ class Standing:
     """One alert as one contact knows it.
 
     `rank` is that of its severity; `identity_told_at` the last time the contact was told that this alert or an earlier
-    firing of the same one is wrong: the cooldown runs from there.
+    firing of the same one is wrong: the cooldown runs from there. `flaps_since`: its comings and goings are held back.
     """
 
     alert: int
@@ -133,6 +133,18 @@ class Standing:
     told: Told | None = None
     identity_told_at: datetime | None = None
     cooldown: timedelta = timedelta(0)
+    flaps_since: datetime | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it flaps and that was told: until it has ceased neither its comings nor its goings are."""
+        return self.flaps_since is not None and not self.begins_to_flap
+
+    @property
+    def begins_to_flap(self) -> bool:
+        """Whether it is to be told, once, that it flaps."""
+        told = self.told.at if self.told is not None else self.identity_told_at
+        return self.flaps_since is not None and self.is_firing and (told is None or told < self.flaps_since)
 
 
 @dataclass(frozen=True)
@@ -161,13 +173,15 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     Who was told that an alert fires is told that it ended, whatever else holds. A contact that is no receiver of the
     group (an escalation told it) is told nothing else. News that falls into the cooldown waits for its end.
     """
-    resolved = [s for s in standings if not s.is_firing and s.told is not None and not s.told.is_over]
+    owed = [s for s in standings if not s.is_firing and s.told is not None and not s.told.is_over]
+    resolved = [s for s in owed if s.flaps_since is None]
     firing = [s for s in standings if s.is_firing]
     if not is_receiver:
         known = tuple(s.alert for s in firing if s.told) if resolved else ()
         return Decision((), known, _ids(resolved), _resolved_reason(firing), None)
-    raised = [s for s in firing if s.told is not None and s.rank > s.told.rank]
-    untold = [s for s in firing if s.told is None and not s.is_acknowledged]
+    flapping = [s for s in firing if s.begins_to_flap and not s.is_acknowledged]
+    raised = flapping + [s for s in firing if _is_raised(s) and s not in flapping]
+    untold = [s for s in firing if s.told is None and not s.is_acknowledged and not s.is_held and s not in flapping]
     new = [s for s in untold if _may_at(s) <= now]
     due_again = [s for s in firing if _repeats(s) and s not in raised and _repeat_at(s, repeat) <= now]
     if not (raised or new or due_again or resolved):
@@ -177,7 +191,9 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     news = [s for s in firing if s in raised or s in new or ((raised or new or due_again) and s in again)]
     still = [s for s in firing if s.told is not None and s not in news]
     reason = (
-        "severity raised"
+        "flapping: it comes and goes, and is told again when it has ceased to"
+        if flapping
+        else "severity raised"
         if raised
         else ("new alert" if any(s.told for s in standings) else "first notification")
         if new
@@ -197,8 +213,9 @@ def page(standings: Sequence[Standing], *, now: datetime) -> Decision:
     `next_at` says until when the step has to be held.
     """
     firing = [s for s in standings if s.is_firing and not s.is_acknowledged]
-    news = [s for s in firing if _is_raised(s) or (_may_at(s) <= now and not (s.told and s.told.at >= now))]
-    held = [_may_at(s) for s in firing if s.told is None and s not in news]
+    paged = [s for s in firing if not s.is_held]
+    news = [s for s in paged if _is_raised(s) or (_may_at(s) <= now and not (s.told and s.told.at >= now))]
+    held = [_may_at(s) for s in paged if s.told is None and s not in news]
     still = tuple(s.alert for s in firing if s.told is not None and s not in news)
     return Decision(_ids(news), still, (), "escalation" if news else "", min(held, default=None))
 
@@ -212,7 +229,7 @@ def _resolved_reason(firing: Sequence[Standing]) -> str:
 
 
 def _is_raised(s: Standing) -> bool:
-    return s.told is not None and s.rank > s.told.rank
+    return s.begins_to_flap or (s.told is not None and s.rank > s.told.rank and not s.is_held)
 
 
 def _may_at(s: Standing) -> datetime:
@@ -224,7 +241,7 @@ _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _repeats(s: Standing) -> bool:
-    return s.told is not None and not s.is_acknowledged
+    return s.told is not None and not s.is_acknowledged and not s.is_held
 
 
 def _repeat_at(s: Standing, repeat: timedelta) -> datetime:
@@ -232,7 +249,7 @@ def _repeat_at(s: Standing, repeat: timedelta) -> datetime:
 
 
 def _renewed(s: Standing, now: datetime) -> Standing:
-    return Standing(s.alert, s.is_firing, s.rank, s.is_acknowledged, Told(now, s.rank), now, s.cooldown)
+    return replace(s, told=Told(now, s.rank), identity_told_at=now)
 
 
 def _next(firing: Sequence[Standing], waiting: Sequence[Standing], repeat: timedelta, now: datetime) -> datetime | None:

@@ -551,11 +551,7 @@ class _Round:
         if alert.labels:
             alert.labels = {**alert.labels, **severity}
             return
-        context = self.context(alert, verdict.labels)
-        labels = {"service": rule.service, **verdict.labels, **severity}
-        labels |= {name: expand(text, context, name=rule.name) for name, text in rule.labels.items()}
-        labels["alertname"] = rule.name
-        alert.labels = {name: short(storable(text)) for name, text in labels.items() if text}
+        alert.labels = labels_of(rule, verdict.labels, alert.severity, self.context(alert, verdict.labels))
 
     def word(self, rule: RulePlan, alert: Alert, labels: Mapping[str, str]) -> None:
         """Annotations and message, as the alert stands now."""
@@ -609,6 +605,14 @@ class _Round:
             Reading(series.name, series.value, series.labels, timestamp_ms=self.tick_ms)
             for series in told_series(alert)
         ]
+
+
+def labels_of(rule: RulePlan, found: Mapping[str, str], severity: str, context: Context) -> dict[str, str]:
+    """The labels of a new alert: what the expression gave, severity, service, the rule's own and the rule's name."""
+    labels = {"service": rule.service, **found, **({} if "severity" in rule.labels else {"severity": severity})}
+    labels |= {name: expand(text, context, name=rule.name) for name, text in rule.labels.items()}
+    labels["alertname"] = rule.name
+    return {name: short(storable(text)) for name, text in labels.items() if text}
 
 
 # --- Rows -------------------------------------------------------------------------------------------------------

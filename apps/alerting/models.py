@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import MD5, Coalesce
 
+from apps.accounts.models import Calendar, Team
 from apps.alerting import lifecycle, matching
 from apps.alerting.lifecycle import Reason, Severity, State
 from apps.alerting.recurrence import Times
@@ -92,6 +93,7 @@ def transition_kinds() -> Choices:
         ("unacknowledged", "Acknowledgement withdrawn"),
         ("reminder", "Reminder"),
         ("moved", "Moved to another incident"),
+        ("flapping", "Flapping"),
     ]
 
 
@@ -151,18 +153,35 @@ class AlertRule(models.Model):
     no_data_policy = models.CharField(max_length=20, choices=no_data_policies, default="ok")
     error_policy = models.CharField(max_length=20, choices=error_policies, default="keep")
     missing_evaluations = models.PositiveSmallIntegerField(
-        default=1, help_text="Evaluations without the series before it counts as missing."
+        default=1, help_text="Evaluations in a row without the series (or any result) before it counts as missing."
     )
     new_series_delay = models.DurationField(
         default=timedelta(0), help_text="How long a series must exist before the rule looks at it."
     )
+    schedule = models.ForeignKey(
+        Calendar,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Outside these hours nothing begins to fire; what fires stays until it has recovered.",
+    )
+    detects_flapping = models.BooleanField(
+        "detect flapping",
+        default=True,
+        help_text="Whoever hears of an alert that comes and goes too often is told so once, instead of each time; "
+        "critical ones are told in any case.",
+    )
     service = models.CharField(
         max_length=100, blank=True, default="", help_text="The service it watches; becomes a label."
     )
-    runbook = models.TextField(blank=True, default="", help_text="What to do when it fires: steps, or a link.")
+    runbook = models.TextField(
+        blank=True, default="", help_text="What to do when it fires: one step a line, in order; or a link."
+    )
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
+    team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
@@ -174,6 +193,7 @@ class AlertRule(models.Model):
             models.CheckConstraint(condition=Q(keep_firing_for__gte=timedelta(0)), name="alertrule_keep_is_no_debt"),
             models.CheckConstraint(condition=Q(cooldown__gte=timedelta(0)), name="alertrule_cooldown_is_no_debt"),
             models.CheckConstraint(condition=~Q(expression=""), name="alertrule_has_an_expression"),
+            models.CheckConstraint(condition=Q(missing_evaluations__gte=1), name="alertrule_misses_once"),
         )
 
     def __str__(self) -> str:
@@ -187,8 +207,12 @@ class RuleLevel(models.Model):
     severity = models.CharField(max_length=10, choices=severities)
     comparison = models.CharField(max_length=2, choices=comparisons, blank=True, default="")
     threshold = models.FloatField(null=True, blank=True)
-    recovery_threshold = models.FloatField(null=True, blank=True)
-    recovery_expression = models.TextField(blank=True, default="")
+    recovery_threshold = models.FloatField(
+        null=True, blank=True, help_text="What fires goes on until the value is back behind this, too."
+    )
+    recovery_expression = models.TextField(
+        blank=True, default="", help_text="PromQL: what fires goes on until this has a result with the same labels."
+    )
 
     class Meta:
         ordering = ("rule", "id")
@@ -431,6 +455,16 @@ class Alert(models.Model):
     held_until = models.DateTimeField(
         null=True, blank=True, help_text="Resolved by a person while still wrong: nothing fires anew before this time."
     )
+    absent_since = models.DateTimeField(null=True, blank=True, help_text="The first evaluation that missed its series.")
+    changes = models.JSONField(
+        default=list, blank=True, help_text="Of late: when it began, ended or changed its severity."
+    )
+    flapping_since = models.DateTimeField(
+        null=True, blank=True, help_text="It comes and goes so often that this is told once, until it has ceased."
+    )
+    remembered_until = models.DateTimeField(
+        null=True, blank=True, help_text="How long its end counts when the next of its series is asked for flapping."
+    )
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, null=True, blank=True, related_name="alerts")
     placement = models.CharField(
         max_length=300, blank=True, default="", help_text="Why it is in its incident; empty where it opened it."
@@ -448,6 +482,10 @@ class Alert(models.Model):
             models.Index(fields=["rule", "held_until"], condition=Q(held_until__isnull=False), name="alert_held"),
             models.Index(fields=["resolved_at"], condition=Q(state="inactive"), name="alert_inactive"),
             models.Index(fields=["service"], condition=_OPEN, name="alert_open_by_service"),
+            models.Index(
+                fields=["remembered_until"], condition=Q(remembered_until__isnull=False), name="alert_remembered"
+            ),
+            models.Index(fields=["rule"], condition=Q(flapping_since__isnull=False), name="alert_flapping"),
         )
         constraints = (
             models.UniqueConstraint(
@@ -492,6 +530,11 @@ class Alert(models.Model):
     def is_active(self) -> bool:
         """Whether it is wrong now."""
         return self.state in lifecycle.ACTIVE
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether its comings and goings are not told: it flaps, and is not critical."""
+        return self.flapping_since is not None and self.severity != Severity.CRITICAL
 
     @property
     def routing_labels(self) -> dict[str, str]:

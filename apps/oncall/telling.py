@@ -128,8 +128,13 @@ def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
             if alert.is_active and _rank(transition.after) > _rank(transition.before):
                 _join(alert, routing, Event.RAISED, now)
                 _restart_escalations(alert, now)
+<<<<<<< HEAD
         case "moved":
             _follow(transition, now)
+=======
+        case "flapping":
+            _flap(alert, now)
+>>>>>>> w/life
         case "acknowledged":
             _stop_escalations(alert.incident, now)
         case "unacknowledged":
@@ -278,6 +283,15 @@ def _end(alert: Alert, now: datetime) -> None:
         fires = Alert.objects.active().filter(memberships__group=group).exists()
         _due(group, Event.RESOLVED if fires else Event.ALL_RESOLVED, now)
     _stop_escalations(alert.incident, now)
+
+
+def _flap(alert: Alert, now: datetime) -> None:
+    """Have it told that the alert's series began to flap, or what was held back since it did."""
+    same = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
+    for group in NotificationGroup.objects.filter(members__alert__in=same).distinct():
+        group.due_at = now
+        group.save(update_fields=["due_at"])
+        wake("oncall.escalate")
 
 
 # --- Escalations: start, restart, stop -----------------------------------------------------------------------------
@@ -444,8 +458,11 @@ def _in_order(alerts: Iterable[Alert]) -> dict[int, Alert]:
 
 
 def _leave(group: NotificationGroup, alerts: Mapping[int, Alert]) -> None:
-    """Let go what has ended: everybody who was told of it has been told so in this very transaction."""
-    ended = [pk for pk, alert in alerts.items() if not alert.is_active]
+    """Let go what has ended: everybody who was told of it has been told so in this very transaction.
+
+    What flaps stays: its end is told when it has ceased to.
+    """
+    ended = [pk for pk, alert in alerts.items() if not alert.is_active and not alert.is_held_back]
     GroupMember.objects.filter(group=group, alert__in=ended).delete()
 
 
@@ -506,6 +523,7 @@ class Book:
         if not self.alerts:
             return {}
         since = self.now - max(map(_cooldown, self.alerts.values()))
+        since = min([since, *(alert.flapping_since for alert in self.alerts.values() if alert.flapping_since)])
         names = {identity(alert) for alert in self.alerts.values()}
         found = Notice.objects.filter(kind="firing", identity__in=names, at__gt=since)
         reached = found.exclude(delivery__state__in=("failed", "cancelled"))
@@ -543,9 +561,13 @@ class Book:
                 told=self._told(alert, contact),
                 identity_told_at=self._identities.get((contact.pk, identity(alert))),
                 cooldown=_cooldown(alert),
+<<<<<<< HEAD
                 is_muted=self.verdicts[alert.pk].is_muted,
                 muted_until=self.verdicts[alert.pk].until,
                 was_muted=alert.pk in self._held,
+=======
+                flaps_since=alert.flapping_since if alert.is_held_back else None,
+>>>>>>> w/life
             )
             for alert in self.alerts.values()
             if incident is None or alert.incident_id == incident

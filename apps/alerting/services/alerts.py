@@ -235,6 +235,7 @@ def expire(*, by: Principal, now: datetime) -> int:
             alerts = list(found[:AT_ONCE])
             end(alerts, reason=reason, by=by.name, now=now)
             done += len(alerts)
+        _cease_to_flap(Alert.objects.exclude(state__in=OPEN_STATES).filter(lost), Reason.RULE, by.name, now)
     with transaction.atomic():
         old = Alert.objects.filter(state="inactive", resolved_at__lt=now - FORGOTTEN_AFTER, held_until__isnull=True)
         ids = list(old.order_by("resolved_at").values_list("pk", flat=True)[:AT_ONCE])
@@ -261,14 +262,27 @@ def end(
         old = State(alert.state)
         alert.state = State.INACTIVE if old is State.PENDING else State.RESOLVED
         alert.resolved_at, alert.resolve_reason, alert.resolved_by = now, reason, resolved_by
-        alert.seen_at = now
-        _write(alert, "state", "resolved_at", "resolve_reason", "resolved_by", "held_until", "seen_at")
+        alert.seen_at, alert.flapping_since = now, None
+        _write(
+            alert, "state", "resolved_at", "resolve_reason", "resolved_by", "held_until", "seen_at", "flapping_since"
+        )
+        if alert.source == "rule":
+            earlier = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
+            _cease_to_flap(earlier, reason, by, now)
         telling = alert.state == State.RESOLVED
         _note(alert, now, "state", old, alert.state, reason, by, detail, telling=telling)
     close_incidents({alert.incident_id for alert in alerts if alert.incident_id is not None}, now)
     if series:
         keep_series(series, by=Principal.system("alerting"), now=now)
     _publish()
+
+
+def _cease_to_flap(alerts: Any, reason: Reason, by: str, now: datetime) -> None:
+    """Let the held ends of these be told: somebody else than the evaluation has ended it."""
+    for alert in alerts.filter(flapping_since__isnull=False).select_for_update(of=("self",)).order_by("id")[:AT_ONCE]:
+        alert.flapping_since = None
+        _write(alert, "flapping_since")
+        _note(alert, now, "flapping", "flapping", "steady", reason, by)
 
 
 def _locked(alert: Alert) -> Alert:

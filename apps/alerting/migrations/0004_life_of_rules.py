@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0004_teams_and_calendars"),
-        ("alerting", "0002_rule_tests"),
+        ("alerting", "0003_quiet_and_incidents"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

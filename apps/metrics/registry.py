@@ -108,7 +108,17 @@ class Registry:
                 found[index] = slot
         return found, refused
 
-    def _learn(self, key: Hashable, labels: LabelSet) -> int:
+    def slot(self, labels: Mapping[str, str]) -> int | str:
+        """The slot of a label set, or why it is refused, for a caller that remembers it itself."""
+        found = label_set(labels)
+        return found if isinstance(found, str) else self._learn(None, found)
+
+    def labels(self, slot: int) -> dict[str, str]:
+        """The labels of a slot, `__name__` among them."""
+        name, rest = self._labels[slot]
+        return {NAME: name, **orjson.loads(rest)}
+
+    def _learn(self, key: Hashable | None, labels: LabelSet) -> int:
         identity = fingerprint(labels)
         with self._lock:
             slot = self._by_print.get(identity)
@@ -120,9 +130,10 @@ class Registry:
                 self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1])).decode()))
                 self._prints.append(identity)
                 self._by_print[identity] = slot
-            if len(self._aliases) >= MAX_ALIASES:
-                self._aliases = _Aliases()
-            self._aliases[key] = slot
+            if key is not None:
+                if len(self._aliases) >= MAX_ALIASES:
+                    self._aliases = _Aliases()
+                self._aliases[key] = slot
             return slot
 
     @property

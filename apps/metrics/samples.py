@@ -23,6 +23,8 @@ REASONS: Final[Mapping[str, str]] = {
     "duplicate_label": "the series has a label twice",
     "invalid_labels": "the labels of the series cannot be read",
     "value_too_long": f"a label value is longer than {MAX_VALUE} bytes",
+    "duplicate_series": "the series stands more than once with the same time; the first one counts",
+    "label_limit": "the labels of the series go beyond the limits of its job",
     "too_old": "the sample is further behind its series' newest one than late samples may be",
     "too_far_ahead": "the sample's time is more than 10 minutes ahead of the portal's clock",
     "before_1970": "the sample's time is before 1970",

@@ -2,7 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
@@ -19,7 +19,7 @@ from apps.core import live as live_push
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
 from apps.metrics.burial import Doomed, selector_text
-from apps.metrics.codec import Columns, Int64, encode_batch
+from apps.metrics.codec import Columns, Float64, Int64, encode_batch
 from apps.metrics.events import digest_of, place
 from apps.metrics.headroom import NOBODY, Maker
 from apps.metrics.models import (
@@ -30,7 +30,7 @@ from apps.metrics.models import (
     RetentionPolicy,
     RolledWindow,
 )
-from apps.metrics.samples import REASONS, Samples
+from apps.metrics.samples import REASONS, Meta, Samples
 from apps.promql.source import Matcher
 
 ACCEPTED: Final = Counter("portal_samples_accepted_total", "Samples that were stored.")
@@ -71,6 +71,19 @@ class Written:
     new_series: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """N samples whose series are known by slot: slots int64[N] of `known` (-1: not to be stored), ts int64[N] ms,
+    v float64[N]; `meta` says what is new of their metrics.
+    """
+
+    known: registry.Registry
+    slots: Int64
+    ts: Int64
+    v: Float64
+    meta: Mapping[str, Meta] = field(default_factory=dict)
+
+
 def ingest(
     *,
     samples: Samples,
@@ -97,17 +110,44 @@ def _maker_of(by: Principal) -> Maker:
 def _write(
     samples: Samples, now: datetime, window: timedelta | None, live: str | None, maker: Maker = NOBODY
 ) -> Written:
-    ensure_space()
     known = registry.current()
     before = len(known)
     slots, refused = known.slots(samples.keys, samples.labels_of)
+    placed = Placed(known, slots, samples.ts, samples.v, samples.meta)
+    return _write_placed(placed, now, window, live, maker, refused, len(known) - before)
+
+
+def ingest_placed(
+    *,
+    placed: Placed,
+    by: Principal,
+    now: datetime,
+    window: timedelta | None = LATE,
+    live: str | None = None,
+    new_series: int = 0,
+) -> Written:
+    """As `ingest`, for a caller that remembers the slots of its series between its rounds (a scraper): asks nobody."""
+    require(by, Right.INGEST)
+    return _write_placed(placed, now, window, live, _maker_of(by), (), new_series)
+
+
+def _write_placed(
+    placed: Placed,
+    now: datetime,
+    window: timedelta | None,
+    live: str | None,
+    maker: Maker,
+    refused: Sequence[tuple[int, str]],
+    new_series: int,
+) -> Written:
+    ensure_space()
+    known, slots, ts, v = placed.known, placed.slots, placed.ts, placed.v
     rejected = [Rejection(index, reason) for index, reason in refused]
-    ts = samples.ts
     good = slots >= 0
     good &= _mark(good & (ts > _ms(now + AHEAD)), "too_far_ahead", rejected)
     good &= _mark(good & (ts < 0), "before_1970", rejected)
     ids, barred = _resolved(known, slots, good, maker)
-    known.describe(samples.meta)
+    known.describe(placed.meta)
     if window is not None:
         behind = ts < known.newest[slots] - int(window.total_seconds() * 1000)
         good &= _mark(good & behind, "too_old", rejected)
@@ -118,19 +158,17 @@ def _write(
         good &= ~without
     if not good.all():
         kept = np.flatnonzero(good)
-        slots, ids, ts, v = slots[kept], ids[kept], ts[kept], samples.v[kept]
-    else:
-        v = samples.v
+        slots, ids, ts, v = slots[kept], ids[kept], ts[kept], v[kept]
     if len(ids):
         _insert(Columns(ids, ts, v), now)
     transaction.on_commit(lambda: _committed(known, slots, ts, rejected), robust=connection.in_atomic_block)
     if live is not None and len(ids):
         live_push.publish("series", live)
-    if len(known) > before:
+    if new_series:
         for reason in headroom.REASONS.values():
             REFUSED.touch(reason=reason)  # at zero, so that the first refusal is an increase that a rule sees
     rejected.sort(key=lambda rejection: rejection.index)
-    return Written(len(ids), tuple(rejected), len(known) - before)
+    return Written(len(ids), tuple(rejected), new_series)
 
 
 def _resolved(known: registry.Registry, slots: Int64, good: Any, maker: Maker) -> tuple[Int64, Mapping[int, str]]:

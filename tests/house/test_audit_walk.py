@@ -25,6 +25,9 @@ from apps.notifications import replies
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
 from apps.promql.source import Matcher
+from apps.sources import services as sources
+from apps.sources.models import ScrapeJob
+from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
 from tests.house.rows import AT, make
 
@@ -91,6 +94,14 @@ def stored_silence() -> Any:
 
 def stored_test() -> Any:
     return alerting.save_rule_test(by=Principal.system("test"), test=rule_test(), now=AT)
+
+
+SCRAPES = "scrape_configs: [{job_name: web, static_configs: [{targets: ['web-1:80']}]}]"
+
+
+def scrape_job(**values: Any) -> Any:
+    made = ScrapeJob(**{"name": "web", "targets": [{"targets": ["web-1:80"]}]} | values)
+    return sources.save_job(by=Principal.system("test"), job=made, now=AT)
 
 
 EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
@@ -165,6 +176,10 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "oncall.delete_route": lambda: do(oncall.delete_route, route=make("oncall.route", name="x")),
     "oncall.save_policy": lambda: do(oncall.save_policy, name="Night", steps=STEPS),
     "oncall.save_route": lambda: do(oncall.save_route, values={"name": "web", "matchers": []}),
+    "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
+    "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),
+    "sources.save_job": lambda: do(sources.save_job, job=ScrapeJob(name="new"), now=AT),
+    "sources.scrape_now": lambda: do(sources.scrape_now, target=scrape_job().found.get(), now=AT),
     "oncall.save_target": lambda: do(oncall.save_target, rule=make("alerting.alertrule"), contacts=[contact()]),
 }
 
@@ -217,6 +232,11 @@ WRITES: dict[str, Callable[[], Call]] = {
     "PATCH contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", {"name": "Hooks"}),
     "DELETE contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", None),
     "POST contacts/<str:pk>/test/": lambda: (f"{V1}/contacts/{contact().pk}/test/", {}),
+    "POST scrape-jobs/": lambda: (f"{V1}/scrape-jobs/", {"name": "new", "targets": [{"targets": ["a:1"]}]}),
+    "PATCH scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", {"interval": 60}),
+    "DELETE scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", None),
+    "POST scrape-jobs/import/": lambda: (f"{V1}/scrape-jobs/import/", {"text": SCRAPES}),
+    "POST targets/<str:pk>/scrape/": lambda: (f"{V1}/targets/{scrape_job().found.get().pk}/scrape/", {}),
     "POST policies/": lambda: (f"{V1}/policies/", {"name": "Night", "steps": STEPS}),
     "PATCH policies/<str:pk>/": lambda: (f"{V1}/policies/{policy().pk}/", {"description": "Nights."}),
     "DELETE policies/<str:pk>/": lambda: (f"{V1}/policies/{make('oncall.policy').pk}/", None),

@@ -341,6 +341,20 @@ class TokenCount(SeriesCount):
         return f"{self.live} series of token {self.pk}"
 
 
+class DeltaTotals(models.Model):
+    """What the deltas of one sender have come to, series by series (`accumulation`): written with their samples."""
+
+    key = models.BinaryField(unique=True, editable=False, help_text="128 bits of its resource and scope.")
+    totals = models.BinaryField(editable=False)
+    updated_at = models.DateTimeField(editable=False, db_index=True)
+
+    class Meta:
+        verbose_name_plural = "delta totals"
+
+    def __str__(self) -> str:
+        return f"totals {self.pk}"
+
+
 OF_TOKENS = "token"
 """The budget of whoever asks with a token, as if it were a role."""
 

@@ -163,6 +163,8 @@ FAST: dict[str, Need] = {
     "/api/v1/label/<name>/values": Q,
     "/api/v1/metadata": Q,
     "/api/v1/write": I,
+    "/api/v1/otlp/v1/metrics": I,
+    "/v1/metrics": I,
     "/api/v1/admin/tsdb/delete_series": A,
     "/api/v1/admin/tsdb/clean_tombstones": A,
     "/api/v1/targets": R,

@@ -32,6 +32,7 @@ from apps.dashboards import health
 from apps.metrics import (
     deletion_api,
     exposition,
+    gateway_api,
     otlp_api,
     prometheus_api,
     prometheus_status,
@@ -87,6 +88,7 @@ ROUTES: dict[str, Lane] = {
     **query_api.LANES,
     **write_api.LANES,
     **otlp_api.LANES,
+    **gateway_api.LANES,
     **deletion_api.LANES,
     **alerting.LANES,
 }

@@ -41,7 +41,7 @@ def _refuse(request: Request, status: int, sentence: str) -> Answer:
 
 def _refuse_unread(status: int, sentence: str) -> Answer:
     """The same for a request that was not looked at."""
-    return Answer(status, orjson.dumps({"code": _CODES.get(status, 2), "message": sentence}), JSON)
+    return Answer(status, orjson.dumps({"error": sentence, "code": _CODES.get(status, 2), "message": sentence}), JSON)
 
 
 @pushed("otlp", _refuse)

@@ -29,6 +29,8 @@ REASONS: Final[Mapping[str, str]] = {
     "native_histogram": "native histograms are not kept here, only their classic form",
     "malformed": "the request cannot be read",
     "unsupported": "the request is of a kind that is not taken here",
+    "inconsistent": "the push has timestamps, a series twice, more samples than a group may hold, or a reserved name",
+    "group_limit": "there are as many groups of pushed metrics as there may be",
     "no_samples": "the series has neither a sample nor a histogram",
     "too_large": "the request unpacks to more than is taken at once",
     "exponential_histogram": "exponential histograms are not kept here, only those with explicit bounds",

@@ -29,7 +29,17 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
-from apps.metrics import deletion_api, exposition, prometheus_api, prometheus_status, query, query_api, write_api
+from apps.metrics import (
+    deletion_api,
+    exposition,
+    gateway_api,
+    otlp_api,
+    prometheus_api,
+    prometheus_status,
+    query,
+    query_api,
+    write_api,
+)
 from apps.metrics.middleware import GONE, observe
 from monitoring_portal.postgresql.kept import KEPT
 
@@ -77,6 +87,8 @@ ROUTES: dict[str, Lane] = {
     **prometheus_status.LANES,
     **query_api.LANES,
     **write_api.LANES,
+    **otlp_api.LANES,
+    **gateway_api.LANES,
     **deletion_api.LANES,
     **alerting.LANES,
 }

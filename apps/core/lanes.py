@@ -167,16 +167,17 @@ GET: Final = frozenset({"GET"})
 GET_OR_POST: Final = frozenset({"GET", "POST"})
 
 
+def _pattern(path: str) -> str:
+    """The regular expression of an address as it is written in the table."""
+    return re.sub(r"<(\w+)(\.\.\.)?>", lambda found: f"(?P<{found[1]}>{'.+' if found[2] else '[^/]+'})", path)
+
+
 class Lanes:
-    """The table of lanes by address; a part in angle brackets stands for anything but a slash."""
+    """The table of lanes by address; a part in angle brackets stands for anything but a slash, `<x...>` for all."""
 
     def __init__(self, routes: Mapping[str, Lane]) -> None:
         self.routes = routes
-        self._patterns = [
-            (re.compile(re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path)), path, lane)
-            for path, lane in routes.items()
-            if "<" in path
-        ]
+        self._patterns = [(re.compile(_pattern(path)), path, lane) for path, lane in routes.items() if "<" in path]
 
     def find(self, path: str) -> tuple[str, Lane, Mapping[str, str]] | None:
         """(its address as written in the table, the lane, what stands in the brackets), or None."""

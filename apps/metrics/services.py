@@ -18,6 +18,7 @@ from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
+from apps.metrics.accumulation import Totals, Verdict, accumulate
 from apps.metrics.burial import Doomed, selector_text
 from apps.metrics.codec import Columns, Float64, Int64, encode_batch
 from apps.metrics.events import digest_of, place
@@ -25,6 +26,7 @@ from apps.metrics.headroom import NOBODY, Maker
 from apps.metrics.models import (
     CollectionSwitch,
     CollectorSetting,
+    DeltaTotals,
     EventReceipt,
     QueryBudget,
     RetentionPolicy,
@@ -74,7 +76,7 @@ class Written:
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
     """N samples whose series are known by slot: slots int64[N] of `known` (-1: not to be stored), ts int64[N] ms,
-    v float64[N]; `meta` says what is new of their metrics.
+    v float64[N]; `meta` says what is new of their metrics, `starts` int64[N] ms since when counters count (0: unknown).
     """
 
     known: registry.Registry
@@ -82,6 +84,7 @@ class Placed:
     ts: Int64
     v: Float64
     meta: Mapping[str, Meta] = field(default_factory=dict)
+    starts: Int64 | None = None
 
 
 def ingest(
@@ -91,15 +94,64 @@ def ingest(
     now: datetime,
     window: timedelta | None = LATE,
     live: str | None = None,
+    starts: Int64 | None = None,
 ) -> Written:
     """Store samples; what cannot be stored is refused one by one, never the whole.
 
     Samples more than `window` behind the newest one of their own series are refused (None: any age), and those more
     than 10 minutes ahead of `now`. Stored means: in the transaction of the caller, or committed on return where there
-    is none. `live` names what pages are told once it is committed. Raises StoreFull before the disk is.
+    is none. `live` names what pages are told once it is committed. `starts` int64[N] (ms; 0: not told) says since when
+    a counter counts: where that is new, a zero is written at it. Raises StoreFull before the disk is.
     """
     require(by, Right.INGEST)
-    return _write(samples, now, window, live, _maker_of(by))
+    return _write(samples, now, window, live, _maker_of(by), starts)
+
+
+def ingest_deltas(*, samples: Samples, starts: Int64, ends: Int64, key: bytes, by: Principal, now: datetime) -> Written:
+    """Add what was counted between starts and ends (int64[N], ns) to the totals of its series, and store those.
+
+    The totals of one `key` are a row, locked and written in the transaction of the samples: a delta is added once,
+    whichever process takes it and however often it is sent, also after a crash. Those that were added already count as
+    accepted. Refused are deltas that cannot be told from such (`accumulation`), and whatever `ingest` refuses.
+    """
+    require(by, Right.INGEST)
+    known = registry.current()
+    slots, refused = known.slots(samples.keys, samples.labels_of)
+    ids, barred = _resolved(known, slots, slots >= 0, _maker_of(by))
+    without = np.flatnonzero((ids == 0) & (slots >= 0)).tolist()
+    refused = [*refused, *((index, barred[int(slots[index])]) for index in without)]
+    with transaction.atomic():
+        DeltaTotals.objects.bulk_create(
+            [DeltaTotals(key=key, totals=b"", updated_at=now)], ignore_conflicts=True, unique_fields=["key"]
+        )
+        row = DeltaTotals.objects.select_for_update().get(key=key)
+        before = Totals.of_bytes(bytes(row.totals))
+        totals, verdict = accumulate(before, ids, starts, ends, samples.v)
+        fresh = np.flatnonzero((verdict == Verdict.ADDED) & (ids != 0))
+        labels_of, places = samples.labels_of, fresh.tolist()
+        some = Samples(
+            [samples.keys[index] for index in places],
+            lambda index: labels_of(places[index]),
+            samples.ts[fresh],
+            totals[fresh],
+            samples.meta,
+        )
+        written = _write(some, now, LATE, None, _maker_of(by))
+        kept = np.ones(len(fresh), dtype=bool)
+        kept[[rejection.index for rejection in written.rejected]] = False
+        stored = fresh[kept]
+        if len(stored):
+            row.totals = before.after(ids[stored], ends[stored], totals[stored]).to_bytes()
+            row.updated_at = now
+            row.save(update_fields=["totals", "updated_at"])
+    rejected = [Rejection(places[rejection.index], rejection.reason) for rejection in written.rejected]
+    for reason, kind in (("late_delta", Verdict.LATE), ("overlapping_delta", Verdict.OVERLAPPING)):
+        refused += [(index, reason) for index in np.flatnonzero((verdict == kind) & (ids != 0)).tolist()]
+    for index, reason in refused:
+        count_refused(reason, 1)
+        rejected.append(Rejection(index, reason))
+    rejected.sort(key=lambda rejection: rejection.index)
+    return Written(len(samples) - len(rejected), tuple(rejected), written.new_series)
 
 
 def _maker_of(by: Principal) -> Maker:
@@ -108,12 +160,17 @@ def _maker_of(by: Principal) -> Maker:
 
 
 def _write(
-    samples: Samples, now: datetime, window: timedelta | None, live: str | None, maker: Maker = NOBODY
+    samples: Samples,
+    now: datetime,
+    window: timedelta | None,
+    live: str | None,
+    maker: Maker = NOBODY,
+    starts: Int64 | None = None,
 ) -> Written:
     known = registry.current()
     before = len(known)
     slots, refused = known.slots(samples.keys, samples.labels_of)
-    placed = Placed(known, slots, samples.ts, samples.v, samples.meta)
+    placed = Placed(known, slots, samples.ts, samples.v, samples.meta, starts)
     return _write_placed(placed, now, window, live, maker, refused, len(known) - before)
 
 
@@ -141,7 +198,7 @@ def _write_placed(
     new_series: int,
 ) -> Written:
     ensure_space()
-    known, slots, ts, v = placed.known, placed.slots, placed.ts, placed.v
+    known, slots, ts, v, starts = placed.known, placed.slots, placed.ts, placed.v, placed.starts
     rejected = [Rejection(index, reason) for index, reason in refused]
     good = slots >= 0
     good &= _mark(good & (ts > _ms(now + AHEAD)), "too_far_ahead", rejected)
@@ -159,8 +216,10 @@ def _write_placed(
     if not good.all():
         kept = np.flatnonzero(good)
         slots, ids, ts, v = slots[kept], ids[kept], ts[kept], v[kept]
+        starts = None if starts is None else starts[kept]
     if len(ids):
-        _insert(Columns(ids, ts, v), now)
+        columns = Columns(ids, ts, v)
+        _insert(columns if starts is None else _from_zero(known, slots, columns, starts), now)
     transaction.on_commit(lambda: _committed(known, slots, ts, rejected), robust=connection.in_atomic_block)
     if live is not None and len(ids):
         live_push.publish("series", live)
@@ -169,6 +228,28 @@ def _write_placed(
             REFUSED.touch(reason=reason)  # at zero, so that the first refusal is an increase that a rule sees
     rejected.sort(key=lambda rejection: rejection.index)
     return Written(len(ids), tuple(rejected), new_series)
+
+
+def _from_zero(known: registry.Registry, slots: Int64, columns: Columns, starts: Int64) -> Columns:
+    """Add a zero where a counter began to count anew, so that what it counted since is an increase.
+
+    A series that is new to this process gets one only if it began lately: else it may just be this process that is new.
+    """
+    newest = known.newest[slots]
+    recent = columns.ts - starts <= int(LATE.total_seconds() * 1000)
+    fresh = (starts > 0) & (starts < columns.ts) & (newest < starts) & (known.starts[slots] != starts)
+    fresh &= (newest > registry.NEVER) | recent
+    told = starts > 0
+    known.starts[slots[told]] = starts[told]
+    if not fresh.any():
+        return columns
+    ids, first = np.unique(columns.series[fresh], return_index=True)
+    at = starts[fresh][first]
+    return Columns(
+        np.concatenate([ids, columns.series]),
+        np.concatenate([at, columns.ts]),
+        np.concatenate([np.zeros(len(ids)), columns.v]),
+    )
 
 
 def _resolved(known: registry.Registry, slots: Int64, good: Any, maker: Maker) -> tuple[Int64, Mapping[int, str]]:

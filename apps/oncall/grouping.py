@@ -94,13 +94,9 @@ class Standing:
     """One alert as one contact knows it.
 
     `rank` is that of its severity; `identity_told_at` the last time the contact was told that this alert or an earlier
-<<<<<<< HEAD
     firing of the same one is wrong: the cooldown runs from there. `is_muted`: nobody is paged for it now
     (apps.alerting.suppression), until `muted_until` or, if empty, until another alert ends; `was_muted`: so it was when
-    its group was last looked at.
-=======
-    firing of the same one is wrong: the cooldown runs from there. `flaps_since`: its comings and goings are held back.
->>>>>>> w/life
+    its group was last looked at. `flaps_since`: its comings and goings are held back.
     """
 
     alert: int
@@ -110,11 +106,9 @@ class Standing:
     told: Told | None = None
     identity_told_at: datetime | None = None
     cooldown: timedelta = timedelta(0)
-<<<<<<< HEAD
     is_muted: bool = False
     muted_until: datetime | None = None
     was_muted: bool = False
-=======
     flaps_since: datetime | None = None
 
     @property
@@ -127,7 +121,6 @@ class Standing:
         """Whether it is to be told, once, that it flaps."""
         told = self.told.at if self.told is not None else self.identity_told_at
         return self.flaps_since is not None and self.is_firing and (told is None or told < self.flaps_since)
->>>>>>> w/life
 
 
 @dataclass(frozen=True)
@@ -163,19 +156,12 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     if not is_receiver:
         known = tuple(s.alert for s in firing if s.told) if resolved else ()
         return Decision((), known, _ids(resolved), _resolved_reason(firing), None)
-<<<<<<< HEAD
     loud, unmuted_at = [s for s in firing if not s.is_muted], _unmuted_at(firing, now)
-    raised = {s.alert for s in loud if _is_raised(s)}
-    untold = [s for s in loud if s.told is None and not s.is_acknowledged]
+    flapping = {s.alert for s in loud if s.begins_to_flap and not s.is_acknowledged}
+    raised = flapping | {s.alert for s in loud if _is_raised(s)}
+    untold = [s for s in loud if s.told is None and not s.is_acknowledged and not s.is_held and s.alert not in flapping]
     new = {s.alert for s in untold if _may_at(s) <= now}
     due_again = any(_repeats(s) and s.alert not in raised and _repeat_at(s, repeat) <= now for s in loud)
-=======
-    flapping = [s for s in firing if s.begins_to_flap and not s.is_acknowledged]
-    raised = flapping + [s for s in firing if _is_raised(s) and s not in flapping]
-    untold = [s for s in firing if s.told is None and not s.is_acknowledged and not s.is_held and s not in flapping]
-    new = [s for s in untold if _may_at(s) <= now]
-    due_again = [s for s in firing if _repeats(s) and s not in raised and _repeat_at(s, repeat) <= now]
->>>>>>> w/life
     if not (raised or new or due_again or resolved):
         return Decision(next_at=_soonest(_next(loud, untold, repeat, now), unmuted_at))
     # A message that leaves anyway tells again what it may: so repeats of one group stay together.
@@ -221,20 +207,12 @@ def page(standings: Sequence[Standing], *, now: datetime) -> Decision:
     `next_at` says until when the step has to be held.
     """
     firing = [s for s in standings if s.is_firing and not s.is_acknowledged]
-<<<<<<< HEAD
-    loud = [s for s in firing if not s.is_muted]
+    loud = [s for s in firing if not s.is_muted and not s.is_held]
     news = {s.alert for s in loud if _is_raised(s) or (_may_at(s) <= now and not (s.told and s.told.at >= now))}
     held = [_may_at(s) for s in loud if s.told is None and s.alert not in news]
     still = tuple(s.alert for s in firing if s.told is not None and s.alert not in news)
     told = tuple(s.alert for s in loud if s.alert in news)
     return Decision(told, still, (), "escalation" if news else "", min(held, default=None))
-=======
-    paged = [s for s in firing if not s.is_held]
-    news = [s for s in paged if _is_raised(s) or (_may_at(s) <= now and not (s.told and s.told.at >= now))]
-    held = [_may_at(s) for s in paged if s.told is None and s not in news]
-    still = tuple(s.alert for s in firing if s.told is not None and s not in news)
-    return Decision(_ids(news), still, (), "escalation" if news else "", min(held, default=None))
->>>>>>> w/life
 
 
 def _ids(standings: Sequence[Standing]) -> tuple[int, ...]:

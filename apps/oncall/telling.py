@@ -128,13 +128,10 @@ def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
             if alert.is_active and _rank(transition.after) > _rank(transition.before):
                 _join(alert, routing, Event.RAISED, now)
                 _restart_escalations(alert, now)
-<<<<<<< HEAD
         case "moved":
             _follow(transition, now)
-=======
         case "flapping":
             _flap(alert, now)
->>>>>>> w/life
         case "acknowledged":
             _stop_escalations(alert.incident, now)
         case "unacknowledged":
@@ -561,13 +558,10 @@ class Book:
                 told=self._told(alert, contact),
                 identity_told_at=self._identities.get((contact.pk, identity(alert))),
                 cooldown=_cooldown(alert),
-<<<<<<< HEAD
                 is_muted=self.verdicts[alert.pk].is_muted,
                 muted_until=self.verdicts[alert.pk].until,
                 was_muted=alert.pk in self._held,
-=======
                 flaps_since=alert.flapping_since if alert.is_held_back else None,
->>>>>>> w/life
             )
             for alert in self.alerts.values()
             if incident is None or alert.incident_id == incident

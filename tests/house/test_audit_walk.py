@@ -17,7 +17,7 @@ from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import ALL_RIGHTS, Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import RecordingRule
-from apps.metrics import care
+from apps.metrics import care, gateway
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
@@ -160,6 +160,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),
     "metrics.backfill": lambda: do(metrics.backfill, samples=Samples.from_readings([], at=AT), now=AT),
+    "metrics.delete_push_group": lambda: do(gateway.delete, group=make("metrics.pushgroup"), now=AT),
     "metrics.delete_series": lambda: do(metrics.delete_series, selectors=[[Matcher("__name__", "=", "x")]], now=AT),
     "metrics.drop_damaged": lambda: do(care.drop_damaged, findings=[], now=AT, folder=Path("nowhere")),
     "metrics.note_import": lambda: do(metrics.note_import, source="file", counts=None),

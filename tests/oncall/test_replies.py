@@ -1,5 +1,7 @@
 """What somebody answers to a message is done to the alerts that it told of."""
 
+from typing import Any
+
 import pytest
 
 from apps.accounts.models import AuditEntry, User
@@ -25,8 +27,12 @@ def answer(night: Night, action: str, by: Principal = BY_LINK) -> Reply:
 def paged(night: Night) -> Night:
     """A night in which ops was told of one alert and a policy waits to ask boss."""
     ops, boss = night.contact("ops"), night.contact("boss")
-    notify = [("notify", {"contacts": [ops.pk]}), ("wait", {"minutes": 30}), ("notify", {"contacts": [boss.pk]})]
-    night.route("root", policy=night.policy(*notify))
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("notify", {"contacts": [ops.pk]}),
+        ("wait", {"minutes": 30}),
+        ("notify", {"contacts": [boss.pk]}),
+    ]
+    night.route("root", policy=night.policy(*steps))
     night.fire()
     night.wait(minutes=1)
     return night

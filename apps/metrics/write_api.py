@@ -1,4 +1,4 @@
-"""Where samples are pushed: remote write on the fast lane. One request is one commit, and 2xx comes after it.
+"""Where samples are pushed: remote write on the fast lane. 2xx comes after the commit, which requests may share.
 
 A request that is not remote write at all is refused whole. Of one that is, every good sample is stored; that some
 were refused is said with 400, as the protocol has it: a sender that got it does not send them again. What may pass
@@ -109,6 +109,10 @@ def _said(written: services.Written, histograms: int) -> str:
 
 LANES: Final[dict[str, Lane]] = {
     "/api/v1/write": Lane(
-        frozenset({"POST"}), Right.INGEST, write, summary="Takes samples by Prometheus remote write 1.0."
+        frozenset({"POST"}),
+        Right.INGEST,
+        write,
+        together=services.one_commit,
+        summary="Takes samples by Prometheus remote write 1.0.",
     )
 }

@@ -7,6 +7,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -151,13 +152,16 @@ class Lane:
     """One bare route: methods, the right that is needed (None: open to all) and the callable.
 
     `serve` gets the caller and the request, and may block (it runs in a thread). `refuse` says an error in the shape
-    that clients of this lane know. `summary` and `parameters` are for the API's document.
+    that clients of this lane know. Requests of lanes with the same `together` that wait at the same time are served one
+    after the other within it, and their answers count once it has ended well. `summary` and `parameters` are for the
+    API's document.
     """
 
     methods: frozenset[str]
     right: Any
     serve: Callable[[Any, Request], Answer]
     refuse: Callable[[int, str], Answer] = plain_refusal
+    together: Callable[[], AbstractContextManager[None]] | None = None
     summary: str = ""
     parameters: tuple[Parameter, ...] = ()
 

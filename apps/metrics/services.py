@@ -1,7 +1,8 @@
 """The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
 
-from collections import Counter as Tally
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -217,12 +218,22 @@ def _write_placed(
         kept = np.flatnonzero(good)
         slots, ids, ts, v = slots[kept], ids[kept], ts[kept], v[kept]
         starts = None if starts is None else starts[kept]
-    if len(ids):
-        columns = Columns(ids, ts, v)
-        _insert(columns if starts is None else _from_zero(known, slots, columns, starts), now)
-    transaction.on_commit(lambda: _committed(known, slots, ts, rejected), robust=connection.in_atomic_block)
-    if live is not None and len(ids):
-        live_push.publish("series", live)
+    columns = Columns(ids, ts, v)
+    if starts is not None and len(ids):
+        columns = _from_zero(known, slots, columns, starts)
+
+    def committed() -> None:
+        _committed(known, slots, ts, rejected)
+
+    shared = None if connection.in_atomic_block else _one_commit.shared
+    if len(ids) and shared is not None:
+        shared.append(Waiting(columns, now, committed, live))
+    else:
+        if len(ids):
+            _insert(columns, now)
+        transaction.on_commit(committed, robust=connection.in_atomic_block)
+        if live is not None and len(ids):
+            live_push.publish("series", live)
     if new_series:
         for reason in headroom.REASONS.values():
             REFUSED.touch(reason=reason)  # at zero, so that the first refusal is an increase that a rule sees
@@ -270,6 +281,45 @@ def _mark(bad: Any, reason: str, rejected: list[Rejection]) -> Any:
     return ~bad
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Samples that wait for their commit: when they came, what is to be done after it, and what pages are told."""
+
+    columns: Columns
+    now: datetime
+    committed: Callable[[], None]
+    live: str | None
+
+
+class _OneCommit(threading.local):
+    shared: list[Waiting] | None = None
+
+
+_one_commit: Final = _OneCommit()
+
+
+@contextmanager
+def one_commit() -> Iterator[None]:
+    """What this thread ingests within becomes one row of the log and one commit, when it ends; only then is it stored.
+
+    A row costs more than what is in it, and so does a commit. Raises what the insert raises, and nothing was stored.
+    """
+    shared = _one_commit.shared = []
+    try:
+        yield
+    finally:
+        _one_commit.shared = None
+    if not shared:
+        return
+    parts = [waiting.columns for waiting in shared]
+    series, ts, v = (np.concatenate([getattr(part, name) for part in parts]) for name in ("series", "ts", "v"))
+    _insert(Columns(series, ts, v), shared[0].now)
+    for waiting in shared:
+        waiting.committed()
+        if waiting.live is not None:
+            live_push.publish("series", waiting.live)
+
+
 def _insert(columns: Columns, now: datetime) -> None:
     if len(columns) <= ROW_SAMPLES:
         storage.insert_batch(columns, encode_batch(columns), now)
@@ -279,13 +329,6 @@ def _insert(columns: Columns, now: datetime) -> None:
             part = slice(begin, begin + ROW_SAMPLES)
             some = Columns(columns.series[part], columns.ts[part], columns.v[part])
             storage.insert_batch(some, encode_batch(some), now)
-
-
-def _committed(known: registry.Registry, slots: Int64, ts: Int64, rejected: list[Rejection]) -> None:
-    known.note(slots, ts)
-    ACCEPTED.inc(len(slots))
-    for reason, count in Tally(rejection.reason for rejection in rejected).items():
-        count_refused(reason, count)
 
 
 def count_refused(reason: str, count: int) -> None:

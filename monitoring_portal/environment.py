@@ -121,6 +121,18 @@ def networks(name: str) -> list[str]:
     return read(name, [], convert, "a comma-separated list of host names and networks such as 10.0.0.0/8")
 
 
+def address(name: str) -> str:
+    """Return `host:port`, or an empty text."""
+
+    def convert(value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if value and not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
+            raise ValueError(value)
+        return value
+
+    return read(name, "", convert, "host:port, such as 127.0.0.1:8125")
+
+
 def secret_key(data: Path) -> str:
     """Return SECRET_KEY, or the one kept in the data folder (made once, readable by its owner only)."""
     if given := raw("SECRET_KEY"):

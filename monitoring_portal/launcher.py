@@ -29,9 +29,9 @@ from monitoring_portal import embedded
 from monitoring_portal.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parent.parent
-START_ORDER: Final = ("web", "worker", "slow", "beat")
+START_ORDER: Final = ("web", "worker", "slow", "beat", "statsd")
 # Who makes work goes before who does it, and who does it before who shows it. Seconds until it is killed.
-STOP_ORDER: Final = ((("beat",), 3.0), (("worker", "slow"), 10.0), (("web",), 8.0))
+STOP_ORDER: Final = ((("beat", "statsd"), 3.0), (("worker", "slow"), 10.0), (("web",), 8.0))
 IMPORTS: Final = (
     "numpy",
     "redis.asyncio",
@@ -225,9 +225,16 @@ class Launcher:
                 self.prepare()
             elif order == "start":
                 for name in START_ORDER:
-                    self.start(name)
+                    if name != "statsd" or self.takes_statsd():
+                        self.start(name)
             elif order == "stop":
                 self.stop()
+
+    def takes_statsd(self) -> bool:
+        """Whether the environment asks for the one role that not every portal has."""
+        from django.conf import settings
+
+        return bool(settings.STATSD_BIND)
 
     def watch(self) -> None:
         """Obey and watch until the end."""

@@ -1,4 +1,4 @@
-"""What each process of the portal does once it has been forked: web, worker, slow, beat; until a signal ends it."""
+"""What each process of the portal does once it has been forked (web, worker, slow, beat, statsd), until a signal."""
 
 import os
 import signal
@@ -79,6 +79,23 @@ def beat() -> None:
     service.start()
 
 
+def statsd() -> None:
+    """Take StatsD packets where STATSD_BIND says."""
+    from django.conf import settings
+
+    from apps.metrics import statsd_server
+
+    sys.setswitchinterval(0.0005)
+    try:
+        server = statsd_server.Server(statsd_server.listen(settings.STATSD_BIND))
+    except statsd_server.Address as error:
+        sys.exit(f"ERROR {error}")
+    enter("statsd")
+    signal.signal(signal.SIGTERM, lambda *_: server.stopping.set())
+    server.start()
+    server.run()
+
+
 def _celery_worker(process: str, *, queues: str, threads: int) -> None:
     from monitoring_portal.celery import app
 
@@ -110,4 +127,5 @@ ROLES: dict[str, Callable[[socket.socket], None]] = {
     "worker": _playing(lambda _: worker()),
     "slow": _playing(lambda _: slow()),
     "beat": _playing(lambda _: beat()),
+    "statsd": _playing(lambda _: statsd()),
 }

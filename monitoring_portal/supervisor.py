@@ -38,7 +38,7 @@ READY_PATH, HEALTH_PATH = "/-/ready", "/api/monitoring/health"
 ANSWER_PATIENCE = 10.0
 PREPARE_PATIENCE, READY_PATIENCE = 600.0, 60.0
 PR_SET_CHILD_SUBREAPER = 36
-ROLES: Final = ("web", "worker", "slow", "beat")
+ROLES: Final = ("web", "worker", "slow", "beat", "statsd")
 IMPORTANT: Final[Mapping[str, re.Pattern[str]]] = {
     "postgres": re.compile(r"\b(FATAL|PANIC):"),
     "valkey": re.compile(r"# (Fatal|Out Of Memory|Failed)"),

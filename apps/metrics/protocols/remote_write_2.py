@@ -106,7 +106,7 @@ def decode(body: bytes, symbols: Symbols = SYMBOLS) -> Request:
     def labels_at(index: int) -> dict[str, str] | str:
         return _labels(texts, cut.refs[own[index]])
 
-    meta = _meta(cut, texts)
+    meta = _meta(cut, keys, texts)
     return Request(
         Samples([keys[index] for index in own], labels_at, ts, v, meta), cut.histograms, cut.exemplars, cut.empty
     )
@@ -298,31 +298,18 @@ def _labels(symbols: Sequence[bytes], refs: bytes) -> dict[str, str] | str:
     return found
 
 
-def _meta(cut: _Cut, symbols: Sequence[bytes]) -> dict[str, Meta]:
+def _meta(cut: _Cut, keys: Sequence[bytes], symbols: Sequence[bytes]) -> dict[str, Meta]:
     """Type, help and unit by name of metric; each pair of a name and a message is read once."""
     found: dict[str, Meta] = {}
-    seen: set[tuple[bytes, bytes]] = set()
-    for index, message in cut.described:
+    # The first label, which is the name in nearly every series, is told by eight bytes of its key.
+    first = {(keys[index][4:12], message): index for index, message in cut.described}
+    for (_, message), index in first.items():
         refs = cut.refs[index]
-        pair = (_head(refs), message)
-        if pair in seen:
-            continue
-        seen.add(pair)
         labels = _labels(symbols, refs)
         about = _about(message, symbols)
         if not isinstance(labels, str) and labels.get(NAME) and about != Meta():
             found.setdefault(labels[NAME], about)
     return found
-
-
-def _head(refs: bytes) -> bytes:
-    """The references of the first label, which is the name in nearly every series, or a bit more than them."""
-    end = 0
-    for _ in range(2):
-        while end < len(refs) and refs[end] > 127:
-            end += 1
-        end += 1
-    return refs[:end]
 
 
 def _about(message: bytes, symbols: Sequence[bytes]) -> Meta:

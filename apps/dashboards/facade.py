@@ -12,7 +12,14 @@ from django.urls import path
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied, ValidationError
+from rest_framework.exceptions import (
+    APIException,
+    NotAuthenticated,
+    NotFound,
+    ParseError,
+    PermissionDenied,
+    ValidationError,
+)
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -26,6 +33,7 @@ from apps.core.telemetry import Reading
 from apps.dashboards import request_figures, system_figures
 from apps.dashboards.health import judge
 from apps.metrics import query, services
+from apps.metrics.intake import Push, Refused
 from apps.metrics.samples import Samples
 from apps.promql.errors import DeadlineExceeded, PromQLError
 
@@ -66,13 +74,11 @@ class Rights(BasePermission):
 
 
 class Unavailable(APIException):
-    """503, to be tried again after `wait` seconds."""
+    """503 (or 429), to be tried again after `wait` seconds."""
 
-    status_code = 503
-
-    def __init__(self, detail: str, *, wait: int) -> None:
+    def __init__(self, detail: str, *, wait: int, code: int = 503) -> None:
         super().__init__(detail)
-        self.wait = wait
+        self.wait, self.status_code = wait, code
 
 
 class Unanswerable(APIException):
@@ -94,6 +100,8 @@ class Endpoint(APIView):
     def handle_exception(self, exc: Exception) -> Response:
         """What the store and the engine refuse is 503 with Retry-After where it passes, 422 where it does not."""
         match exc:
+            case Refused():
+                exc = Unavailable(exc.sentence, wait=exc.retry_after or 1, code=exc.status)
             case services.StoreFull():
                 exc = Unavailable(str(exc), wait=60)
             case query.Outrun() | DeadlineExceeded():
@@ -103,11 +111,46 @@ class Endpoint(APIView):
         return super().handle_exception(exc)
 
 
+class Pushing(Endpoint):
+    """An endpoint that takes samples by POST: within the token's quota, and counted as every protocol is."""
+
+    @property
+    def push(self) -> Push:
+        return Push("json", self.by)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if request.method == "POST":
+            self.push.check_quota()
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, Refused) and exc.reason:
+            self.push.refused(exc.reason)
+        elif isinstance(exc, (ValidationError, ParseError)):
+            self.push.refused("malformed")
+        return super().handle_exception(exc)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        found = super().finalize_response(request, response, *args, **kwargs)
+        if request.method == "POST" and self.by.can(Right.INGEST):
+            self.push.finish(int(request.META.get("CONTENT_LENGTH") or 0), found.status_code)
+        return found
+
+    def counted(self, written: services.Written, index: list[int], rejected: list[dict[str, Any]]) -> Response:
+        """Return how many were taken, and what was refused by its place in the request."""
+        self.push.take(len(index))
+        self.push.stored(written)
+        self.push.refused("invalid_row", len(rejected))
+        refused = rejected + [{"index": index[refusal.index], "error": refusal.text} for refusal in written.rejected]
+        refused.sort(key=lambda item: item["index"])
+        return Response({"success": True, "accepted": written.accepted, "rejected": refused})
+
+
 OBJECT = {200: OpenApiTypes.OBJECT}
 
 
 @extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
-class Metrics(Endpoint):
+class Metrics(Pushing):
     """Figures of a kind over a time range; and metrics pushed by applications."""
 
     rights = {"GET": Right.READ, "POST": Right.INGEST}
@@ -135,11 +178,11 @@ class Metrics(Endpoint):
             written = services.record_events(readings=readings, by=self.by, now=now)
         else:
             written = services.ingest(samples=Samples.from_readings(readings, at=now), by=self.by, now=now)
-        return _counted(written, index, rejected)
+        return self.counted(written, index, rejected)
 
 
 @extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
-class Events(Endpoint):
+class Events(Pushing):
     """What happened in an application, one by one: a booking, a payment, a rating."""
 
     rights = {"POST": Right.INGEST}
@@ -151,7 +194,7 @@ class Events(Endpoint):
         written = services.record_events(
             readings=[reading for reading, _ in events], ids=[id_ for _, id_ in events], by=self.by, now=now
         )
-        return _counted(written, index, rejected)
+        return self.counted(written, index, rejected)
 
 
 def _rows(posted: Any, name: str) -> list[Any]:
@@ -176,13 +219,6 @@ def _converted(rows: list[Any], convert: Callable[[Any], T]) -> tuple[list[T], l
         except ValueError as error:
             rejected.append({"index": place, "error": str(error)})
     return good, index, rejected
-
-
-def _counted(written: services.Written, index: list[int], rejected: list[dict[str, Any]]) -> Response:
-    """Return how many were taken, and what was refused by its place in the request."""
-    refused = rejected + [{"index": index[refusal.index], "error": refusal.text} for refusal in written.rejected]
-    refused.sort(key=lambda item: item["index"])
-    return Response({"success": True, "accepted": written.accepted, "rejected": refused})
 
 
 @extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)

@@ -20,6 +20,8 @@ urlpatterns = [
     path("monitoring/alerts/<slug:key>/acknowledge/", views.acknowledge, name="acknowledge"),
     path("monitoring/alerts/<slug:key>/resolve/", views.resolve, name="resolve"),
     path("monitoring/contacts/<int:pk>/test/", views.send_test, name="send-test"),
+    path("monitoring/senders/", views.senders, name="senders"),
+    path("monitoring/senders/token/", views.sender_token, name="sender-token"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

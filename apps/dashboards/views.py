@@ -18,15 +18,18 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from apps.accounts import services as accounts
+from apps.accounts.models import Token
 from apps.accounts.permissions import ROLES, Principal, Right, page, principal_of
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
-from apps.dashboards import plots, snapshots
+from apps.dashboards import plots, snapshots, snippets
 from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.plots import unit_of
 from apps.dashboards.timespan import DEFAULT, POINTS, RANGES, STEPS, BadSpan, span_of
 from apps.metrics import query
+from apps.metrics import senders as pushing
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
 from apps.promql.errors import DeadlineExceeded, PromQLError
@@ -208,6 +211,50 @@ def _notifications(request: HttpRequest, who: Principal, now: datetime) -> dict[
 
 
 TAB_CONTENT = {"history": _history, "rules": _rules, "notifications": _notifications}
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def senders(request: HttpRequest) -> HttpResponse:
+    """Who pushes what, how fast, what was refused and why; and how to send something here."""
+    return _senders(request)
+
+
+@require_POST
+@never_cache
+@page(Right.ADMINISTER)
+def sender_token(request: HttpRequest) -> HttpResponse:
+    """Make a token that may push, and show it in the snippets of this one answer: a redirect would have to keep it."""
+    name = request.POST.get("name", "").strip()
+    if not 0 < len(name) <= 100:
+        messages.error(request, "Say in up to 100 characters what sends.")
+        return redirect("senders")
+    who = principal_of(request)
+    token, secret = accounts.issue_token(by=who, name=name, scopes=["ingest"], expires_at=None, now=timezone.now())
+    return _senders(request, token=token, secret=secret)
+
+
+def _senders(request: HttpRequest, *, token: Token | None = None, secret: str = "") -> HttpResponse:
+    who, problem, rows = principal_of(request), "", []
+    try:
+        rows = pushing.senders(scope=who.scope, now=timezone.now())
+    except (PromQLError, query.Outrun) as error:
+        problem = f"Who sends cannot be read at the moment: {error}"
+    return _shell(
+        request,
+        "senders",
+        "Senders",
+        "badge",
+        {"alerts": snapshots.alerts(scope=who.scope)},
+        senders=rows,
+        problem=problem,
+        snippets=snippets.snippets(settings.PORTAL_URL, secret, settings.STATSD_BIND),
+        placeholder=snippets.PLACEHOLDER,
+        token=token,
+        secret=secret,
+        may=_may(who),
+    )
 
 
 @require_GET

@@ -34,6 +34,7 @@ REASONS: Final[Mapping[str, str]] = {
     "inconsistent": "the push has timestamps, a series twice, more samples than a group may hold, or a reserved name",
     "group_limit": "there are as many groups of pushed metrics as there may be",
     "two_kinds": "the name is that of another kind of metric already",
+    "invalid_row": "the object has a field that is missing or wrong",
     "no_samples": "the series has neither a sample nor a histogram",
     "too_large": "the request unpacks to more than is taken at once",
     "exponential_histogram": "exponential histograms are not kept here, only those with explicit bounds",

@@ -120,6 +120,19 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
                 part = 1 - math.exp(-edge / seconds)
                 found.append(("http_request_duration_seconds_bucket", labels | {"le": f"{edge:g}"}, requests * part))
             found.append(("http_request_duration_seconds_bucket", labels | {"le": "+Inf"}, requests))
+    for token, protocol, pace in (
+        ("agent on web-1 (mp_q7Lw4…)", "remote_write", 340.0),
+        ("shop collector (mp_Z0a1k…)", "otlp", 52.5),
+        ("nightly backup (mp_f3Xsm…)", "pushgateway", 0.02),
+        ("system", "statsd", 12_400.0),
+    ):
+        sender = own | {"process": "web", "token": token, "protocol": protocol}
+        found.append(("portal_push_samples_total", sender, pace * second))
+        found.append(("portal_push_bytes_total", sender, 11 * pace * second))
+        found.append(("portal_push_requests_total", sender | {"code": "200"}, pace * second / 200))
+    shop = own | {"process": "web", "token": "shop collector (mp_Z0a1k…)", "protocol": "otlp"}
+    found.append(("portal_push_refused_total", shop | {"reason": "exponential_histogram"}, second / 15.0))
+    found.append(("portal_push_refused_total", shop | {"reason": "token_series_limit"}, second / 90.0))
     return found
 
 
@@ -132,6 +145,10 @@ def write_hour(*, now: datetime) -> None:
             labels.append({"__name__": name, **own})
             times.append((end - 3600 + second) * 1000)
             values.append(value)
+    for labels_of in [one for one in labels if one["__name__"] == "portal_push_bytes_total"][:4]:
+        labels.append(labels_of | {"__name__": "portal_push_last_timestamp_seconds"})
+        times.append(end * 1000)
+        values.append(float(end - 4 * len(labels_of["protocol"])))
     metrics.backfill(samples=Samples.of(labels, times, values), by=BY, now=now)
 
 

@@ -21,6 +21,7 @@ PAGES = {
     "notifications": "/monitoring/alerts/?tab=notifications",
     "alert": "/monitoring/alerts/{key}/",
     "answer": "/r/{token}/",
+    "senders": "/monitoring/senders/",
     "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",

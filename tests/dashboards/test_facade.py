@@ -7,12 +7,14 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from apps.accounts.models import Token
 from apps.accounts.permissions import EVERYTHING, Principal
 from apps.accounts.services import issue_token
 from apps.core.telemetry import Reading
 from apps.dashboards import health
-from apps.metrics import query, services
+from apps.metrics import intake, query, services
 from apps.metrics.samples import Samples
+from apps.metrics.throttle import Throttle
 from apps.promql.errors import DeadlineExceeded, LimitError, ParseError
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -347,3 +349,27 @@ def test_a_database_that_hangs_does_not_hang_the_health(monkeypatch):
     answer = get(client(), "health", 503)
     gone.set()
     assert answer["status"] == "unhealthy"
+
+
+def test_pushes_are_counted_by_token_and_what_was_refused_by_reason(api):
+    token = Token.objects.get()
+
+    def counted(counter, **more):
+        return counter.value(protocol="json", token=str(token), **more)
+
+    before = counted(intake.SAMPLES), counted(intake.REFUSED, reason="invalid_row")
+    send(api, "post", "metrics", {"type": "business", "metrics": [{"name": "a", "value": 1}, {"name": "b"}]}, 200)
+    send(api, "post", "metrics", [], 400)
+    assert (counted(intake.SAMPLES), counted(intake.REFUSED, reason="invalid_row")) == (before[0] + 1, before[1] + 1)
+    assert counted(intake.REQUESTS, code="400") >= 1
+    assert counted(intake.REFUSED, reason="malformed") >= 1
+
+
+def test_a_token_that_pushes_too_fast_is_429_with_a_time_to_try_again(api, monkeypatch):
+    monkeypatch.setattr(intake, "THROTTLE", Throttle())
+    Token.objects.update(samples_per_second=1)
+    rows = [{"name": "a", "value": 1, "labels": {"n": str(n)}} for n in range(20)]
+    send(api, "post", "metrics", {"type": "business", "metrics": rows}, 200)
+    answer = api.post("/api/monitoring/metrics", {"type": "business", "metrics": rows}, format="json")
+    assert (answer.status_code, int(answer["Retry-After"]) > 5) == (429, True)
+    assert "1 samples a second" in answer.json()["error"]

@@ -23,6 +23,7 @@ PAGES = (
     "/monitoring/alerts/?tab=history",
     "/monitoring/alerts/?tab=rules",
     "/monitoring/alerts/?tab=notifications",
+    "/monitoring/senders/",
     "/monitoring/explore/",
     "/monitoring/data/?panel=tile-cpuUsage",
 )

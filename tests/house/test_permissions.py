@@ -41,6 +41,8 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/alerts/<slug:key>/acknowledge/": {"POST": O},
     "monitoring/alerts/<slug:key>/resolve/": {"POST": O},
     "monitoring/contacts/<int:pk>/test/": {"POST": O},
+    "monitoring/senders/": {"GET": R},
+    "monitoring/senders/token/": {"POST": A},
     "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }

@@ -174,7 +174,7 @@ def test_whatever_is_sent_each_line_is_a_sample_a_comment_or_a_problem(body, for
     lines = [text.lstrip(b" \t") for text in body.split(b"\n")]
     rest = [text for text in lines if text.strip(b" \t\r") and not text.startswith(b"#")]
     assert len(found) + found.refused == len(rest)
-    assert all("__name__" in labels for labels, _, _ in told(reader, found))
+    assert all("__name__" in reader.labels(number) for number in found.numbers.tolist())
     assert all(problem.why and 1 <= problem.line <= len(lines) for problem in found.problems)
 
 

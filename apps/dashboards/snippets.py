@@ -1,0 +1,85 @@
+"""What somebody pastes into a client so that it sends here: one snippet for each kind of client."""
+
+from dataclasses import dataclass
+from typing import Final
+
+PLACEHOLDER: Final = "YOUR_TOKEN"
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A client, where the text goes, and the text."""
+
+    key: str
+    title: str
+    where: str
+    text: str
+
+
+def snippets(url: str, token: str, statsd: str) -> list[Snippet]:
+    """For a portal at `url`, with a token or its placeholder; `statsd` is host:port, empty where it is off."""
+    url, secret = url.rstrip("/"), token or PLACEHOLDER
+    host, _, port = (statsd or "127.0.0.1:8125").rpartition(":")
+    return [
+        Snippet(
+            "prometheus",
+            "Prometheus, vmagent, Alloy",
+            "prometheus.yml",
+            f"remote_write:\n  - url: {url}/api/v1/write\n    authorization:\n      credentials: {secret}\n"
+            "    # Prometheus 3: the newer protocol, with type, help and unit\n"
+            "    protobuf_message: io.prometheus.write.v2.Request\n",
+        ),
+        Snippet(
+            "opentelemetry-sdk",
+            "OpenTelemetry SDK",
+            "environment of the application",
+            f"OTEL_METRICS_EXPORTER=otlp\nOTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http/protobuf\n"
+            f"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT={url}/v1/metrics\n"
+            f"OTEL_EXPORTER_OTLP_METRICS_HEADERS=authorization=Bearer%20{secret}\n"
+            "OTEL_SERVICE_NAME=my-service\n",
+        ),
+        Snippet(
+            "opentelemetry-collector",
+            "OpenTelemetry Collector",
+            "collector configuration",
+            f"exporters:\n  otlphttp/portal:\n    metrics_endpoint: {url}/v1/metrics\n    headers:\n"
+            f"      authorization: Bearer {secret}\nservice:\n  pipelines:\n    metrics:\n"
+            "      receivers: [otlp]\n      exporters: [otlphttp/portal]\n",
+        ),
+        Snippet(
+            "pushgateway",
+            "Batch job, curl",
+            "at the end of the job",
+            'echo "backup_last_success_timestamp_seconds $(date +%s)" |\n'
+            f"  curl --fail -X PUT -H 'Authorization: Bearer {secret}' --data-binary @- \\\n"
+            f"  {url}/metrics/job/backup/instance/$(hostname)\n",
+        ),
+        Snippet(
+            "client-python",
+            "Batch job, Python",
+            "prometheus_client",
+            "from prometheus_client import CollectorRegistry, Gauge, push_to_gateway\n"
+            "from prometheus_client.exposition import basic_auth_handler\n\n"
+            "registry = CollectorRegistry()\n"
+            'Gauge("backup_files", "Files that were saved.", registry=registry).set(42)\n'
+            "push_to_gateway(\n"
+            f'    "{url}", job="backup", registry=registry,\n'
+            f'    handler=lambda *args: basic_auth_handler(*args, "token", "{secret}"),\n)\n',
+        ),
+        Snippet(
+            "json",
+            "Anything, JSON",
+            "curl",
+            f"curl --fail -X POST {url}/api/monitoring/metrics \\\n  -H 'Authorization: Bearer {secret}' "
+            "-H 'Content-Type: application/json' \\\n"
+            """  -d '{"type": "business", "metrics": [{"name": "bookings_open", "value": 17}]}'\n""",
+        ),
+        Snippet(
+            "dogstatsd",
+            "StatsD, DogStatsD",
+            "UDP, without a token" if statsd else "off: start the portal with STATSD_BIND=127.0.0.1:8125",
+            f"from datadog import initialize, statsd\n\n"
+            f'initialize(statsd_host="{host}", statsd_port={port})\n'
+            'statsd.increment("orders", tags=["kind:new"])\n',
+        ),
+    ]

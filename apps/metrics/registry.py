@@ -11,7 +11,7 @@ protocol that makes removal safe:
 """
 
 import threading
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from sys import intern
@@ -27,7 +27,7 @@ from apps.core.telemetry import Counter
 from apps.metrics.codec import Int64
 from apps.metrics.headroom import NOBODY, Headroom, Maker
 from apps.metrics.models import RetentionPolicy
-from apps.metrics.samples import NAME, LabelSet, Meta, label_set
+from apps.metrics.samples import NAME, LabelSet, Meta, Placed, label_set
 
 CREATED: Final = Counter("portal_series_created_total", "Series that this process was the first to write.")
 
@@ -62,8 +62,7 @@ class _Aliases(dict[Hashable, int]):
 class Registry:
     """The slots of one process for one database.
 
-    ids int64[…] (0: look it up first), newest int64[…] (ms, as this process knows it) and starts int64[…] (ms since
-    when a counter counts, where its sender said so) are indexed by slot.
+    ids int64[…] (0: look it up first) and newest int64[…] (ms, as this process knows it) are indexed by slot.
     """
 
     def __init__(self) -> None:
@@ -71,6 +70,8 @@ class Registry:
         self._aliases = _Aliases()
         self._by_print: dict[bytes, int] = {}
         self._prints: list[bytes] = []
+        self._places: tuple[Sequence[Hashable], Int64] = (), np.zeros(0, dtype=np.int64)
+        """(a list of senders' keys that only grows, the slot of each; -1: look it up)"""
         self._labels: list[tuple[str, str]] = []
         """Name and the other labels as JSON: tuples of texts would take five times as much. (As text: orjson's bytes
         keep the four kilobytes that they were written into.)"""
@@ -81,7 +82,6 @@ class Registry:
         self._validated = monotonic()
         self.ids: Int64 = np.zeros(1024, dtype=np.int64)
         self.newest: Int64 = np.full(1024, NEVER, dtype=np.int64)
-        self.starts: Int64 = np.zeros(1024, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -95,7 +95,7 @@ class Registry:
         self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str] | str]
     ) -> tuple[Int64, list[tuple[int, str]]]:
         """(slot int64[N] of each key, -1 where refused; (index, reason) of the refused)."""
-        found = np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
+        found = self._told(keys) if isinstance(keys, Placed) else self._looked_up(keys)
         refused: list[tuple[int, str]] = []
         if len(found) and int(found.min()) < 0:
             for index in np.flatnonzero(found < 0).tolist():
@@ -108,19 +108,40 @@ class Registry:
                         continue
                     slot = self._learn(keys[index], labels)
                 found[index] = slot
+            if isinstance(keys, Placed):
+                self._note_places(keys, found)
         return found, refused
 
-    def slot(self, labels: Mapping[str, str]) -> int | str:
-        """The slot of a label set, or why it is refused, for a caller that remembers it itself."""
-        found = label_set(labels)
-        return found if isinstance(found, str) else self._learn(None, found)
+    def _looked_up(self, keys: Collection[Hashable]) -> Int64:
+        return np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
 
-    def labels(self, slot: int) -> dict[str, str]:
-        """The labels of a slot, `__name__` among them."""
-        name, rest = self._labels[slot]
-        return {NAME: name, **orjson.loads(rest)}
+    def _told(self, keys: Placed) -> Int64:
+        """The slots of keys, by their places where these are known: a sender's keys are spread all over the memory."""
+        listed, slots = self._places
+        if listed is not keys.listed or not len(slots):
+            found = self._looked_up(keys)
+            self._note_places(keys, found)
+            return found
+        place = keys.place
+        found = slots.take(place, mode="clip")
+        if keys.own:
+            found[place < 0] = self._looked_up(keys.own.values())
+        found[place >= len(slots)] = -1
+        return found
 
-    def _learn(self, key: Hashable | None, labels: LabelSet) -> int:
+    def _note_places(self, keys: Placed, found: Int64) -> None:
+        """Remember the slots of keys by their places."""
+        with self._lock:
+            listed, slots = self._places
+            if listed is not keys.listed:
+                slots = np.full(1024, -1, dtype=np.int64)
+            if len(slots) < len(keys.listed):
+                slots = np.concatenate([slots, np.full(len(keys.listed), -1, dtype=np.int64)])
+            told = keys.place >= 0
+            slots[keys.place[told]] = found[told]
+            self._places = keys.listed, slots
+
+    def _learn(self, key: Hashable, labels: LabelSet) -> int:
         identity = fingerprint(labels)
         with self._lock:
             slot = self._by_print.get(identity)
@@ -129,14 +150,12 @@ class Registry:
                 if slot >= len(self.ids):
                     self.ids = np.concatenate([self.ids, np.zeros_like(self.ids)])
                     self.newest = np.concatenate([self.newest, np.full_like(self.newest, NEVER)])
-                    self.starts = np.concatenate([self.starts, np.zeros_like(self.starts)])
                 self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1])).decode()))
                 self._prints.append(identity)
                 self._by_print[identity] = slot
-            if key is not None:
-                if len(self._aliases) >= MAX_ALIASES:
-                    self._aliases = _Aliases()
-                self._aliases[key] = slot
+            if len(self._aliases) >= MAX_ALIASES:
+                self._aliases = _Aliases()
+            self._aliases[key] = slot
             return slot
 
     @property
@@ -156,9 +175,10 @@ class Registry:
         other writers of the same series wait for it, and a rollback never takes away a series that others use.
         """
         self.revalidate()
-        missing = np.unique(slots[self.ids[slots] == 0]).tolist()
-        if not missing:
+        lacking = self.ids[slots] == 0
+        if not lacking.any():
             return {}
+        missing = np.unique(slots[lacking]).tolist()
         clock = monotonic()
         barred = {slot: why for slot in missing if (why := self._why_barred(slot, maker, clock)) is not None}
         missing = [slot for slot in missing if slot not in barred]
@@ -188,16 +208,14 @@ class Registry:
         return why if clock < until and token == maker.token else None
 
     def describe(self, meta: Mapping[str, Meta]) -> None:
-        """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process.
-
-        Of a metric without any series yet nothing is written, and it is asked about again.
-        """
+        """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process."""
         unseen = {name: about for name, about in meta.items() if name not in self._described}
         new = {name: about for name, about in unseen.items() if not isinstance(label_set({NAME: name}), str)}
         if not new:
             return
         with _own_transaction() as raw:
-            self._described.update(_describe(psycopg.Cursor(raw), new))
+            _describe(psycopg.Cursor(raw), new)
+        self._described.update(new)
 
     def revalidate(self) -> None:
         """Forget ids of series that retention is about to remove (see the module's protocol)."""
@@ -301,15 +319,12 @@ def _metrics(cursor: "psycopg.Cursor[Any]", names: list[str]) -> dict[str, tuple
     return known
 
 
-def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> set[str]:
-    """Describe those metrics of which something is told; return the names about which there is nothing more to do."""
+def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> None:
     told = [(name, *about) for name, about in sorted(meta.items()) if about != Meta()]
     if told:
         names, types, helps, units = (list(column) for column in zip(*told, strict=True))
         clean = [[text.replace("\0", "") for text in column] for column in (helps, units)]
         cursor.execute(_DESCRIBE, [names, types, clean[0], clean[1], names])
-    known = cursor.execute("SELECT name FROM metrics_metric WHERE name = ANY(%s)", [list(meta)]).fetchall()
-    return {row[0] for row in known}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prometheus remote write 1.0: protobuf becomes samples, without parsing the labels of known series.
+"""Prometheus remote write 1.0: a snappy block of protobuf becomes samples, without parsing the labels of known series.
 
 Prometheus sends one sample a series, and its message ends in the same few bytes each time: tag, length, tag, eight
 bytes of value, tag, six bytes of milliseconds; or, since zero is not written, without the value. So a series is cut
@@ -13,24 +13,25 @@ Source: prometheus.io/docs/specs/prw/remote_write_spec.
 
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
-from apps.metrics.protocols.order import Order, Stretch
-from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, encoded, fields, signed, varint
-from apps.metrics.samples import Meta, Samples
+from apps.metrics.protocols.order import Order, Stretch, Told
+from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, fields, signed, varint
+from apps.metrics.samples import Meta, Placed, Samples
 
+MOST_BYTES: Final = 32_000_000
+"""A request may unpack to this much; more is refused before it is unpacked."""
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
 """Our type by remote write's number of one; gauge histograms, infos and state sets have none here."""
 
 _SERIES: Final = 0x0A
 _LABEL: Final = 0x0A
 _METADATA: Final = 0x1A
-_NEXT: Final = (0x22, 0x2A)
-"""Fields that only the message of remote write 2.0 has: skipped, a whole request would vanish without a word."""
 _SAMPLE: Final = 0x12
 _VALUE: Final = 0x09
 _STAMP: Final = 0x10
@@ -56,6 +57,10 @@ ORDER: Final = Order()
 """The order of what is sent to this process."""
 
 
+class TooLarge(Exception):
+    """The request unpacks to more than the portal takes at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a request holds: its samples, and how many histograms and exemplars, which this store does not keep."""
@@ -65,17 +70,38 @@ class Request:
     exemplars: int = 0
 
 
+def unpacked_size(packed: bytes) -> int:
+    """How many bytes a snappy block says that it unpacks to. Raises Malformed, TooLarge."""
+    try:
+        size, _ = varint(packed, 0)
+    except Malformed as error:
+        raise Malformed(f"the body is no snappy block: {error}") from None
+    if size > MOST_BYTES:
+        raise TooLarge(f"The request unpacks to {size} bytes, more than the {MOST_BYTES} that are taken at once.")
+    return size
+
+
+def unpack(packed: bytes) -> bytes:
+    """The protobuf in a snappy block. Raises Malformed, TooLarge."""
+    unpacked_size(packed)
+    try:
+        return bytes(cramjam.snappy.decompress_raw(packed))
+    except cramjam.DecompressionError as error:
+        raise Malformed(f"the body is no snappy block: {error}") from None
+
+
 def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -> Request:
     """Read a WriteRequest. `known` holds keys of which it is proven that they are labels. Raises Malformed."""
     cut = _cut(body, order)
     ts, v, regular = _tails(body, cut)
     for index, well in zip(cut.walked, regular[cut.walked].tolist(), strict=True):
-        if well and (key := cut.keys[index]) not in known:
+        if well and (key := cut.own[index]) not in known:
             regular[index] = labels_of(key) is not None
     order.note(body, _stretch(cut, regular), told=len(cut.keys) - len(cut.walked))
-    keys, odd = cut.keys, np.flatnonzero(~regular)
+    keys: Sequence[Hashable] = cut.keys
     histograms = exemplars = 0
-    if len(odd):
+    if not regular.all():
+        odd = np.flatnonzero(~regular)
         keys = [keys[index] for index in np.flatnonzero(regular).tolist()]
         more_ts: list[int] = []
         more_v: list[float] = []
@@ -83,14 +109,14 @@ def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -
             _, start = varint(body, int(cut.begins[index]) + 1)
             key, samples, lost = _whole(body[start : cut.ends[index]])
             histograms, exemplars = histograms + lost[0], exemplars + lost[1]
-            keys += [key] * len(samples)
+            keys.extend([key] * len(samples))
             more_ts += [at for at, _ in samples]
             more_v += [value for _, value in samples]
         ts = np.concatenate([ts[regular], np.array(more_ts, dtype=np.int64)])
         v = np.concatenate([v[regular], np.array(more_v, dtype=np.float64)])
 
     def labels_at(index: int) -> dict[str, str] | str:
-        found = labels_of(keys[index])
+        found = labels_of(cast(bytes, keys[index]))
         return "invalid_labels" if found is None else found
 
     return Request(Samples(keys, labels_at, ts, v, _described(cut.metadata)), histograms, exemplars)
@@ -100,7 +126,7 @@ def _stretch(cut: "_Cut", regular: NDArray[np.bool_]) -> Stretch:
     """The regular ones of those series that no order told."""
     own = np.array(cut.walked, dtype=np.int64)
     own = own[regular[own]]
-    return Stretch([cut.keys[index] for index in own.tolist()], cut.begins[own], cut.ends[own], cut.form[own] == 1)
+    return Stretch([cut.own[index] for index in own.tolist()], cut.begins[own], cut.ends[own], cut.form[own] == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +134,11 @@ class _Cut:
     """The series of a request, cut before their last sample, and the metadata messages.
 
     Of each: key, begin and end int64[N], form int64[N]: 1 where a value seems to stand at the end, 0 where none does,
-    -1 where there is no room for a sample. `walked` are the numbers of those that no order told.
+    -1 where there is no room for a sample. `walked` are the numbers of those that no order told, `own` their keys.
     """
 
-    keys: list[bytes]
+    keys: Placed
+    own: dict[int, bytes]
     begins: Int64
     ends: Int64
     form: Int64
@@ -128,29 +155,42 @@ class _Pieces:
         self.ends: list[int] = []
         self.forms: list[int] = []
         self.metadata: list[bytes] = []
-        self._whole: list[bytes] = []
-        self._walked: list[int] = []
+        self._listed: Sequence[bytes] = ()
+        self._own: dict[int, bytes] = {}
+        self._count = 0
         self._parts: list[Int64] = []
 
-    def add_stretch(self, found: Stretch) -> None:
+    def add_told(self, found: Told) -> bool:
+        """False where the order was begun anew meanwhile, and other stretches stand in the former one."""
+        if self._listed is not found.listed:
+            if self._listed:
+                return False
+            self._listed = found.listed
         self._flush()
-        self._whole += found.keys
-        self._parts.append(np.stack([found.begins, found.ends, found.valued]))
+        part = np.empty((4, len(found.begins)), dtype=np.int64)
+        part[0], part[1], part[2] = found.begins, found.ends, found.valued
+        part[3] = np.arange(found.place, found.past)
+        self._add(part)
+        return True
 
     def _flush(self) -> None:
         if not self.keys:
             return
-        count = len(self._whole)
-        self._walked += range(count, count + len(self.keys))
-        self._whole += self.keys
-        self._parts.append(np.array([self.begins, self.ends, self.forms], dtype=np.int64))
+        self._own.update(enumerate(self.keys, self._count))
+        self._add(np.array([self.begins, self.ends, self.forms, [-1] * len(self.keys)], dtype=np.int64))
         for column in (self.keys, self.begins, self.ends, self.forms):
             column.clear()
 
+    def _add(self, part: Int64) -> None:
+        self._parts.append(part)
+        self._count += part.shape[1]
+
     def whole(self) -> _Cut:
         self._flush()
-        begins, ends, form = np.concatenate([np.zeros((3, 0), dtype=np.int64), *self._parts], axis=1)
-        return _Cut(self._whole, begins, ends, form, self._walked, self.metadata)
+        parts = self._parts or [np.zeros((4, 0), dtype=np.int64)]
+        begins, ends, form, place = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        keys = Placed(self._listed, place, self._own)
+        return _Cut(keys, self._own, begins, ends, form, list(self._own), self.metadata)
 
 
 def _cut(body: bytes, order: Order) -> _Cut:
@@ -182,10 +222,9 @@ def _cut(body: bytes, order: Order) -> _Cut:
             key = body[start : at - (_WITH_VALUE if valued else _WITHOUT)]
             if following:
                 tries += 1
-                if (found := order.follow(key, plain, begin)) is not None:
-                    pieces.add_stretch(found)
+                if (found := order.follow(key, plain, begin)) is not None and pieces.add_told(found):
                     at = int(found.ends[-1])
-                    told += len(found.keys)
+                    told += len(found.ends)
                     continue
                 following = tries < _BREAKS or told >= _RUN * tries
             add_key(key)
@@ -200,8 +239,6 @@ def _cut(body: bytes, order: Order) -> _Cut:
 def _other(body: bytes, at: int, metadata: list[bytes]) -> int:
     """Step over a field that is no series, keeping metadata; return where the next one begins."""
     tag, start = varint(body, at)
-    if tag in _NEXT:
-        raise Malformed("it is a message of remote write 2.0 (io.prometheus.write.v2.Request), announced as one of 1.0")
     kind = tag & 7
     if kind == VARINT:
         return varint(body, start)[1]
@@ -244,7 +281,7 @@ def _whole(series: bytes) -> tuple[bytes, list[tuple[int, float]], tuple[int, in
         if kind != BYTES or not isinstance(value, bytes):
             raise Malformed(f"field {number} of a series has wire type {kind}")
         if number == 1:
-            key += [b"\x0a", encoded(len(value)), value]
+            key += [b"\x0a", _length(len(value)), value]
         elif number == 2:
             samples.append(_sample(value))
         else:
@@ -262,6 +299,15 @@ def _sample(message: bytes) -> tuple[int, float]:
         elif field in (1, 2):
             raise Malformed(f"field {field} of a sample has wire type {kind}")
     return ms, number
+
+
+def _length(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def labels_of(key: bytes) -> dict[str, str] | str | None:
@@ -332,17 +378,5 @@ def _described(messages: Sequence[bytes]) -> dict[str, Meta]:
             elif field in texts and kind == BYTES and isinstance(value, bytes):
                 texts[field] = value.decode(errors="replace")
         if texts[2]:
-            about = Meta(TYPES[number] if number < len(TYPES) else "unknown", texts[4], texts[5])
-            found |= dict.fromkeys(of_family(texts[2], about.type), about)
+            found[texts[2]] = Meta(TYPES[number] if number < len(TYPES) else "unknown", texts[4], texts[5])
     return found
-
-
-def of_family(name: str, kind: str) -> list[str]:
-    """The names of the series that a family of that name and type has.
-
-    >>> of_family("x", "histogram"), of_family("x", "summary"), of_family("x", "gauge")
-    (['x_bucket', 'x_sum', 'x_count'], ['x', 'x_sum', 'x_count'], ['x'])
-    """
-    if kind == "histogram":
-        return [f"{name}_bucket", f"{name}_sum", f"{name}_count"]
-    return [name, f"{name}_sum", f"{name}_count"] if kind == "summary" else [name]

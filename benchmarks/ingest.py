@@ -434,6 +434,17 @@ class Ours(Target):
             self.sql(f"VACUUM FULL {table}")
         return self.standing()
 
+    def tables(self) -> list[tuple[str, int, int, int]]:
+        """(table, bytes of its rows, of its indexes, its rows), the largest first."""
+        found = []
+        for table in TABLES:
+            told = self.sql(
+                f"SELECT pg_table_size('metrics_{table}'), pg_indexes_size('metrics_{table}'), count(*)"
+                f" FROM metrics_{table}"
+            )
+            found.append((table, *told))
+        return sorted(found, key=lambda row: -row[1])
+
     def peaks(self) -> dict[str, float]:
         found = {name: peak_of(pid) for name, pid in self.portal.pids.items() if name in ("web", "slow", "worker")}
         server = psutil.Process(self.portal.pids["postgres"])
@@ -447,10 +458,8 @@ class Ours(Target):
         self.portal.stop()
 
 
-_SIZES: Final = """
-SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(ARRAY[
-    'metrics_batch', 'metrics_block', 'metrics_series', 'metrics_metric', 'metrics_tombstone']) AS name
-"""
+TABLES: Final = ("block", "series", "batch", "metric", "tombstone")
+_SIZES: Final = "SELECT " + " + ".join(f"pg_total_relation_size('metrics_{table}')" for table in TABLES)
 
 
 def _keep(database: str, redis: str, pipe: Connection) -> None:
@@ -642,6 +651,9 @@ def _told(
             said = f"{verdict(size_of, BYTES_LIMIT)}; as it stands, room for new rows included: {standing / sent:.2f}"
             well &= size_of <= BYTES_LIMIT
         print(f"  {target.name:6} {size_of:6.2f}   {said}")
+    for table, heap, indexes, rows in ours.tables():
+        each = f"; {(heap + indexes) / rows:.0f} bytes a row" if table == "series" else ""
+        print(f"         {heap / sent:6.3f} {table}, {indexes / sent:.3f} its indexes{each}")
     before = ours.stored()
     seconds = ours.roll()
     more = ours.stored() - before

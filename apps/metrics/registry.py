@@ -27,7 +27,7 @@ from apps.core.telemetry import Counter
 from apps.metrics.codec import Int64
 from apps.metrics.headroom import NOBODY, Headroom, Maker
 from apps.metrics.models import RetentionPolicy
-from apps.metrics.samples import NAME, LabelSet, Meta, Placed, label_set
+from apps.metrics.samples import NAME, LabelSet, ListedKeys, Meta, label_set
 
 CREATED: Final = Counter("portal_series_created_total", "Series that this process was the first to write.")
 
@@ -62,7 +62,8 @@ class _Aliases(dict[Hashable, int]):
 class Registry:
     """The slots of one process for one database.
 
-    ids int64[…] (0: look it up first) and newest int64[…] (ms, as this process knows it) are indexed by slot.
+    ids int64[…] (0: look it up first), newest int64[…] (ms, as this process knows it) and starts int64[…] (ms since
+    when a counter counts, where its sender said so) are indexed by slot.
     """
 
     def __init__(self) -> None:
@@ -82,6 +83,7 @@ class Registry:
         self._validated = monotonic()
         self.ids: Int64 = np.zeros(1024, dtype=np.int64)
         self.newest: Int64 = np.full(1024, NEVER, dtype=np.int64)
+        self.starts: Int64 = np.zeros(1024, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -95,7 +97,7 @@ class Registry:
         self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str] | str]
     ) -> tuple[Int64, list[tuple[int, str]]]:
         """(slot int64[N] of each key, -1 where refused; (index, reason) of the refused)."""
-        found = self._told(keys) if isinstance(keys, Placed) else self._looked_up(keys)
+        found = self._told(keys) if isinstance(keys, ListedKeys) else self._looked_up(keys)
         refused: list[tuple[int, str]] = []
         if len(found) and int(found.min()) < 0:
             for index in np.flatnonzero(found < 0).tolist():
@@ -108,14 +110,24 @@ class Registry:
                         continue
                     slot = self._learn(keys[index], labels)
                 found[index] = slot
-            if isinstance(keys, Placed):
+            if isinstance(keys, ListedKeys):
                 self._note_places(keys, found)
         return found, refused
+
+    def slot(self, labels: Mapping[str, str]) -> int | str:
+        """The slot of a label set, or why it is refused, for a caller that remembers it itself."""
+        found = label_set(labels)
+        return found if isinstance(found, str) else self._learn(None, found)
+
+    def labels(self, slot: int) -> dict[str, str]:
+        """The labels of a slot, `__name__` among them."""
+        name, rest = self._labels[slot]
+        return {NAME: name, **orjson.loads(rest)}
 
     def _looked_up(self, keys: Collection[Hashable]) -> Int64:
         return np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
 
-    def _told(self, keys: Placed) -> Int64:
+    def _told(self, keys: ListedKeys) -> Int64:
         """The slots of keys, by their places where these are known: a sender's keys are spread all over the memory."""
         listed, slots = self._places
         if listed is not keys.listed or not len(slots):
@@ -129,7 +141,7 @@ class Registry:
         found[place >= len(slots)] = -1
         return found
 
-    def _note_places(self, keys: Placed, found: Int64) -> None:
+    def _note_places(self, keys: ListedKeys, found: Int64) -> None:
         """Remember the slots of keys by their places."""
         with self._lock:
             listed, slots = self._places
@@ -141,7 +153,7 @@ class Registry:
             slots[keys.place[told]] = found[told]
             self._places = keys.listed, slots
 
-    def _learn(self, key: Hashable, labels: LabelSet) -> int:
+    def _learn(self, key: Hashable | None, labels: LabelSet) -> int:
         identity = fingerprint(labels)
         with self._lock:
             slot = self._by_print.get(identity)
@@ -150,12 +162,14 @@ class Registry:
                 if slot >= len(self.ids):
                     self.ids = np.concatenate([self.ids, np.zeros_like(self.ids)])
                     self.newest = np.concatenate([self.newest, np.full_like(self.newest, NEVER)])
+                    self.starts = np.concatenate([self.starts, np.zeros_like(self.starts)])
                 self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1])).decode()))
                 self._prints.append(identity)
                 self._by_print[identity] = slot
-            if len(self._aliases) >= MAX_ALIASES:
-                self._aliases = _Aliases()
-            self._aliases[key] = slot
+            if key is not None:
+                if len(self._aliases) >= MAX_ALIASES:
+                    self._aliases = _Aliases()
+                self._aliases[key] = slot
             return slot
 
     @property
@@ -208,14 +222,16 @@ class Registry:
         return why if clock < until and token == maker.token else None
 
     def describe(self, meta: Mapping[str, Meta]) -> None:
-        """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process."""
+        """Write down type, help and unit of metrics where nothing is known yet; asks once per metric and process.
+
+        Of a metric without any series yet nothing is written, and it is asked about again.
+        """
         unseen = {name: about for name, about in meta.items() if name not in self._described}
         new = {name: about for name, about in unseen.items() if not isinstance(label_set({NAME: name}), str)}
         if not new:
             return
         with _own_transaction() as raw:
-            _describe(psycopg.Cursor(raw), new)
-        self._described.update(new)
+            self._described.update(_describe(psycopg.Cursor(raw), new))
 
     def revalidate(self) -> None:
         """Forget ids of series that retention is about to remove (see the module's protocol)."""
@@ -319,12 +335,15 @@ def _metrics(cursor: "psycopg.Cursor[Any]", names: list[str]) -> dict[str, tuple
     return known
 
 
-def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> None:
+def _describe(cursor: "psycopg.Cursor[Any]", meta: Mapping[str, Meta]) -> set[str]:
+    """Describe those metrics of which something is told; return the names about which there is nothing more to do."""
     told = [(name, *about) for name, about in sorted(meta.items()) if about != Meta()]
     if told:
         names, types, helps, units = (list(column) for column in zip(*told, strict=True))
         clean = [[text.replace("\0", "") for text in column] for column in (helps, units)]
         cursor.execute(_DESCRIBE, [names, types, clean[0], clean[1], names])
+    known = cursor.execute("SELECT name FROM metrics_metric WHERE name = ANY(%s)", [list(meta)]).fetchall()
+    return {row[0] for row in known}
 
 
 @contextmanager

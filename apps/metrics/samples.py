@@ -89,7 +89,7 @@ def _is_text(value: str) -> bool:
     return True
 
 
-class Placed(Sequence[Hashable]):
+class ListedKeys(Sequence[Hashable]):
     """N keys, most of which stand in a list that only grows: whoever keeps something by their places looks up no key.
 
     place int64[N]: where each stands in `listed`; -1: it is one of `own`, which go by their index.

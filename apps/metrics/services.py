@@ -1,6 +1,7 @@
 """The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
 
 import threading
+from collections import Counter as Tally
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -225,7 +226,10 @@ def _write_placed(
         columns = _from_zero(known, slots, columns, starts)
 
     def committed() -> None:
-        _committed(known, slots, ts, rejected)
+        known.note(slots, ts)
+        ACCEPTED.inc(len(slots))
+        for reason, count in Tally(rejection.reason for rejection in rejected).items():
+            count_refused(reason, count)
 
     shared = None if connection.in_atomic_block else _one_commit.shared
     if len(ids) and shared is not None:

@@ -1,4 +1,4 @@
-"""Prometheus remote write 1.0: a snappy block of protobuf becomes samples, without parsing the labels of known series.
+"""Prometheus remote write 1.0: protobuf becomes samples, without parsing the labels of known series.
 
 Prometheus sends one sample a series, and its message ends in the same few bytes each time: tag, length, tag, eight
 bytes of value, tag, six bytes of milliseconds; or, since zero is not written, without the value. So a series is cut
@@ -15,23 +15,22 @@ from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
 from apps.metrics.protocols.order import Order, Stretch, Told
-from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, fields, signed, varint
-from apps.metrics.samples import Meta, Placed, Samples
+from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, encoded, fields, signed, varint
+from apps.metrics.samples import ListedKeys, Meta, Samples
 
-MOST_BYTES: Final = 32_000_000
-"""A request may unpack to this much; more is refused before it is unpacked."""
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
 """Our type by remote write's number of one; gauge histograms, infos and state sets have none here."""
 
 _SERIES: Final = 0x0A
 _LABEL: Final = 0x0A
 _METADATA: Final = 0x1A
+_NEXT: Final = (0x22, 0x2A)
+"""Fields that only the message of remote write 2.0 has: skipped, a whole request would vanish without a word."""
 _SAMPLE: Final = 0x12
 _VALUE: Final = 0x09
 _STAMP: Final = 0x10
@@ -57,10 +56,6 @@ ORDER: Final = Order()
 """The order of what is sent to this process."""
 
 
-class TooLarge(Exception):
-    """The request unpacks to more than the portal takes at once."""
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a request holds: its samples, and how many histograms and exemplars, which this store does not keep."""
@@ -68,26 +63,6 @@ class Request:
     samples: Samples
     histograms: int = 0
     exemplars: int = 0
-
-
-def unpacked_size(packed: bytes) -> int:
-    """How many bytes a snappy block says that it unpacks to. Raises Malformed, TooLarge."""
-    try:
-        size, _ = varint(packed, 0)
-    except Malformed as error:
-        raise Malformed(f"the body is no snappy block: {error}") from None
-    if size > MOST_BYTES:
-        raise TooLarge(f"The request unpacks to {size} bytes, more than the {MOST_BYTES} that are taken at once.")
-    return size
-
-
-def unpack(packed: bytes) -> bytes:
-    """The protobuf in a snappy block. Raises Malformed, TooLarge."""
-    unpacked_size(packed)
-    try:
-        return bytes(cramjam.snappy.decompress_raw(packed))
-    except cramjam.DecompressionError as error:
-        raise Malformed(f"the body is no snappy block: {error}") from None
 
 
 def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -> Request:
@@ -137,7 +112,7 @@ class _Cut:
     -1 where there is no room for a sample. `walked` are the numbers of those that no order told, `own` their keys.
     """
 
-    keys: Placed
+    keys: ListedKeys
     own: dict[int, bytes]
     begins: Int64
     ends: Int64
@@ -189,7 +164,7 @@ class _Pieces:
         self._flush()
         parts = self._parts or [np.zeros((4, 0), dtype=np.int64)]
         begins, ends, form, place = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        keys = Placed(self._listed, place, self._own)
+        keys = ListedKeys(self._listed, place, self._own)
         return _Cut(keys, self._own, begins, ends, form, list(self._own), self.metadata)
 
 
@@ -239,6 +214,8 @@ def _cut(body: bytes, order: Order) -> _Cut:
 def _other(body: bytes, at: int, metadata: list[bytes]) -> int:
     """Step over a field that is no series, keeping metadata; return where the next one begins."""
     tag, start = varint(body, at)
+    if tag in _NEXT:
+        raise Malformed("it is a message of remote write 2.0 (io.prometheus.write.v2.Request), announced as one of 1.0")
     kind = tag & 7
     if kind == VARINT:
         return varint(body, start)[1]
@@ -281,7 +258,7 @@ def _whole(series: bytes) -> tuple[bytes, list[tuple[int, float]], tuple[int, in
         if kind != BYTES or not isinstance(value, bytes):
             raise Malformed(f"field {number} of a series has wire type {kind}")
         if number == 1:
-            key += [b"\x0a", _length(len(value)), value]
+            key += [b"\x0a", encoded(len(value)), value]
         elif number == 2:
             samples.append(_sample(value))
         else:
@@ -299,15 +276,6 @@ def _sample(message: bytes) -> tuple[int, float]:
         elif field in (1, 2):
             raise Malformed(f"field {field} of a sample has wire type {kind}")
     return ms, number
-
-
-def _length(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def labels_of(key: bytes) -> dict[str, str] | str | None:
@@ -378,5 +346,17 @@ def _described(messages: Sequence[bytes]) -> dict[str, Meta]:
             elif field in texts and kind == BYTES and isinstance(value, bytes):
                 texts[field] = value.decode(errors="replace")
         if texts[2]:
-            found[texts[2]] = Meta(TYPES[number] if number < len(TYPES) else "unknown", texts[4], texts[5])
+            about = Meta(TYPES[number] if number < len(TYPES) else "unknown", texts[4], texts[5])
+            found |= dict.fromkeys(of_family(texts[2], about.type), about)
     return found
+
+
+def of_family(name: str, kind: str) -> list[str]:
+    """The names of the series that a family of that name and type has.
+
+    >>> of_family("x", "histogram"), of_family("x", "summary"), of_family("x", "gauge")
+    (['x_bucket', 'x_sum', 'x_count'], ['x', 'x_sum', 'x_count'], ['x'])
+    """
+    if kind == "histogram":
+        return [f"{name}_bucket", f"{name}_sum", f"{name}_count"]
+    return [name, f"{name}_sum", f"{name}_count"] if kind == "summary" else [name]

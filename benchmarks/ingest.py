@@ -819,7 +819,7 @@ def steady(seconds: float, rate: float, series: int, drawing: Path | None) -> bo
                 pipe.recv()
             time.sleep(15)  # what was made is compacted, counted and quiet
             ours.look_idle(10)
-            before, began, there = cpu_of(ours.pid), time.monotonic(), ours.samples()
+            before, began, held = cpu_of(ours.pid), time.monotonic(), ours.samples()
             points: list[tuple[int, float]] = []
             for pipe in pipes:
                 pipe.send("go")
@@ -833,7 +833,7 @@ def steady(seconds: float, rate: float, series: int, drawing: Path | None) -> bo
                 time.sleep(min(5.0, seconds / 4))
                 lag = max(lag, int(ours.sql("SELECT coalesce(sum(samples), 0) FROM metrics_batch")[0]))
                 spent = cpu_of(ours.pid) - before - sum(ours.idle.values()) * (time.monotonic() - began)
-                if (stored := ours.samples() - there) > 0:
+                if (stored := ours.samples() - held) > 0:
                     points.append((stored, spent / stored * 1e6))
                 for one, size in ours.peaks().items():
                     memory[one] = max(memory.get(one, 0.0), size)

@@ -425,6 +425,15 @@ class Ours(Target):
             found = connection.execute(statement, parameters)
             return found.fetchone() if found.description else None
 
+    def samples(self) -> int:
+        """Samples that are stored, the portal's own included."""
+        return int(
+            self.sql(
+                "SELECT coalesce((SELECT sum(samples) FROM metrics_batch), 0)"
+                " + coalesce((SELECT sum(samples) FROM metrics_block WHERE resolution = 0), 0)"
+            )[0]
+        )
+
     def standing(self) -> int:
         """Bytes of the store's tables as they stand, with room that the next rows will take."""
         return int(self.sql(_SIZES)[0])
@@ -433,6 +442,17 @@ class Ours(Target):
         for table in ("metrics_batch", "metrics_block"):
             self.sql(f"VACUUM FULL {table}")
         return self.standing()
+
+    def tables(self) -> list[tuple[str, int, int, int]]:
+        """(table, bytes of its rows, of its indexes, its rows), the largest first."""
+        found = []
+        for table in TABLES:
+            told = self.sql(
+                f"SELECT pg_table_size('metrics_{table}'), pg_indexes_size('metrics_{table}'), count(*)"
+                f" FROM metrics_{table}"
+            )
+            found.append((table, *told))
+        return sorted(found, key=lambda row: -row[1])
 
     def peaks(self) -> dict[str, float]:
         found = {name: peak_of(pid) for name, pid in self.portal.pids.items() if name in ("web", "slow", "worker")}
@@ -447,10 +467,8 @@ class Ours(Target):
         self.portal.stop()
 
 
-_SIZES: Final = """
-SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(ARRAY[
-    'metrics_batch', 'metrics_block', 'metrics_series', 'metrics_metric', 'metrics_tombstone']) AS name
-"""
+TABLES: Final = ("block", "series", "batch", "metric", "tombstone")
+_SIZES: Final = "SELECT " + " + ".join(f"pg_total_relation_size('metrics_{table}')" for table in TABLES)
 
 
 def _keep(database: str, redis: str, pipe: Connection) -> None:
@@ -642,6 +660,9 @@ def _told(
             said = f"{verdict(size_of, BYTES_LIMIT)}; as it stands, room for new rows included: {standing / sent:.2f}"
             well &= size_of <= BYTES_LIMIT
         print(f"  {target.name:6} {size_of:6.2f}   {said}")
+    for table, heap, indexes, rows in ours.tables():
+        each = f"; {(heap + indexes) / rows:.0f} bytes a row" if table == "series" else ""
+        print(f"         {heap / sent:6.3f} {table}, {indexes / sent:.3f} its indexes{each}")
     before = ours.stored()
     seconds = ours.roll()
     more = ours.stored() - before
@@ -691,14 +712,14 @@ def flat(most: int, drawing: Path | None) -> bool:
         if some and mark <= most:
             print(f"{mark:>12,} {statistics.median(some):8.2f}  (median of the last {len(some)} million)")
     if drawing is not None:
-        drawing.write_text(svg(points))
+        drawing.write_text(svg(points, "CPU-seconds a million samples (dashed: limit), all processes"))
     early = statistics.median(cost for _, cost in points[:5])
     late = statistics.median(cost for _, cost in points[-5:])
     print(f"the last five million cost {late / early:.2f} times the first five")
     return late / early <= 1.2
 
 
-def svg(points: Sequence[tuple[int, float]]) -> str:
+def svg(points: Sequence[tuple[int, float]], title: str) -> str:
     """A drawing: samples stored (logarithmic) against CPU-seconds a million."""
     width, height, left, bottom = 640, 300, 50, 260
     low, high = math.log10(points[0][0]), max(math.log10(points[-1][0]), 7)
@@ -730,7 +751,7 @@ def svg(points: Sequence[tuple[int, float]]) -> str:
     )
     path = " ".join(f"{x(size):.1f},{y(cost):.1f}" for size, cost in points)
     lines.append(f'<polyline points="{path}" fill="none" stroke="#2563eb" stroke-width="2"/>')
-    lines.append(f'<text x="{left}" y="14">CPU-seconds a million samples (dashed: limit), all processes</text>')
+    lines.append(f'<text x="{left}" y="14">{title}</text>')
     lines.append(f'<text x="{width - 20}" y="{height - 6}" text-anchor="end">samples stored</text></svg>')
     return "\n".join(lines) + "\n"
 
@@ -755,6 +776,8 @@ def _pace(share: int, url: str, series: int, rate: float, seconds: float, pipe: 
     every = series / rate
     client = Client(url)
     took, late, sent, kept = [], 0.0, 0, None
+    for cut, frame in zip(cuts, frames, strict=True):  # the series are made before anything counts
+        client.ask("/api/v1/write", frame.body(np.full(cut.stop - cut.start, round(time.time() * 1000)), v[cut]))
     pipe.send("ready")
     pipe.recv()
     began = time.monotonic()
@@ -779,8 +802,8 @@ def _pace(share: int, url: str, series: int, rate: float, seconds: float, pipe: 
     pipe.send((sent, time.monotonic() - began, late, took, kept))
 
 
-def steady(seconds: float, rate: float, series: int) -> bool:
-    """So many samples a second, and questions meanwhile."""
+def steady(seconds: float, rate: float, series: int, drawing: Path | None) -> bool:
+    """So many samples a second, and questions meanwhile; what a million costs, the more there are."""
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="portal-ingest-") as name:
         folder = Path(name)
@@ -794,8 +817,10 @@ def steady(seconds: float, rate: float, series: int) -> bool:
                 pipes.append(here)
             for pipe in pipes:
                 pipe.recv()
-            ours.look_idle(5)
-            before, began = cpu_of(ours.pid), time.monotonic()
+            time.sleep(15)  # what was made is compacted, counted and quiet
+            ours.look_idle(10)
+            before, began, held = cpu_of(ours.pid), time.monotonic(), ours.samples()
+            points: list[tuple[int, float]] = []
             for pipe in pipes:
                 pipe.send("go")
             asked: dict[str, list[float]] = {question: [] for question in QUESTIONS}
@@ -807,6 +832,9 @@ def steady(seconds: float, rate: float, series: int) -> bool:
             while time.monotonic() - began < seconds:
                 time.sleep(min(5.0, seconds / 4))
                 lag = max(lag, int(ours.sql("SELECT coalesce(sum(samples), 0) FROM metrics_batch")[0]))
+                spent = cpu_of(ours.pid) - before - sum(ours.idle.values()) * (time.monotonic() - began)
+                if (stored := ours.samples() - held) > 0:
+                    points.append((stored, spent / stored * 1e6))
                 for one, size in ours.peaks().items():
                     memory[one] = max(memory.get(one, 0.0), size)
             told = [pipe.recv() for pipe in pipes]
@@ -814,7 +842,12 @@ def steady(seconds: float, rate: float, series: int) -> bool:
             asking.join()
             used = cpu_of(ours.pid) - before
             wall = time.monotonic() - began
-            return _steady_told(ours, rate, told, asked, used / wall, lag, memory)
+            if drawing is not None:
+                drawing.write_text(
+                    svg(points, "CPU-seconds a million samples so far, questions included (dashed: limit)")
+                )
+            well = _steady_told(ours, rate, told, asked, used / wall, lag, memory)
+            return _flat_told(points) and well
         finally:
             ours.stop()
 
@@ -831,21 +864,36 @@ def _steady_told(
     sent = sum(one[0] for one in told)
     reached = sum(one[0] / one[1] for one in told)
     took = np.array([seconds for one in told for seconds in one[3]]) * 1000
-    held = int(ours.sql("SELECT (SELECT coalesce(sum(samples), 0) FROM metrics_batch WHERE series_max > 0)")[0])
-    blocks = int(ours.sql("SELECT coalesce(sum(samples), 0) FROM metrics_block WHERE resolution = 0")[0])
     for one in told:
         if one[4]:
             print(f"refused: {one[4]}")
     print(f"{sent:,} samples, {reached:,.0f} a second of {rate:,.0f} wanted; senders at most ", end="")
-    print(f"{max(one[2] for one in told):.1f} s behind their time; {held + blocks:,} stored, the portal's own included")
+    print(
+        f"{max(one[2] for one in told):.1f} s behind their time; {ours.samples():,} stored, the portal's own included"
+    )
     print(f"requests of 5,000: p50 {np.median(took):.0f} ms, p95 {np.percentile(took, 95):.0f} ms; {cores:.2f} cores")
     print(f"young samples at most: {lag:,}")
+    every = np.concatenate([np.array(seconds) for seconds in asked.values()]) * 1000
+    print(f"{len(every)} questions meanwhile: p50 {np.median(every):.1f} ms, p95 {np.percentile(every, 95):.1f} ms")
     for question, seconds in asked.items():
         if seconds:
             ms = np.array(seconds) * 1000
             print(f"  {np.median(ms):7.1f} ms p50 {np.percentile(ms, 95):7.1f} ms p95  {question}")
     print("most memory (MB): " + ", ".join(f"{name} {size:.0f}" for name, size in memory.items()))
     return reached >= 0.98 * rate
+
+
+def _flat_told(points: Sequence[tuple[int, float]]) -> bool:
+    """What all samples so far have cost a million at 10^6, 10^7 and 10^8 of them, or as far as it went."""
+    print("CPU-seconds a million samples so far, all processes, questions included:")
+    marks = [mark for mark in (10**6, 10**7, 10**8) if mark <= 1.2 * points[-1][0]]
+    costs = []
+    for mark in marks:
+        size, cost = min(points, key=lambda point: abs(point[0] - mark))
+        costs.append(cost)
+        print(f"  {size:>12,} {cost:5.2f}")
+    print(f"the last is {costs[-1] / costs[0]:.2f} times the first")
+    return costs[-1] / costs[0] <= 1.2
 
 
 def _ask(url: str, asked: dict[str, list[float]], over: threading.Event) -> None:
@@ -869,7 +917,7 @@ def main() -> None:
     options.add_argument("--alone", action="store_true", help="without the peers")
     options.add_argument("--flat", action="store_true", help="cost against size instead, up to ten million samples")
     options.add_argument("--long", action="store_true", help="with --flat: up to a hundred million")
-    options.add_argument("--drawing", type=Path, help="with --flat: where to draw it (SVG)")
+    options.add_argument("--drawing", type=Path, help="with --flat or --steady: where to draw the cost (SVG)")
     options.add_argument("--steady", action="store_true", help="a load of so many samples a second instead")
     options.add_argument("--rate", type=float, default=200_000)
     options.add_argument("--seconds", type=float, default=600)
@@ -877,7 +925,7 @@ def main() -> None:
     given = options.parse_args()
     sizes = [int(size) for size in given.requests.split(",")]
     if given.steady:
-        well = steady(given.seconds, given.rate, given.series)
+        well = steady(given.seconds, given.rate, given.series, given.drawing)
     elif given.flat or given.long:
         well = flat(10**8 if given.long else 10**7, given.drawing)
     else:

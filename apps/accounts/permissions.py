@@ -149,7 +149,8 @@ def authenticate(secret: str, *, address: str = "", via: Via = "api") -> Princip
     with _lock:
         known = _known.get(digest)
     if known is not None and clock < known.checked + CACHED and clock < known.expires:
-        return known.principal.at(address=address, via=via)
+        known.principal = found = known.principal.at(address=address, via=via)
+        return found
     if known is None and (wait := _throttled(address, clock)) > 0:
         REFUSALS.inc(reason="throttled")
         raise Throttled(wait)

@@ -105,6 +105,8 @@ class Principal:
 
     def at(self, *, address: str, via: Via) -> Principal:
         """Return the same principal acting from that address through that door."""
+        if self.address == address and self.via == via:
+            return self
         return replace(self, address=address, via=via)
 
     @staticmethod

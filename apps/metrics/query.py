@@ -62,7 +62,7 @@ HEAVY: Final = Turns(2)
 
 
 class Outrun(Exception):
-    """Compaction was faster than the reader, several times in a row; to be tried again."""
+    """The store cannot be read now: it is too slow, or compaction was faster than the reader; to be tried again."""
 
 
 def select(matchers: Sequence[Matcher], tmin_ms: int, tmax_ms: int, *, scope: Scope = EVERYTHING) -> Ragged:
@@ -234,7 +234,9 @@ def _union(needs: Sequence[Range]) -> Range:
     )
 
 
-def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> list[Joined | PromQLError]:
+def select_joined(
+    bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING, watch: Watch = UNHURRIED
+) -> list[Joined | PromQLError]:
     """The answers to bundles of selectors, all of one moment: what is read over the same time is assembled once.
 
     A bundle that brings more than TOGETHER samples is answered with a LimitError, one that reaches back to where
@@ -247,7 +249,7 @@ def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> li
     ]
     answers: dict[int, Joined | PromQLError] = {}
     spans: dict[tuple[int, int], list[int]] = {}
-    with storage.cursor() as cur:
+    with _cursor(watch) as cur:
         found = catalog.current().find_joined(cur, asked)
         for index, bundle in enumerate(bundles):
             if len(found[index].ids):
@@ -264,7 +266,7 @@ def select_joined(bundles: Sequence[Bundle], *, scope: Scope = EVERYTHING) -> li
         wishes = [wish for wish, is_behind in zip(wishes, behind, strict=True) if not is_behind]
         if not wishes:
             return [answers[index] for index in range(len(bundles))]
-        loaded = _load(cur, [wish.bounds() for wish in wishes], wishes, first=first)
+        loaded = _load(cur, [wish.bounds() for wish in wishes], wishes, watch=watch, first=first)
     spans = {span: members for (span, members), is_behind in zip(spans.items(), behind, strict=True) if not is_behind}
     for wish, members in zip(wishes, spans.values(), strict=True):
         answers.update(zip(members, _joined(wish, [found[index] for index in members], loaded), strict=True))
@@ -611,7 +613,7 @@ class Source:
 
     def select_joined(self, bundles: Sequence[Bundle]) -> list[Joined | PromQLError]:
         """See `query.select_joined`."""
-        return select_joined(bundles, scope=self.scope)
+        return select_joined(bundles, scope=self.scope, watch=self.watch)
 
 
 def instant(
@@ -713,8 +715,16 @@ def explain(
 def evaluate_many(
     exprs: Sequence[str], *, at: datetime, scope: Scope = EVERYTHING, limits: Limits = WAITED_FOR
 ) -> list[Result | PromQLError]:
-    """Many expressions at one time from one snapshot; an expression's error is its answer, the limits hold for each."""
-    return engine.evaluate_many(exprs, Source(scope), _ms(at), limits=limits)
+    """Many expressions at one time from one snapshot; an expression's error is its answer, the limits hold for each.
+
+    What is read for all of them together takes no longer than one of them may. Raises Outrun when it does.
+    """
+    try:
+        return engine.evaluate_many(exprs, Source(scope), _ms(at), limits=limits)
+    except DeadlineExceeded:
+        raise Outrun(
+            f"What {len(exprs)} expressions need could not be read within {limits.seconds:g} s; try again."
+        ) from None
 
 
 def _span(length: timedelta) -> int:

@@ -11,7 +11,7 @@ protocol that makes removal safe:
 """
 
 import threading
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from sys import intern
@@ -27,7 +27,7 @@ from apps.core.telemetry import Counter
 from apps.metrics.codec import Int64
 from apps.metrics.headroom import NOBODY, Headroom, Maker
 from apps.metrics.models import RetentionPolicy
-from apps.metrics.samples import NAME, LabelSet, Meta, label_set
+from apps.metrics.samples import NAME, LabelSet, ListedKeys, Meta, label_set
 
 CREATED: Final = Counter("portal_series_created_total", "Series that this process was the first to write.")
 
@@ -71,6 +71,8 @@ class Registry:
         self._aliases = _Aliases()
         self._by_print: dict[bytes, int] = {}
         self._prints: list[bytes] = []
+        self._places: tuple[Sequence[Hashable], Int64] = (), np.zeros(0, dtype=np.int64)
+        """(a list of senders' keys that only grows, the slot of each; -1: look it up)"""
         self._labels: list[tuple[str, str]] = []
         """Name and the other labels as JSON: tuples of texts would take five times as much. (As text: orjson's bytes
         keep the four kilobytes that they were written into.)"""
@@ -95,7 +97,7 @@ class Registry:
         self, keys: Sequence[Hashable], labels_of: Callable[[int], Mapping[str, str] | str]
     ) -> tuple[Int64, list[tuple[int, str]]]:
         """(slot int64[N] of each key, -1 where refused; (index, reason) of the refused)."""
-        found = np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
+        found = self._told(keys) if isinstance(keys, ListedKeys) else self._looked_up(keys)
         refused: list[tuple[int, str]] = []
         if len(found) and int(found.min()) < 0:
             for index in np.flatnonzero(found < 0).tolist():
@@ -108,6 +110,8 @@ class Registry:
                         continue
                     slot = self._learn(keys[index], labels)
                 found[index] = slot
+            if isinstance(keys, ListedKeys):
+                self._note_places(keys, found)
         return found, refused
 
     def slot(self, labels: Mapping[str, str]) -> int | str:
@@ -119,6 +123,35 @@ class Registry:
         """The labels of a slot, `__name__` among them."""
         name, rest = self._labels[slot]
         return {NAME: name, **orjson.loads(rest)}
+
+    def _looked_up(self, keys: Collection[Hashable]) -> Int64:
+        return np.fromiter(map(self._aliases.__getitem__, keys), dtype=np.int64, count=len(keys))
+
+    def _told(self, keys: ListedKeys) -> Int64:
+        """The slots of keys, by their places where these are known: a sender's keys are spread all over the memory."""
+        listed, slots = self._places
+        if listed is not keys.listed or not len(slots):
+            found = self._looked_up(keys)
+            self._note_places(keys, found)
+            return found
+        place = keys.place
+        found = slots.take(place, mode="clip")
+        if keys.own:
+            found[place < 0] = self._looked_up(keys.own.values())
+        found[place >= len(slots)] = -1
+        return found
+
+    def _note_places(self, keys: ListedKeys, found: Int64) -> None:
+        """Remember the slots of keys by their places."""
+        with self._lock:
+            listed, slots = self._places
+            if listed is not keys.listed:
+                slots = np.full(1024, -1, dtype=np.int64)
+            if len(slots) < len(keys.listed):
+                slots = np.concatenate([slots, np.full(len(keys.listed), -1, dtype=np.int64)])
+            told = keys.place >= 0
+            slots[keys.place[told]] = found[told]
+            self._places = keys.listed, slots
 
     def _learn(self, key: Hashable | None, labels: LabelSet) -> int:
         identity = fingerprint(labels)
@@ -156,9 +189,10 @@ class Registry:
         other writers of the same series wait for it, and a rollback never takes away a series that others use.
         """
         self.revalidate()
-        missing = np.unique(slots[self.ids[slots] == 0]).tolist()
-        if not missing:
+        lacking = self.ids[slots] == 0
+        if not lacking.any():
             return {}
+        missing = np.unique(slots[lacking]).tolist()
         clock = monotonic()
         barred = {slot: why for slot in missing if (why := self._why_barred(slot, maker, clock)) is not None}
         missing = [slot for slot in missing if slot not in barred]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 
 import numpy as np
 
@@ -89,6 +89,33 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+class ListedKeys(Sequence[Hashable]):
+    """N keys, most of which stand in a list that only grows: whoever keeps something by their places looks up no key.
+
+    place int64[N]: where each stands in `listed`; -1: it is one of `own`, which go by their index.
+    """
+
+    __slots__ = ("listed", "own", "place")
+
+    def __init__(self, listed: Sequence[Hashable], place: Int64, own: Mapping[int, Hashable]) -> None:
+        self.listed = listed
+        self.place = place
+        self.own = own
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    @overload
+    def __getitem__(self, index: int) -> Hashable: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Hashable]: ...
+    def __getitem__(self, index: int | slice) -> Hashable | Sequence[Hashable]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        place = int(self.place[index])
+        return self.listed[place] if place >= 0 else self.own[index]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -203,8 +203,10 @@ def _write_placed(
     known, slots, ts, v, starts = placed.known, placed.slots, placed.ts, placed.v, placed.starts
     rejected = [Rejection(index, reason) for index, reason in refused]
     good = slots >= 0
-    good &= _mark(good & (ts > _ms(now + AHEAD)), "too_far_ahead", rejected)
-    good &= _mark(good & (ts < 0), "before_1970", rejected)
+    ahead = _ms(now + AHEAD)
+    if len(ts) and (int(ts.max()) > ahead or int(ts.min()) < 0):
+        good &= _mark(good & (ts > ahead), "too_far_ahead", rejected)
+        good &= _mark(good & (ts < 0), "before_1970", rejected)
     ids, barred = _resolved(known, slots, good, maker)
     known.describe(placed.meta)
     if window is not None:

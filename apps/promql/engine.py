@@ -195,7 +195,8 @@ def evaluate_many(
     """Many expressions at one time, from one fetch phase; an expression's error is its answer.
 
     Expressions of one shape are evaluated as one, equal selectors are read once for all, equal texts are evaluated
-    once; limits hold for each expression.
+    once; limits hold for each expression. Raises DeadlineExceeded when what they share cannot be read in the time that
+    one of them has.
     """
     _check_time(at_ms)
     answers: dict[int, Result | PromQLError] = {}
@@ -211,8 +212,9 @@ def evaluate_many(
             queries[index].hints = False
         except PromQLError as error:
             answers[index] = error
-    lone = _fetch_joined(source, batches, list(queries.values()))
-    fetch(source, lone)
+    shared = _watched(source, Watch(limits.seconds))
+    lone = _fetch_joined(shared, batches, list(queries.values()))
+    fetch(shared, lone)
     for batch, (_, numbers) in zip(batches, plan.batches, strict=True):
         for number, answer in zip(numbers, _together(batch, source), strict=True):
             answers[index_of[number]] = answer
@@ -296,7 +298,8 @@ def _alone(batch: Together, source: Source) -> Result | PromQLError:
     """The only expression of a batch as if there were no batches."""
     query = batch.lone()
     if not batch.is_fed:
-        fetch(source, [query])
+        query.restart()
+        fetch(_watched(source, query.watch), [query])
     return _answered(query)
 
 

@@ -275,7 +275,7 @@ def in_parts(agent, parts, *, ends=True):
 
     # A thread of our own, whose connection is closed again: those of the lane keep theirs.
     with ThreadPoolExecutor(1) as threads, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastlane, "_threads", threads)
+        patch.setattr(fastlane, "_writers", threads)
         asyncio.run(fastlane.FastLane(no_django)(scope, receive, send))
         threads.submit(connections.close_all).result()
     return [event["status"] for event in sent if "status" in event]

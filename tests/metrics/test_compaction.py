@@ -62,6 +62,22 @@ def test_compaction_and_merging_change_nothing_that_is_read():
     assert read() == truth
 
 
+def test_noting_when_series_spoke_hardly_touches_an_index():
+    def updates():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+            cursor.execute("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'metrics_series'")
+            return np.array(cursor.fetchone())
+
+    before = updates()
+    for hours in (9, 6, 3, 0):
+        send([(n, hours * 3_600_000, 1) for n in range(300)])
+        compaction.compact_log(now=NOW)
+    all_of_them, in_their_page = updates() - before
+    assert all_of_them == 1200
+    assert in_their_page >= 1080
+
+
 def test_the_log_is_due_by_samples_by_rows_and_by_age():
     assert not compaction.young(NOW).due(NOW)
     send([(1, 0, 1)])

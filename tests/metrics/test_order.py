@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.metrics import registry
 from apps.metrics.protocols import order as module
 from apps.metrics.protocols import remote_write
 from apps.metrics.protocols.order import Order
@@ -104,3 +105,26 @@ def test_what_is_beyond_its_size_is_not_remembered_and_read_all_the_same(most, h
     for _ in range(3):
         assert len(told(remote_write.decode(body, order=order))) == 100
     assert len(order) == held
+
+
+def test_keys_that_stand_in_the_order_have_the_slots_that_they_have_by_themselves():
+    order, known = Order(), registry.Registry()
+    first = [one(number) for number in range(60)]
+    for numbers in ([*range(40)], [*range(10, 40)], [*range(30, 60)], [*range(60)], [5, *range(20, 50), 3]):
+        body = b"".join(first[number] for number in numbers)
+        some = remote_write.decode(body, order=order).samples
+        slots, refused = known.slots(some.keys, some.labels_of)
+        plainly, _ = known.slots(list(some.keys), some.labels_of)
+        assert (slots.tolist(), refused) == (plainly.tolist(), [])
+    assert len(known) == 60
+
+
+def test_an_order_that_is_begun_anew_tells_other_slots():
+    known = registry.Registry()
+    for numbers in (range(20), range(19, -1, -1)):
+        order = Order()
+        body = b"".join(one(number) for number in numbers)
+        for _ in range(2):
+            some = remote_write.decode(body, order=order).samples
+            slots, _ = known.slots(some.keys, some.labels_of)
+            assert slots.tolist() == list(numbers)

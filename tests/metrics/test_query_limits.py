@@ -26,6 +26,16 @@ def test_a_question_that_runs_out_of_time_is_an_error_of_its_own():
     assert isinstance(answer, DeadlineExceeded)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_many_expressions_share_is_not_read_for_ever(monkeypatch):
+    monkeypatch.setattr(query.storage, "snapshot", lambda cur, *_: cur.execute("SELECT pg_sleep(60)"))
+    at = int(NOW.timestamp() * 1000)
+    samples = Samples.of([{"__name__": name} for name in "xyz"], [at] * 3, [1.0] * 3)
+    services.ingest(samples=samples, by=Principal.system("test"), now=NOW)
+    with pytest.raises(query.Outrun, match="3 expressions"):
+        query.evaluate_many(["sum(x)", "sum(y)", "sum(z)"], at=NOW, limits=Limits(seconds=0.2))
+
+
 @pytest.mark.parametrize("ask", [query.instant, query.query_range, query.evaluate_many])
 def test_nothing_is_asked_without_a_deadline(ask):
     assert ask.__kwdefaults__["limits"].seconds == 30

@@ -4,6 +4,7 @@ import math
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from apps.accounts.models import Token
@@ -51,6 +52,43 @@ def test_sending_it_again_changes_nothing(agent):
     message = sender.series(UP, [(now_ms(), 1.0)])
     assert [post(agent, message).status for _ in range(3)] == [204, 204, 204]
     assert stored() == [1.0]
+
+
+def test_requests_that_share_a_commit_are_one_row_and_each_has_its_own_answer(agent):
+    stamp = now_ms()
+    good = [sender.series(UP | {"n": str(n)}, [(stamp, float(n))]) for n in range(3)]
+    with services.one_commit():
+        said = [post(agent, good[0]), post(agent, good[1], sender.series({"n": "x"}, [(stamp, 1.0)]))]
+        said.append(post(agent, good[2], sender.series(UP | {"n": "0"}, [(stamp, 7.0)])))
+        assert Batch.objects.count() == 0
+    assert [one.status for one in said] == [204, 400, 204]
+    assert "1 samples were stored" in said[1].json["error"]
+    assert sorted(stored()) == [1.0, 2.0, 7.0]
+    assert Batch.objects.get().samples == 4
+
+
+def test_a_shared_commit_that_fails_leaves_nothing_and_counts_nothing(agent, monkeypatch):
+    def fails(*_):
+        raise OperationalError("gone")
+
+    def share():
+        with services.one_commit():
+            post(agent, sender.series(UP, [(now_ms(), 1.0)]))
+
+    before = services.ACCEPTED.value()
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "_insert", fails)
+        with pytest.raises(OperationalError):
+            share()
+    assert (stored(), services.ACCEPTED.value()) == ([], before)
+    assert post(agent, sender.series(UP, [(now_ms(), 2.0)])).status == 204
+    assert stored() == [2.0]
+
+
+def test_within_a_transaction_of_its_own_nothing_is_left_to_the_shared_commit(agent):
+    with services.one_commit(), transaction.atomic():
+        post(agent, sender.series(UP, [(now_ms(), 1.0)]))
+        assert Batch.objects.count() == 1
 
 
 def test_the_good_part_of_a_bad_request_is_kept_and_the_rest_is_named(agent):

@@ -5,13 +5,16 @@ import gzip
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from apps.accounts import fastauth
 from apps.accounts.rights import Principal, Right
-from apps.core.lanes import Answer, Lane
+from apps.core.lanes import Answer, Lane, Request
 from apps.dashboards import health
 from apps.metrics.query import Outrun
 from monitoring_portal import fastlane
@@ -317,3 +320,64 @@ def test_a_client_that_takes_nothing_is_given_up(anybody, monkeypatch):
 
     asyncio.run(ask())
     assert [event.get("more_body") for event in client.sent] == [None, True]
+
+
+def together(ends: Any) -> tuple[list[Any], Any]:
+    """(what happened in order, a lane whose requests share what ends so)."""
+    happened: list[Any] = []
+
+    @contextmanager
+    def shared() -> Iterator[None]:
+        happened.append("begin")
+        yield
+        happened.append("end")
+        ends()
+
+    def serve(by: Any, request: Any) -> Answer:
+        happened.append(request.query)
+        return Answer(204)
+
+    return happened, Lane(frozenset({"POST"}), Right.INGEST, serve, together=shared)
+
+
+def answered(one: Any) -> list[int]:
+    """The statuses that three requests of this lane get when they wait at the same time."""
+    requests = [(one, http("/lane"), Request("POST", "/lane", query)) for query in (b"1", b"2", b"3")]
+    return [said.status for said in fastlane._answers(requests)]
+
+
+def test_requests_that_are_served_together_are_answered_when_what_they_share_has_ended(anybody):
+    happened, one = together(lambda: None)
+    assert answered(one) == [204, 204, 204]
+    assert happened == ["begin", b"1", b"2", b"3", "end"]
+
+
+def test_where_the_database_goes_away_before_that_none_of_them_is_acknowledged(anybody):
+    def ends() -> None:
+        raise OperationalError("gone")
+
+    _, one = together(ends)
+    assert answered(one) == [503, 503, 503]
+
+
+def test_where_it_fails_otherwise_each_is_served_by_itself(anybody, caplog):
+    def ends() -> None:
+        raise ZeroDivisionError
+
+    happened, one = together(ends)
+    assert answered(one) == [204, 204, 204]
+    assert happened == ["begin", b"1", b"2", b"3", "end", b"1", b"2", b"3"]
+
+
+def test_what_waits_at_the_same_time_on_a_lane_is_served_together(anybody):
+    happened, one = together(lambda: None)
+    shared = FastLane(reader, {"/lane": one})
+
+    async def ask() -> list[int]:
+        clients = [Client(one, method="POST", query=b"%d" % number) for number in range(4)]
+        for client in clients:
+            client.app = shared
+        return [status for status, _ in await asyncio.gather(*(client.ask() for client in clients))]
+
+    assert asyncio.run(ask()) == [204] * 4
+    assert happened == [b"0", "begin", b"1", b"2", b"3", "end"]

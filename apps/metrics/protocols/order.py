@@ -18,7 +18,7 @@ from apps.metrics.codec import Int64
 
 MOST_BYTES: Final = 32_000_000
 """Of series (some 200,000) that one process remembers; what is beyond is walked through."""
-STEP: Final = (2_048, 65_536)
+STEP: Final = (8_192, 65_536)
 """Bytes that are compared at first; twice as many each time that all were equal, up to this."""
 WORN: Final = 4
 """The order is learned anew when so many times as many series were walked through as it holds."""
@@ -33,6 +33,18 @@ class Stretch:
     """Series of a body: key, where they begin and end int64[n], whether their samples have a value bool[n]."""
 
     keys: Sequence[bytes]
+    begins: Int64
+    ends: Int64
+    valued: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Series of a body that stand in an order: from `place` to `past` of the keys that it lists; else as a Stretch."""
+
+    listed: Sequence[bytes]
+    place: int
+    past: int
     begins: Int64
     ends: Int64
     valued: NDArray[np.bool_]
@@ -59,7 +71,7 @@ class Order:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def follow(self, key: bytes, body: UInt8, at: int) -> Stretch | None:
+    def follow(self, key: bytes, body: UInt8, at: int) -> Told | None:
         """The series that stand in the body from `at` on as they stand in the order from `key` on.
 
         None where the key is not known, or stands there in other bytes than it did.
@@ -85,7 +97,7 @@ class Order:
         if past <= place:
             return None
         stand = edges[place : past + 1] + (at - begin)
-        return Stretch(keys[place:past], stand[:-1], stand[1:], valued[place:past])
+        return Told(keys, place, past, stand[:-1], stand[1:], valued[place:past])
 
     def note(self, body: bytes, walked: Stretch, *, told: int) -> None:
         """How many series of a body the order told, and the sound ones that it did not.

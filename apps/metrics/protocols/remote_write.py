@@ -13,15 +13,15 @@ Source: prometheus.io/docs/specs/prw/remote_write_spec.
 
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
-from apps.metrics.protocols.order import Order, Stretch
+from apps.metrics.protocols.order import Order, Stretch, Told
 from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, encoded, fields, signed, varint
-from apps.metrics.samples import Meta, Samples
+from apps.metrics.samples import ListedKeys, Meta, Samples
 
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
 """Our type by remote write's number of one; gauge histograms, infos and state sets have none here."""
@@ -70,12 +70,13 @@ def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -
     cut = _cut(body, order)
     ts, v, regular = _tails(body, cut)
     for index, well in zip(cut.walked, regular[cut.walked].tolist(), strict=True):
-        if well and (key := cut.keys[index]) not in known:
+        if well and (key := cut.own[index]) not in known:
             regular[index] = labels_of(key) is not None
     order.note(body, _stretch(cut, regular), told=len(cut.keys) - len(cut.walked))
-    keys, odd = cut.keys, np.flatnonzero(~regular)
+    keys: Sequence[Hashable] = cut.keys
     histograms = exemplars = 0
-    if len(odd):
+    if not regular.all():
+        odd = np.flatnonzero(~regular)
         keys = [keys[index] for index in np.flatnonzero(regular).tolist()]
         more_ts: list[int] = []
         more_v: list[float] = []
@@ -83,14 +84,14 @@ def decode(body: bytes, known: Container[Hashable] = (), order: Order = ORDER) -
             _, start = varint(body, int(cut.begins[index]) + 1)
             key, samples, lost = _whole(body[start : cut.ends[index]])
             histograms, exemplars = histograms + lost[0], exemplars + lost[1]
-            keys += [key] * len(samples)
+            keys.extend([key] * len(samples))
             more_ts += [at for at, _ in samples]
             more_v += [value for _, value in samples]
         ts = np.concatenate([ts[regular], np.array(more_ts, dtype=np.int64)])
         v = np.concatenate([v[regular], np.array(more_v, dtype=np.float64)])
 
     def labels_at(index: int) -> dict[str, str] | str:
-        found = labels_of(keys[index])
+        found = labels_of(cast(bytes, keys[index]))
         return "invalid_labels" if found is None else found
 
     return Request(Samples(keys, labels_at, ts, v, _described(cut.metadata)), histograms, exemplars)
@@ -100,7 +101,7 @@ def _stretch(cut: "_Cut", regular: NDArray[np.bool_]) -> Stretch:
     """The regular ones of those series that no order told."""
     own = np.array(cut.walked, dtype=np.int64)
     own = own[regular[own]]
-    return Stretch([cut.keys[index] for index in own.tolist()], cut.begins[own], cut.ends[own], cut.form[own] == 1)
+    return Stretch([cut.own[index] for index in own.tolist()], cut.begins[own], cut.ends[own], cut.form[own] == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,11 @@ class _Cut:
     """The series of a request, cut before their last sample, and the metadata messages.
 
     Of each: key, begin and end int64[N], form int64[N]: 1 where a value seems to stand at the end, 0 where none does,
-    -1 where there is no room for a sample. `walked` are the numbers of those that no order told.
+    -1 where there is no room for a sample. `walked` are the numbers of those that no order told, `own` their keys.
     """
 
-    keys: list[bytes]
+    keys: ListedKeys
+    own: dict[int, bytes]
     begins: Int64
     ends: Int64
     form: Int64
@@ -128,29 +130,42 @@ class _Pieces:
         self.ends: list[int] = []
         self.forms: list[int] = []
         self.metadata: list[bytes] = []
-        self._whole: list[bytes] = []
-        self._walked: list[int] = []
+        self._listed: Sequence[bytes] = ()
+        self._own: dict[int, bytes] = {}
+        self._count = 0
         self._parts: list[Int64] = []
 
-    def add_stretch(self, found: Stretch) -> None:
+    def add_told(self, found: Told) -> bool:
+        """False where the order was begun anew meanwhile, and other stretches stand in the former one."""
+        if self._listed is not found.listed:
+            if self._listed:
+                return False
+            self._listed = found.listed
         self._flush()
-        self._whole += found.keys
-        self._parts.append(np.stack([found.begins, found.ends, found.valued]))
+        part = np.empty((4, len(found.begins)), dtype=np.int64)
+        part[0], part[1], part[2] = found.begins, found.ends, found.valued
+        part[3] = np.arange(found.place, found.past)
+        self._add(part)
+        return True
 
     def _flush(self) -> None:
         if not self.keys:
             return
-        count = len(self._whole)
-        self._walked += range(count, count + len(self.keys))
-        self._whole += self.keys
-        self._parts.append(np.array([self.begins, self.ends, self.forms], dtype=np.int64))
+        self._own.update(enumerate(self.keys, self._count))
+        self._add(np.array([self.begins, self.ends, self.forms, [-1] * len(self.keys)], dtype=np.int64))
         for column in (self.keys, self.begins, self.ends, self.forms):
             column.clear()
 
+    def _add(self, part: Int64) -> None:
+        self._parts.append(part)
+        self._count += part.shape[1]
+
     def whole(self) -> _Cut:
         self._flush()
-        begins, ends, form = np.concatenate([np.zeros((3, 0), dtype=np.int64), *self._parts], axis=1)
-        return _Cut(self._whole, begins, ends, form, self._walked, self.metadata)
+        parts = self._parts or [np.zeros((4, 0), dtype=np.int64)]
+        begins, ends, form, place = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        keys = ListedKeys(self._listed, place, self._own)
+        return _Cut(keys, self._own, begins, ends, form, list(self._own), self.metadata)
 
 
 def _cut(body: bytes, order: Order) -> _Cut:
@@ -182,10 +197,9 @@ def _cut(body: bytes, order: Order) -> _Cut:
             key = body[start : at - (_WITH_VALUE if valued else _WITHOUT)]
             if following:
                 tries += 1
-                if (found := order.follow(key, plain, begin)) is not None:
-                    pieces.add_stretch(found)
+                if (found := order.follow(key, plain, begin)) is not None and pieces.add_told(found):
                     at = int(found.ends[-1])
-                    told += len(found.keys)
+                    told += len(found.ends)
                     continue
                 following = tries < _BREAKS or told >= _RUN * tries
             add_key(key)

@@ -188,6 +188,18 @@ def test_an_error_of_the_evaluation_is_422(stored):
     assert "found duplicate series for the match group" in words
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ('label_replace(up, "a", "", "", "(")', "invalid regular expression in label_replace(): ("),
+        ('label_replace(up, "", "", "", "")', "invalid destination label name in label_replace(): "),
+        ('label_join(up, "a", ",", "")', "invalid source label name in label_join(): "),
+    ],
+)
+def test_a_constant_that_cannot_work_is_422_in_prometheus_words(stored, query, words):
+    assert ask("/api/v1/query", stored, {"query": query, "time": SECONDS}).error == (422, "execution", words)
+
+
 def test_a_timeout_of_the_caller_counts(stored):
     ingest({"job": "a"})
     status, kind, _ = ask("/api/v1/query", stored, {"query": "sum(up) + 1", "time": SECONDS, "timeout": "0"}).error

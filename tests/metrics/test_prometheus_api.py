@@ -259,6 +259,14 @@ def test_what_ended_long_before_is_not_there(stored):
     assert ask("/api/v1/label/__name__/values", stored, {"end": SECONDS - 10 * 3600}).data == []
 
 
+def test_what_is_too_young_to_be_compacted_is_not_there_long_before(stored):
+    ingest({"job": "new"})
+    for span, jobs in (({"end": 0}, []), ({"end": SECONDS - 3600}, []), ({"end": SECONDS}, ["new"])):
+        assert [one["job"] for one in ask("/api/v1/series", stored, {"match[]": "up", **span}).data] == jobs, span
+        assert ask("/api/v1/label/job/values", stored, span).data == jobs, span
+        assert ask("/api/v1/label/__name__/values", stored, span).data == (["up"] if jobs else []), span
+
+
 def test_what_is_back_since_compaction_is_there(stored):
     old = NOW - timedelta(hours=6)
     ingest({"job": "back"}, at=old)

@@ -51,6 +51,8 @@ def main() -> int:
         for name, place in places.items():
             if not embedded.given(ROOT, name):
                 os.environ[name] = state.get(name.lower()) or place
+        if state.get("started_at"):
+            os.environ.setdefault("PORTAL_STARTED_AT", str(state["started_at"]))  # The uptime is the portal's.
         if state.get("url") and not embedded.given(ROOT, "PORTAL_URL"):
             os.environ["PORTAL_URL"] = state["url"]  # Its port may not be the usual one.
     try:

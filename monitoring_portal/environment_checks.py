@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
 
+from apps.accounts.rights import SHORTEST
 from monitoring_portal import environment
 
 
@@ -34,11 +35,11 @@ def open_monitoring_api(**_: Any) -> list[CheckMessage]:
 @register(Tags.security)
 def short_token(**_: Any) -> list[CheckMessage]:
     """portal.W003: the token of the environment can be guessed."""
-    if not settings.MONITORING_AUTH_TOKEN or len(settings.MONITORING_AUTH_TOKEN) >= 20:
+    if not settings.MONITORING_AUTH_TOKEN or len(settings.MONITORING_AUTH_TOKEN) >= SHORTEST:
         return []
     return [
         Warning(
-            "MONITORING_AUTH_TOKEN has fewer than 20 characters.",
+            f"MONITORING_AUTH_TOKEN has fewer than {SHORTEST} characters.",
             hint="Take a long random one, say from `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'`.",
             id="portal.W003",
         )

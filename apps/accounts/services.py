@@ -18,6 +18,7 @@ from apps.accounts.permissions import digest_of, recheck_tokens
 from apps.accounts.rights import (
     ROLES,
     SCOPES,
+    SHORTEST,
     UNLIMITED,
     Forbidden,
     Matcher,
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 SETUP: Final = Principal.system("setup", via="command")
 OPERATORS: Final = ("=", "!=", "=~", "!~")
-SHORTEST: Final = 16
-"""Letters under which a secret from the environment is called guessable."""
 
 
 # --- Tokens ------------------------------------------------------------------------------------------------------

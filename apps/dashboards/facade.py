@@ -292,7 +292,7 @@ class HealthEndpoint(Endpoint):
         detailed = _is_detailed(request)
         if detailed and settings.MONITORING_AUTH_ENABLED and not self.by.can(Right.READ):
             raise NotAuthenticated("The details of the health need a token or a login with the right to read.")
-        verdict = judge(now=timezone.now())
+        verdict = judge(now=timezone.now(), scope=self.by.scope)
         status = 503 if verdict.status == "unhealthy" else 200
         return Response(verdict.as_json(detailed=detailed), status=status, headers={"Cache-Control": "no-store"})
 

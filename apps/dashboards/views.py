@@ -390,6 +390,15 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return HttpResponse(loader.render_to_string("403.html", {"reason": str(exception or "")}, request), status=403)
 
 
+def stale_form(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """403 for a form without the CSRF token that belongs to this browser: too old, of another log-in, or forged."""
+    words = "It is too old, or your browser keeps no cookies. Go back, load the page again and repeat it."
+    if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
+        return _json({"error": f"The form cannot be taken. {words}"}, 403)
+    context = {"title": "This form cannot be taken", "reason": words}
+    return HttpResponse(loader.render_to_string("403.html", context, request), status=403)
+
+
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """404: as above."""
     if request.path.startswith("/api/"):

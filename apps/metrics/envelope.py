@@ -15,7 +15,7 @@ import orjson
 
 from apps.core.lanes import JSON, Answer, Request
 from apps.promql.ast import Selector
-from apps.promql.errors import ParseError, PromQLError
+from apps.promql.errors import ConstantError, ParseError, PromQLError
 from apps.promql.parser import parse
 from apps.promql.source import Matcher
 from apps.promql.text import printable, quote
@@ -109,6 +109,8 @@ def enveloped(serve: Serve) -> Serve:
         try:
             return serve(by, request)
         except ApiError as error:
+            return failure(error.kind, error.message)
+        except ConstantError as error:
             return failure(error.kind, error.message)
         except ParseError as error:
             return failure("bad_data", f'invalid parameter "query": {error}')

@@ -59,13 +59,16 @@ def _absent(cur: "psycopg.Cursor[Any]", ids: Int64, metrics: tuple[int, int], sp
     if begin is None and end is None:
         return ids[:0]
     cur.execute(
-        "SELECT id FROM metrics_series WHERE metric_id BETWEEN %s AND %s"
-        " AND (last_at < %s::timestamptz OR first_at > %s::timestamptz)",
-        [*metrics, None if begin is None else begin - LAG, end],
+        "SELECT id, first_at IS NULL FROM metrics_series WHERE metric_id BETWEEN %(low)s AND %(high)s"
+        " AND (last_at < %(begin)s::timestamptz OR first_at > %(end)s::timestamptz"
+        " OR (first_at IS NULL AND %(end)s::timestamptz IS NOT NULL))",
+        {"low": metrics[0], "high": metrics[1], "begin": None if begin is None else begin - LAG, "end": end},
     )
-    outside = np.array([row[0] for row in cur.fetchall()], dtype=np.int64)
+    rows = cur.fetchall()
+    outside = np.array([row[0] for row in rows], dtype=np.int64)
     outside = outside[np.isin(outside, ids)]
-    if not len(outside) or (end is not None and end < now - YOUNG):
+    all_compacted = not any(is_young for _, is_young in rows)
+    if not len(outside) or (all_compacted and end is not None and end < now - YOUNG):
         return outside
     return np.setdiff1d(outside, _young(cur, begin, end))
 
@@ -128,11 +131,11 @@ def metric_names(*, scope: Scope = EVERYTHING, span: Span = ALWAYS, now: datetim
             "SELECT name, ARRAY(SELECT id FROM metrics_series s WHERE s.metric_id = m.id) FROM metrics_metric m"
             " WHERE NOT EXISTS (SELECT FROM metrics_series s WHERE s.metric_id = m.id"
             " AND s.gone_at IS NULL AND (s.last_at IS NULL OR %(begin)s::timestamptz IS NULL OR s.last_at >= %(begin)s)"
-            " AND (s.first_at IS NULL OR %(end)s::timestamptz IS NULL OR s.first_at <= %(end)s))",
+            " AND (%(end)s::timestamptz IS NULL OR s.first_at <= %(end)s))",
             {"begin": None if begin is None else begin - LAG, "end": end},
         )
         outside = {name: np.array(ids, dtype=np.int64) for name, ids in cur.fetchall()}
-        if outside and not (end is not None and end < (now or timezone.now()) - YOUNG):
+        if outside:
             back = _young(cur, begin, end)
             outside = {name: ids for name, ids in outside.items() if not np.isin(ids, back).any()}
     return [name for name in names if name not in outside]

@@ -9,7 +9,7 @@ from apps.promql.errors import PromQLError
 from apps.promql.functions import FUNCTIONS, PARAMETER, UNSUPPORTED, VECTOR, Function
 from apps.promql.lexer import Token
 from apps.promql.source import compiled
-from apps.promql.text import valid_name
+from apps.promql.text import printable, valid_name
 
 EDGES: Final = {
     "anchored": ("changes", "delta", "increase", "rate", "resets"),
@@ -92,9 +92,10 @@ def _check_labels(cursor: Cursor, name: str, args: Sequence[Expr]) -> None:
     for node in names:
         if isinstance(node, String) and not valid_name(node.value):
             what = "destination label name" if node is texts[0] else "source label name"
-            raise cursor.error(f"invalid {what} in {name}(): {node.value!r}", node.start)
+            raise cursor.useless(f"invalid {what} in {name}(): {printable(node.value)}", node.start)
     if name == "label_replace" and isinstance(texts[3], String):
         try:
             compiled(texts[3].value)
-        except PromQLError as error:
-            raise cursor.error(f"{error.message} in label_replace()", texts[3].start) from None
+        except PromQLError:
+            words = f"invalid regular expression in label_replace(): {printable(texts[3].value)}"
+            raise cursor.useless(words, texts[3].start) from None

@@ -3,13 +3,14 @@
 from typing import Final
 
 from apps.promql.ast import Binary, Expr
-from apps.promql.errors import ParseError
+from apps.promql.errors import ConstantError, ParseError
 from apps.promql.lexer import (
     NAME,
     OPERATOR,
     STRING,
     Token,
     fail,
+    position,
     tokens,
     unquote,
 )
@@ -85,6 +86,10 @@ class Cursor:
 
     def error(self, message: str, offset: int) -> ParseError:
         return fail(message, self.text, offset)
+
+    def useless(self, message: str, offset: int) -> ConstantError:
+        """The error for a constant in the text with which the query cannot run."""
+        return ConstantError(message, *position(self.text, offset))
 
     def count(self, offset: int, *below: Expr) -> int:
         """The depth of a node over these; counts it and refuses what is too deep or too large to evaluate."""

@@ -27,6 +27,14 @@ class ParseError(PromQLError):
         return f"{self.line}:{self.column}: parse error: {self.message}"
 
 
+class ConstantError(ParseError):
+    """A constant that no evaluation can work with: found by reading, so it has a place; in the API an error of running,
+    in Prometheus' words, since Prometheus finds it there.
+    """
+
+    kind = "execution"
+
+
 class QueryError(PromQLError):
     """The expression is well formed and meets data that it cannot work on (duplicates, bad label names)."""
 

@@ -80,7 +80,7 @@ def parse(text: str, *, plain: bool = False) -> Expr:
         raise ParseError(f"expression of {len(text)} characters is longer than the limit of {TEXT_LIMIT}")
     tree, wrong = _cached(text) if len(text) <= CACHED_TEXT else _read(text)
     if wrong is not None and (plain or tree is None):
-        raise ParseError(wrong.message, wrong.line, wrong.column)
+        raise type(wrong)(wrong.message, wrong.line, wrong.column)
     if tree is None:
         raise ParseError("expression could not be read")
     return tree
@@ -146,6 +146,11 @@ class _Parser(Cursor):
         matching, explicit = self.matching(op)
         right = self.expression(precedence - 1 if op == "^" else precedence)
         depth = self.count_chain(token.start, left, right)
+        if explicit and not matching.labels and not value_type(left) == value_type(right) == VECTOR:
+            matching, explicit = (
+                Matching(fill_left=matching.fill_left, fill_right=matching.fill_right),
+                False,
+            )  # as there
         node = Binary(op, left, right, matching, explicit, with_bool, start=left.start, end=right.end, depth=depth)
         self.check_binary(node, token)
         return node

@@ -1,5 +1,6 @@
 """How PromQL writes strings, names and durations; read back by the lexer without loss."""
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -42,7 +43,9 @@ def printable(text: str) -> str:
     """With U+FFFD for bytes that are no UTF-8, so that it can leave in JSON."""
     if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    with contextlib.suppress(UnicodeEncodeError):
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode()  # halves of characters that stand for no byte
 
 
 def quote_name(name: str) -> str:

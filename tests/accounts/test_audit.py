@@ -68,7 +68,7 @@ def test_the_state_of_a_row_is_json_safe_and_hides_its_password(db):
 def test_values_that_json_lacks_become_text(db):
     entry = record(by=ME, verb="x", target=("a", "1", "b"), after={"d": timedelta(seconds=90), "f": float("nan")})
     entry.refresh_from_db()
-    assert entry.after == {"d": "90s", "f": "nan"}
+    assert entry.after == {"d": "1m30s", "f": "nan"}
 
 
 def test_changes_hold_only_what_differs():

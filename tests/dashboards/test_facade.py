@@ -300,6 +300,19 @@ def test_events_that_are_none_are_refused_one_by_one(api):
         assert "error" in send(api, "post", "events", body, 400)
 
 
+def test_a_token_that_sees_little_is_told_figures_of_that_only(api):
+    send(api, "post", "alerts", {"type": "disk", "severity": "WARNING", "message": "full"})
+    assert get(api, "health?detailed=true")["metrics"]["activeAlerts"] == 1
+    narrow = APIClient()
+    _, secret = issue_token(
+        by=SYSTEM, name="n", scopes=["read"], expires_at=None, matchers=[("team", "=", "a")], now=timezone.now()
+    )
+    narrow.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    assert get(narrow, "health?detailed=true")["metrics"] == {
+        "activeAlerts": 0, "memoryUsage": None, "cpuUsage": None, "responseTime": None,
+    }  # fmt: skip
+
+
 def test_a_full_disk_is_503_and_says_when_to_come_back(api, monkeypatch):
     monkeypatch.setattr(services, "FREE_BYTES", 10**18)
     monkeypatch.setattr(services, "_space", (float("-inf"), None))
@@ -345,7 +358,7 @@ def test_a_range_from_long_ago_still_shows_what_there_is(api, start):
 def test_a_database_that_hangs_does_not_hang_the_health(monkeypatch):
     monkeypatch.setattr(health, "PATIENCE", 0.05)
     gone = threading.Event()
-    monkeypatch.setattr(health, "health", lambda *, now: gone.wait(5))
+    monkeypatch.setattr(health, "health", lambda **_: gone.wait(5))
     answer = get(client(), "health", 503)
     gone.set()
     assert answer["status"] == "unhealthy"

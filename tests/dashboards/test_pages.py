@@ -5,6 +5,7 @@ import re
 import pytest
 from django.contrib.staticfiles import finders
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
@@ -236,3 +237,13 @@ def test_errors_are_json_for_programs_and_pages_for_people(client, person):
     client.force_login(person("viewer"))
     assert client.get("/api/nothing/").json() == {"error": "There is nothing at this address."}
     assert "There is nothing here" in client.get("/nothing/").content.decode()
+
+
+def test_a_form_that_is_not_this_browsers_is_refused_with_a_page_that_says_what_to_do():
+    stranger = Client(enforce_csrf_checks=True)
+    answer = stranger.post("/accounts/login/", {"username": "a", "password": "b"}, headers={"accept": "text/html"})
+    assert answer.status_code == 403
+    assert "load the page again" in answer.text
+    assert "Monitoring Portal" in answer.text
+    answer = stranger.post("/accounts/login/", {}, headers={"accept": "application/json"})
+    assert answer.json()["error"].startswith("The form cannot be taken.")

@@ -70,6 +70,12 @@ def test_the_dashboard_can_be_drawn_in_the_terminal(monitoring):
     assert "Memory" in drawn
 
 
+def test_the_uptime_is_that_of_the_portal_whoever_tells_it(portal, monitoring):
+    asked = json.loads(monitoring("health", "--url", portal.url, "--json").stdout)["uptime"]
+    drawn = json.loads(monitoring("dashboard", "--text", "--json").stdout)["health"]["uptime"]
+    assert drawn > asked
+
+
 def test_without_a_portal_the_commands_say_how_to_run_it(tmp_path, portal):
     stranger = Portal(tmp_path)
     done = stranger.manage("monitoring", "status")

@@ -188,6 +188,18 @@ def test_an_error_of_the_evaluation_is_422(stored):
     assert "found duplicate series for the match group" in words
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ('label_replace(up, "a", "", "", "(")', "invalid regular expression in label_replace(): ("),
+        ('label_replace(up, "", "", "", "")', "invalid destination label name in label_replace(): "),
+        ('label_join(up, "a", ",", "")', "invalid source label name in label_join(): "),
+    ],
+)
+def test_a_constant_that_cannot_work_is_422_in_prometheus_words(stored, query, words):
+    assert ask("/api/v1/query", stored, {"query": query, "time": SECONDS}).error == (422, "execution", words)
+
+
 def test_a_timeout_of_the_caller_counts(stored):
     ingest({"job": "a"})
     status, kind, _ = ask("/api/v1/query", stored, {"query": "sum(up) + 1", "time": SECONDS, "timeout": "0"}).error
@@ -245,6 +257,14 @@ def test_what_ended_long_before_is_not_there(stored):
         assert ask("/api/v1/label/job/values", stored, span).data == jobs, span
         assert [one["job"] for one in ask("/api/v1/series", stored, {"match[]": "up", **span}).data] == jobs, span
     assert ask("/api/v1/label/__name__/values", stored, {"end": SECONDS - 10 * 3600}).data == []
+
+
+def test_what_is_too_young_to_be_compacted_is_not_there_long_before(stored):
+    ingest({"job": "new"})
+    for span, jobs in (({"end": 0}, []), ({"end": SECONDS - 3600}, []), ({"end": SECONDS}, ["new"])):
+        assert [one["job"] for one in ask("/api/v1/series", stored, {"match[]": "up", **span}).data] == jobs, span
+        assert ask("/api/v1/label/job/values", stored, span).data == jobs, span
+        assert ask("/api/v1/label/__name__/values", stored, span).data == (["up"] if jobs else []), span
 
 
 def test_what_is_back_since_compaction_is_there(stored):

@@ -164,9 +164,21 @@ ERRORS = [
     ('x{"\\xff"="a"}', 1, 3, "invalid label name"),
     ('{"\\xff"}', 1, 2, "invalid label name"),
     ('{""}', 1, 2, "invalid label name"),
-    ('label_replace(x, "a", "", "", "\\xff")', 1, 31, "not UTF-8"),
+    ('label_replace(x, "a", "", "", "\\xff")', 1, 31, "invalid regular expression"),
     ("1e999", 1, 1, "out of range"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("1 + on() 1", "1 + 1"),
+        ("x + ignoring() group_left(y) 1", "x + 1"),
+        ("1 > bool on() x", "1 > bool x"),
+    ],
+)
+def test_matching_on_nothing_means_nothing_beside_a_scalar(text: str, means: str) -> None:
+    assert render(parse(text)) == means
 
 
 @pytest.mark.parametrize(("text", "line", "column", "says"), ERRORS)
@@ -175,7 +187,7 @@ def test_errors_point_at_the_place(text: str, line: int, column: int, says: str)
         parse(text)
     assert says in caught.value.message
     assert (caught.value.line, caught.value.column) == (line, column)
-    assert caught.value.kind == "bad_data"
+    assert caught.value.kind == ("execution" if text.startswith("label_replace") else "bad_data")
 
 
 @pytest.mark.parametrize(

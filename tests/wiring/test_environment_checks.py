@@ -18,7 +18,7 @@ def test_an_open_api_is_a_warning(settings, enabled, warned):
     assert bool(environment_checks.open_monitoring_api()) is warned
 
 
-@pytest.mark.parametrize(("token", "warned"), [("", False), ("short", True), ("x" * 20, False)])
+@pytest.mark.parametrize(("token", "warned"), [("", False), ("short", True), ("x" * 15, True), ("x" * 16, False)])
 def test_a_short_token_is_a_warning(settings, token, warned):
     settings.MONITORING_AUTH_TOKEN = token
     assert bool(environment_checks.short_token()) is warned

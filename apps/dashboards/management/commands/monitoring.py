@@ -215,4 +215,6 @@ def _braces(labels: Mapping[str, str]) -> str:
 def _health_text(answer: dict[str, Any]) -> str:
     lines = [answer["status"] + (f": {answer['message']}" if "message" in answer else "")]
     lines += [f"  {check['status']:<4} {name}: {check['message']}" for name, check in answer.get("checks", {}).items()]
+    if answer["status"] != "healthy" and len(lines) == 1 and "message" not in answer:
+        lines.append("  Why? With --token (or the variable MONITORING_AUTH_TOKEN) the checks are told.")
     return "\n".join(lines)

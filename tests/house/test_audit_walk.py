@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from apps.accounts import logins
 from apps.accounts import services as accounts
 from apps.accounts.audit import VERBS
 from apps.accounts.models import AuditEntry, User
@@ -133,6 +134,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         accounts.save_relations, obj=(u := user()), save=partial(u.groups.add, make("auth.group"))
     ),
     "accounts.set_roles": lambda: do(accounts.set_roles, user=user(), roles=["viewer"]),
+    "accounts.unlock": lambda: do(logins.unlock, username=user().username),
     "alerting.acknowledge": lambda: do(alerting.acknowledge, alert=make("alerting.alert"), now=AT),
     "alerting.acknowledge_incident": lambda: do(
         alerting.acknowledge_incident, incident=make("alerting.alert").incident, now=AT

@@ -73,6 +73,7 @@ ADMIN: dict[str, dict[str, Need]] = {
 MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "accounts.auditentry": (AUDIT, None, None, None),
     "accounts.calendar": (R, E, E, E),
+    "accounts.login": (AUDIT, None, None, None),
     "accounts.team": (R, A, A, A),
     "accounts.token": (A, A, A, A),
     "accounts.user": (A, A, A, A),

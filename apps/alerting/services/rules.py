@@ -516,7 +516,8 @@ def ship_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> AlertR
     if known is not None:
         return known
     group = _shipped_group(row, by, now)
-    return save_rule(by=by, rule=rule_from_dict(row, group=group), levels=row["levels"], now=now)
+    rule = rule_from_dict({name: value for name, value in row.items() if name != "tests"}, group=group)
+    return save_rule(by=by, rule=rule, levels=row["levels"], tests=row.get("tests"), now=now)
 
 
 def ship_recording_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> RecordingRule:

@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 (
                     "network",
                     models.CharField(
-                        blank=True, default="", help_text="Such as 192.0.2.0/24; never an address.", max_length=50
+                        blank=True, default="", help_text="Such as 192.0.2.0/24, no address.", max_length=50
                     ),
                 ),
                 (

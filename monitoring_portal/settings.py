@@ -47,6 +47,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "channels",
     "anymail",
+    "axes",
     "csp",
     "apps.core",
     "apps.accounts",
@@ -69,6 +70,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "monitoring_portal.urls"
 ASGI_APPLICATION = "monitoring_portal.asgi.application"
@@ -146,6 +148,17 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+# A name is locked out at an address, not everywhere: else anybody could lock anybody out.
+AUTHENTICATION_BACKENDS = ["apps.accounts.logins.LockOut", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = env.integer("LOGIN_FAILURE_LIMIT", 10, 3, 1000)
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "accounts/locked.html"
+AXES_RESET_ON_SUCCESS = True
+AXES_ENABLE_ADMIN = False
+AXES_ENABLE_ACCESS_FAILURE_LOG = False
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/monitoring/"
 LOGOUT_REDIRECT_URL = "login"

@@ -25,8 +25,8 @@ from unfold.decorators import action, display
 from unfold.forms import AdminOwnPasswordChangeForm, AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from apps.accounts import services
-from apps.accounts.models import AuditEntry, Calendar, Team, Token, User
+from apps.accounts import logins, services
+from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
 from apps.accounts.permissions import Principal, principal_of
 from apps.accounts.rights import ROLES, SCOPES, Quota, Right
 from apps.core.registry import extensions
@@ -233,6 +233,7 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
     list_display = ("username", "full_name", "email", "roles", "is_active", "last_login")
     list_filter = ("is_active", "is_superuser", "groups")
     search_fields = ("username", "first_name", "last_name", "email")
+    actions = ("unlock",)
     readonly_fields = ("last_login", "date_joined")
     filter_horizontal = ()
     fieldsets = (
@@ -245,6 +246,12 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
         return super().get_queryset(request).prefetch_related("groups")
+
+    @action(description="Unlock after failed log-ins", permissions=["change"])
+    def unlock(self, request: HttpRequest, queryset: "models.QuerySet[User]") -> None:
+        for user in queryset:
+            count = logins.unlock(by=principal_of(request), username=user.username)
+            self.message_user(request, f"{user.username}: failures at {count} addresses are forgotten.")
 
     @display(description="Name")
     def full_name(self, user: User) -> str:
@@ -286,6 +293,19 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
         """Django calls this after it has set somebody's password, which no other hook sees."""
         if request.path.endswith("/password/") and isinstance(obj, User):
             services.change_password(by=principal_of(request), user=obj, save=lambda: None)
+
+
+@admin.register(Login)
+class LoginAdmin(AuditedAdmin[Login]):
+    """From where people log in: to be read."""
+
+    view_right = Right.AUDIT
+    edit_right = None
+    list_display = ("user", "network", "device", "first_seen_at", "last_seen_at", "count")
+    list_filter = ("last_seen_at", "first_seen_at")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "network", "device")
+    fields = ("user", "network", "device", "first_seen_at", "last_seen_at", "count")
 
 
 @admin.register(Group)

@@ -127,6 +127,24 @@ class Calendar(models.Model):
             raise ValidationError(problems)
 
 
+class Login(models.Model):
+    """A network and a kind of device that a person has logged in from: the first, the last time and how often."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="logins")
+    network = models.CharField(max_length=50, blank=True, default="", help_text="Such as 192.0.2.0/24, no address.")
+    device = models.CharField(max_length=60, blank=True, default="", help_text="Such as Firefox on Linux.")
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    count = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        ordering = ("-last_seen_at", "-id")
+        constraints = (models.UniqueConstraint(fields=["user", "network", "device"], name="login_place_once_a_person"),)
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {self.network} {self.device}"
+
+
 class TokenQuerySet(models.QuerySet["Token"]):
     """Questions about tokens."""
 

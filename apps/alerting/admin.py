@@ -32,6 +32,7 @@ from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabul
 from apps.accounts.permissions import Principal, principal_of
 from apps.alerting import services
 from apps.alerting.models import (
+    AdaptiveBand,
     Alert,
     AlertRule,
     Incident,
@@ -42,6 +43,7 @@ from apps.alerting.models import (
     Transition,
 )
 from apps.alerting.plainrules import DEFAULT_TARGET
+from apps.alerting.services.bands import check_band
 from apps.alerting.services.rulefiles import REMOVALS, Report
 from apps.alerting.services.rules import check_group, check_levels, check_recording_rule, check_rule
 from apps.promql.text import duration as written_duration
@@ -393,7 +395,8 @@ class LevelFormSet(BaseInlineFormSet[RuleLevel, AlertRule, Any]):
 
     def clean(self) -> None:
         super().clean()
-        if not any(self.errors) and (problem := check_levels(self.rows())):
+        adaptive = self.instance.pk is not None and hasattr(self.instance, "band")
+        if not any(self.errors) and (problem := check_levels(self.rows(), adaptive=adaptive)):
             raise ValidationError(problem)
 
 
@@ -410,6 +413,19 @@ class LevelInline(AuditedTabularInline):
 
 class RuleForm(TestedForm):
     """A rule; its levels are judged by their formset."""
+
+    adaptive = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanWidget,
+        label="Adaptive",
+        help_text="Learn what is usual at each hour of the week; levels without a threshold are breached outside. "
+        "How wide the band is stands under adaptive bands.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk and "adaptive" in self.fields:
+            self.fields["adaptive"].initial = hasattr(self.instance, "band")
 
     @staticmethod
     def check(rule: AlertRule) -> None:
@@ -430,7 +446,7 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
     prepopulated_fields: ClassVar[dict[str, Any]] = {"slug": ("name",)}
     formfield_overrides = SPANS
     fieldsets = (
-        (None, {"fields": ("name", "slug", "enabled", "type", "group", "expression", "last")}),
+        (None, {"fields": ("name", "slug", "enabled", "type", "group", "expression", "adaptive", "last")}),
         ("Time", {"fields": ("pending_period", "keep_firing_for", "cooldown", "schedule", "new_series_delay")}),
         ("Without data", {"fields": ("no_data_policy", "missing_evaluations", "error_policy")}),
         ("Words", {"fields": ("service", "labels", "annotations", "runbook")}),
@@ -479,6 +495,8 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
             although_tests_fail=self.although(form),
             now=timezone.now(),
         )
+        adaptive = bool(form.cleaned_data.get("adaptive"))
+        services.make_adaptive(by=principal_of(request), rule=form.instance, on=adaptive, now=timezone.now())
         rest = [formset for formset in formsets if formset not in mine]
         super().save_related(request, form, rest, change)
 
@@ -487,6 +505,47 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[AlertRule]) -> None:
         _each(queryset, lambda rule: self.delete_model(request, rule))
+
+
+@admin.register(AdaptiveBand)
+class AdaptiveBandAdmin(AuditedAdmin[AdaptiveBand]):
+    """Adaptive bands: what is usual, of a rule's expression or of one of its own."""
+
+    class form(CheckedForm):  # noqa: N801 - Django's name
+        check = staticmethod(check_band)
+
+    list_display = ("slug", "of", "direction", "width", "learned_until", "standing", "enabled")
+    list_filter = ("enabled", "direction")
+    list_select_related = ("rule", "group")
+    search_fields = ("slug", "expression", "rule__slug", "rule__name")
+    formfield_overrides = SPANS
+    readonly_fields = ("learned_until", "standing", "known")
+    fieldsets = (
+        (None, {"fields": ("slug", "enabled", "rule", "group", "expression")}),
+        ("How far is too far", {"fields": ("direction", "width", "least", "least_share")}),
+        ("Learning", {"fields": ("warm_up", "calendar", "learned_until", "standing", "known")}),
+    )
+
+    @display(description="Of")
+    def of(self, band: AdaptiveBand) -> str:
+        return f"rule {band.rule.slug}" if band.rule is not None else band.expression
+
+    @display(description="Learning", label={"fine": "success", "waiting": "info"})
+    def standing(self, band: AdaptiveBand) -> str:
+        return band.error or ("fine" if band.learned_until else "waiting")
+
+    @display(description="Series")
+    def known(self, band: AdaptiveBand) -> str:
+        return f"{band.series.count()} known" if band.pk else "–"
+
+    def save_model(self, request: HttpRequest, obj: AdaptiveBand, form: Any, change: bool) -> None:
+        services.save_band(by=principal_of(request), band=obj, now=timezone.now())
+
+    def delete_model(self, request: HttpRequest, obj: AdaptiveBand) -> None:
+        services.delete_band(by=principal_of(request), band=obj, now=timezone.now())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[AdaptiveBand]) -> None:
+        _each(queryset, lambda band: self.delete_model(request, band))
 
 
 @admin.register(RecordingRule)

@@ -1,8 +1,9 @@
 """The API of rules, groups, alerts and incidents under /api/v1/portal/: parse, one verb, answer."""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpResponse
 from django.utils import timezone
@@ -20,6 +21,7 @@ from apps.accounts.models import Calendar, Team, User
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting import services
 from apps.alerting.models import (
+    AdaptiveBand,
     Alert,
     AlertRule,
     Incident,
@@ -88,6 +90,7 @@ class RuleSerializer(serializers.ModelSerializer[AlertRule]):
     keep_firing_for = Seconds()
     cooldown = Seconds()
     new_series_delay = Seconds()
+    adaptive = serializers.SerializerMethodField()
     team = serializers.SlugRelatedField[Team](slug_field="name", read_only=True)
     schedule = serializers.SlugRelatedField[Calendar](slug_field="name", read_only=True)
 
@@ -97,8 +100,12 @@ class RuleSerializer(serializers.ModelSerializer[AlertRule]):
             "id", "slug", "name", "group", "type", "expression", "levels", "pending_period", "keep_firing_for",
             "no_data_policy", "missing_evaluations", "error_policy", "new_series_delay", "schedule",
             "detects_flapping", "labels", "annotations", "cooldown", "service", "runbook", "owner", "team",
-            "enabled", "tests", "created_at", "updated_at",
+            "enabled", "adaptive", "tests", "created_at", "updated_at",
         )  # fmt: skip
+
+    def get_adaptive(self, rule: AlertRule) -> bool:
+        """Whether it has an adaptive band."""
+        return hasattr(rule, "band")
 
 
 class TestInput(Exact):
@@ -145,6 +152,7 @@ class RuleInput(Exact):
         slug_field="name", queryset=Team.objects.all(), required=False, allow_null=True
     )
     enabled = serializers.BooleanField(required=False)
+    adaptive = serializers.BooleanField(required=False, help_text="Levels without a threshold follow what is usual.")
     tests = serializers.ListField(
         child=TestInput(), required=False, help_text="All unit tests of the rule, in promtool's format."
     )
@@ -179,7 +187,7 @@ class ImportInput(Exact):
 class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AlertRule]):
     """Alert rules by slug."""
 
-    queryset = AlertRule.objects.select_related("group", "owner", "team", "schedule").prefetch_related(
+    queryset = AlertRule.objects.select_related("group", "owner", "team", "schedule", "band").prefetch_related(
         "levels", "tests"
     )
     serializer_class = RuleSerializer
@@ -261,7 +269,12 @@ class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
     def _save(self, request: Request, rule: AlertRule | None, code: int) -> Response:
         form = RuleInput(data=request.data)
         form.is_valid(raise_exception=True)
-        rule = services.write_rule(by=principal_of(request), values=form.validated_data, rule=rule, now=timezone.now())
+        values, by, now = form.validated_data, principal_of(request), timezone.now()
+        adaptive = values.pop("adaptive", None)
+        with transaction.atomic():
+            rule = services.write_rule(by=by, values=values, rule=rule, now=now)
+            if adaptive is not None:
+                services.make_adaptive(by=by, rule=rule, on=adaptive, now=now)
         return Response(RuleSerializer(self.queryset.get(pk=rule.pk)).data, status=code)
 
 
@@ -310,6 +323,58 @@ class GroupViewSet(viewsets.ModelViewSet[RuleGroup]):
         for name, value in values.items():
             setattr(group, name, value)
         serializer.instance = services.save_group(by=principal_of(self.request), group=group, now=timezone.now())
+
+
+class BandSerializer(Exact, serializers.ModelSerializer[AdaptiveBand]):
+    """An adaptive band, of a rule (by slug) or of a group and an expression."""
+
+    rule = serializers.SlugRelatedField[AlertRule](
+        slug_field="slug", queryset=AlertRule.objects.all(), required=False, allow_null=True
+    )
+    group = serializers.SlugRelatedField[RuleGroup](
+        slug_field="name", queryset=RuleGroup.objects.all(), required=False, allow_null=True
+    )
+    calendar = serializers.SlugRelatedField[Calendar](
+        slug_field="name", queryset=Calendar.objects.all(), required=False, allow_null=True
+    )
+    warm_up = Seconds(required=False)
+
+    class Meta:
+        model = AdaptiveBand
+        fields = (
+            "id", "slug", "rule", "group", "expression", "direction", "width", "least", "least_share", "warm_up",
+            "calendar", "enabled", "learned_until", "error",
+        )  # fmt: skip
+        read_only_fields = ("learned_until", "error")
+        validators = ()
+        extra_kwargs: ClassVar[dict[str, Any]] = {"slug": {"validators": []}}
+
+
+class BandViewSet(viewsets.ModelViewSet[AdaptiveBand]):
+    """Adaptive bands by slug: what is usual for the series of a rule or an expression."""
+
+    queryset = AdaptiveBand.objects.select_related("rule", "group", "calendar")
+    serializer_class = BandSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+    pagination_class = Pages
+    lookup_field = "slug"
+
+    def perform_create(self, serializer: Any) -> None:
+        self._write(serializer, AdaptiveBand())
+
+    def perform_update(self, serializer: Any) -> None:
+        self._write(serializer, serializer.instance)
+
+    def perform_destroy(self, instance: AdaptiveBand) -> None:
+        services.delete_band(by=principal_of(self.request), band=instance, now=timezone.now())
+
+    def _write(self, serializer: Any, band: AdaptiveBand) -> None:
+        values = dict(serializer.validated_data)
+        if "warm_up" in values:
+            values["warm_up"] = services.duration(values["warm_up"], "warm_up")
+        for name, value in values.items():
+            setattr(band, name, value)
+        serializer.instance = services.save_band(by=principal_of(self.request), band=band, now=timezone.now())
 
 
 class RecordingRuleSerializer(Exact, serializers.ModelSerializer[RecordingRule]):
@@ -498,6 +563,13 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         )
         return Response(AlertSerializer(alert).data)
 
+    @extend_schema(request=None, responses=OpenApiTypes.OBJECT)
+    @action(detail=True, methods=["post"], url_path="not-an-anomaly")
+    def not_an_anomaly(self, request: Request, key: str) -> Response:
+        """Widen the band of its series at these hours of the week; answers its factors by hour (Monday 0:00 is 0)."""
+        widened = services.not_an_anomaly(by=principal_of(request), alert=self.get_object(), now=timezone.now())
+        return Response({"widened": {str(slot): factor for slot, factor in widened.items()}})
+
     @extend_schema(responses=TransitionSerializer(many=True))
     @action(detail=True, methods=["get"], pagination_class=None, filter_backends=())
     def transitions(self, request: Request, key: str) -> Response:
@@ -582,6 +654,7 @@ class TransitionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Transitio
 
 def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
+    router.register("adaptive-bands", BandViewSet, basename="adaptive-band")
     router.register("rules", RuleViewSet, basename="rule")
     router.register("rule-groups", GroupViewSet, basename="rulegroup")
     router.register("recording-rules", RecordingRuleViewSet, basename="recordingrule")

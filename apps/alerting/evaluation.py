@@ -21,7 +21,7 @@ from django.db.models import F, Q
 from django.db.models.fields.json import KeyTransform
 
 from apps.accounts.permissions import EVERYTHING, Principal
-from apps.alerting import flapping, recording
+from apps.alerting import adaptive, flapping, recording
 from apps.alerting.judging import Circumstances, Identities, Judgement, Verdict, identities, judge, judge_failure
 from apps.alerting.lifecycle import (
     ACTIVE,
@@ -144,10 +144,14 @@ def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int
     recorded = recording.record(chosen, milliseconds(tick), ask=ask, write=_write)
     EVALUATIONS.inc(len(recorded.lines), kind="recording")
     FAILURES.inc(sum("error" in line for line in recorded.lines.values()), kind="recording")
+    drawn = adaptive.draw(chosen, milliseconds(tick), ask=ask, write=_write, done=recorded)
     rules = [rule for plan in chosen for rule in plan.rules]
-    asked: dict[tuple[int, Severity | None], Question] = {(rule.id, None): rule.question for rule in rules}
+    asked: dict[tuple[int, Severity | None], Question] = {
+        (rule.id, None): rule.question for rule in rules if rule.id not in drawn
+    }
     asked |= {(rule.id, level): text for rule in rules for level, text in rule.recoveries.items()}
     answers: Answers = dict(zip(asked, ask(list(asked.values())), strict=True))
+    answers |= {(rule, None): band.result for rule, band in drawn.items()}
     EVALUATIONS.inc(len(rules), kind="alert")
     shared = (time.perf_counter() - started) / max(1, len(groups))
     tracked = _tracked([group.pk for group in groups], tick)
@@ -157,7 +161,7 @@ def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int
             try:
                 if attempt:
                     tracked[group.pk] = _tracked([group.pk], tick)[group.pk]
-                _Round(group, plan, tick, answers, recorded, tracked[group.pk]).run(shared)
+                _Round(group, plan, tick, answers, recorded, tracked[group.pk], drawn).run(shared)
                 break
             except Done:
                 log.info("Rule group %s was evaluated elsewhere", group.name)
@@ -254,10 +258,11 @@ class _Round:
         answers: Answers,
         recorded: Recorded,
         tracked: Iterable[Alert],
+        drawn: Mapping[int, adaptive.Drawn],
     ) -> None:
         self.group, self.plan, self.tick = group, plan, tick
         self.tick_ms = milliseconds(tick)
-        self.answers, self.recorded = answers, recorded
+        self.answers, self.recorded, self.drawn = answers, recorded, drawn
         self.run_row: GroupRun | None = getattr(group, "run", None)
         self.previous = None if self.run_row is None else self.run_row.evaluated_at
         self.out = _Outcome(tick)
@@ -362,7 +367,9 @@ class _Round:
         until = {identity: alert.held_until or around.now for identity, alert in held.items()} if held else {}
         try:
             around = self.of_rule(rule, around)
-            found = judge(rule, self.answer(rule, None), lives, until, around, past)
+            band = self.drawn.get(rule.id)
+            outside = None if band is None else band.outside
+            found = judge(rule, self.answer(rule, None), lives, until, around, past, outside)
         except PromQLError as error:
             self.out.lines[str(rule.id)] = {"error": str(error)}
             self.out.failed += 1
@@ -557,11 +564,22 @@ class _Round:
         """Annotations and message, as the alert stands now."""
         context = self.context(alert, labels)
         notes = {name: storable(expand(text, context, name=rule.name)) for name, text in rule.annotations.items()}
+        usual = self.usual(rule, alert, labels)
         plain = f"{rule.name}: {context.value:g}"
         if alert.threshold is not None:
             plain += f" (threshold {alert.threshold:g})"
-        alert.annotations = notes
+        alert.annotations = notes | usual
         alert.message = notes.get("summary") or notes.get("description") or plain
+
+    def usual(self, rule: RulePlan, alert: Alert, labels: Mapping[str, str]) -> dict[str, str]:
+        """What its band says of it; the edge it went over is its threshold where its level has none."""
+        band = self.drawn.get(rule.id)
+        row = None if band is None else band.row(labels)
+        if band is None or row is None:
+            return {}
+        if alert.threshold is None:
+            alert.threshold = band.edge(row)
+        return band.words(row)
 
     def context(self, alert: Alert, labels: Mapping[str, str]) -> Context:
         value = math.nan if alert.value is None else alert.value

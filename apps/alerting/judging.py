@@ -74,8 +74,11 @@ def judge(
     held: Mapping[bytes, datetime],
     circumstances: Circumstances,
     past: Mapping[bytes, Life] | None = None,
+    outside: "np.typing.NDArray[np.bool_] | None" = None,
 ) -> Judgement:
     """Compare every series of the result with the rule's levels and move the alerts on.
+
+    `outside` bool[S]: which series of the result are outside their adaptive band, where the rule has one.
 
     `lives` are the rule's open alerts; `held` are identities that a person resolved while they were wrong: they do not
     come back before that time, unless the series was fine in between; `past` are lives that are over, for flapping.
@@ -84,13 +87,15 @@ def judge(
         raise QueryError(f"the expression gives a {result.kind}; an alert rule needs a vector or a number")
     past = past or {}
     closing = {key: life for key, life in past.items() if life.flapping_since is not None}
-    if not lives and not held and not closing and len(result.v) <= FEW:
+    if outside is None and rule.adaptive:
+        outside = np.zeros(len(result.v), dtype=np.bool_)  # nothing is known of the band: nothing is outside it
+    if outside is None and not lives and not held and not closing and len(result.v) <= FEW:
         few = [value for (value,), (here,) in zip(result.v.tolist(), result.ok.tolist(), strict=True) if here]
         if not any(level.breaches(value) for value in few for level in rule.levels) and (few or not _misses(rule)):
             return Judgement((), frozenset(), len(few), 0, representative_of(few, rule.levels))
     rows = np.flatnonzero(result.ok[:, 0])
     values = result.v[rows, 0]
-    bad = breaches(values, rule.levels)
+    bad = breaches(values, rule.levels, None if outside is None else outside[rows])
     if len(bad) > MOST:
         raise LimitError(f"{len(bad)} series breach this rule at once; more than {MOST} are not turned into alerts")
     summary = (len(rows), len(bad), representative(values, rule.levels))

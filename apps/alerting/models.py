@@ -97,6 +97,11 @@ def transition_kinds() -> Choices:
     ]
 
 
+def directions() -> Choices:
+    """On which side of what is expected a value is an anomaly."""
+    return [("both", "Above and below"), ("above", "Above"), ("below", "Below")]
+
+
 def alert_key() -> str:
     """Return a new public id of an alert."""
     return f"alert_{secrets.token_hex(10)}"
@@ -252,6 +257,93 @@ class RecordingRule(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class AdaptiveBand(models.Model):
+    """What is usual, learned hour by hour: of a rule's expression, or of one of its own. See bands.py.
+
+    Written as series at every evaluation: `anomaly:lower_band`, `anomaly:upper_band` and `anomaly:score`, with the
+    labels of the expression and `band`, its slug. The levels of its rule that have no threshold are breached outside.
+    """
+
+    slug = models.SlugField(max_length=100, unique=True, help_text="Short id; its series carry it as the label band.")
+    rule = models.OneToOneField(
+        AlertRule,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="band",
+        help_text="The rule whose expression it watches; its levels without a threshold are breached outside the band.",
+    )
+    group = models.ForeignKey(
+        RuleGroup,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="bands",
+        help_text="Where it has no rule: the group with which it is evaluated.",
+    )
+    expression = models.TextField(blank=True, default="", help_text="Where it has no rule: what it watches, in PromQL.")
+    direction = models.CharField(max_length=10, choices=directions, default="both")
+    width = models.FloatField(
+        default=5.0, help_text="Robust standard deviations from what is expected to its edge; less is more sensitive."
+    )
+    least = models.FloatField(default=0.0, help_text="What deviates less than this is never an anomaly.")
+    least_share = models.FloatField(default=0.1, help_text="The same as a share of what is expected: 0.1 is a tenth.")
+    warm_up = models.DurationField(
+        default=timedelta(days=2), help_text="How long a series must be known before it is judged."
+    )
+    calendar = models.ForeignKey(
+        "accounts.Calendar",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Its time zone says which hour it is, and its holidays count as Sundays. None: UTC, no holidays.",
+    )
+    enabled = models.BooleanField(default=True)
+    learned_until = models.DateTimeField(null=True, editable=False, help_text="The end of the last hour it knows.")
+    revision = models.PositiveBigIntegerField(default=1, editable=False, help_text="Counts what changes its bands.")
+    error = models.TextField(blank=True, default="", editable=False)
+
+    class Meta:
+        ordering = ("slug",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(rule__isnull=False, group__isnull=True, expression="")
+                | (Q(rule__isnull=True, group__isnull=False) & ~Q(expression="")),
+                name="adaptiveband_of_a_rule_or_its_own",
+            ),
+            models.CheckConstraint(
+                condition=Q(width__gt=0, least__gte=0, least_share__gte=0), name="adaptiveband_has_a_width"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.slug
+
+    @property
+    def watched(self) -> str:
+        """The expression it watches."""
+        return self.expression if self.rule is None else self.rule.expression
+
+
+class BandSeries(models.Model):
+    """What a band knows of one series: five weeks by the hour in 12 bytes each, and what feedback taught."""
+
+    band = models.ForeignKey(AdaptiveBand, on_delete=models.CASCADE, related_name="series")
+    fingerprint = models.BinaryField(max_length=16)
+    labels = models.JSONField(default=dict)
+    first_hour = models.IntegerField(help_text="Hours since 1970 of the first that is known.")
+    hours = models.BinaryField(help_text="bands.pack")
+    widened = models.JSONField(default=dict, help_text="Factor by hour of the week, Monday 0:00 is 0.")
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["band", "fingerprint"], name="bandseries_once_a_band"),)
+
+    def __str__(self) -> str:
+        return f"{self.band_id}: {self.labels}"
 
 
 class RuleTest(models.Model):

@@ -5,18 +5,22 @@ in the admin, a fixture, a hand in the database. A tick without changes costs on
 """
 
 import logging
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 
 from django.db import connection
+from django.db.models import Q
 
 from apps.accounts.hours import Hours
+from apps.accounts.models import Calendar
+from apps.alerting import bands
 from apps.alerting.lifecycle import NO_TIME, Policy, Severity, Terms
-from apps.alerting.models import AlertRule, RecordingRule, RuleGroup, RuleLevel
+from apps.alerting.models import AdaptiveBand, AlertRule, RecordingRule, RuleGroup, RuleLevel
 from apps.alerting.thresholds import Level
 from apps.promql.ast import Selector, walk
 from apps.promql.errors import PromQLError
@@ -57,6 +61,8 @@ class RulePlan:
     new_series_delay: timedelta = NO_TIME
     schedule: Hours | None = None
     recoveries: Mapping[Severity, Question] = field(default_factory=dict)
+    adaptive: str = ""
+    """The slug of its band: its levels without a threshold are breached outside of it."""
 
     @property
     def worst(self) -> frozenset[Severity]:
@@ -71,7 +77,7 @@ class RulePlan:
     @property
     def tells_absent_from_well(self) -> bool:
         """Whether a series that is gone can be told from one that is fine: only where levels compare."""
-        return all(level.comparison for level in self.levels)
+        return bool(self.adaptive) or all(level.comparison for level in self.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,18 @@ class RecordPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class BandPlan:
+    """An adaptive band, of a rule or of its own; `revision` tells its bands apart from those before."""
+
+    id: int
+    slug: str
+    rule: int | None
+    question: Question
+    terms: bands.Terms
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupPlan:
     """A group with what is enabled in it."""
 
@@ -92,6 +110,7 @@ class GroupPlan:
     name: str
     rules: tuple[RulePlan, ...]
     records: tuple[RecordPlan, ...]
+    bands: tuple[BandPlan, ...] = ()
 
 
 def question(text: str) -> Question:
@@ -123,6 +142,10 @@ SELECT group_id, sum(hashtextextended(text, 0)) FROM (
     UNION ALL
     SELECT group_id, concat('s', id, ':', xmin) FROM alerting_recordingrule WHERE group_id = ANY(%(groups)s)
     UNION ALL
+    SELECT coalesce(b.group_id, r.group_id), concat('b', b.id, ':', b.xmin)
+      FROM alerting_adaptiveband b LEFT JOIN alerting_alertrule r ON r.id = b.rule_id
+     WHERE coalesce(b.group_id, r.group_id) = ANY(%(groups)s)
+    UNION ALL
     SELECT r.group_id, concat('c', r.id, ':', c.xmin)
       FROM accounts_calendar c JOIN alerting_alertrule r ON r.schedule_id = c.id WHERE r.group_id = ANY(%(groups)s)
 ) rows GROUP BY group_id
@@ -150,15 +173,22 @@ def plans(groups: Iterable[int]) -> dict[int, GroupPlan]:
 
 def _read(groups: list[int]) -> dict[int, GroupPlan]:
     rules: dict[int, list[RulePlan]] = defaultdict(list)
-    found = AlertRule.objects.filter(group__in=groups, enabled=True).select_related("group", "schedule")
+    found = AlertRule.objects.filter(group__in=groups, enabled=True).select_related("group", "schedule", "band")
     for rule in found.prefetch_related("levels").order_by("id"):
         rules[rule.group_id].append(rule_plan(rule))
     records: dict[int, list[RecordPlan]] = defaultdict(list)
     for record in RecordingRule.objects.filter(group__in=groups, enabled=True).order_by("id"):
         plan = RecordPlan(record.pk, record.name, question(record.expression), dict(record.labels))
         records[record.group_id].append(plan)
+    adaptive: dict[int, list[BandPlan]] = defaultdict(list)
+    mine = Q(group__in=groups) | Q(rule__group__in=groups, rule__enabled=True)
+    for band in AdaptiveBand.objects.filter(mine, enabled=True).select_related("rule", "calendar").order_by("id"):
+        home = band.group_id if band.rule is None else band.rule.group_id
+        adaptive[home or 0].append(band_plan(band))
     return {
-        group.pk: GroupPlan(group.pk, group.name, tuple(rules[group.pk]), tuple(records[group.pk]))
+        group.pk: GroupPlan(
+            group.pk, group.name, tuple(rules[group.pk]), tuple(records[group.pk]), tuple(adaptive[group.pk])
+        )
         for group in RuleGroup.objects.filter(pk__in=groups)
     }
 
@@ -196,7 +226,30 @@ def rule_plan(rule: AlertRule, levels: Iterable[RuleLevel] | None = None) -> Rul
         recoveries={
             Severity(row.severity): question(row.recovery_expression) for row in rows if row.recovery_expression
         },
+        adaptive=band.slug if (band := getattr(rule, "band", None)) is not None and band.enabled else "",
     )
+
+
+def band_plan(band: AdaptiveBand) -> BandPlan:
+    """Return a saved band as the evaluation wants it."""
+    return BandPlan(band.pk, band.slug, band.rule_id, question(band.watched), band_terms(band), band.revision)
+
+
+def band_terms(band: AdaptiveBand) -> bands.Terms:
+    """Return how a saved band is drawn; a calendar that means nothing counts as none."""
+    calendar: Calendar | None = band.calendar
+    try:
+        times = None if calendar is None else calendar.times
+    except ValueError:
+        times = None
+    plain = bands.Terms(
+        width=band.width,
+        direction="above" if band.direction == "above" else "below" if band.direction == "below" else "both",
+        least=band.least,
+        least_share=band.least_share,
+        warm_up=math.ceil(band.warm_up / bands.HOUR),
+    )
+    return plain if times is None else replace(plain, zone=times.zone, holiday=times.is_holiday)
 
 
 def _hours(rule: AlertRule) -> Hours | None:

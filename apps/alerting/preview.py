@@ -17,7 +17,7 @@ from apps.accounts.rights import EVERYTHING, Principal, Scope
 from apps.alerting.evaluation import labels_of
 from apps.alerting.identity import NAME, fingerprint
 from apps.alerting.lifecycle import Severity
-from apps.alerting.plans import Question, RulePlan
+from apps.alerting.plans import Question, RulePlan, question
 from apps.alerting.replay import Event, Replay, Replayed, Slice
 from apps.alerting.template_functions import Sample, TemplateError
 from apps.alerting.templates import Context
@@ -203,6 +203,16 @@ def preview(
     return _Work(rule, span, by.scope, limits_for(by), cancelled).run(keep=keep)
 
 
+def _by_its_scores(rule: RulePlan) -> RulePlan:
+    """An adaptive rule is replayed over the scores that its band wrote at the time: it was outside above 1."""
+    if not rule.adaptive:
+        return rule
+    if any(level.comparison for level in rule.levels):
+        raise Refused("A rule with a band and with thresholds cannot be previewed yet: preview the thresholds alone.")
+    levels = tuple(replace(level, comparison=">", threshold=1.0) for level in rule.levels)
+    return replace(rule, question=question(f'anomaly:score{{band="{rule.adaptive}"}}'), levels=levels)
+
+
 class _Work:
     def __init__(
         self,
@@ -212,6 +222,7 @@ class _Work:
         limits: Limits | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
+        rule = _by_its_scores(rule)
         self.rule, self.span, self.scope, self.cancelled = rule, span, scope, cancelled
         self.limits = limits or query.OF_A_RULE
         self.ticks = span.ticks(rule.terms.interval)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from apps.alerting import evaluation, services
+from apps.alerting import adaptive, evaluation, services
 from apps.core.tasks import loop
 
 
@@ -10,6 +10,12 @@ from apps.core.tasks import loop
 def evaluate(*, now: datetime) -> None:
     """Evaluate the rule groups whose tick has come."""
     evaluation.evaluate(now=now)
+
+
+@loop("alerting.learn", every=30.0, queue="slow", lease=300.0)
+def learn(*, now: datetime) -> None:
+    """Teach adaptive bands the hours that have passed."""
+    adaptive.learn(now=now)
 
 
 @loop("alerting.expire", every=5.0, queue="fast", lease=30.0)

@@ -86,12 +86,17 @@ class Level:
         return text if self.recovery is None else f"{text} (recovers at {self.recovery:g})"
 
 
-def breaches(values: Floats, levels: Sequence[Level]) -> dict[int, frozenset[Severity]]:
-    """The rows of float64[n] that breach any level, each with the severities of the levels it breaches."""
+def breaches(values: Floats, levels: Sequence[Level], outside: Mask | None = None) -> dict[int, frozenset[Severity]]:
+    """The rows of float64[n] that breach any level, each with the severities of the levels it breaches.
+
+    `outside` bool[n]: which are outside their adaptive band; only those then breach a level without a threshold.
+    """
     found: dict[int, frozenset[Severity]] = {}
     few = values.tolist() if len(values) <= FEW else None
     for level in levels:
-        if few is None:
+        if outside is not None and not level.comparison:
+            rows = np.flatnonzero(outside).tolist()
+        elif few is None:
             rows = np.flatnonzero(level.breached(values)).tolist()
         else:
             rows = [row for row, value in enumerate(few) if level.breaches(value)]

@@ -98,7 +98,27 @@ def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
         for labels, values, present in zip(found.labels.dicts(), found.v, found.ok, strict=True)
         if all(alert.labels.get(name, value) == value for name, value in labels.items() if name != NAME)
     ]
+    rows += _band(alert, span, scope)
     return answer | _series(rows, answer["start"], answer["step"])
+
+
+def _band(alert: Alert, span: Span, scope: Scope) -> list[tuple[str, Any, Any]]:
+    """The edges of the adaptive band around exactly the alert's series, where its rule has one."""
+    rule = alert.rule
+    if rule is None or not hasattr(rule, "band"):
+        return []
+    rows = []
+    for name, words in (("anomaly:upper_band", "usual at most"), ("anomaly:lower_band", "usual at least")):
+        try:
+            found = _range(f'{name}{{band="{rule.band.slug}"}}', span, scope)
+        except (PromQLError, query.Outrun):
+            return []
+        rows += [
+            (words, values, present)
+            for labels, values, present in zip(found.labels.dicts(), found.v, found.ok, strict=True)
+            if all(alert.labels.get(key, value) == value for key, value in labels.items() if key not in (NAME, "band"))
+        ]
+    return rows
 
 
 def tabulate(table: Table, span: Span, *, scope: Scope) -> Row:

@@ -248,6 +248,7 @@ def alert(principal: Principal, key: str, *, now: datetime) -> Row | None:
         "may": {
             "acknowledge": may and found.is_active and not found.acknowledged_at,
             "resolve": may and found.is_active,
+            "not_an_anomaly": may and "expected_range" in found.annotations,
         },
     }
 
@@ -274,6 +275,14 @@ def _facts(found: Alert, unit: str, principal: Principal) -> list[Row]:
         facts.append({"name": "Value", "number": found.value, "unit": unit})
     if found.threshold is not None:
         facts.append({"name": "Threshold", "number": found.threshold, "unit": unit})
+    for name, key in (
+        ("Usual now", "expected_range"),
+        ("Score", "anomaly_score"),
+        ("Learned by", "model"),
+        ("Learned from", "training_window"),
+    ):
+        if "expected_range" in found.annotations and key in found.annotations:
+            facts.append({"name": name, "value": found.annotations[key]})
     for name, at in (
         ("Pending since", found.pending_at if found.pending_at != found.fired_at else None),
         ("Fired at", found.fired_at),

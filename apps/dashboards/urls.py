@@ -17,6 +17,7 @@ urlpatterns = [
     path("monitoring/system/", views.system, name="system"),
     path("monitoring/alerts/", views.alerts, name="alerts"),
     path("monitoring/alerts/<slug:key>/", views.alert, name="alert"),
+    path("monitoring/alerts/<slug:key>/not-an-anomaly/", views.not_an_anomaly, name="not-an-anomaly"),
     path("monitoring/alerts/<slug:key>/acknowledge/", views.acknowledge, name="acknowledge"),
     path("monitoring/alerts/<slug:key>/resolve/", views.resolve, name="resolve"),
     path("monitoring/contacts/<int:pk>/test/", views.send_test, name="send-test"),

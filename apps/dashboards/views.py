@@ -329,6 +329,17 @@ def resolve(request: HttpRequest, key: str) -> HttpResponse:
 
 @require_POST
 @page(Right.OPERATE)
+def not_an_anomaly(request: HttpRequest, key: str) -> HttpResponse:
+    """Say that an adaptive rule was wrong: the band of this series is widened for these hours of the week."""
+    who = principal_of(request)
+    found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
+    if _do(request, lambda: alerting.not_an_anomaly(by=who, alert=found, now=timezone.now())):
+        messages.success(request, "The band is wider at these hours of the week; the alert ends at the next tick.")
+    return redirect("alert", key=key)
+
+
+@require_POST
+@page(Right.OPERATE)
 def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     """Send a test message to a contact; the outcome shows on the page as soon as it is known."""
     contact = get_object_or_404(Contact, pk=pk)

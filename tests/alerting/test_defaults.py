@@ -3,11 +3,12 @@
 from functools import partial
 from typing import Any
 
+import pytest
 import yaml
 from django.conf import settings
 
 from apps.alerting import services
-from apps.alerting.models import AlertRule, GroupRun, RecordingRule
+from apps.alerting.models import AlertRule, GroupRun, RecordingRule, RuleTest
 from apps.core.defaults import write_once
 from tests.alerting.conftest import SETUP, World
 
@@ -40,6 +41,23 @@ def test_shipped_rules_are_evaluated_without_an_error_on_an_empty_store(world: W
     lines = [line for run in runs for kind in ("rules", "recording") for line in run.results[kind].values()]
     assert len(lines) == AlertRule.objects.count() + RecordingRule.objects.count()
     assert [line["error"] for line in lines if "error" in line] == []
+
+
+@pytest.mark.parametrize("row", rows("alert_rules"), ids=lambda row: row["slug"])
+def test_a_shipped_rule_says_what_it_means_and_what_to_do(row: dict[str, Any]) -> None:
+    assert row["annotations"]["summary"]
+    assert row["annotations"]["description"]
+    assert row["runbook"].startswith("1. ")
+    assert row["runbook"].count("\n") >= 2
+    if row["type"] == "security":
+        assert row["tests"]
+
+
+def test_the_tests_of_shipped_security_rules_stand_with_them_and_pass(world: World) -> None:
+    ship(world)  # saving runs them; one that fails would refuse its rule
+    assert set(RuleTest.objects.values_list("rule__slug", flat=True)) == {
+        row["slug"] for row in rows("alert_rules") if "tests" in row
+    }
 
 
 def test_an_edited_default_stays_and_a_deleted_one_stays_away(world: World) -> None:

@@ -21,6 +21,7 @@ _numbers = itertools.count(1)
 OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "accounts.calendar": lambda n: {"zone": "Europe/Berlin"},
     "accounts.token": lambda n: {"scopes": ["read"], "digest": f"{n:064x}"},
+    "alerting.adaptiveband": lambda n: {"rule": make("alerting.alertrule"), "slug": f"band-{n}"},
     "alerting.alert": lambda n: {
         "state": "firing", "fired_at": AT, "incident": make("alerting.incident"), "rule": make("alerting.alertrule"),
         "fingerprint": n.to_bytes(16, "big"), "severity": "warning", "category": "system",

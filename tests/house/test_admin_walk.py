@@ -35,6 +35,7 @@ EDITS: dict[str, dict[str, str]] = {
     "accounts.team": {"description": "At night, too."},
     "accounts.user": {"first_name": "Ann"},
     "accounts.token": {"name": "another"},
+    "alerting.adaptiveband": {"width": "4"},
     "alerting.alertrule": {"runbook": "Look at it.", "levels-0-severity": "warning"},
     "alerting.recordingrule": {"expression": "up"},
     "alerting.rulegroup": {"name": "another"},

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from apps.accounts import logins
 from apps.accounts import services as accounts
 from apps.accounts.audit import VERBS
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import ALL_RIGHTS, Principal
 from apps.alerting import services as alerting
-from apps.alerting.models import RecordingRule
+from apps.alerting.models import AdaptiveBand, RecordingRule
+from apps.core.telemetry import Reading
 from apps.metrics import care, gateway
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
@@ -37,7 +39,7 @@ DAY = timedelta(days=1)
 WALKER = Principal("user", "42", "walker", ALL_RIGHTS, address="192.0.2.5", via="api")
 
 
-def do(verb: Callable[..., Any], **values: Any) -> Callable[[], Any]:
+def do(verb: Callable[..., Any], **values: Any) -> partial[Any]:
     """Return the call of a verb by the walker; its arguments are made before, so that only the call is counted."""
     return partial(verb, by=WALKER, **values)
 
@@ -104,6 +106,20 @@ def scrape_job(**values: Any) -> Any:
     return sources.save_job(by=Principal.system("test"), job=made, now=AT)
 
 
+def new_band() -> AdaptiveBand:
+    return AdaptiveBand(slug="b", rule=make("alerting.alertrule"))
+
+
+def not_an_anomaly() -> partial[Any]:
+    band = make("alerting.adaptiveband")
+    over = {"state": "resolved", "resolved_at": AT + timedelta(seconds=30), "resolve_reason": "value"}
+    alert = make("alerting.alert", rule=band.rule, fingerprint=bytes(16), pending_at=AT, **over)
+    make("alerting.bandseries", band=band, fingerprint=bytes(16), labels={})
+    reading = Reading("anomaly:score", 2.0, {"band": band.slug})
+    metrics.ingest(samples=Samples.from_readings([reading], at=AT), by=Principal.system("test"), now=AT)
+    return do(alerting.not_an_anomaly, alert=alert, now=AT + timedelta(seconds=30))
+
+
 EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "accounts.bootstrap_token": lambda: do(accounts.bootstrap_token, value="a-long-enough-secret", now=AT),
     "accounts.change_password": lambda: do(accounts.change_password, user=user(), save=lambda: None),
@@ -118,10 +134,14 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         accounts.save_relations, obj=(u := user()), save=partial(u.groups.add, make("auth.group"))
     ),
     "accounts.set_roles": lambda: do(accounts.set_roles, user=user(), roles=["viewer"]),
+    "accounts.unlock": lambda: do(logins.unlock, username=user().username),
     "alerting.acknowledge": lambda: do(alerting.acknowledge, alert=make("alerting.alert"), now=AT),
     "alerting.acknowledge_incident": lambda: do(
         alerting.acknowledge_incident, incident=make("alerting.alert").incident, now=AT
     ),
+    "alerting.delete_band": lambda: do(alerting.delete_band, band=make("alerting.adaptiveband"), now=AT),
+    "alerting.not_an_anomaly": not_an_anomaly,
+    "alerting.save_band": lambda: do(alerting.save_band, band=new_band(), now=AT),
     "alerting.delete_group": lambda: do(alerting.delete_group, group=make("alerting.rulegroup"), now=AT),
     "alerting.delete_recording_rule": lambda: do(
         alerting.delete_recording_rule, rule=make("alerting.recordingrule", expression="up"), now=AT
@@ -283,6 +303,26 @@ WRITES: dict[str, Callable[[], Call]] = {
     "POST alerts/<str:key>/unacknowledge/": lambda: (
         f"{V1}/alerts/{make('alerting.alert', acknowledged_at=AT, acknowledged_by='ann').key}/unacknowledge/",
         {},
+    ),
+    "POST alerts/<str:key>/not-an-anomaly/": lambda: (
+        f"{V1}/alerts/{not_an_anomaly().keywords['alert'].key}/not-an-anomaly/",
+        {},
+    ),
+    "POST adaptive-bands/": lambda: (
+        f"{V1}/adaptive-bands/",
+        {"slug": "b", "rule": make("alerting.alertrule").slug},
+    ),
+    "PUT adaptive-bands/<str:slug>/": lambda: (
+        f"{V1}/adaptive-bands/{(b := make('alerting.adaptiveband')).slug}/",
+        {"slug": b.slug, "width": 4},
+    ),
+    "PATCH adaptive-bands/<str:slug>/": lambda: (
+        f"{V1}/adaptive-bands/{make('alerting.adaptiveband').slug}/",
+        {"width": 4},
+    ),
+    "DELETE adaptive-bands/<str:slug>/": lambda: (
+        f"{V1}/adaptive-bands/{make('alerting.adaptiveband').slug}/",
+        None,
     ),
     "POST alerts/<str:key>/resolve/": lambda: (f"{V1}/alerts/{make('alerting.alert').key}/resolve/", {}),
     "POST incidents/<str:pk>/acknowledge/": lambda: (

@@ -9,6 +9,7 @@ from apps.alerting.services.alerts import (
     resolve_incident,
     unacknowledge,
 )
+from apps.alerting.services.bands import delete_band, make_adaptive, not_an_anomaly, save_band
 from apps.alerting.services.dependencies import delete_service, save_service
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
@@ -39,6 +40,7 @@ from apps.alerting.services.windows import delete_inhibition, delete_window, sav
 __all__ = [
     "acknowledge",
     "acknowledge_incident",
+    "delete_band",
     "delete_group",
     "delete_inhibition",
     "delete_recording_rule",
@@ -52,14 +54,17 @@ __all__ = [
     "expire_silence",
     "export_rules",
     "import_rules",
+    "make_adaptive",
     "matchers_of",
     "muted_alerts",
     "natural_key",
+    "not_an_anomaly",
     "post_alert",
     "resolve",
     "resolve_incident",
     "rule_from_condition",
     "rule_from_dict",
+    "save_band",
     "save_group",
     "save_inhibition",
     "save_recording_rule",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import F
 from django.utils.text import slugify
 
 from apps.accounts.audit import changes, record, state_of, verb
@@ -21,8 +22,10 @@ from apps.alerting.evaluation import BY
 from apps.alerting.lifecycle import Reason, Severity
 from apps.alerting.models import (
     METRIC_NAME,
+    AdaptiveBand,
     Alert,
     AlertRule,
+    BandSeries,
     GroupRun,
     RecordingRule,
     RuleGroup,
@@ -90,6 +93,9 @@ def save_rule(
     rule.created_at = rule.created_at or now
     rule.updated_at = now
     rule.save()
+    if stored is not None and stored.expression != rule.expression:
+        BandSeries.objects.filter(band__rule=rule).delete()  # what it learned was of something else
+        AdaptiveBand.objects.filter(rule=rule).update(learned_until=None, revision=F("revision") + 1)
     _write_levels(rule, levels)
     if tests is not None:
         write_tests(rule, tests)
@@ -149,8 +155,9 @@ def check_rule(rule: AlertRule, levels: Levels | None) -> None:
     refuse("labels", check_texts(rule.labels, "label"))
     refuse("annotations", check_texts(rule.annotations, "annotation"))
     if levels is not None:
-        refuse("levels", check_levels(levels))
-        for name, problem in _without_comparison(rule, levels).items():
+        adaptive = rule.pk is not None and hasattr(rule, "band")
+        refuse("levels", check_levels(levels, adaptive=adaptive))
+        for name, problem in ({} if adaptive else _without_comparison(rule, levels)).items():
             refuse(name, problem)
     if problems:
         raise ValidationError(problems)
@@ -210,8 +217,8 @@ def check_texts(texts: Any, what: str) -> str:
     return ""
 
 
-def check_levels(levels: Levels) -> str:
-    """Return what is wrong with a rule's levels, or the empty string."""
+def check_levels(levels: Levels, *, adaptive: bool = False) -> str:
+    """Return what is wrong with a rule's levels, or the empty string; adaptive: there is a band for those without."""
     if not levels:
         return "At least one level is needed: a severity with a comparison and a threshold."
     severities = [level["severity"] for level in levels]
@@ -227,7 +234,7 @@ def check_levels(levels: Levels) -> str:
             return f"The level {severity} needs both a comparison and a threshold, or neither."
         if threshold is not None and math.isnan(threshold):
             return f"The threshold of {severity} is not a number."
-        if not comparison and len(levels) > 1:
+        if not comparison and len(levels) > 1 and not adaptive:
             return f"The level {severity} has no threshold; that makes sense for a lone level only."
         if problem := _check_recovery(level):
             return f"The level {severity}: {problem}"
@@ -509,7 +516,8 @@ def ship_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> AlertR
     if known is not None:
         return known
     group = _shipped_group(row, by, now)
-    return save_rule(by=by, rule=rule_from_dict(row, group=group), levels=row["levels"], now=now)
+    rule = rule_from_dict({name: value for name, value in row.items() if name != "tests"}, group=group)
+    return save_rule(by=by, rule=rule, levels=row["levels"], tests=row.get("tests"), now=now)
 
 
 def ship_recording_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> RecordingRule:

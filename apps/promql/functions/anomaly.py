@@ -4,8 +4,8 @@
 restlessness, and, where days resemble each other, its distance from the same time of earlier days. Of each it asks how
 improbable the newest is among those before, with a tail fitted to the largest of them: peaks over threshold (Siffer et
 al., Anomaly Detection in Streams with Extreme Value Theory, KDD 2017). The most improbable is the score, so a series
-that is wild by nature needs more to surprise than a calm one, and one setting serves all. An anomaly is told once: while
-it lasts, and for some time after, only what is much more improbable is told again.
+that is wild by nature needs more to surprise than a calm one, and one setting serves all. An anomaly is told once:
+while it lasts, and for some time after, only what is much more improbable is told again.
 
 It says that something happened; whether a value is wrong now is for a band to say (apps.alerting.bands).
 """
@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 Floats: TypeAlias = npt.NDArray[np.float64]
 Index: TypeAlias = npt.NDArray[np.int64]
 
-WARM_UP: Final = 100
+WARM_UP: Final = 150
 """Points before the first score."""
 
 BLOCK: Final = 64

@@ -71,7 +71,8 @@ def groups_of(listed: object, source: str, extra: Mapping[str, str] | None = Non
     groups = []
     for number, group in enumerate(listed, start=1):
         targets = group.get("targets") if isinstance(group, dict) else None
-        labels = (group.get("labels") or {}) if isinstance(group, dict) else None
+        labels = group.get("labels") if isinstance(group, dict) else None
+        labels = {} if labels is None else labels
         if not isinstance(targets, list) or not all(isinstance(text, str) and text for text in targets):
             raise BadGroups(f"group {number} should have targets, a list of addresses")
         if not isinstance(labels, dict) or not all(isinstance(name, str) and name for name in labels):
@@ -89,13 +90,13 @@ def read_groups(text: bytes, source: str, extra: Mapping[str, str], *, is_yaml: 
     """Read groups from JSON or YAML. Raises BadGroups."""
     try:
         # A text with aliases may unfold to any size.
-        listed = _PlainLoader(text.decode()).get_single_data() if is_yaml else json.loads(text)
+        listed = PlainLoader(text.decode()).get_single_data() if is_yaml else json.loads(text)
     except (ValueError, yaml.YAMLError, RecursionError):
         raise BadGroups(f"it is no {'YAML' if is_yaml else 'JSON'}") from None
     return groups_of(listed if listed is not None else [], source, extra)
 
 
-class _PlainLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """YAML without aliases."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

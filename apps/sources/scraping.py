@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal
@@ -303,7 +303,7 @@ class Scraper:
     def _finish(self, visits: Sequence[Visit], errors: dict[int, str], now: datetime) -> None:
         over = [visit.due.pk for visit in visits if visit.due.ended or visit.due.plan is None]
         done = [visit for visit in visits if visit.due.pk not in set(over) or visit.due.pk in errors]
-        with connection.cursor() as cursor:
+        with transaction.atomic(), connection.cursor() as cursor:
             if over:
                 cursor.execute(
                     "DELETE FROM sources_scrapetarget WHERE id = ANY(%s) AND ended AND holder = %s", [over, self.holder]
@@ -312,7 +312,9 @@ class Scraper:
                     self._drop(pk)
             if done:
                 cursor.execute(_FINISH, _columns(done, errors, now) | {"me": self.holder, "now": now})
-                if cursor.rowcount:
+            for visit in done:
+                live.publish("targets", visit.due.pk)
+                if visit.due.health != ("down" if errors.get(visit.due.pk) or visit.round.error else "up"):
                     live.publish("targets")
         for visit in done:
             SCRAPES.inc(outcome="down" if errors.get(visit.due.pk) or visit.round.error else "up")

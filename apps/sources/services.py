@@ -49,14 +49,12 @@ def save_job(
     had = {} if stored is None else secrets_of(stored)
     kept = _merged(had, secrets or {})
     _check(job, kept)
-    _guard(by, job, stored, had, kept)
+    job.trusted = _trusted(by, job, stored, had, kept)
     job.secrets = kept
     job.version = (0 if stored is None else stored.version) + 1
     if stored is not None:
         job.discovered, job.problem = _still_wanted(job, stored.discovered), stored.problem
     job.full_clean(exclude=["secrets"], validate_constraints=False)
-    if job.timeout > job.interval:
-        raise ValidationError({"timeout": "The time-out can be as long as the interval, not longer."})
     job.save()
     sync(job=job, now=now)
     after = audited(job)
@@ -72,13 +70,20 @@ def save_job(
     return job
 
 
-def _guard(
+def check(*, by: Principal, job: ScrapeJob, stored: ScrapeJob | None, secrets: Mapping[str, str | None]) -> None:
+    """Refuse what `save_job` would refuse, for a form that shows it first. Raises ValidationError, Forbidden."""
+    had = {} if stored is None else secrets_of(stored)
+    kept = _merged(had, secrets)
+    _check(job, kept)
+    _trusted(by, job, stored, had, kept)
+
+
+def _trusted(
     by: Principal, job: ScrapeJob, stored: ScrapeJob | None, had: Mapping[str, str], kept: Mapping[str, str]
-) -> None:
-    """Refuse what only an administrator may; set whether private networks are open to the job."""
+) -> bool:
+    """Whether private networks are open to the job. Raises Forbidden for what only an administrator may."""
     if by.can(Right.ADMINISTER):
-        job.trusted = True
-        return
+        return True
     if kept != had:
         raise Forbidden("Secrets of a job are an administrator's to set.")
     if job.file_sd != ([] if stored is None else stored.file_sd):
@@ -86,7 +91,7 @@ def _guard(
     moved = stored is None or any(getattr(job, name) != getattr(stored, name) for name in WHERE)
     if moved and kept:
         raise Forbidden("This job carries secrets, which would go to the new addresses: an administrator can do that.")
-    job.trusted = stored is not None and stored.trusted and not moved
+    return stored is not None and stored.trusted and not moved
 
 
 def _merged(had: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
@@ -145,6 +150,10 @@ def _check(job: ScrapeJob, secrets: Mapping[str, str]) -> None:
     value = secrets.get("credential", "")
     if not value.isprintable() or (job.auth != "basic" and not value.isascii()) or "\n" in job.auth_name:
         problems["auth"] = "A header cannot carry line breaks and other signs that are not printed."
+    if job.timeout > job.interval:
+        problems["timeout"] = "The time-out can be as long as the interval, not longer."
+    if not timedelta(seconds=1) <= job.interval <= timedelta(days=1):
+        problems["interval"] = "From a second to a day."
     if problems:
         raise ValidationError(problems)
 

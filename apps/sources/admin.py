@@ -115,7 +115,7 @@ class JobForm(forms.ModelForm[ScrapeJob]):
             if name not in services.SECRETS:
                 setattr(job, name, value)
         try:
-            services.check(by=self.who, job=job, stored=stored, secrets=self.secrets())
+            services.check(who=self.who, job=job, stored=stored, secrets=self.secrets())
         except ValidationError as error:
             for name, texts in error.message_dict.items():
                 self.add_error(name if name in self.fields else None, texts)

@@ -70,12 +70,12 @@ def save_job(
     return job
 
 
-def check(*, by: Principal, job: ScrapeJob, stored: ScrapeJob | None, secrets: Mapping[str, str | None]) -> None:
+def check(*, who: Principal, job: ScrapeJob, stored: ScrapeJob | None, secrets: Mapping[str, str | None]) -> None:
     """Refuse what `save_job` would refuse, for a form that shows it first. Raises ValidationError, Forbidden."""
     had = {} if stored is None else secrets_of(stored)
     kept = _merged(had, secrets)
     _check(job, kept)
-    _trusted(by, job, stored, had, kept)
+    _trusted(who, job, stored, had, kept)
 
 
 def _trusted(

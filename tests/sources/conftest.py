@@ -128,6 +128,12 @@ class Round:
             for row, a, b in zip(got.labels.dicts(), got.off, got.off[1:], strict=False)
         }
 
+    def everything(self, job: str) -> list[tuple[dict[str, str], float]]:
+        """The newest sample of every series of a job."""
+        start = int((NOW - timedelta(hours=1)).timestamp() * 1000)
+        got = query.select([Matcher("job", "=", job)], start, start + 7_200_000)
+        return [(row, float(got.v[end - 1])) for row, end in zip(got.labels.dicts(), got.off[1:], strict=True)]
+
     def times(self, name: str) -> np.ndarray:
         start = int((NOW - timedelta(hours=1)).timestamp() * 1000)
         return query.select([Matcher("__name__", "=", name)], start, start + 7_200_000).ts

@@ -1,4 +1,4 @@
-"""Who may change what of a job; how jobs come from a prometheus.yml, the admin and the API; where targets are listed."""
+"""Who may change what of a job; how jobs come from a prometheus.yml, the admin and the API; where they are listed."""
 
 from datetime import timedelta
 
@@ -165,6 +165,9 @@ def test_secrets_in_files_are_taken_over_where_they_may_be_read():
     assert not any("credentials" in note for note in done.notes)
 
 
+LAUGHS = "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -175,7 +178,7 @@ def test_secrets_in_files_are_taken_over_where_they_may_be_read():
         ("scrape_configs: [{job_name: a, scrape_interval: soon}]", "no duration"),
         ("scrape_configs: [{job_name: a, body_size_limit: much}]", "no size"),
         ("scrape_configs: [{job_name: a, static_configs: 3}]", "The job a"),
-        ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '*a'] * 9)}]\n" for i in range(8)), "unfolds"),
+        (LAUGHS, "unfolds"),
     ],
 )  # fmt: skip
 def test_what_is_no_configuration_is_refused_with_its_place(text, why):
@@ -257,7 +260,7 @@ def test_the_admin_saves_a_job_as_people_write_it(root):
 
 
 def test_the_admin_imports_after_a_preview(root):
-    url = "/admin/sources/scrapejob/import"
+    url = "/admin/sources/scrapejob/import/"
     answer = root.post(url, {"text": CONFIG})
     assert "nothing is written yet" in answer.text
     assert "kubernetes_sd_configs" in answer.text

@@ -6,7 +6,7 @@ from apps.sources.relabel import BadRule, parse, relabel
 
 A = {"a": "foo", "b": "bar", "c": "baz"}
 TABLE = [
-    ([{"source_labels": ["a"], "regex": "f(.*)", "target_label": "d", "replacement": "c${1}-c${1}"}], A | {"d": "coo-coo"}),
+    ([{"source_labels": ["a"], "regex": "f(.*)", "target_label": "d", "replacement": "${1}-${1}"}], A | {"d": "oo-oo"}),
     (
         [{"source_labels": ["a", "b"], "regex": "f(.*);(.*)r", "target_label": "a", "replacement": "b${1}${2}m"}],
         A | {"a": "boobam"},

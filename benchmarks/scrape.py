@@ -24,6 +24,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import psutil
 
@@ -232,7 +233,7 @@ def _cores(trees: dict[str, int], seconds: float) -> dict[str, float]:
 def _count(url: str, query: str) -> float:
     import orjson
 
-    status, answer = Client(url).ask(f"/api/v1/query?query={query}")
+    status, answer = Client(url).ask(f"/api/v1/query?query={quote(query)}")
     rows = orjson.loads(answer)["data"]["result"] if status == 200 else []
     return float(rows[0]["value"][1]) if rows else 0.0
 

@@ -16,10 +16,12 @@ from urllib.parse import urlencode
 import yaml
 
 from apps.promql.lexer import parse_duration
-from apps.promql.text import duration
+from apps.promql.text import duration, valid_name
 from apps.sources.relabel import Rule, relabel
 
 MOST_TARGETS: Final = 10_000
+MOST_TIMEOUT: Final = timedelta(minutes=2)
+"""A target that hangs keeps a thread for so long."""
 MOST_BYTES: Final = 10_000_000
 """Of a file or an answer that lists targets."""
 MOST_LABELS: Final = 100
@@ -80,10 +82,16 @@ def groups_of(listed: object, source: str, extra: Mapping[str, str] | None = Non
         if any(isinstance(value, (dict, list)) for value in labels.values()) or len(labels) > MOST_LABELS:
             raise BadGroups(f"the labels of group {number} should be at most {MOST_LABELS} names with texts")
         texts = {name: "" if value is None else str(value) for name, value in labels.items()}
+        if not all(_is_text(text) for text in (*targets, *texts, *texts.values())):
+            raise BadGroups(f"group {number} holds a NUL or half a surrogate pair")
         groups.append(Group(tuple(targets), {**texts, **(extra or {})}, source))
     if (count := sum(len(group.targets) for group in groups)) > MOST_TARGETS:
         raise BadGroups(f"it has {count} targets, more than {MOST_TARGETS}")
     return groups
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and valid_name(text or "x")
 
 
 def read_groups(text: bytes, source: str, extra: Mapping[str, str], *, is_yaml: bool = False) -> list[Group]:
@@ -174,8 +182,8 @@ def _times(labels: Mapping[str, str]) -> tuple[timedelta, timedelta]:
     )
     if not timedelta(seconds=1) <= interval <= timedelta(days=1):
         raise ValueError("its interval should be from 1 second to 1 day")
-    if not timedelta(0) < timeout <= interval:
-        raise ValueError("its time-out should be more than nothing and no longer than its interval")
+    if not timedelta(0) < timeout <= min(interval, MOST_TIMEOUT):
+        raise ValueError("its time-out should be more than nothing, no longer than its interval and two minutes")
     return interval, timeout
 
 

@@ -5,6 +5,7 @@ administrator's: an editor who changes the addresses of a job takes its way into
 cannot do so at all while the job carries secrets, which would go to the new addresses.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,14 +23,25 @@ from apps.core.secrets import MASK, Undecryptable
 from apps.core.tasks import wake
 from apps.promql.text import IDENTIFIER
 from apps.sources import schedule
-from apps.sources.discovery import BadGroups, Group, How, Target, groups_of, targets_of
+from apps.sources.discovery import MOST_TIMEOUT, BadGroups, Group, How, Target, groups_of, targets_of
 from apps.sources.models import ScrapeJob, ScrapeTarget
 from apps.sources.relabel import BadRule, parse
 from apps.sources.scrapeconfigs import Read
 
 SECRETS: Final = ("credential", "client_key")
 """What a job keeps encrypted: password, token or header value; the key of its client certificate."""
-WHERE: Final = ("targets", "file_sd", "http_sd", "scheme", "metrics_path", "params", "relabel", "insecure", "ca")
+WHERE: Final = (
+    "targets",
+    "file_sd",
+    "http_sd",
+    "scheme",
+    "metrics_path",
+    "params",
+    "relabel",
+    "insecure",
+    "ca",
+    "server_name",
+)
 """Settings that decide where the portal goes, and whom it believes."""
 FILES: Final = (".json", ".yml", ".yaml")
 SOONEST: Final = timedelta(seconds=5)
@@ -150,8 +162,11 @@ def _check(job: ScrapeJob, secrets: Mapping[str, str]) -> None:
     value = secrets.get("credential", "")
     if not value.isprintable() or (job.auth != "basic" and not value.isascii()) or "\n" in job.auth_name:
         problems["auth"] = "A header cannot carry line breaks and other signs that are not printed."
-    if job.timeout > job.interval:
-        problems["timeout"] = "The time-out can be as long as the interval, not longer."
+    if not timedelta(0) < job.timeout <= min(job.interval, MOST_TIMEOUT):
+        problems["timeout"] = "The time-out can be as long as the interval, at most two minutes."
+    for name in ("params", "relabel", "metric_relabel", "file_sd", "http_sd"):
+        if "\\u0000" in (text := json.dumps(getattr(job, name))) or "\\ud8" in text:
+            problems.setdefault(name, "It holds a NUL or half a surrogate pair.")
     if not timedelta(seconds=1) <= job.interval <= timedelta(days=1):
         problems["interval"] = "From a second to a day."
     if problems:

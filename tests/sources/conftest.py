@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
 from apps.accounts.permissions import Principal
 from apps.accounts.rights import ALL_RIGHTS, ROLES
@@ -150,7 +151,8 @@ def job(*addresses: str, by: Principal = ADMIN, secrets: Any = None, now: dateti
     return services.save_job(by=by, job=ScrapeJob(**given), now=now, secrets=secrets)
 
 
-def only() -> ScrapeTarget:
+def only() -> Any:
+    """The one target there is."""
     return ScrapeTarget.objects.get()
 
 
@@ -161,3 +163,13 @@ def wait_for(what: Any, seconds: float = 10.0) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError("It did not come to pass.")
+
+
+def ticking(scraper: Scraper, until: Any) -> None:
+    """Let the clock tick until something has come to pass."""
+
+    def ticked() -> Any:
+        scraper.tick(now=timezone.now())
+        return until()
+
+    wait_for(ticked)

@@ -7,8 +7,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
-from apps.accounts.audit import AuditEntry
-from apps.accounts.models import User
+from apps.accounts.models import AuditEntry, User
 from apps.accounts.permissions import Forbidden, Principal, Scope
 from apps.accounts.rights import ALL_RIGHTS, ROLES
 from apps.core.secrets import MASK

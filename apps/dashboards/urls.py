@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import views
+from apps.dashboards import target_pages, views
 
 urlpatterns = [
     path(
@@ -23,6 +23,9 @@ urlpatterns = [
     path("monitoring/contacts/<int:pk>/test/", views.send_test, name="send-test"),
     path("monitoring/senders/", views.senders, name="senders"),
     path("monitoring/senders/token/", views.sender_token, name="sender-token"),
+    path("monitoring/targets/", target_pages.targets, name="targets"),
+    path("monitoring/targets/<int:pk>/", target_pages.target, name="target"),
+    path("monitoring/targets/<int:pk>/scrape/", target_pages.scrape_now, name="scrape-now"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

@@ -27,6 +27,7 @@ from apps.dashboards import plots, snapshots, snippets
 from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.plots import unit_of
+from apps.dashboards.target_panels import panels_asked
 from apps.dashboards.timespan import DEFAULT, POINTS, RANGES, STEPS, BadSpan, span_of
 from apps.metrics import query
 from apps.metrics import senders as pushing
@@ -41,9 +42,7 @@ MOST_PANELS = 40
 TABS = (("active", "Active"), ("history", "History"), ("rules", "Rules"), ("notifications", "Notifications"))
 
 
-def _shell(
-    request: HttpRequest, name: str, heading: str, view: str, state: dict[str, Any], **more: Any
-) -> HttpResponse:
+def shell(request: HttpRequest, name: str, heading: str, view: str, state: dict[str, Any], **more: Any) -> HttpResponse:
     """Render a page with what all of them carry: who is looking, what every page must say, the state for its script."""
     who = principal_of(request)
     warnings = snapshots.warnings(who)
@@ -81,7 +80,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "activity": snapshots.activity(who, now=now),
     }
     tiles = [{"key": p.key, "title": p.title, "link": reverse(p.link)} for p in TILES]
-    return _shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
+    return shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
 
 
 @require_GET
@@ -90,7 +89,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 def performance(request: HttpRequest) -> HttpResponse:
     """How fast and how well requests are answered."""
     state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
-    return _shell(request, "performance", "Performance", "badge", state, panels=PERFORMANCE, with_range=True)
+    return shell(request, "performance", "Performance", "badge", state, panels=PERFORMANCE, with_range=True)
 
 
 @require_GET
@@ -99,7 +98,7 @@ def performance(request: HttpRequest) -> HttpResponse:
 def system(request: HttpRequest) -> HttpResponse:
     """How the machine and the portal's own servers stand."""
     state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
-    return _shell(request, "system", "System", "badge", state, sections=SYSTEM, with_range=True)
+    return shell(request, "system", "System", "badge", state, sections=SYSTEM, with_range=True)
 
 
 @require_GET
@@ -118,7 +117,7 @@ def explore(request: HttpRequest) -> HttpResponse:
             "rule_url": reverse("admin:alerting_alertrule_add") if may_make_rules else None,
         },
     }
-    return _shell(request, "explore", "Explore", "badge", state, with_range=True)
+    return shell(request, "explore", "Explore", "badge", state, with_range=True)
 
 
 @require_GET
@@ -133,7 +132,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
     if tab != "active" and more is None:
         raise Http404
     content = more(request, who, now) if more else {}
-    return _shell(
+    return shell(
         request, "alerts", "Alerts", "alerts", {"alerts": active}, tab=tab, tabs=TABS, may=_may(who), **content
     )
 
@@ -280,7 +279,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
             "to": int((end + timedelta(minutes=30)).timestamp() * 1000),
         }
     panel = Panel("alert", "Value", unit_of(row.rule.expression) if row.rule else "count", (), wide=True)
-    return _shell(
+    return shell(
         request,
         "alert",
         snapshots.name_of(row),
@@ -296,7 +295,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
     )
 
 
-def _do(request: HttpRequest, verb: Callable[[], object]) -> bool:
+def do(request: HttpRequest, verb: Callable[[], object]) -> bool:
     """Call a service; what it refuses (the alert was over meanwhile) is told on the next page."""
     try:
         verb()
@@ -313,7 +312,7 @@ def acknowledge(request: HttpRequest, key: str) -> HttpResponse:
     """Say that somebody is on it: the escalation stops."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    _do(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
+    do(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -323,7 +322,7 @@ def resolve(request: HttpRequest, key: str) -> HttpResponse:
     """End an alert by hand; a rule's alert that still breaches fires anew after the cooldown."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    _do(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
+    do(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -344,7 +343,7 @@ def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     """Send a test message to a contact; the outcome shows on the page as soon as it is known."""
     contact = get_object_or_404(Contact, pk=pk)
     who = principal_of(request)
-    if _do(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
+    if do(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
         messages.success(request, f"A test message to {contact.name} is on its way.")
     return redirect(reverse("alerts") + "?tab=notifications")
 
@@ -362,9 +361,10 @@ def data(request: HttpRequest) -> HttpResponse:
                 return _json({"error": f"There is no table {name!r}."}, 404)
             return _json(plots.tabulate(TABLES[name], span, scope=who.scope))
         keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
-        if unknown := [key for key in keys if key not in PANELS and key != "alert"]:
+        known = {**PANELS, **panels_asked(who, request.GET.get("target", ""))}
+        if unknown := [key for key in keys if key not in known and key != "alert"]:
             return _json({"error": f"There is no panel {unknown[0]!r}."}, 404)
-        panels = [PANELS[key] for key in keys if key != "alert"]
+        panels = [known[key] for key in keys if key != "alert"]
         levels = plots.levels_of(panel.levels_of for panel in panels)
         answers = {panel.key: plots.plot(panel, span, levels, scope=who.scope) for panel in panels}
         if "alert" in keys:

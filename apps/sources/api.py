@@ -90,7 +90,7 @@ class JobInput(Exact):
     secrets = serializers.DictField(child=serializers.CharField(allow_blank=True, allow_null=True), required=False)
 
 
-class ImportInput(Exact):
+class ScrapeConfigs(Exact):
     """A prometheus.yml."""
 
     text = serializers.CharField(max_length=scrapeconfigs.LARGEST, trim_whitespace=False)
@@ -133,14 +133,14 @@ class JobViewSet(viewsets.GenericViewSet[ScrapeJob], mixins.ListModelMixin, mixi
         services.delete_job(by=principal_of(request), job=self.get_object(), now=timezone.now())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(operation_id="scrape_jobs_import", request=ImportInput, responses=OpenApiTypes.OBJECT)
+    @extend_schema(operation_id="scrape_jobs_import", request=ScrapeConfigs, responses=OpenApiTypes.OBJECT)
     @action(
         detail=False, methods=["post"], url_path="import", url_name="import",
         permission_classes=[Needs(Right.ADMINISTER)],
     )  # fmt: skip
     def take_over(self, request: Request) -> Response:
         """Take over the scrape_configs of a prometheus.yml: jobs by name, all or nothing; twice changes nothing."""
-        form = ImportInput(data=request.data)
+        form = ScrapeConfigs(data=request.data)
         form.is_valid(raise_exception=True)
         try:
             read = scrapeconfigs.read(form.validated_data["text"])

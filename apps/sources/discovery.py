@@ -16,10 +16,12 @@ from urllib.parse import urlencode
 import yaml
 
 from apps.promql.lexer import parse_duration
-from apps.promql.text import duration
+from apps.promql.text import duration, valid_name
 from apps.sources.relabel import Rule, relabel
 
 MOST_TARGETS: Final = 10_000
+MOST_TIMEOUT: Final = timedelta(minutes=2)
+"""A target that hangs keeps a thread for so long."""
 MOST_BYTES: Final = 10_000_000
 """Of a file or an answer that lists targets."""
 MOST_LABELS: Final = 100
@@ -71,7 +73,8 @@ def groups_of(listed: object, source: str, extra: Mapping[str, str] | None = Non
     groups = []
     for number, group in enumerate(listed, start=1):
         targets = group.get("targets") if isinstance(group, dict) else None
-        labels = (group.get("labels") or {}) if isinstance(group, dict) else None
+        labels = group.get("labels") if isinstance(group, dict) else None
+        labels = {} if labels is None else labels
         if not isinstance(targets, list) or not all(isinstance(text, str) and text for text in targets):
             raise BadGroups(f"group {number} should have targets, a list of addresses")
         if not isinstance(labels, dict) or not all(isinstance(name, str) and name for name in labels):
@@ -79,23 +82,29 @@ def groups_of(listed: object, source: str, extra: Mapping[str, str] | None = Non
         if any(isinstance(value, (dict, list)) for value in labels.values()) or len(labels) > MOST_LABELS:
             raise BadGroups(f"the labels of group {number} should be at most {MOST_LABELS} names with texts")
         texts = {name: "" if value is None else str(value) for name, value in labels.items()}
+        if not all(_is_text(text) for text in (*targets, *texts, *texts.values())):
+            raise BadGroups(f"group {number} holds a NUL or half a surrogate pair")
         groups.append(Group(tuple(targets), {**texts, **(extra or {})}, source))
     if (count := sum(len(group.targets) for group in groups)) > MOST_TARGETS:
         raise BadGroups(f"it has {count} targets, more than {MOST_TARGETS}")
     return groups
 
 
+def _is_text(text: str) -> bool:
+    return "\0" not in text and valid_name(text or "x")
+
+
 def read_groups(text: bytes, source: str, extra: Mapping[str, str], *, is_yaml: bool = False) -> list[Group]:
     """Read groups from JSON or YAML. Raises BadGroups."""
     try:
         # A text with aliases may unfold to any size.
-        listed = _PlainLoader(text.decode()).get_single_data() if is_yaml else json.loads(text)
+        listed = PlainLoader(text.decode()).get_single_data() if is_yaml else json.loads(text)
     except (ValueError, yaml.YAMLError, RecursionError):
         raise BadGroups(f"it is no {'YAML' if is_yaml else 'JSON'}") from None
     return groups_of(listed if listed is not None else [], source, extra)
 
 
-class _PlainLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """YAML without aliases."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -173,8 +182,8 @@ def _times(labels: Mapping[str, str]) -> tuple[timedelta, timedelta]:
     )
     if not timedelta(seconds=1) <= interval <= timedelta(days=1):
         raise ValueError("its interval should be from 1 second to 1 day")
-    if not timedelta(0) < timeout <= interval:
-        raise ValueError("its time-out should be more than nothing and no longer than its interval")
+    if not timedelta(0) < timeout <= min(interval, MOST_TIMEOUT):
+        raise ValueError("its time-out should be more than nothing, no longer than its interval and two minutes")
     return interval, timeout
 
 

@@ -25,7 +25,10 @@ def discover(*, now: datetime) -> int:
         due = [place for place in _places(job) if _is_due(job, place[0], place[1], now)]
         if due:
             count += 1
-            _refresh(job, due, now)
+            try:
+                _refresh(job, due, now)
+            except Exception:  # one job that cannot be brought up to date must not keep the others from it
+                log.exception("The targets of the job %s could not be brought up to date", job.name)
     return count
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from apps.promql.lexer import parse_duration
 from apps.promql.text import duration
+from apps.sources.discovery import MOST_TIMEOUT
 
 LARGEST: Final = 4 * 2**20
 """Characters of a file."""
@@ -148,7 +149,7 @@ class _Job:
         values: dict[str, Any] = {
             "name": self.name,
             "interval": interval,
-            "timeout": min(timeout, interval),
+            "timeout": min(timeout, interval, MOST_TIMEOUT),
             "scheme": str(self.get("scheme", "http")).lower(),
             "metrics_path": str(self.get("metrics_path", "/metrics")),
             "params": {str(key): [str(one) for one in some] for key, some in self.get("params", {}).items()},

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal
@@ -58,6 +58,7 @@ AT_ONCE: Final = 5_000
 GATHER: Final = 0.05
 """Seconds for which finished scrapes wait for others, to be stored with them."""
 IDLE: Final = 10.0
+SWEEP: Final = 300.0
 MOST_STORED: Final = 50_000
 """Samples in one ingest, beyond which the next one begins."""
 
@@ -116,6 +117,7 @@ class Scraper:
         self._wake = threading.Condition()
         self._driver: threading.Thread | None = None
         self._error = ""
+        self._swept = time.monotonic()
 
     # --- in turn ---------------------------------------------------------------------------------------------------
 
@@ -129,6 +131,9 @@ class Scraper:
 
     def tick(self, *, now: datetime) -> None:
         """Claim what is due soon and leave it to the driver. Raises what the driver met since the last tick."""
+        if time.monotonic() > self._swept + SWEEP:
+            self._swept = time.monotonic()
+            self._sweep()
         due = self.claim(until=now + AHEAD, now=now)
         with self._wake:
             for one in due:
@@ -209,13 +214,18 @@ class Scraper:
     # --- one target ------------------------------------------------------------------------------------------------
 
     def visit(self, due: Due) -> Visit:
-        """Ask one target and read its answer; needs no database."""
+        """Ask one target and read its answer; needs no database, raises nothing."""
         started, clock = self._clock(), time.perf_counter()
-        kept = self._at_hand(due)
         at = schedule.stamp(due.due_at, started, due.interval)
-        if at != due.due_at and not due.ended:
+        if at != due.due_at and due.health != "unknown" and not due.ended:
             LATE.inc()
         at_ms = round(at.timestamp() * 1000)
+        try:
+            kept = self._at_hand(due)
+        except Exception as error:  # a job that cannot be worked out is its own targets' failure
+            log.exception("Scraping %s failed", due.url)
+            lineup = Lineup(Settings(due.labels), registry.current())
+            return Visit(due, None, lineup.fail(f"Its job cannot be read: {error}", at_ms, 0.0), started, 0.0)
         if kept is None or due.ended:
             known = kept.lineup if kept else Lineup(Settings(due.labels), registry.current())
             return Visit(due, kept, known.end(at_ms), started, 0.0)
@@ -303,7 +313,7 @@ class Scraper:
     def _finish(self, visits: Sequence[Visit], errors: dict[int, str], now: datetime) -> None:
         over = [visit.due.pk for visit in visits if visit.due.ended or visit.due.plan is None]
         done = [visit for visit in visits if visit.due.pk not in set(over) or visit.due.pk in errors]
-        with connection.cursor() as cursor:
+        with transaction.atomic(), connection.cursor() as cursor:
             if over:
                 cursor.execute(
                     "DELETE FROM sources_scrapetarget WHERE id = ANY(%s) AND ended AND holder = %s", [over, self.holder]
@@ -312,10 +322,20 @@ class Scraper:
                     self._drop(pk)
             if done:
                 cursor.execute(_FINISH, _columns(done, errors, now) | {"me": self.holder, "now": now})
-                if cursor.rowcount:
+            for visit in done:
+                live.publish("targets", visit.due.pk)
+                if visit.due.health != ("down" if errors.get(visit.due.pk) or visit.round.error else "up"):
                     live.publish("targets")
         for visit in done:
             SCRAPES.inc(outcome="down" if errors.get(visit.due.pk) or visit.round.error else "up")
+
+    def _sweep(self) -> None:
+        """Forget the targets that other processes have taken over, and jobs that are gone."""
+        mine = set(ScrapeTarget.objects.filter(holder=self.holder).values_list("pk", flat=True))
+        for pk in [pk for pk in list(self._kept) if pk not in mine]:
+            self._drop(pk)
+        jobs = set(ScrapeJob.objects.values_list("pk", flat=True))
+        self._plans = {pk: plan for pk, plan in self._plans.items() if pk in jobs}
 
     def _drop(self, pk: int) -> None:
         kept = self._kept.pop(pk, None)
@@ -426,6 +446,8 @@ class Seen:
 
 
 MOST_SEEN: Final = 500
+MOST_PATIENCE: Final = timedelta(seconds=15)
+"""How long somebody who looks waits, in a thread that others could use."""
 
 
 def look(target: ScrapeTarget, *, now: datetime) -> Seen:
@@ -439,7 +461,7 @@ def look(target: ScrapeTarget, *, now: datetime) -> Seen:
     try:
         if not error:
             line = plan.line()
-            answer = plan.ask(line, target.url, target.timeout)
+            answer = plan.ask(line, target.url, min(target.timeout, MOST_PATIENCE))
             size, kind, error = len(answer.content), answer.headers.get("content-type", ""), plans.refusal(answer)
     except (http.OutboundError, ValueError) as refused:
         error = str(refused)

@@ -5,6 +5,7 @@ administrator's: an editor who changes the addresses of a job takes its way into
 cannot do so at all while the job carries secrets, which would go to the new addresses.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,14 +23,25 @@ from apps.core.secrets import MASK, Undecryptable
 from apps.core.tasks import wake
 from apps.promql.text import IDENTIFIER
 from apps.sources import schedule
-from apps.sources.discovery import BadGroups, Group, How, Target, groups_of, targets_of
+from apps.sources.discovery import MOST_TIMEOUT, BadGroups, Group, How, Target, groups_of, targets_of
 from apps.sources.models import ScrapeJob, ScrapeTarget
 from apps.sources.relabel import BadRule, parse
 from apps.sources.scrapeconfigs import Read
 
 SECRETS: Final = ("credential", "client_key")
 """What a job keeps encrypted: password, token or header value; the key of its client certificate."""
-WHERE: Final = ("targets", "file_sd", "http_sd", "scheme", "metrics_path", "params", "relabel", "insecure", "ca")
+WHERE: Final = (
+    "targets",
+    "file_sd",
+    "http_sd",
+    "scheme",
+    "metrics_path",
+    "params",
+    "relabel",
+    "insecure",
+    "ca",
+    "server_name",
+)
 """Settings that decide where the portal goes, and whom it believes."""
 FILES: Final = (".json", ".yml", ".yaml")
 SOONEST: Final = timedelta(seconds=5)
@@ -49,14 +61,12 @@ def save_job(
     had = {} if stored is None else secrets_of(stored)
     kept = _merged(had, secrets or {})
     _check(job, kept)
-    _guard(by, job, stored, had, kept)
+    job.trusted = _trusted(by, job, stored, had, kept)
     job.secrets = kept
     job.version = (0 if stored is None else stored.version) + 1
     if stored is not None:
         job.discovered, job.problem = _still_wanted(job, stored.discovered), stored.problem
     job.full_clean(exclude=["secrets"], validate_constraints=False)
-    if job.timeout > job.interval:
-        raise ValidationError({"timeout": "The time-out can be as long as the interval, not longer."})
     job.save()
     sync(job=job, now=now)
     after = audited(job)
@@ -72,13 +82,20 @@ def save_job(
     return job
 
 
-def _guard(
+def check(*, who: Principal, job: ScrapeJob, stored: ScrapeJob | None, secrets: Mapping[str, str | None]) -> None:
+    """Refuse what `save_job` would refuse, for a form that shows it first. Raises ValidationError, Forbidden."""
+    had = {} if stored is None else secrets_of(stored)
+    kept = _merged(had, secrets)
+    _check(job, kept)
+    _trusted(who, job, stored, had, kept)
+
+
+def _trusted(
     by: Principal, job: ScrapeJob, stored: ScrapeJob | None, had: Mapping[str, str], kept: Mapping[str, str]
-) -> None:
-    """Refuse what only an administrator may; set whether private networks are open to the job."""
+) -> bool:
+    """Whether private networks are open to the job. Raises Forbidden for what only an administrator may."""
     if by.can(Right.ADMINISTER):
-        job.trusted = True
-        return
+        return True
     if kept != had:
         raise Forbidden("Secrets of a job are an administrator's to set.")
     if job.file_sd != ([] if stored is None else stored.file_sd):
@@ -86,7 +103,7 @@ def _guard(
     moved = stored is None or any(getattr(job, name) != getattr(stored, name) for name in WHERE)
     if moved and kept:
         raise Forbidden("This job carries secrets, which would go to the new addresses: an administrator can do that.")
-    job.trusted = stored is not None and stored.trusted and not moved
+    return stored is not None and stored.trusted and not moved
 
 
 def _merged(had: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
@@ -145,6 +162,13 @@ def _check(job: ScrapeJob, secrets: Mapping[str, str]) -> None:
     value = secrets.get("credential", "")
     if not value.isprintable() or (job.auth != "basic" and not value.isascii()) or "\n" in job.auth_name:
         problems["auth"] = "A header cannot carry line breaks and other signs that are not printed."
+    if not timedelta(0) < job.timeout <= min(job.interval, MOST_TIMEOUT):
+        problems["timeout"] = "The time-out can be as long as the interval, at most two minutes."
+    for name in ("params", "relabel", "metric_relabel", "file_sd", "http_sd"):
+        if "\\u0000" in (text := json.dumps(getattr(job, name))) or "\\ud8" in text:
+            problems.setdefault(name, "It holds a NUL or half a surrogate pair.")
+    if not timedelta(seconds=1) <= job.interval <= timedelta(days=1):
+        problems["interval"] = "From a second to a day."
     if problems:
         raise ValidationError(problems)
 

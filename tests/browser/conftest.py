@@ -78,6 +78,7 @@ def full_scene(mara: Principal) -> list[Alert]:
     now = timezone.now()
     scene.write_hour(now=now)
     scene.write_people_to_tell(now=now)
+    scene.write_targets(now=now)
     return scene.write_alerts(now=now, mara=mara)
 
 

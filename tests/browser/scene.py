@@ -14,6 +14,8 @@ from apps.notifications import services as notifications
 from apps.notifications.models import Contact
 from apps.oncall import telling
 from apps.oncall.models import Route
+from apps.sources import services as sources
+from apps.sources.models import ScrapeJob, ScrapeTarget
 from monitoring_portal import setup
 
 BY = Principal.system("scene", via="command")
@@ -190,3 +192,54 @@ def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
     alerting.resolve(by=mara, alert=old, now=now - timedelta(hours=7))
     evaluation.evaluate(now=now)
     return [Alert.objects.active().get(type="high-memory-usage"), *found]
+
+
+TARGETS = (
+    ("node", "web-1:9100", 1184, 0.018),
+    ("node", "web-2:9100", 1179, 0.021),
+    ("shop", "shop-1:8080", 512, 0.046),
+)
+
+
+def write_targets(*, now: datetime) -> ScrapeTarget:
+    """Two jobs whose targets are up, up with something refused, and down; return the one with something refused."""
+    rules = [{"source_labels": ["__address__"], "regex": "([^:]+):.*", "target_label": "host"}]
+    for name, addresses in (
+        ("node", ["web-1:9100", "web-2:9100", "old-3:9100"]),
+        ("shop", ["shop-1:8080", "shop-2:8080"]),
+    ):
+        drop = [{"source_labels": ["__address__"], "regex": "old-.*", "action": "drop"}]
+        job = ScrapeJob(name=name, targets=[{"targets": addresses, "labels": {"zone": "a"}}], relabel=rules + drop)
+        sources.save_job(by=BY, job=job, now=now - timedelta(hours=2))
+    since = now - timedelta(hours=2)
+    end = int(now.timestamp()) // 30 * 30
+    labels, times, values = [], [], []
+    for own, instance, count, seconds in TARGETS:
+        row = ScrapeTarget.objects.get(labels__job=own, labels__instance=instance)
+        refused = 2 if own == "shop" else 0
+        problems = [
+            "line 118: no label can be read at 'path=/cart} 4', character 21: shop_requests_total{path=/cart} 4",
+            'shop_sessions{user="5b2f…"}: the job takes at most 30 labels, names of 200 characters and more',
+        ]
+        ScrapeTarget.objects.filter(pk=row.pk).update(
+            health="up", health_at=since, last_at=now - timedelta(seconds=11), duration=timedelta(seconds=seconds),
+            due_at=now + timedelta(seconds=19), samples=count + refused, kept=count, refused=refused,
+            problems=problems[:refused],
+        )  # fmt: skip
+        for second in range(0, 3601, 30):
+            for name, value in (
+                ("up", 1.0),
+                ("scrape_samples_scraped", count + refused),
+                ("scrape_samples_post_metric_relabeling", float(count)),
+                ("scrape_series_added", 0.0),
+                ("scrape_duration_seconds", seconds * (0.8 + 0.5 * wave(second, seconds * 100))),
+            ):
+                labels.append({"__name__": name, **row.labels})
+                times.append((end - 3600 + second) * 1000)
+                values.append(float(value))
+    metrics.backfill(samples=Samples.of(labels, times, values), by=BY, now=now)
+    ScrapeTarget.objects.filter(labels__instance="shop-2:8080").update(
+        health="down", health_at=now - timedelta(minutes=6), last_at=now - timedelta(seconds=20), due_at=now,
+        duration=timedelta(seconds=10), error="shop-2 did not answer within 10 s.",
+    )  # fmt: skip
+    return ScrapeTarget.objects.get(labels__instance="shop-1:8080")

@@ -36,6 +36,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
     "oncall.escalation": lambda n: {"due_at": AT},
     "metrics.metric": lambda n: {"type": "gauge"},
+    "sources.scrapetarget": lambda n: {"job": make("sources.scrapejob"), "key": f"{n:032x}", "due_at": AT},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip

@@ -44,6 +44,9 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/contacts/<int:pk>/test/": {"POST": O},
     "monitoring/senders/": {"GET": R},
     "monitoring/senders/token/": {"POST": A},
+    "monitoring/targets/": {"GET": R},
+    "monitoring/targets/<int:pk>/": {"GET": R},
+    "monitoring/targets/<int:pk>/scrape/": {"POST": O},
     "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }
@@ -65,6 +68,7 @@ ADMIN: dict[str, dict[str, Need]] = {
     "admin/alerting/rulegroup/import/": {"GET": E, "POST": E},
     "admin/metrics/tombstone/delete-series/": {"GET": A, "POST": A},
     "admin/metrics/block/store/": {"GET": R},
+    "admin/sources/scrapejob/import/": {"GET": A, "POST": A},
     "admin/notifications/contact/<path:object_id>/send-test/": {"GET": O, "POST": O},
     "admin/search/": {"GET": ANYBODY},
     "admin/r/<path:content_type_id>/<path:object_id>/": {"GET": ANYBODY},
@@ -107,6 +111,8 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "oncall.notificationgroup": (R, None, None, None),
     "oncall.policy": (R, E, E, E),
     "oncall.route": (R, E, E, E),
+    "sources.scrapejob": (R, E, E, E),
+    "sources.scrapetarget": (R, None, None, None),
 }
 
 API: dict[str, dict[str, Need]] = {
@@ -118,6 +124,13 @@ API: dict[str, dict[str, Need]] = {
     "api/v1/portal/rules/": {"GET": R, "POST": E},
     "api/v1/portal/rules/export/": {"GET": R},
     "api/v1/portal/rules/import/": {"POST": E},
+    "api/v1/portal/scrape-jobs/": {"GET": R, "POST": E},
+    "api/v1/portal/scrape-jobs/<str:pk>/": {"GET": R, "PATCH": E, "DELETE": E},
+    "api/v1/portal/scrape-jobs/import/": {"POST": A},
+    "api/v1/portal/targets/": {"GET": R},
+    "api/v1/portal/targets/<str:pk>/": {"GET": R},
+    "api/v1/portal/targets/<str:pk>/look/": {"GET": O},
+    "api/v1/portal/targets/<str:pk>/scrape/": {"POST": O},
     "api/v1/portal/rule-tests/": {"GET": R, "POST": E},
     "api/v1/portal/rule-tests/<str:pk>/": {"GET": R, "PUT": E, "PATCH": E, "DELETE": E},
     "api/v1/portal/rule-tests/<str:pk>/result/": {"GET": R},

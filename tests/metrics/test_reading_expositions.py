@@ -2,6 +2,7 @@
 
 import math
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -35,7 +36,7 @@ def line(name: str, some: dict[str, str], value: float, ms: int | None, form: Fo
     return f"{name}{{{inside}}} {number}{time}\n" if inside else f"{name} {number}{time}\n"
 
 
-def told(reader: Reader, found: Exposition) -> list[tuple[object, bytes, int | None]]:
+def told(reader: Reader, found: Exposition) -> list[tuple[Any, bytes, int | None]]:
     return [
         (reader.labels(number), struct.pack("<d", value), None if ms == NO_TIME else ms)
         for number, ms, value in zip(found.numbers.tolist(), found.ts.tolist(), found.v.tolist(), strict=True)

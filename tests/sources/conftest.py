@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
 from apps.accounts.permissions import Principal
 from apps.accounts.rights import ALL_RIGHTS, ROLES
@@ -128,6 +129,12 @@ class Round:
             for row, a, b in zip(got.labels.dicts(), got.off, got.off[1:], strict=False)
         }
 
+    def everything(self, job: str) -> list[tuple[dict[str, str], float]]:
+        """The newest sample of every series of a job."""
+        start = int((NOW - timedelta(hours=1)).timestamp() * 1000)
+        got = query.select([Matcher("job", "=", job)], start, start + 7_200_000)
+        return [(row, float(got.v[end - 1])) for row, end in zip(got.labels.dicts(), got.off[1:], strict=True)]
+
     def times(self, name: str) -> np.ndarray:
         start = int((NOW - timedelta(hours=1)).timestamp() * 1000)
         return query.select([Matcher("__name__", "=", name)], start, start + 7_200_000).ts
@@ -144,7 +151,8 @@ def job(*addresses: str, by: Principal = ADMIN, secrets: Any = None, now: dateti
     return services.save_job(by=by, job=ScrapeJob(**given), now=now, secrets=secrets)
 
 
-def only() -> ScrapeTarget:
+def only() -> Any:
+    """The one target there is."""
     return ScrapeTarget.objects.get()
 
 
@@ -155,3 +163,13 @@ def wait_for(what: Any, seconds: float = 10.0) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError("It did not come to pass.")
+
+
+def ticking(scraper: Scraper, until: Any) -> None:
+    """Let the clock tick until something has come to pass."""
+
+    def ticked() -> Any:
+        scraper.tick(now=timezone.now())
+        return until()
+
+    wait_for(ticked)

@@ -200,11 +200,11 @@ def test_the_driver_scrapes_at_the_ticks_by_itself(target, settings):
     from django.utils import timezone
 
     from apps.sources.scraping import Scraper
-    from tests.sources.conftest import wait_for
+    from tests.sources.conftest import ticking, wait_for
 
     job(target.address, interval=timedelta(seconds=1), timeout=timedelta(seconds=1), now=timezone.now())
     scraper = Scraper(threads=4)
-    wait_for(lambda: [scraper.tick(now=timezone.now()), len(target.paths) >= 4][1])
+    ticking(scraper, lambda: len(target.paths) >= 4)
     wait_for(lambda: not scraper._flying)
     row = only()
     assert row.health == "up"

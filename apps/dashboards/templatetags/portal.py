@@ -46,6 +46,12 @@ def lasting(span: timedelta | None) -> str:
 
 
 @register.filter
+def lasted(span: timedelta | None) -> str:
+    """Write how long something took, milliseconds included."""
+    return "–" if span is None else measured(span.total_seconds(), "seconds")
+
+
+@register.filter
 def measured(value: float | str | None, unit: str) -> str:
     """Write a number with its unit, as the charts do: 4.2 s, 83 %, 1.5 GiB. NaN and the infinities come as texts."""
     if value is None:

@@ -26,11 +26,13 @@ from django.db import InterfaceError, OperationalError
 
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
+from apps.alerting import intake_api
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
 from apps.metrics import deletion_api, exposition, prometheus_api, prometheus_status, query, query_api, write_api
 from apps.metrics.middleware import GONE, observe
+from apps.oncall import alertmanager_api
 from monitoring_portal.postgresql.kept import KEPT
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ ROUTES: dict[str, Lane] = {
     **write_api.LANES,
     **deletion_api.LANES,
     **alerting.LANES,
+    **intake_api.LANES,
+    **alertmanager_api.LANES,
 }
 
 
@@ -190,7 +194,8 @@ def answer(lane: Lane, scope: Scope, request: Request) -> Answer:
             raise BadRequest("The address holds a NUL (%00), which no text here can.")
         if lane.right is None:
             return lane.serve(fastauth.anonymous(scope), request)
-        by, refusal = fastauth.identify(scope, lane.right)
+        told = lane.secret(request) if lane.secret is not None else ""
+        by, refusal = fastauth.identify(scope, lane.right_for(request.method), told)
         if refusal is not None:
             return _refused(lane, refusal)
         return lane.serve(by, request)

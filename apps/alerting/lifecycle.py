@@ -71,7 +71,7 @@ TRANSITIONS: Final[Mapping[tuple[State, State], frozenset[Reason]]] = {
     (State.PENDING, State.FIRING): frozenset({Reason.VALUE}),
     (State.PENDING, State.INACTIVE): _GONE | {Reason.RULE},
     (State.FIRING, State.RECOVERING): _GONE,
-    (State.FIRING, State.RESOLVED): _ENDED,
+    (State.FIRING, State.RESOLVED): _ENDED | {Reason.POSTED},
     (State.RECOVERING, State.RECOVERING): frozenset({Reason.RESTART}),
     (State.RECOVERING, State.FIRING): frozenset({Reason.VALUE}),
     (State.RECOVERING, State.RESOLVED): _ENDED,

@@ -80,7 +80,12 @@ def reasons() -> Choices:
 
 def sources() -> Choices:
     """Where an alert came from."""
-    return [("rule", "Rule"), ("posted", "Posted through the API")]
+    return [
+        ("rule", "Rule"),
+        ("posted", "Posted through the API"),
+        ("alertmanager", "Told by a Prometheus or an Alertmanager"),
+        ("pagerduty", "PagerDuty event"),
+    ]
 
 
 def transition_kinds() -> Choices:

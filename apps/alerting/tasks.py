@@ -1,9 +1,14 @@
 """The clock of alerting: evaluates what is due, ends what has expired."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from apps.alerting import evaluation, services
+from apps.core.models import Loop
 from apps.core.tasks import loop
+
+AWAY: Final = timedelta(minutes=1)
+"""A pause of this length between two runs means that the portal was away, and nobody could repeat an alert to it."""
 
 
 @loop("alerting.evaluate", every=1.0, queue="fast", lease=30.0, fallback=True)
@@ -15,5 +20,8 @@ def evaluate(*, now: datetime) -> None:
 @loop("alerting.expire", every=5.0, queue="fast", lease=30.0)
 def expire(*, now: datetime) -> None:
     """End alerts from outside whose time is over, those whose rule is gone, and silences that waited for an end."""
+    last = Loop.objects.filter(name="alerting.expire").values_list("finished_at", flat=True).first()
+    if last is not None and now - last > AWAY:
+        services.shift_ends(gap=now - last, now=now)
     services.expire(by=evaluation.BY, now=now)
     services.end_resolved_silences(by=evaluation.BY, now=now)

@@ -150,8 +150,10 @@ class Parameter:
 class Lane:
     """One bare route: methods, the right that is needed (None: open to all) and the callable.
 
-    `serve` gets the caller and the request, and may block (it runs in a thread). `refuse` says an error in the shape
-    that clients of this lane know. `summary` and `parameters` are for the API's document.
+    `writes` is the right for methods other than GET and HEAD where it is another one. `secret` finds the caller's token
+    in a request that carries none in its headers. `serve` gets the caller and the request, and may block (it runs in a
+    thread). `refuse` says an error in the shape that clients of this lane know. `summary` and `parameters` are for the
+    API's document.
     """
 
     methods: frozenset[str]
@@ -160,6 +162,12 @@ class Lane:
     refuse: Callable[[int, str], Answer] = plain_refusal
     summary: str = ""
     parameters: tuple[Parameter, ...] = ()
+    writes: Any = None
+    secret: Callable[[Request], str] | None = None
+
+    def right_for(self, method: str) -> Any:
+        """Return the right that a request by this method needs."""
+        return self.right if self.writes is None or method in READ else self.writes
 
 
 READ: Final = frozenset({"GET", "HEAD"})

@@ -193,7 +193,7 @@ def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> Not
         case RuleTarget():
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver = grouping.group_key(f"rule:{place.rule_id}", shared), place.rule.name
-            timers = _root_timers()
+            timers = root_timers()
         case _:
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver, timers = grouping.group_key("unrouted", shared), "fall-back contact", DEFAULT
@@ -216,7 +216,8 @@ def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> Not
     return group
 
 
-def _root_timers() -> Timers:
+def root_timers() -> Timers:
+    """The root's timers: those of what is told by no route."""
     root = Route.objects.filter(is_root=True).first()
     return Timers(root.group_wait, root.group_interval, root.repeat_interval) if root else DEFAULT
 

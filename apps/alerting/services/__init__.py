@@ -9,6 +9,7 @@ from apps.alerting.services.alerts import (
     resolve_incident,
     unacknowledge,
 )
+from apps.alerting.services.intake import Taken, settle_outside, shift_ends, take_in
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
     delete_group,
@@ -35,6 +36,7 @@ from apps.alerting.services.silences import (
 )
 
 __all__ = [
+    "Taken",
     "acknowledge",
     "acknowledge_incident",
     "delete_group",
@@ -59,9 +61,12 @@ __all__ = [
     "save_recording_rule",
     "save_rule",
     "save_rule_test",
+    "settle_outside",
+    "shift_ends",
     "ship_recording_rule",
     "ship_rule",
     "silence",
+    "take_in",
     "unacknowledge",
     "write_rule",
 ]

@@ -75,6 +75,19 @@ class Channel(Plugin):
         return ""
 
     @classmethod
+    def alertmanager(
+        cls,
+        config: Mapping[str, Any],  # noqa: ARG003 - a channel overrides it
+        secrets: frozenset[str],  # noqa: ARG003
+        sender: Sender,  # noqa: ARG003
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Return the contact as alertmanager.yml has it, {section: config}; nothing where that has no such receiver.
+
+        `secrets` are the names of those that are set; each stands there as `<secret>`.
+        """
+        return {}
+
+    @classmethod
     def secrets(cls) -> frozenset[str]:
         """Return the names of the fields that are write-only."""
         fields: Mapping[str, forms.Field] = cls.Config.base_fields

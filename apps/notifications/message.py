@@ -32,7 +32,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Message:
-    """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved."""
+    """A message as every channel gets it; `group_key` stays the same from the first firing to the last resolved.
+
+    `truncated` counts the alerts that are not listed.
+    """
 
     title: str
     body: str
@@ -44,6 +47,7 @@ class Message:
     group_key: str = ""
     group_labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    truncated: int = 0
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:

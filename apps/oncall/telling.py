@@ -483,6 +483,7 @@ class Book:
             [view[pk] for pk in decision.still],
             [view[pk] for pk in decision.resolved],
             messages.Occasion(group_key, self.group.labels if self.group else {}, decision.reason, settings.PORTAL_URL),
+            most=_listed_by(contact),
         )
         purpose = "firing" if decision.firing else "resolved"
         delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=self.now)
@@ -517,6 +518,13 @@ class Book:
         told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
         _record("oncall.notify", delivery, self.now, {**told, "alerts": [view[n.alert_id].key for n in notices]})
         live.publish("alerts")
+
+
+def _listed_by(contact: Contact) -> int:
+    try:
+        return contact.channel.listed
+    except LookupError:  # its file is gone: the outbox says so
+        return messages.LISTED
 
 
 def _cooldown(alert: Alert) -> timedelta:

@@ -61,6 +61,12 @@ class Channel(Plugin):
     bundles: ClassVar[bool] = True
     """Whether several messages may be told as one; not where each group is an object of its own at the receiver."""
 
+    listed: ClassVar[int] = 100
+    """Alerts in one message; a flood is a number and a link, except to a receiver that keeps alerts itself."""
+
+    renewed_after: ClassVar[timedelta | None] = None
+    """How often a receiver that forgets is told again of what fires; None: it does not forget."""
+
     def __init__(self, settings: Mapping[str, Any], sender: Sender | None = None) -> None:
         self.settings = settings
         self.sender = sender or Sender()

@@ -97,7 +97,7 @@ def payload(message: Message, key: uuid.UUID, sender: Sender) -> dict[str, Any]:
     return {
         "version": "4",
         "groupKey": message.group_key,
-        "truncatedAlerts": 0,
+        "truncatedAlerts": message.truncated,
         "status": "resolved" if message.status == "resolved" else "firing",
         "receiver": sender.contact,
         "groupLabels": dict(message.group_labels),

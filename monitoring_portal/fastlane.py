@@ -26,7 +26,7 @@ from django.db import InterfaceError, OperationalError
 
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
-from apps.alerting import intake_api
+from apps.alerting import changes_api, intake_api
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
@@ -82,6 +82,7 @@ ROUTES: dict[str, Lane] = {
     **deletion_api.LANES,
     **alerting.LANES,
     **intake_api.LANES,
+    **changes_api.LANES,
     **alertmanager_api.LANES,
 }
 

@@ -34,6 +34,7 @@ from apps.alerting import services
 from apps.alerting.models import (
     Alert,
     AlertRule,
+    Change,
     Incident,
     RecordingRule,
     RuleGroup,
@@ -726,6 +727,26 @@ class TransitionAdmin(AuditedAdmin[Transition]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transition]:
         return Transition.objects.visible_to(principal_of(request).scope).select_related("alert", "incident")
+
+
+@admin.register(Change)
+class ChangeAdmin(AuditedAdmin[Change]):
+    """Deployments and other changes, as they were told: to be read."""
+
+    edit_right = None
+    list_display = ("at", "title", "kind", "service", "author", "created_by")
+    list_filter = ("kind", "service", "at")
+    search_fields = ("title", "service", "author", "key")
+    list_per_page = 50
+    fields = ("key", "at", "kind", "title", "service", "author", "link", "what", "created_by", "created_at")
+    readonly_fields = ("key", "what")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Change]:
+        return Change.objects.visible_to(principal_of(request).scope)
+
+    @display(description="Details")
+    def what(self, change: Change) -> str:
+        return _pretty(change.details)
 
 
 def _pretty(value: Any) -> str:

@@ -44,13 +44,14 @@ def webhook(by: Principal, request: Request) -> Answer:
 def refuse_event(status: int, sentence: str) -> Answer:
     """Refuse as PagerDuty does: an unknown routing key is an invalid event."""
     if sentence == permissions.UNKNOWN:
-        return _said(_invalid(["Invalid routing key"]), 400)
+        return _said(invalid_event(["Invalid routing key"]), 400)
     return _said(
         {"status": "error" if status >= 500 else "invalid event", "message": sentence, "errors": [sentence]}, status
     )
 
 
-def _invalid(errors: list[str]) -> dict[str, Any]:
+def invalid_event(errors: list[str]) -> dict[str, Any]:
+    """Return PagerDuty's answer to an event that cannot be taken."""
     return {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
 
 
@@ -60,13 +61,13 @@ def enqueue(by: Principal, request: Request) -> Answer:
     try:
         event = intake.event(request.body, sender=by.id, fresh_key=secrets.token_hex(16))
     except intake.InvalidEvent as error:
-        return _said(_invalid(error.errors), 400)
+        return _said(invalid_event(error.errors), 400)
     if event.report is not None:
         taken = services.take_in(
             by=by, reports=[event.report], source=PAGERDUTY, lasts=settings.ALERT_EXPIRE_AFTER, now=now
         )
         if taken.refused:
-            return _said(_invalid(list(taken.refused.values())), 400)
+            return _said(invalid_event(list(taken.refused.values())), 400)
     else:
         services.settle_outside(
             by=by, source=PAGERDUTY, fingerprint=event.fingerprint, ends=event.action == "resolve", now=now
@@ -74,7 +75,8 @@ def enqueue(by: Principal, request: Request) -> Answer:
     return _said({"status": "success", "message": "Event processed", "dedup_key": event.dedup_key}, 202)
 
 
-def _event_lane(serve: Any, summary: str) -> Lane:
+def event_lane(serve: Any, summary: str) -> Lane:
+    """Return a lane of PagerDuty's: who asks is said by the routing key."""
     return Lane(
         POST, Right.OPERATE, serve, refuse_event, summary, secret=lambda request: intake.routing_key(request.body)
     )
@@ -84,5 +86,5 @@ LANES: Final[dict[str, Lane]] = {
     "/api/v1/portal/intake/alertmanager": Lane(
         POST, Right.OPERATE, webhook, summary="Takes the webhook (version 4) of an Alertmanager or a Grafana."
     ),
-    "/v2/enqueue": _event_lane(enqueue, "Takes an event of PagerDuty's Events API v2; the routing key is a token."),
+    "/v2/enqueue": event_lane(enqueue, "Takes an event of PagerDuty's Events API v2; the routing key is a token."),
 }

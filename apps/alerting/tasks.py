@@ -17,6 +17,12 @@ def evaluate(*, now: datetime) -> None:
     evaluation.evaluate(now=now)
 
 
+@loop("alerting.forget_changes", every=3600.0, queue="slow", lease=60.0)
+def forget_changes(*, now: datetime) -> None:
+    """Delete changes of long ago."""
+    services.forget_changes(by=evaluation.BY, now=now)
+
+
 @loop("alerting.expire", every=5.0, queue="fast", lease=30.0)
 def expire(*, now: datetime) -> None:
     """End alerts from outside whose time is over, those whose rule is gone, and silences that waited for an end."""

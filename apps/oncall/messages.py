@@ -49,6 +49,8 @@ class Occasion:
     group_labels: Mapping[str, str]
     reason: str
     portal_url: str
+    changed: Sequence[str] = ()
+    """What was changed shortly before, a line each."""
 
 
 def build(
@@ -72,7 +74,7 @@ def build(
         severity=severity,
         status=status,
         url=_url(occasion, listed),
-        facts=(),
+        facts=(("Changed shortly before", "; ".join(occasion.changed)),) if occasion.changed else (),
         alerts=tuple(_item(view, occasion) for view in listed[:most]),
         group_key=occasion.group_key,
         group_labels=dict(occasion.group_labels),

@@ -23,7 +23,8 @@ from django.db import connection, transaction
 from django.db.models import Case, Max, Q, Value, When
 
 from apps.accounts.audit import record
-from apps.accounts.rights import Principal
+from apps.accounts.rights import EVERYTHING, Principal
+from apps.alerting import changes
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import Alert, Incident, Transition
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 LOCK: Final = 0x6F6E6361
 """The advisory lock that on-call's loops share ("onca")."""
 BATCH: Final = 200
+CHANGES_TOLD: Final = 3
+"""Changes in one message; the alert's page lists more."""
 UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
 DEFAULT: Final = Timers(timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=4))
@@ -432,6 +435,17 @@ class Book:
         return {contact.pk: contact for contact in told if contact is not None and contact.enabled}
 
     @cached_property
+    def changed(self) -> list[str]:
+        """What was changed shortly before the first of what fires began, of its services first."""
+        firing = [alert for alert in self.alerts.values() if alert.is_active]
+        if not firing:
+            return []
+        began_at = min(alert.fired_at or alert.seen_at for alert in firing)
+        services = {alert.service for alert in firing}
+        found = changes.before(began_at, services, scope=EVERYTHING, limit=CHANGES_TOLD)
+        return [f"{one.at:%H:%M} UTC {one.line}" for one in found]
+
+    @cached_property
     def _identities(self) -> dict[tuple[int, str], datetime]:
         """(contact, identity) → the last time the contact was told that it fires; by any group or escalation.
 
@@ -482,7 +496,13 @@ class Book:
             [view[pk] for pk in decision.firing],
             [view[pk] for pk in decision.still],
             [view[pk] for pk in decision.resolved],
-            messages.Occasion(group_key, self.group.labels if self.group else {}, decision.reason, settings.PORTAL_URL),
+            messages.Occasion(
+                group_key,
+                self.group.labels if self.group else {},
+                decision.reason,
+                settings.PORTAL_URL,
+                self.changed if decision.firing else (),
+            ),
             most=_listed_by(contact),
         )
         purpose = "firing" if decision.firing else "resolved"

@@ -126,6 +126,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.take_in": lambda: do(
         alerting.take_in, reports=[of_labels({"a": "b"}, {})], source="alertmanager", lasts=DAY, now=AT
     ),
+    "alerting.note_change": lambda: do(alerting.note_change, title="shop 1.4", now=AT),
     "alerting.resolve": lambda: do(alerting.resolve, alert=make("alerting.alert"), now=AT),
     "alerting.resolve_incident": lambda: do(
         alerting.resolve_incident, incident=make("alerting.alert").incident, now=AT

@@ -9,6 +9,7 @@ from apps.alerting.services.alerts import (
     resolve_incident,
     unacknowledge,
 )
+from apps.alerting.services.changes import forget_changes, note_change
 from apps.alerting.services.intake import Taken, settle_outside, shift_ends, take_in
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
@@ -48,10 +49,12 @@ __all__ = [
     "expire",
     "expire_silence",
     "export_rules",
+    "forget_changes",
     "import_rules",
     "matchers_of",
     "muted_alerts",
     "natural_key",
+    "note_change",
     "post_alert",
     "resolve",
     "resolve_incident",

@@ -258,7 +258,7 @@ class RuleGroupAdmin(TestedAdmin[RuleGroup]):
     list_display = ("name", "interval", "enabled", "rules_in_it", "evaluated_at", "took", "missed", "failing")
     list_filter = ("enabled",)
     search_fields = ("name",)
-    fields = ("name", "interval", "enabled")
+    fields = ("name", "interval", "enabled", "on_arrival")
     formfield_overrides = SPANS
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RuleGroup]:

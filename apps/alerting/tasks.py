@@ -3,9 +3,12 @@
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.utils import timezone
+
 from apps.alerting import evaluation, services
 from apps.core.models import Loop
-from apps.core.tasks import loop
+from apps.core.tasks import loop, wake_at
+from apps.metrics.services import ARRIVED
 
 AWAY: Final = timedelta(minutes=1)
 """A pause of this length between two runs means that the portal was away, and nobody could repeat an alert to it."""
@@ -15,6 +18,15 @@ AWAY: Final = timedelta(minutes=1)
 def evaluate(*, now: datetime) -> None:
     """Evaluate the rule groups whose tick has come."""
     evaluation.evaluate(now=now)
+    # The clock ticks at any moment of a second; a group that is due before its next tick is not kept waiting for that.
+    if (due := evaluation.next_due(timezone.now())) is not None:
+        wake_at("alerting.evaluate", due, now=timezone.now())
+
+
+@loop("alerting.arrive", every=60.0, queue="fast", lease=30.0, on=ARRIVED, gate=evaluation.is_awaited)
+def arrive(*, now: datetime) -> None:
+    """Evaluate the groups that do not wait for their tick: samples have come."""
+    evaluation.arrive(now=now)
 
 
 @loop("alerting.forget_changes", every=3600.0, queue="slow", lease=60.0)

@@ -15,6 +15,7 @@ from apps.accounts import audit
 from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
+from apps.core import tasks
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
 from apps.metrics.burial import Doomed, selector_text
@@ -33,6 +34,8 @@ AHEAD: Final = timedelta(minutes=10)
 ROW_SAMPLES: Final = 50_000
 """A larger ingest becomes several rows of the log, so that no row is too large to read or to compact."""
 ATTEMPTS: Final = 5
+ARRIVED: Final = "samples"
+"""What is announced when samples from outside are committed."""
 FREE_SHARE: Final = 0.05
 FREE_BYTES: Final = 1_000_000_000
 FREE_CHECK: Final = 5.0
@@ -70,15 +73,20 @@ def ingest(
     now: datetime,
     window: timedelta | None = LATE,
     live: str | None = None,
+    announced: bool = True,
 ) -> Written:
     """Store samples; what cannot be stored is refused one by one, never the whole.
 
     Samples more than `window` behind the newest one of their own series are refused (None: any age), and those more
     than 10 minutes ahead of `now`. Stored means: in the transaction of the caller, or committed on return where there
-    is none. `live` names what pages are told once it is committed. Raises StoreFull before the disk is.
+    is none. `live` names what pages are told once it is committed. `announced`: rules that wait for samples are
+    woken, which what rules write themselves must not. Raises StoreFull before the disk is.
     """
     require(by, Right.INGEST)
-    return _write(samples, now, window, live, _maker_of(by))
+    written = _write(samples, now, window, live, _maker_of(by))
+    if announced and written.accepted:
+        transaction.on_commit(lambda: tasks.announce(ARRIVED), robust=True)
+    return written
 
 
 def _maker_of(by: Principal) -> Maker:

@@ -11,11 +11,12 @@ from apps.alerting import api as alerting
 from apps.dashboards import facade
 from apps.notifications import api as notifications
 from apps.oncall import api as oncall
+from apps.sources import api as sources
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting, notifications, oncall):
+for room in (accounts, alerting, notifications, oncall, sources):
     room.register(router)
 
 urlpatterns = [

@@ -7,6 +7,7 @@ beside Django's.
 One request:
 1. The body is read on the event loop, at most as large as the portal takes.
 2. One hop to a thread: who is it, may they, evaluate, render the beginning; the database connection goes back.
+   Requests that write samples make it together with those that wait at the same time, and share one commit.
 3. What is large is rendered in that pool slice by slice, so that the loop is free and the client sets the pace.
 While 2 runs, a client that leaves cancels it.
 """
@@ -14,7 +15,7 @@ While 2 runs, a client that leaves cancels it.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,9 +31,20 @@ from apps.alerting import changes_api, intake_api
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
-from apps.metrics import deletion_api, exposition, prometheus_api, prometheus_status, query, query_api, write_api
+from apps.metrics import (
+    deletion_api,
+    exposition,
+    gateway_api,
+    otlp_api,
+    prometheus_api,
+    prometheus_status,
+    query,
+    query_api,
+    write_api,
+)
 from apps.metrics.middleware import GONE, observe
 from apps.oncall import alertmanager_api
+from monitoring_portal.gathering import Gathering
 from monitoring_portal.postgresql.kept import KEPT
 
 log = logging.getLogger(__name__)
@@ -57,6 +69,8 @@ SHARE: Final = THREADS // 2
 _threads: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="lane")
 _writers: Final = ThreadPoolExecutor(THREADS // 4, thread_name_prefix="write")
 """Samples do not wait behind queries."""
+ALONE: Final = 190_000
+"""Bytes of a body that is served by itself: packed by snappy it may hold more than others should wait for."""
 
 
 def _healthy(by: Principal, request: Request) -> Answer:
@@ -79,6 +93,8 @@ ROUTES: dict[str, Lane] = {
     **prometheus_status.LANES,
     **query_api.LANES,
     **write_api.LANES,
+    **otlp_api.LANES,
+    **gateway_api.LANES,
     **deletion_api.LANES,
     **alerting.LANES,
     **intake_api.LANES,
@@ -205,11 +221,15 @@ def answer(lane: Lane, scope: Scope, request: Request) -> Answer:
     except query.Outrun as error:
         return lane.refuse(503, str(error))
     except (OperationalError, InterfaceError) as error:
-        log.error("%s failed, for the database is away: %s", request.path, error)
-        return lane.refuse(503, "The database does not answer; try again in a few seconds.")
+        return _database_is_away(lane, request, error)
     except Exception:
         log.exception("%s failed", request.path)
         return lane.refuse(500, "The portal failed to answer; its web log says why.")
+
+
+def _database_is_away(lane: Lane, request: Request, error: Exception) -> Answer:
+    log.error("%s failed, for the database is away: %s", request.path, error)
+    return lane.refuse(503, "The database does not answer; try again in a few seconds.")
 
 
 def _refused(lane: Lane, refusal: fastauth.Refusal) -> Answer:
@@ -235,6 +255,34 @@ def _in_thread(lane: Lane, scope: Scope, request: Request) -> Answer:
         KEPT.end()
 
 
+Asked = tuple[Lane, Scope, Request]
+
+
+def _in_thread_together(asked: Sequence[Asked]) -> list[Answer]:
+    """Answer several requests of lanes with the same `together`, as `_in_thread` answers one."""
+    KEPT.begin()
+    try:
+        return [said.begun(packed=False) for said in _answers(asked)]
+    finally:
+        KEPT.end()
+
+
+def _answers(asked: Sequence[Asked]) -> list[Answer]:
+    """No answer counts before what they share has ended well; where it has not, each is served by itself."""
+    together = asked[0][0].together
+    if together is None or len(asked) == 1:
+        return [answer(*one) for one in asked]
+    try:
+        with together():
+            said = [answer(*one) for one in asked]
+    except (OperationalError, InterfaceError) as error:
+        return [_database_is_away(lane, request, error) for lane, _, request in asked]
+    except Exception:
+        log.exception("%d requests failed together and are served one by one", len(asked))
+        return [answer(*one) for one in asked]
+    return said
+
+
 class FastLane:
     """ASGI application: serves `routes`, hands everything else to Django."""
 
@@ -243,6 +291,7 @@ class FastLane:
         self.bounded_django = bounded(django)
         self.lanes = Lanes(routes)
         self.shares = _Shares()
+        self.gatherings: dict[object, Gathering[Asked, Answer]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -299,6 +348,8 @@ class FastLane:
                 return await asyncio.wait_for(asked, health.PATIENCE), request
             except TimeoutError:
                 return lane.refuse(503, f"No answer within {health.PATIENCE:g} s."), request
+        if lane.together is not None and len(body) <= ALONE:
+            return await self._gathering(lane.together).ask((lane, scope, request), len(body)), request
         watching = loop.call_later(WATCHED_AFTER, left.watch, receive)
         try:
             if lane.right == Right.INGEST:
@@ -310,6 +361,12 @@ class FastLane:
             watching.cancel()
             left.stop()
         return (None if left.happened() else said), request
+
+    def _gathering(self, together: object) -> Gathering[Asked, Answer]:
+        found = self.gatherings.get(together)
+        if found is None:
+            found = self.gatherings[together] = Gathering(_writers, _in_thread_together, rounds=THREADS // 4)
+        return found
 
 
 def _caller(request: Request) -> tuple[str, ...]:

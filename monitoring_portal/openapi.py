@@ -58,7 +58,7 @@ def with_lanes(result: dict[str, Any], generator: Any, request: Any, public: boo
     parts = result.setdefault("components", {})
     parts["schemas"] = dict(sorted({**parts.get("schemas", {}), **SCHEMAS}.items()))
     parts["securitySchemes"] = {**parts.get("securitySchemes", {}), **SCHEMES}
-    added = {re.sub(r"<(\w+)>", r"{\1}", written): _path(written, lane) for written, lane in ROUTES.items()}
+    added = {re.sub(r"<(\w+)(?:\.\.\.)?>", r"{\1}", written): _path(written, lane) for written, lane in ROUTES.items()}
     result["paths"] = dict(sorted({**result.get("paths", {}), **added}.items()))
     return result
 
@@ -66,7 +66,7 @@ def with_lanes(result: dict[str, Any], generator: Any, request: Any, public: boo
 def _path(written: str, lane: Lane) -> dict[str, Any]:
     captured = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in re.findall(r"<(\w+)>", written)
+        for name in re.findall(r"<(\w+)(?:\.\.\.)?>", written)
     ]
     return {
         method.lower(): _operation(written, lane, method, captured)

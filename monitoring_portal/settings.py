@@ -53,6 +53,7 @@ INSTALLED_APPS = [
     "apps.metrics",
     "apps.alerting",
     "apps.notifications",
+    "apps.sources",
     "apps.oncall",
     "apps.dashboards",
     "monitoring_portal",

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/monitoring/", permanent=False), name="home"),
     path("admin/", admin.site.urls),
     path("api/", include("monitoring_portal.api")),
+    path("", include("apps.notifications.urls")),
     path("", include("apps.dashboards.urls")),
 ]
 handler400 = "apps.dashboards.views.bad_request"

@@ -472,7 +472,7 @@ class ActorFilter(admin.SimpleListFilter):
     parameter_name = "actor"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(kind, kind) for kind in ("user", "token", "system", "anonymous")]
+        return [(kind, kind) for kind in ("user", "token", "system", "contact", "anonymous")]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         return queryset if self.value() is None else queryset.filter(actor_kind=self.value())

@@ -159,6 +159,8 @@ def explain(error: Exception, context: dict[str, Any]) -> Response | None:
             code, body = 400, {"error": "The request is nested too deeply."}
         case models.ProtectedError():
             code, body = 409, {"error": "Something else still uses this; detach it first."}
+        case exceptions.UnsupportedMediaType():
+            code, body = 415, {"error": "The body must be JSON, with the header Content-Type: application/json."}
         case exceptions.APIException():
             code, body = error.status_code, {"error": str(error.detail)}
             if header := getattr(error, "auth_header", None):
@@ -188,12 +190,15 @@ def _sayable(value: Any) -> Any:
     return value
 
 
+GENERAL = frozenset({"non_field_errors", "__all__", "detail"})
+
+
 def _fields(detail: Any) -> dict[str, Any]:
-    """Return the error body for wrong values: the first sentence, and all of them by field."""
+    """Return the error body for wrong values: the first sentence, and all of them by field where fields are meant."""
     if not isinstance(detail, dict):
         detail = {"non_field_errors": detail}
     name, first = next(iter(detail.items()), ("", "Wrong values."))
     while isinstance(first, (list, dict)) and first:
         first = next(iter(first.values())) if isinstance(first, dict) else first[0]
-    where = "" if name in ("non_field_errors", "__all__", "detail") else f"{name}: "
-    return {"error": f"{where}{first}", "fields": detail}
+    body = {"error": f"{'' if name in GENERAL else f'{name}: '}{first}"}
+    return body if detail.keys() <= GENERAL else {**body, "fields": detail}

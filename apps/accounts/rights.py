@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from apps.accounts.models import User
 
 Via = Literal["page", "admin", "api", "command", "task", "environment"]
-ActorKind = Literal["user", "token", "system", "anonymous"]
+ActorKind = Literal["user", "token", "system", "contact", "anonymous"]
 Matcher = tuple[str, str, str]
 """(label name, one of = != =~ !~, value)"""
 
@@ -83,7 +83,8 @@ UNLIMITED: Final = Quota()
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous.
+    """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous;
+    a contact is whoever reads a team's messages and answers them by their link.
 
     `roles` are a person's; a token has scopes instead, a quota, and none of its owner's roles.
     """

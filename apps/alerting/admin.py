@@ -386,15 +386,11 @@ class LevelFormSet(BaseInlineFormSet[RuleLevel, AlertRule, Any]):
 
     def rows(self) -> list[dict[str, Any]]:
         """The levels that will stand, as the verb takes them."""
-        names = ("severity", "comparison", "threshold")
+        names = ("severity", "comparison", "threshold", "recovery_threshold", "recovery_expression")
         forms = [form for form in self.forms if form.cleaned_data and not form.cleaned_data.get("DELETE")]
         return [
-            {**{name: form.cleaned_data.get(name) for name in names},
-             "recovery_threshold": form.instance.recovery_threshold,
-             "recovery_expression": form.instance.recovery_expression}
-            for form in forms
-            if form.cleaned_data.get("severity")
-        ]  # fmt: skip
+            {name: form.cleaned_data.get(name) for name in names} for form in forms if form.cleaned_data.get("severity")
+        ]
 
     def clean(self) -> None:
         super().clean()
@@ -407,7 +403,7 @@ class LevelInline(AuditedTabularInline):
 
     model = RuleLevel
     formset = LevelFormSet
-    fields = ("severity", "comparison", "threshold")
+    fields = ("severity", "comparison", "threshold", "recovery_threshold", "recovery_expression")
     extra = 1
     max_num = 4
     verbose_name_plural = "levels: the worst one that is breached counts"
@@ -436,8 +432,10 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
     formfield_overrides = SPANS
     fieldsets = (
         (None, {"fields": ("name", "slug", "enabled", "type", "group", "expression", "last")}),
-        ("Time", {"fields": ("pending_period", "keep_firing_for", "cooldown")}),
-        ("Words", {"fields": ("service", "labels", "annotations", "runbook", "owner")}),
+        ("Time", {"fields": ("pending_period", "keep_firing_for", "cooldown", "schedule", "new_series_delay")}),
+        ("Without data", {"fields": ("no_data_policy", "missing_evaluations", "error_policy")}),
+        ("Words", {"fields": ("service", "labels", "annotations", "runbook")}),
+        ("Who", {"fields": ("owner", "team", "detects_flapping")}),
         ("Dates", {"fields": ("created_at", "updated_at")}),
     )
 

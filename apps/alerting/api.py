@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
-from apps.accounts.models import User
+from apps.accounts.models import Calendar, Team, User
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting import services
 from apps.alerting.models import (
@@ -66,7 +66,7 @@ class LevelSerializer(serializers.ModelSerializer[RuleLevel]):
 
     class Meta:
         model = RuleLevel
-        fields = ("severity", "comparison", "threshold")
+        fields = ("severity", "comparison", "threshold", "recovery_threshold", "recovery_expression")
 
 
 class TestOfRule(serializers.ModelSerializer[RuleTest]):
@@ -87,13 +87,17 @@ class RuleSerializer(serializers.ModelSerializer[AlertRule]):
     pending_period = Seconds()
     keep_firing_for = Seconds()
     cooldown = Seconds()
+    new_series_delay = Seconds()
+    team = serializers.SlugRelatedField[Team](slug_field="name", read_only=True)
+    schedule = serializers.SlugRelatedField[Calendar](slug_field="name", read_only=True)
 
     class Meta:
         model = AlertRule
         fields = (
             "id", "slug", "name", "group", "type", "expression", "levels", "pending_period", "keep_firing_for",
-            "labels", "annotations", "cooldown", "service", "runbook", "owner", "enabled", "tests",
-            "created_at", "updated_at",
+            "no_data_policy", "missing_evaluations", "error_policy", "new_series_delay", "schedule",
+            "detects_flapping", "labels", "annotations", "cooldown", "service", "runbook", "owner", "team",
+            "enabled", "tests", "created_at", "updated_at",
         )  # fmt: skip
 
 
@@ -122,12 +126,23 @@ class RuleInput(Exact):
     pending_period = Seconds(required=False)
     keep_firing_for = Seconds(required=False)
     cooldown = Seconds(required=False)
+    no_data_policy = serializers.CharField(required=False)
+    error_policy = serializers.CharField(required=False)
+    missing_evaluations = serializers.IntegerField(required=False, min_value=1, max_value=1000)
+    new_series_delay = Seconds(required=False)
+    schedule = serializers.SlugRelatedField[Calendar](
+        slug_field="name", queryset=Calendar.objects.all(), required=False, allow_null=True
+    )
+    detects_flapping = serializers.BooleanField(required=False)
     labels = serializers.DictField(required=False)
     annotations = serializers.DictField(required=False)
     service = serializers.CharField(required=False, allow_blank=True, max_length=100)
     runbook = serializers.CharField(required=False, allow_blank=True)
     owner = serializers.SlugRelatedField[User](
         slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
+    )
+    team = serializers.SlugRelatedField[Team](
+        slug_field="name", queryset=Team.objects.all(), required=False, allow_null=True
     )
     enabled = serializers.BooleanField(required=False)
     tests = serializers.ListField(
@@ -164,7 +179,9 @@ class ImportInput(Exact):
 class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AlertRule]):
     """Alert rules by slug."""
 
-    queryset = AlertRule.objects.select_related("group", "owner").prefetch_related("levels", "tests")
+    queryset = AlertRule.objects.select_related("group", "owner", "team", "schedule").prefetch_related(
+        "levels", "tests"
+    )
     serializer_class = RuleSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
     pagination_class = Pages

@@ -9,8 +9,9 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -20,8 +21,8 @@ from django.db.models import F, Min, Q
 from django.db.models.fields.json import KeyTransform
 
 from apps.accounts.permissions import EVERYTHING, Principal
-from apps.alerting import recording
-from apps.alerting.judging import Circumstances, Judgement, Verdict, judge
+from apps.alerting import flapping, recording
+from apps.alerting.judging import Circumstances, Identities, Judgement, Verdict, identities, judge, judge_failure
 from apps.alerting.lifecycle import (
     ACTIVE,
     OPEN,
@@ -45,6 +46,7 @@ from apps.core.telemetry import Counter, Reading
 from apps.core.text import storable
 from apps.metrics import query
 from apps.promql.errors import PromQLError, QueryError
+from apps.promql.result import Result
 from apps.promql.series import STALE
 
 log = logging.getLogger(__name__)
@@ -53,10 +55,20 @@ BY: Final = Principal.system("alerting.evaluate")
 SETTLING: Final = timedelta(minutes=5)
 """After a gap, how long a series that is not back yet is waited for: the lookback of a selector."""
 ATTEMPTS: Final = 3
+UNKNOWN: Final = {
+    Reason.NO_DATA: "its expression gives no data",
+    Reason.ERROR: "its expression cannot be evaluated",
+    Reason.MISSING_SERIES: "its series is missing",
+}
+"""What is said of an alert that has no value."""
 
 EVALUATIONS = Counter("portal_rule_evaluations_total", "Rules that were evaluated.", ("kind",))
 FAILURES = Counter("portal_rule_evaluation_failures_total", "Rules whose expression failed.", ("kind",))
 MISSED = Counter("portal_rule_group_missed_ticks_total", "Ticks of rule groups that were skipped.", ("group",))
+
+
+Answers = dict[tuple[int, Severity | None], Answer]
+"""By rule: the answer to its expression (None) and to the recovery expressions of its levels."""
 
 
 class Overtaken(Exception):
@@ -171,16 +183,18 @@ def _evaluate_at(
     EVALUATIONS.inc(len(recorded.lines), kind="recording")
     FAILURES.inc(sum("error" in line for line in recorded.lines.values()), kind="recording")
     rules = [rule for plan in chosen for rule in plan.rules]
-    answers = dict(zip((rule.id for rule in rules), ask([rule.question for rule in rules]), strict=True))
+    asked: dict[tuple[int, Severity | None], Question] = {(rule.id, None): rule.question for rule in rules}
+    asked |= {(rule.id, level): text for rule in rules for level, text in rule.recoveries.items()}
+    answers: Answers = dict(zip(asked, ask(list(asked.values())), strict=True))
     EVALUATIONS.inc(len(rules), kind="alert")
     shared = (time.perf_counter() - started) / max(1, len(groups))
-    tracked = _tracked([group.pk for group in groups])
+    tracked = _tracked([group.pk for group in groups], tick)
     failures = []
     for group, plan in zip(groups, chosen, strict=True):
         for attempt in range(ATTEMPTS):
             try:
                 if attempt:
-                    tracked[group.pk] = _tracked([group.pk])[group.pk]
+                    tracked[group.pk] = _tracked([group.pk], tick)[group.pk]
                 _Round(group, plan, tick, answers, recorded, tracked[group.pk], arrived=arrived).run(shared)
                 break
             except Done:
@@ -233,11 +247,14 @@ def _ingest(readings: Sequence[Reading], tick_ms: int, push: str | None = None) 
     keep_series(readings, by=BY, now=datetime.fromtimestamp(tick_ms / 1000, tz=UTC), push=push)
 
 
-def _tracked(groups: Sequence[int]) -> dict[int, list[Alert]]:
-    """What is open or held in each group."""
+def _tracked(groups: Sequence[int], tick: datetime) -> dict[int, list[Alert]]:
+    """What is open, held or still remembered in each group."""
     found: dict[int, list[Alert]] = {group: [] for group in groups}
     rows = Alert.objects.filter(rule__group__in=groups).filter(
-        Q(state__in=[state.value for state in OPEN]) | Q(held_until__isnull=False)
+        Q(state__in=[state.value for state in OPEN])
+        | Q(held_until__isnull=False)
+        | Q(flapping_since__isnull=False)
+        | Q(remembered_until__gte=tick)
     )
     for alert in rows.annotate(home=F("rule__group_id")).order_by("id"):
         found[vars(alert)["home"]].append(alert)
@@ -272,7 +289,7 @@ class _Round:
         group: RuleGroup,
         plan: GroupPlan,
         tick: datetime,
-        answers: Mapping[int, Answer],
+        answers: Answers,
         recorded: Recorded,
         tracked: Iterable[Alert],
         *,
@@ -286,11 +303,20 @@ class _Round:
         self.previous = None if self.run_row is None else self.run_row.evaluated_at
         self.out = _Outcome(tick)
         self.queries: dict[str, list[Sample]] = {}
+        self.earlier: dict[tuple[str, timedelta], Identities | None] = {}
+        self.changed: set[int] = set()
         self.open: dict[int, dict[bytes, Alert]] = defaultdict(dict)
         self.held: dict[int, dict[bytes, Alert]] = defaultdict(dict)
+        self.past: dict[int, dict[bytes, Alert]] = defaultdict(dict)
+        self.flapping: dict[int, dict[bytes, list[Alert]]] = defaultdict(lambda: defaultdict(list))
         for alert in tracked:
-            home = self.open if alert.state in OPEN else self.held
-            home[alert.rule_id or 0][bytes(alert.fingerprint)] = alert
+            rule, identity = alert.rule_id or 0, bytes(alert.fingerprint)
+            home = self.open if alert.state in OPEN else self.past
+            home[rule][identity] = alert
+            if alert.held_until is not None:
+                self.held[rule][identity] = alert
+            if alert.flapping_since is not None:
+                self.flapping[rule][identity].append(alert)
 
     def run(self, shared: float) -> None:
         started = time.perf_counter()
@@ -369,69 +395,132 @@ class _Round:
     # Rules
 
     def rule(self, rule: RulePlan, around: Circumstances) -> None:
-        """Judge one rule; an expression that fails leaves its alerts as they are and says so."""
-        answer = self.answers[rule.id]
+        """Judge one rule; what an expression that fails means is the rule's policy, and its line says so."""
         alerts, held = self.open.pop(rule.id, {}), self.held.pop(rule.id, {})
+        ended = self.past.pop(rule.id, {})
+        lives = {identity: life_of(alert) for identity, alert in alerts.items()} if alerts else {}
+        past = {identity: life_of(alert) for identity, alert in ended.items()} if ended else {}
+        until = {identity: alert.held_until or around.now for identity, alert in held.items()} if held else {}
         try:
-            if isinstance(answer, PromQLError):
-                raise answer
-            lives = {identity: life_of(alert) for identity, alert in alerts.items()} if alerts else {}
-            until = {identity: alert.held_until or around.now for identity, alert in held.items()} if held else {}
-            found = judge(rule, answer, lives, until, around)
+            around = self.of_rule(rule, around)
+            found = judge(rule, self.answer(rule, None), lives, until, around, past)
         except PromQLError as error:
             self.out.lines[str(rule.id)] = {"error": str(error)}
             self.out.failed += 1
-            for alert in alerts.values():
-                self.tell(alert)
-            return
-        self.out.lines[str(rule.id)] = _line(found, answer.warnings)
-        for identity in found.released:
-            held[identity].held_until = None
-            self.out.changed.append(held[identity])
-        for verdict in found.verdicts:
-            self.apply(rule, verdict, alerts.get(verdict.fingerprint), held.get(verdict.fingerprint))
+            verdicts = judge_failure(rule, lives, around, past)
+            for identity in alerts.keys() - {verdict.fingerprint for verdict in verdicts}:
+                self.tell(alerts[identity])
+        else:
+            self.out.lines[str(rule.id)] = _line(found, self.answer(rule, None).warnings)
+            verdicts = found.verdicts
+            for identity in found.released:
+                held[identity].held_until = None
+                self.change(held[identity])
+        for verdict in verdicts:
+            identity = verdict.fingerprint
+            self.apply(rule, verdict, alerts.get(identity), held.get(identity), ended.get(identity))
 
-    def apply(self, rule: RulePlan, verdict: Verdict, alert: Alert | None, held: Alert | None) -> None:
+    def answer(self, rule: RulePlan, level: Severity | None) -> Result:
+        """The answer to a rule's expression or to a recovery expression of it; raises the error that it is."""
+        answer = self.answers[rule.id, level]
+        if isinstance(answer, PromQLError):
+            raise answer
+        return answer
+
+    def of_rule(self, rule: RulePlan, around: Circumstances) -> Circumstances:
+        """The circumstances with what only this rule asks about."""
+        if not rule.recoveries and not rule.new_series_delay:
+            return around
+        recovered = {level: identities(self.answer(rule, level)) for level in rule.recoveries}
+        return replace(around, recovered=recovered, grown=partial(self.grown, rule))
+
+    def grown(self, rule: RulePlan) -> Identities | None:
+        """The series that were there when a new one of now had to be; None where that cannot be told."""
+        key = rule.question.text, rule.new_series_delay
+        if key not in self.earlier:
+            (answer,) = _ask([rule.question], self.tick - rule.new_series_delay)
+            self.earlier[key] = None if isinstance(answer, PromQLError) else identities(answer)
+        return self.earlier[key]
+
+    def apply(
+        self, rule: RulePlan, verdict: Verdict, alert: Alert | None, held: Alert | None, ended: Alert | None
+    ) -> None:
         """Move one alert by its verdict, and note what has to be written for it."""
-        after, reason = verdict.step.after, verdict.step.reason
+        after, reason, before = verdict.step.after, verdict.step.reason, verdict.before
         if after is None:
             return
-        if reason is None:
+        if after == before:
             if alert is not None:
                 self.tell(alert, verdict.value)
+            return
+        if alert is None and after.state not in OPEN:  # what is over has ceased to flap
+            if ended is not None:
+                self.flap(rule, ended, after, False)
             return
         told = None if alert is None else told_series(alert)
         detail = ""
         if alert is None:
             alert = self.begin(rule, verdict)
             self.out.new.append(alert)
+            before = None
             if held is not None:
                 detail = _again(held)
                 held.held_until = None
-                self.out.changed.append(held)
+                self.change(held)
         else:
-            self.out.changed.append(alert)
+            self.change(alert)
         if verdict.value is not None:
             alert.value = verdict.value
-        before = verdict.before
         self.move(alert, before, after, reason, detail)
-        if after.state in OPEN:
-            self.label(rule, alert, verdict)
-        if verdict.value is not None and after.state in (State.PENDING, State.FIRING):
-            self.word(rule, alert, verdict.labels)
+        self.describe(rule, alert, verdict, after)
         if before is None or before.state not in ACTIVE:
             self.open_incident(alert)
         elif alert.incident_id is not None and after.state in ACTIVE and after.severity.rank > before.severity.rank:
             self.out.worse[alert.incident_id] = after.severity
+        if verdict.step.flapping is not None:
+            self.flap(rule, alert, after, verdict.step.flapping)
         if after.state in OPEN:
             self.tell(alert, verdict.value)
         if told is not None:
-            still = set() if after.state not in OPEN else {_key(series) for series in told_series(alert)}
-            self.out.series += [
-                Reading(series.name, STALE, series.labels, timestamp_ms=self.tick_ms)
-                for series in told
-                if _key(series) not in still
-            ]
+            self.end_series(told, [] if after.state not in OPEN else told_series(alert))
+
+    def describe(self, rule: RulePlan, alert: Alert, verdict: Verdict, after: Life) -> None:
+        """The alert's labels and words, as it stands now."""
+        if after.state in OPEN:
+            self.label(rule, alert, verdict)
+        if verdict.value is not None and after.state in (State.PENDING, State.FIRING):
+            self.word(rule, alert, verdict.labels)
+        elif not alert.message:
+            alert.message = f"{rule.name}: {UNKNOWN.get(verdict.step.reason or Reason.VALUE, 'no value')}"
+            alert.annotations = {"summary": alert.message}
+
+    def end_series(self, told: Sequence[Reading], still: Sequence[Reading]) -> None:
+        """Mark the end of what the alert's series were and are no more."""
+        go_on = {_key(series) for series in still}
+        self.out.series += [
+            Reading(series.name, STALE, series.labels, timestamp_ms=self.tick_ms)
+            for series in told
+            if _key(series) not in go_on
+        ]
+
+    def change(self, alert: Alert) -> None:
+        """Have a known alert written, once."""
+        if alert.pk not in self.changed:
+            self.changed.add(alert.pk)
+            self.out.changed.append(alert)
+
+    def flap(self, rule: RulePlan, alert: Alert, life: Life, begins: bool) -> None:
+        """An alert begins to flap, or ceases to: then so do the earlier ones of its series, whose ends were held."""
+        alert.flapping_since = life.flapping_since
+        if alert.pk is not None:
+            self.change(alert)
+        if not begins:
+            for earlier in self.flapping[rule.id].get(bytes(alert.fingerprint), ()):
+                earlier.flapping_since = None
+                self.change(earlier)
+        old, new = ("steady", "flapping") if begins else ("flapping", "steady")
+        share = flapping.share(life.changes, now=self.tick, interval=rule.terms.interval)
+        self.note(alert, "flapping", old, new, Reason.VALUE, True, f"{share:.0%} of the last {flapping.CHECKS} checks.")
 
     def begin(self, rule: RulePlan, verdict: Verdict) -> Alert:
         return Alert(
@@ -445,7 +534,7 @@ class _Round:
             seen_at=self.tick,
         )
 
-    def move(self, alert: Alert, before: Life | None, after: Life, reason: Reason, detail: str) -> None:
+    def move(self, alert: Alert, before: Life | None, after: Life, reason: Reason | None, detail: str) -> None:
         """Write a life into the row, and a transition for what is news."""
         old = State.INACTIVE if before is None else before.state
         alert.state, alert.severity = after.state.value, after.severity.value
@@ -453,6 +542,10 @@ class _Round:
             level.value: [phase.state.value, phase.since.isoformat()] for level, phase in after.levels.items()
         }
         alert.seen_at = self.tick
+        alert.absent_since, alert.flapping_since = after.absent_since, after.flapping_since
+        alert.changes = [at.isoformat() for at in after.changes]
+        if reason is None:
+            return
         if after.state is State.FIRING and alert.fired_at is None:
             alert.fired_at = self.tick
         if after.state is State.RECOVERING and old is not State.RECOVERING:
@@ -461,6 +554,8 @@ class _Round:
             alert.pending_at = min(phase.since for phase in after.levels.values())
         if after.state not in OPEN:
             alert.resolved_at, alert.resolve_reason = self.tick, reason.value
+            if after.changes:
+                alert.remembered_until = flapping.forgotten_at(after.changes[-1], self.group.interval)
         state, severity = is_news(before, after, reason)
         if state:
             self.note(alert, "state", old, after.state, reason, is_telling(old, after.state), detail)
@@ -497,11 +592,7 @@ class _Round:
         if alert.labels:
             alert.labels = {**alert.labels, **severity}
             return
-        context = self.context(alert, verdict.labels)
-        labels = {"service": rule.service, **verdict.labels, **severity}
-        labels |= {name: expand(text, context, name=rule.name) for name, text in rule.labels.items()}
-        labels["alertname"] = rule.name
-        alert.labels = {name: short(storable(text)) for name, text in labels.items() if text}
+        alert.labels = labels_of(rule, verdict.labels, alert.severity, self.context(alert, verdict.labels))
 
     def word(self, rule: RulePlan, alert: Alert, labels: Mapping[str, str]) -> None:
         """Annotations and message, as the alert stands now."""
@@ -537,13 +628,15 @@ class _Round:
         """End what belongs to a rule that is not evaluated any more, however that came about."""
         for alerts in self.open.values():
             for alert in alerts.values():
-                self.out.series += [
-                    Reading(series.name, STALE, series.labels, timestamp_ms=self.tick_ms)
-                    for series in told_series(alert)
-                ]
+                self.end_series(told_series(alert), [])
                 before = life_of(alert)
-                self.out.changed.append(alert)
+                self.change(alert)
                 self.move(alert, before, close(before), Reason.RULE, "")
+        for rule in self.flapping.keys() - {rule.id for rule in self.plan.rules}:
+            for alert in (alert for alerts in self.flapping[rule].values() for alert in alerts):
+                alert.flapping_since = None
+                self.change(alert)
+                self.note(alert, "flapping", "flapping", "steady", Reason.RULE, True, "")
 
     def tell(self, alert: Alert, value: float | None = None) -> None:
         """Keep an open alert's series going, and its value for the pages."""
@@ -555,6 +648,14 @@ class _Round:
         ]
 
 
+def labels_of(rule: RulePlan, found: Mapping[str, str], severity: str, context: Context) -> dict[str, str]:
+    """The labels of a new alert: what the expression gave, severity, service, the rule's own and the rule's name."""
+    labels = {"service": rule.service, **found, **({} if "severity" in rule.labels else {"severity": severity})}
+    labels |= {name: expand(text, context, name=rule.name) for name, text in rule.labels.items()}
+    labels["alertname"] = rule.name
+    return {name: short(storable(text)) for name, text in labels.items() if text}
+
+
 # --- Rows -------------------------------------------------------------------------------------------------------
 
 
@@ -564,7 +665,8 @@ def life_of(alert: Alert) -> Life:
         Severity(severity): Phase(State(state), datetime.fromisoformat(since))
         for severity, (state, since) in alert.levels.items()
     }
-    return Life(State(alert.state), Severity(alert.severity), levels)
+    changes = tuple(datetime.fromisoformat(at) for at in alert.changes)
+    return Life(State(alert.state), Severity(alert.severity), levels, alert.absent_since, changes, alert.flapping_since)
 
 
 def _key(series: Reading) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -596,12 +698,14 @@ UPDATE alerting_alert a
        labels = x.labels, annotations = x.annotations, message = x.message, pending_at = x.pending_at,
        fired_at = x.fired_at, recovering_at = x.recovering_at, resolved_at = x.resolved_at,
        resolve_reason = x.resolve_reason, held_until = x.held_until, seen_at = x.seen_at,
-       incident_id = x.incident_id, version = a.version + 1
+       incident_id = x.incident_id, absent_since = x.absent_since, changes = x.changes,
+       flapping_since = x.flapping_since, remembered_until = x.remembered_until, version = a.version + 1
   FROM jsonb_to_recordset(%s::jsonb) AS x(
        id bigint, version bigint, state text, severity text, levels jsonb, value double precision,
        threshold double precision, labels jsonb, annotations jsonb, message text, pending_at timestamptz,
        fired_at timestamptz, recovering_at timestamptz, resolved_at timestamptz, resolve_reason text,
-       held_until timestamptz, seen_at timestamptz, incident_id bigint)
+       held_until timestamptz, seen_at timestamptz, incident_id bigint,
+       absent_since timestamptz, changes jsonb, flapping_since timestamptz, remembered_until timestamptz)
  WHERE a.id = x.id AND a.version = x.version
 """
 
@@ -626,6 +730,10 @@ def _row(alert: Alert) -> dict[str, Any]:
         "held_until": alert.held_until,
         "seen_at": alert.seen_at,
         "incident_id": alert.incident_id,
+        "absent_since": alert.absent_since,
+        "changes": alert.changes,
+        "flapping_since": alert.flapping_since,
+        "remembered_until": alert.remembered_until,
     }
 
 

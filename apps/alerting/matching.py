@@ -92,6 +92,11 @@ def to_json(matchers: Iterable[Matcher]) -> list[dict[str, Any]]:
     ]
 
 
+def equals(name: str, value: str) -> Matcher:
+    """Return the matcher name="value"."""
+    return Matcher(name, "=", value)
+
+
 def of_scope(matchers: Iterable[tuple[str, str, str]]) -> tuple[Matcher, ...]:
     """Return what narrows somebody's view (rights.Scope) as matchers."""
     return tuple(Matcher(name, op, value) for name, op, value in matchers)  # type: ignore[arg-type]

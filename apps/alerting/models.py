@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import MD5, Coalesce
 
+from apps.accounts.models import Calendar, Team
 from apps.alerting import lifecycle, matching
 from apps.alerting.lifecycle import Reason, Severity, State
 from apps.alerting.recurrence import Times
@@ -96,6 +97,8 @@ def transition_kinds() -> Choices:
         ("acknowledged", "Acknowledged"),
         ("unacknowledged", "Acknowledgement withdrawn"),
         ("reminder", "Reminder"),
+        ("moved", "Moved to another incident"),
+        ("flapping", "Flapping"),
     ]
 
 
@@ -159,18 +162,35 @@ class AlertRule(models.Model):
     no_data_policy = models.CharField(max_length=20, choices=no_data_policies, default="ok")
     error_policy = models.CharField(max_length=20, choices=error_policies, default="keep")
     missing_evaluations = models.PositiveSmallIntegerField(
-        default=1, help_text="Evaluations without the series before it counts as missing."
+        default=1, help_text="Evaluations in a row without the series (or any result) before it counts as missing."
     )
     new_series_delay = models.DurationField(
         default=timedelta(0), help_text="How long a series must exist before the rule looks at it."
     )
+    schedule = models.ForeignKey(
+        Calendar,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Outside these hours nothing begins to fire; what fires stays until it has recovered.",
+    )
+    detects_flapping = models.BooleanField(
+        "detect flapping",
+        default=True,
+        help_text="Whoever hears of an alert that comes and goes too often is told so once, instead of each time; "
+        "critical ones are told in any case.",
+    )
     service = models.CharField(
         max_length=100, blank=True, default="", help_text="The service it watches; becomes a label."
     )
-    runbook = models.TextField(blank=True, default="", help_text="What to do when it fires: steps, or a link.")
+    runbook = models.TextField(
+        blank=True, default="", help_text="What to do when it fires: one step a line, in order; or a link."
+    )
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
+    team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
@@ -182,6 +202,7 @@ class AlertRule(models.Model):
             models.CheckConstraint(condition=Q(keep_firing_for__gte=timedelta(0)), name="alertrule_keep_is_no_debt"),
             models.CheckConstraint(condition=Q(cooldown__gte=timedelta(0)), name="alertrule_cooldown_is_no_debt"),
             models.CheckConstraint(condition=~Q(expression=""), name="alertrule_has_an_expression"),
+            models.CheckConstraint(condition=Q(missing_evaluations__gte=1), name="alertrule_misses_once"),
         )
 
     def __str__(self) -> str:
@@ -195,8 +216,12 @@ class RuleLevel(models.Model):
     severity = models.CharField(max_length=10, choices=severities)
     comparison = models.CharField(max_length=2, choices=comparisons, blank=True, default="")
     threshold = models.FloatField(null=True, blank=True)
-    recovery_threshold = models.FloatField(null=True, blank=True)
-    recovery_expression = models.TextField(blank=True, default="")
+    recovery_threshold = models.FloatField(
+        null=True, blank=True, help_text="What fires goes on until the value is back behind this, too."
+    )
+    recovery_expression = models.TextField(
+        blank=True, default="", help_text="PromQL: what fires goes on until this has a result with the same labels."
+    )
 
     class Meta:
         ordering = ("rule", "id")
@@ -300,7 +325,7 @@ class IncidentQuerySet(models.QuerySet["Incident"]):
 
 
 def incident_states() -> Choices:
-    """An incident is open as long as one of its alerts is active."""
+    """An incident is open as long as one of its alerts is active; one that was merged is resolved, too."""
     return [("open", "Open"), ("resolved", "Resolved")]
 
 
@@ -314,6 +339,21 @@ class Incident(models.Model):
     resolved_at = models.DateTimeField(null=True, blank=True)
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     acknowledged_by = models.CharField(max_length=200, blank=True, default="")
+    cause = models.ForeignKey(
+        "Alert", on_delete=models.SET_NULL, null=True, blank=True, related_name="+", help_text="The probable cause."
+    )
+    reasons = models.JSONField(default=list, blank=True, help_text="Why that is the probable cause: sentences.")
+    merged_into = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="absorbed",
+        help_text="It took its alerts.",
+    )
+    is_by_hand = models.BooleanField(
+        default=False, help_text="Somebody merged or split it: correlation moves nothing into or out of it any more."
+    )
 
     objects = IncidentQuerySet.as_manager()
 
@@ -348,6 +388,22 @@ def _narrowed(found: Any, scope: Scope) -> Any:
         lookup = {alias: value} if op in ("=", "!=") else {f"{alias}__regex": f"^(?:{value})$"}
         found = found.exclude(**lookup) if op.startswith("!") else found.filter(**lookup)
     return found
+
+
+class IncidentTrait(models.Model):
+    """Something by which new alerts find an open incident: a service, a host, a kind of alert in a cluster."""
+
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="traits")
+    trait = models.CharField(max_length=300)
+    seen_at = models.DateTimeField(help_text="When an alert with it last joined.")
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (models.Index(fields=["trait", "-seen_at"], name="incidenttrait_newest"),)
+        constraints = (models.UniqueConstraint(fields=["incident", "trait"], name="incidenttrait_once"),)
+
+    def __str__(self) -> str:
+        return self.trait
 
 
 class AlertQuerySet(models.QuerySet["Alert"]):
@@ -412,7 +468,20 @@ class Alert(models.Model):
     held_until = models.DateTimeField(
         null=True, blank=True, help_text="Resolved by a person while still wrong: nothing fires anew before this time."
     )
+    absent_since = models.DateTimeField(null=True, blank=True, help_text="The first evaluation that missed its series.")
+    changes = models.JSONField(
+        default=list, blank=True, help_text="Of late: when it began, ended or changed its severity."
+    )
+    flapping_since = models.DateTimeField(
+        null=True, blank=True, help_text="It comes and goes so often that this is told once, until it has ceased."
+    )
+    remembered_until = models.DateTimeField(
+        null=True, blank=True, help_text="How long its end counts when the next of its series is asked for flapping."
+    )
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, null=True, blank=True, related_name="alerts")
+    placement = models.CharField(
+        max_length=300, blank=True, default="", help_text="Why it is in its incident; empty where it opened it."
+    )
     version = models.PositiveBigIntegerField(default=1, editable=False)
 
     objects = AlertQuerySet.as_manager()
@@ -425,6 +494,11 @@ class Alert(models.Model):
             models.Index(fields=["ends_at"], condition=_OPEN & Q(ends_at__isnull=False), name="alert_ends"),
             models.Index(fields=["rule", "held_until"], condition=Q(held_until__isnull=False), name="alert_held"),
             models.Index(fields=["resolved_at"], condition=Q(state="inactive"), name="alert_inactive"),
+            models.Index(fields=["service"], condition=_OPEN, name="alert_open_by_service"),
+            models.Index(
+                fields=["remembered_until"], condition=Q(remembered_until__isnull=False), name="alert_remembered"
+            ),
+            models.Index(fields=["rule"], condition=Q(flapping_since__isnull=False), name="alert_flapping"),
         )
         constraints = (
             models.UniqueConstraint(
@@ -471,6 +545,11 @@ class Alert(models.Model):
         return self.state in lifecycle.ACTIVE
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether its comings and goings are not told: it flaps, and is not critical."""
+        return self.flapping_since is not None and self.severity != Severity.CRITICAL
+
+    @property
     def routing_labels(self) -> dict[str, str]:
         """What matchers see: its own labels, and alertname, type, category, severity, service where it has none."""
         extra = {"type": self.type, "category": self.category, "severity": self.severity, "service": self.service}
@@ -496,7 +575,7 @@ class Transition(models.Model):
     """One change of one alert, written in the transaction of the change: history, outbox and API answer in one row.
 
     `told_at` is empty for what somebody upstairs has to look at; what concerns nobody (pending and back) is born told.
-    `before` and `after` are states for kind state, severities for kind severity.
+    `before` and `after` are states for kind state, severities for kind severity, incidents' ids for kind moved.
     """
 
     alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="transitions")
@@ -687,6 +766,100 @@ class Silence(Recurring):
     def spelled(self) -> str:
         """Its matchers as people write them."""
         return matching.spelled(self.parsed)
+
+
+class Service(models.Model):
+    """Something that runs: alerts name it by their label service, and it fails when what it depends on fails."""
+
+    name = models.CharField(max_length=100, unique=True, help_text="As alerts have it in their label service.")
+    description = models.CharField(max_length=300, blank=True, default="")
+    team = models.ForeignKey("accounts.Team", on_delete=models.SET_NULL, null=True, blank=True, related_name="services")
+    depends_on = models.ManyToManyField(
+        "self", symmetrical=False, blank=True, related_name="depended_on_by", help_text="What it cannot work without."
+    )
+    fails_at = models.CharField(
+        max_length=10,
+        choices=severities,
+        default="critical",
+        help_text="An alert this bad means that it has failed: pages of what depends on it are held back.",
+    )
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.CheckConstraint(condition=~Q(name=""), name="service_has_a_name"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class MaintenanceWindowQuerySet(models.QuerySet["MaintenanceWindow"]):
+    """Questions about maintenance windows."""
+
+    def current(self, now: datetime) -> MaintenanceWindowQuerySet:
+        """Return those that are not over."""
+        return self.filter(ends_at__gt=now)
+
+
+class MaintenanceWindow(Recurring):
+    """Planned work on a service or on whatever matchers accept: nobody is paged for it; what outlives it is told."""
+
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True, default="")
+    service = models.ForeignKey(
+        Service, on_delete=models.CASCADE, null=True, blank=True, related_name="maintenance_windows"
+    )
+    matchers = models.JSONField(default=list, blank=True, help_text="Instead of, or beside, a service.")
+    excluded_from_sla = models.BooleanField(
+        "excluded from SLA", default=False, help_text="Its time does not count against objectives."
+    )
+    created_by = models.CharField(max_length=200, editable=False)
+    created_at = models.DateTimeField(editable=False)
+    updated_at = models.DateTimeField(editable=False)
+
+    objects = MaintenanceWindowQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("starts_at", "id")
+        indexes = (models.Index(fields=["ends_at"], name="maintenancewindow_ends"),)
+        constraints = (
+            *_span_is_sound("maintenancewindow"),
+            models.CheckConstraint(
+                condition=Q(service__isnull=False) | ~Q(matchers=[]), name="maintenancewindow_of_something"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def parsed(self) -> tuple[Matcher, ...]:
+        """Its matchers, those of its service among them."""
+        own = matching.from_json(self.matchers)
+        return own if self.service is None else (matching.equals("service", self.service.name), *own)
+
+
+class Inhibition(models.Model):
+    """While an alert matches the source, nobody is paged for those that match the target and agree in `equal`."""
+
+    name = models.CharField(max_length=100, unique=True)
+    source_matchers = models.JSONField(help_text="The alert that explains the others.")
+    target_matchers = models.JSONField(help_text="The alerts that nobody needs to hear of then.")
+    equal = models.JSONField(
+        default=list, blank=True, help_text="Labels that both must have in common; absent is like empty."
+    )
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name = "inhibition rule"
+        constraints = (
+            models.CheckConstraint(
+                condition=~Q(source_matchers=[]) & ~Q(target_matchers=[]), name="inhibition_has_both_sides"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class QuietChange(models.Model):

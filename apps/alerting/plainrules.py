@@ -81,8 +81,6 @@ class LevelRule:
     labels: Texts = ()
     annotations: Texts = ()
     service: str = ""
-    recovers: bool = False
-    """A level has a recovery threshold or expression."""
 
 
 # --- Out ----------------------------------------------------------------------------------------------------------
@@ -91,8 +89,6 @@ class LevelRule:
 def plain(rule: LevelRule) -> tuple[PlainAlert, ...]:
     """The plain rules that fire as the rule does, mildest level first; Unportable where there are none."""
     labels = dict(rule.labels)
-    if rule.recovers:
-        raise Unportable("its recovery thresholds: Prometheus ends an alert where its condition ends")
     if "severity" in labels and len(rule.levels) > 1:
         raise Unportable("its label severity: set by hand it is the same for all levels, whose alerts would be one")
     expression = parse(rule.expression)
@@ -102,7 +98,7 @@ def plain(rule: LevelRule) -> tuple[PlainAlert, ...]:
     return tuple(
         PlainAlert(
             name=rule.name,
-            expression=condition(expression, level),
+            expression=latched(rule.name, expression, level, {"severity": level.severity.value, **labels}),
             pending=rule.pending,
             keep=rule.keep,
             labels=shown_labels(tuple({"severity": level.severity.value, **labels}.items())),
@@ -124,6 +120,59 @@ def condition(expression: Expr, level: Level) -> str:
     elif isinstance(expression, Binary) and expression.op in COMPARISONS | SET_OPERATORS:
         text = f"({text})"
     return f"{text} {level.comparison} {number(level.threshold)}"
+
+
+ALERTS: Final = "ALERTS"
+
+
+def latched(name: str, expression: Expr, level: Level, labels: dict[str, str]) -> str:
+    """The same with the level's recovery: what fires (by ALERTS, as Prometheus writes it) goes on while it is held.
+
+    Unportable where a level without threshold has a recovery expression: of what is gone no labels are left.
+    """
+    breach = condition(expression, level)
+    if not level.may_hold:
+        return breach
+    if not level.comparison:
+        raise Unportable("its recovery expression: a level without threshold leaves nothing that could go on")
+    if level.recovers:
+        held = f"({render(expression)}) unless ({render(parse(level.recovers))})"
+    else:
+        held = condition(expression, replace(level, threshold=level.recovery))
+    told = {"alertname": name, "alertstate": "firing"}
+    if labels["severity"] == level.severity.value:
+        told["severity"] = level.severity.value
+    selector = ", ".join(f"{label}={quote(text)}" for label, text in told.items())
+    added = ", ".join(dict.fromkeys(("alertname", "alertstate", *sorted(labels))))
+    return render(parse(f"({breach}) or (({held}) and ignoring ({added}) {ALERTS}{{{selector}}})"))
+
+
+def unlatched(text: str) -> tuple[str, Level] | None:
+    """What `latched` made an expression of: (the expression, a level with threshold and recovery); None: it did not."""
+    node = unwrap(parse(text))
+    if not isinstance(node, Binary) or node.op != "or":
+        return None
+    goes_on = unwrap(node.right)
+    if not isinstance(goes_on, Binary) or goes_on.op != "and":
+        return None
+    told = unwrap(goes_on.right)
+    if not isinstance(told, Selector) or told.name != ALERTS:
+        return None
+    expression, comparison, threshold = conditions.split(render(unwrap(node.left)))
+    if not comparison:
+        return None
+    level = Level(DEFAULT_SEVERITY, comparison, threshold)
+    held = unwrap(goes_on.left)
+    if (
+        isinstance(held, Binary)
+        and held.op == "unless"
+        and canonical(render(unwrap(held.left))) == canonical(expression)
+    ):
+        return expression, replace(level, recovers=render(unwrap(held.right)))
+    text, again, recovery = conditions.split(render(held))
+    if again == comparison and canonical(text) == canonical(expression):
+        return expression, replace(level, recovery=recovery)
+    return None
 
 
 def as_found(name: str) -> str:
@@ -184,6 +233,9 @@ def levelled(alerts: Sequence[PlainAlert]) -> LevelRule:
 
 def _one(alert: PlainAlert) -> LevelRule:
     expression, comparison, threshold = conditions.split(alert.expression)
+    level = Level(DEFAULT_SEVERITY, comparison or "", threshold)
+    if alert.slug and (export := unlatched(alert.expression)) is not None:
+        expression, level = export
     labels = dict(alert.labels)
     severity = severity_of(labels.get("severity"), alert.level)
     if "severity" not in labels:
@@ -195,7 +247,7 @@ def _one(alert: PlainAlert) -> LevelRule:
         slug=alert.slug,
         name=alert.name,
         expression=expression,
-        levels=(Level(severity, comparison or "", threshold),),
+        levels=(replace(level, severity=severity),),
         pending=alert.pending,
         keep=alert.keep,
         labels=tuple(sorted(labels.items())),

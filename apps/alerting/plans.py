@@ -4,21 +4,25 @@ A group's digest is built from the ids and `xmin` of its rows, so any change is 
 in the admin, a fixture, a hand in the database. A tick without changes costs one small query for any number of rules.
 """
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 
 from django.db import connection
 
-from apps.alerting.lifecycle import Severity, Terms
-from apps.alerting.models import AlertRule, RecordingRule, RuleGroup
+from apps.accounts.hours import Hours
+from apps.alerting.lifecycle import NO_TIME, Policy, Severity, Terms
+from apps.alerting.models import AlertRule, RecordingRule, RuleGroup, RuleLevel
 from apps.alerting.thresholds import Level
 from apps.promql.ast import Selector, walk
 from apps.promql.errors import PromQLError
 from apps.promql.parser import parse
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,20 @@ class RulePlan:
     annotations: Mapping[str, str]
     cooldown: timedelta
     service: str
+    error_policy: Policy = Policy.KEEP
+    new_series_delay: timedelta = NO_TIME
+    schedule: Hours | None = None
+    recoveries: Mapping[Severity, Question] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> frozenset[Severity]:
+        """All its levels: as bad as it can get."""
+        return frozenset(level.severity for level in self.levels)
+
+    @property
+    def mildest(self) -> frozenset[Severity]:
+        """Its mildest level, as which it tells that it knows nothing."""
+        return frozenset({min(self.worst, key=lambda severity: severity.rank)})
 
     @property
     def tells_absent_from_well(self) -> bool:
@@ -104,6 +122,9 @@ SELECT group_id, sum(hashtextextended(text, 0)) FROM (
       FROM alerting_rulelevel l JOIN alerting_alertrule r ON r.id = l.rule_id WHERE r.group_id = ANY(%(groups)s)
     UNION ALL
     SELECT group_id, concat('s', id, ':', xmin) FROM alerting_recordingrule WHERE group_id = ANY(%(groups)s)
+    UNION ALL
+    SELECT r.group_id, concat('c', r.id, ':', c.xmin)
+      FROM accounts_calendar c JOIN alerting_alertrule r ON r.schedule_id = c.id WHERE r.group_id = ANY(%(groups)s)
 ) rows GROUP BY group_id
 """
 
@@ -129,7 +150,8 @@ def plans(groups: Iterable[int]) -> dict[int, GroupPlan]:
 
 def _read(groups: list[int]) -> dict[int, GroupPlan]:
     rules: dict[int, list[RulePlan]] = defaultdict(list)
-    for rule in AlertRule.objects.filter(group__in=groups, enabled=True).prefetch_related("levels").order_by("id"):
+    found = AlertRule.objects.filter(group__in=groups, enabled=True).select_related("group", "schedule")
+    for rule in found.prefetch_related("levels").order_by("id"):
         rules[rule.group_id].append(rule_plan(rule))
     records: dict[int, list[RecordPlan]] = defaultdict(list)
     for record in RecordingRule.objects.filter(group__in=groups, enabled=True).order_by("id"):
@@ -141,25 +163,51 @@ def _read(groups: list[int]) -> dict[int, GroupPlan]:
     }
 
 
-def rule_plan(rule: AlertRule) -> RulePlan:
-    """Return a saved rule as the evaluation and the preview want it."""
-    levels = sorted(
-        (Level(Severity(level.severity), level.comparison, level.threshold) for level in rule.levels.all()),
-        key=lambda level: -level.severity.rank,
-    )
+def rule_plan(rule: AlertRule, levels: Iterable[RuleLevel] | None = None) -> RulePlan:
+    """Return a rule as the evaluation and the preview want it; with these levels instead of its stored ones."""
+    rows = sorted(rule.levels.all() if levels is None else levels, key=lambda level: -Severity(level.severity).rank)
     return RulePlan(
-        id=rule.pk,
+        id=rule.pk or 0,
         slug=rule.slug,
         name=rule.name,
         category=rule.type,
         question=question(rule.expression),
-        terms=Terms(rule.pending_period, rule.keep_firing_for),
-        levels=tuple(levels),
+        terms=Terms(
+            rule.pending_period,
+            rule.keep_firing_for,
+            rule.group.interval,
+            rule.missing_evaluations,
+            Policy(rule.no_data_policy),
+            rule.detects_flapping,
+        ),
+        levels=tuple(
+            Level(
+                Severity(row.severity), row.comparison, row.threshold, row.recovery_threshold, row.recovery_expression
+            )
+            for row in rows
+        ),
         labels=dict(rule.labels),
         annotations=dict(rule.annotations),
         cooldown=rule.cooldown,
         service=rule.service,
+        error_policy=Policy(rule.error_policy),
+        new_series_delay=rule.new_series_delay,
+        schedule=_hours(rule),
+        recoveries={
+            Severity(row.severity): question(row.recovery_expression) for row in rows if row.recovery_expression
+        },
     )
+
+
+def _hours(rule: AlertRule) -> Hours | None:
+    """The rule's schedule; one that cannot be read any more (a zone that is gone) is none: rather too loud."""
+    if rule.schedule is None:
+        return None
+    try:
+        return rule.schedule.times
+    except ValueError as error:
+        log.error("The schedule of rule %s is passed over, mend the calendar %s: %s", rule.slug, rule.schedule, error)
+        return None
 
 
 def in_stages(records: Iterable[RecordPlan]) -> list[list[RecordPlan]]:

@@ -38,16 +38,41 @@ FEW: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One severity of a rule; without a comparison every result is a breach."""
+    """One severity of a rule; without a comparison every result is a breach.
+
+    What fires is held while a value is beyond `recovery`, on the same side as the threshold, or as long as the
+    expression `recovers` has no result with the same labels.
+    """
 
     severity: Severity
     comparison: str = ""
     threshold: float | None = None
+    recovery: float | None = None
+    recovers: str = ""
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it has a recovery of its own."""
+        return self.recovery is not None or bool(self.recovers)
+
+    def beyond_recovery(self, values: Floats) -> Mask:
+        """Which of float64[…] are not back behind the recovery threshold, in their shape."""
+        if not self.comparison or self.recovery is None:
+            return np.zeros(values.shape, dtype=np.bool_)
+        return COMPARE[self.comparison](values, self.recovery)
+
+    def holds(self, value: float | None, recovered: bool) -> bool:
+        """Whether one value that is no breach (None: there is none) is no recovery either."""
+        if self.recovers and not recovered:
+            return True
+        if value is None or not self.comparison or self.recovery is None:
+            return False
+        return COMPARE_ONE[self.comparison](value, self.recovery)
 
     def breached(self, values: Floats) -> Mask:
-        """bool[n]: which of float64[n] are this bad."""
+        """Which of float64[…] are this bad, in their shape."""
         if not self.comparison or self.threshold is None:
-            return np.ones(len(values), dtype=np.bool_)
+            return np.ones(values.shape, dtype=np.bool_)
         return COMPARE[self.comparison](values, self.threshold)
 
     def breaches(self, value: float) -> bool:
@@ -57,7 +82,8 @@ class Level:
         return COMPARE_ONE[self.comparison](value, self.threshold)
 
     def __str__(self) -> str:
-        return f"{self.comparison} {self.threshold:g}" if self.threshold is not None else "any result"
+        text = f"{self.comparison} {self.threshold:g}" if self.threshold is not None else "any result"
+        return text if self.recovery is None else f"{text} (recovers at {self.recovery:g})"
 
 
 def breaches(values: Floats, levels: Sequence[Level]) -> dict[int, frozenset[Severity]]:

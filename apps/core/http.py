@@ -3,6 +3,9 @@
 It resolves the name itself, refuses addresses that must not be reached, and connects to exactly the address it
 checked (no DNS rebinding); each redirect goes through the same check. Metadata services, link-local addresses and
 the portal's own sockets stay shut always; private networks open only where the operator allowed them.
+
+`send` is one request; a `Line` keeps its connection for one place that is asked again and again, with TLS settings of
+its own. Both end at a deadline however slowly the other side drips: each read and write waits for what is left of it.
 """
 
 import contextlib
@@ -10,7 +13,10 @@ import functools
 import ipaddress
 import socket
 import ssl
+import tempfile
+import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +44,10 @@ class Refused(OutboundError):
 
 class Unreachable(OutboundError):
     """No answer: name, connection, time-out or TLS; trying again may help."""
+
+
+class TooLarge(OutboundError):
+    """The answer, unpacked, has more bytes than the caller takes; nothing of it is returned."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-def check_address(host: str, port: int, literal: str, *, allow_private: bool) -> None:
+def check_address(host: str, port: int, literal: str, *, allow_private: bool, allow_loopback: bool = False) -> None:
     """Raise `Refused` unless the portal may connect to that address (`literal`) of that host."""
     address = ipaddress.ip_address(literal.split("%", maxsplit=1)[0])
     if isinstance(address, ipaddress.IPv6Address):
@@ -98,7 +108,10 @@ def check_address(host: str, port: int, literal: str, *, allow_private: bool) ->
     allowed = settings.OUTBOUND_ALLOW
     if host in allowed or any(address in network for network in _networks(allowed)):
         return
-    if allow_private and address.is_private and not address.is_loopback:
+    if address.is_loopback:
+        if allow_loopback:
+            return
+    elif allow_private and address.is_private:
         return
     raise Refused(
         f"{host} resolves to {address}, which is not a public address. "
@@ -106,11 +119,53 @@ def check_address(host: str, port: int, literal: str, *, allow_private: bool) ->
     )
 
 
+class _Deadline(threading.local):
+    """When the exchange of this thread must be over, on the clock of `time.perf_counter`."""
+
+    at = float("inf")
+
+    def left(self, timeout: float | None, late: type[Exception]) -> float:
+        """Return how long one step may take; raise `late` where no time is left."""
+        left = self.at - time.perf_counter()
+        if left <= 0:
+            raise late("the time is over")
+        return left if timeout is None else min(left, timeout)
+
+
+_deadline = _Deadline()
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose steps end with the deadline of the thread that uses it."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _deadline.left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, _deadline.left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = _deadline.left(timeout, httpcore.ConnectTimeout)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
 class _PinnedBackend(httpcore.SyncBackend):
     """Resolves once, checks every address and connects to the first allowed one."""
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool, allow_loopback: bool = False) -> None:
         self.allow_private = allow_private
+        self.allow_loopback = allow_loopback
 
     def connect_tcp(
         self,
@@ -129,8 +184,9 @@ class _PinnedBackend(httpcore.SyncBackend):
         for *_, address in found:
             literal = str(address[0])
             try:
-                check_address(host, port, literal, allow_private=self.allow_private)
-                return super().connect_tcp(literal, port, timeout, local_address, socket_options)
+                check_address(host, port, literal, allow_private=self.allow_private, allow_loopback=self.allow_loopback)
+                left = _deadline.left(timeout, httpcore.ConnectTimeout)
+                return _Stream(super().connect_tcp(literal, port, left, local_address, socket_options))
             except Refused as error:
                 refusal = error
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
@@ -181,6 +237,7 @@ def send(
     host = _host_of(url)
     started = time.perf_counter()
     status = 0
+    _deadline.at = started + 3 * timeout
     try:
         with httpx.Client(
             transport=_transport(allow_private=allow_private), timeout=timeout, follow_redirects=False, trust_env=False
@@ -199,6 +256,7 @@ def send(
                     method, content = "GET", None
             raise AssertionError("unreachable")  # pragma: no cover
     finally:
+        _deadline.at = float("inf")
         for observe in observers:
             observe(host, status, time.perf_counter() - started)
 
@@ -246,3 +304,158 @@ def _exchange(
         raise Refused(f"The URL of {host} is malformed: {error}.") from None
     except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise Unreachable(f"{host} could not be reached: {error or type(error).__name__}.") from None
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How a line trusts and shows itself: certificates and keys in PEM, empty for the system's and none."""
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    server_name: str = ""
+    insecure: bool = False
+
+
+@functools.lru_cache(maxsize=64)
+def context_of(tls: Tls) -> ssl.SSLContext:
+    """Return the TLS context of these settings. Raises ValueError with a sentence where they cannot be used."""
+    if tls == Tls(server_name=tls.server_name):
+        return _tls()
+    try:
+        context = ssl.create_default_context(cadata=tls.ca or None)
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(f"The CA certificates cannot be read: {_reason(error)}.") from None
+    if tls.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.certificate or tls.key:
+        try:
+            # OpenSSL reads a certificate from a file only; this one is gone as soon as it is read.
+            with tempfile.NamedTemporaryFile("w", prefix="portal-", suffix=".pem") as file:
+                file.write(f"{tls.certificate}\n{tls.key}\n")
+                file.flush()
+                context.load_cert_chain(file.name, password=lambda: "")
+        except (ssl.SSLError, ValueError, OSError) as error:
+            raise ValueError(f"The client certificate and its key cannot be used: {_reason(error)}.") from None
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", "") or error)
+
+
+class Line:
+    """A connection kept for one place: the next request saves name, handshake and check. One thread at a time."""
+
+    def __init__(
+        self, *, allow_private: bool = False, allow_loopback: bool = False, tls: Tls = Tls(), keep: float = 300.0
+    ) -> None:
+        """`keep`: seconds after which an idle connection is made anew, and the name looked up again."""
+        self._names = {"sni_hostname": tls.server_name} if tls.server_name else {}
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context_of(tls),
+            network_backend=_PinnedBackend(allow_private=allow_private, allow_loopback=allow_loopback),
+            max_connections=1,
+            keepalive_expiry=keep,
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        self._pool.close()
+
+    def get(self, url: str, *, headers: Mapping[str, str], timeout: float, max_bytes: int, follow: int = 0) -> Response:
+        """Ask once and return the answer, unpacked where it came in gzip, whatever its status.
+
+        `timeout` (seconds) bounds the whole, redirects included. Headers that carry a secret stay with the host that
+        they were meant for. Raises Refused, Unreachable and TooLarge.
+        """
+        own = {"user-agent": f"MonitoringPortal/{settings.VERSION}", **headers}
+        first = host = _origin_of(url)
+        started = time.perf_counter()
+        status = 0
+        _deadline.at = started + timeout
+        try:
+            for hop in range(follow + 1):
+                answer = self._exchange(url, own, timeout, max_bytes)
+                status = answer.status
+                location = answer.headers.get("location")
+                if not (300 <= status < 400 and location) or hop == follow:
+                    return answer
+                url = urljoin(url, location)
+                host = _origin_of(url)
+                if host != first:
+                    own = {name: value for name, value in own.items() if name in OPEN_HEADERS}
+            raise AssertionError("unreachable")  # pragma: no cover
+        finally:
+            _deadline.at = float("inf")
+            for observe in observers:
+                observe(_host_of(url), status, time.perf_counter() - started)
+
+    def _exchange(self, url: str, headers: Mapping[str, str], timeout: float, max_bytes: int) -> Response:
+        host = _host_of(url)
+        started = time.perf_counter()
+        steps = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+        try:
+            with self._pool.stream(
+                "GET", url, headers=list(headers.items()), extensions={"timeout": steps, **self._names}
+            ) as answer:
+                told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+                content = _unpacked(answer.iter_stream(), told.get("content-encoding", ""), max_bytes)
+                return Response(answer.status, told, content, time.perf_counter() - started)
+        except httpcore.TimeoutException:
+            raise Unreachable(f"{host} did not answer within {timeout:g} s.") from None
+        except (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError) as error:
+            raise Refused(f"The request to {host} is malformed: {error}.") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+            raise Unreachable(f"{host} could not be reached: {_brief(error)}.") from None
+
+
+OPEN_HEADERS = frozenset({"user-agent", "accept", "accept-encoding"})
+"""Headers of a `Line` that go along to another host; all others may be or name a secret."""
+
+
+def _brief(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _origin_of(url: str) -> tuple[str, str, int | None]:
+    host, parts = _host_of(url), urlsplit(url)
+    return parts.scheme, host, parts.port
+
+
+def _unpacked(chunks: Iterable[bytes], packing: str, max_bytes: int) -> bytes:
+    """Return the body, unpacked. Raises TooLarge as soon as it is, Unreachable where it cannot be unpacked."""
+    packing = packing.strip().lower()
+    if packing not in ("", "identity", "gzip", "x-gzip"):
+        raise Unreachable(f"The answer is packed by {packing[:40]!r}, which was not asked for.")
+    parts: list[bytes] = []
+    left = max_bytes
+    unpacking = None if packing in ("", "identity") else zlib.decompressobj(_GZIP)
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            part, rest, unpacking = _part(rest, unpacking, left)
+            left -= len(part)
+            if left < 0:
+                raise TooLarge(f"The answer is larger than {max_bytes} bytes.")
+            parts.append(part)
+    if unpacking is not None and not unpacking.eof:
+        raise Unreachable("The answer ended before its gzip did.")
+    return b"".join(parts)
+
+
+_GZIP = 31
+
+
+def _part(packed: bytes, unpacking: Any, left: int) -> tuple[bytes, bytes, Any]:
+    """(at most left + 1 bytes of the body, what was packed behind its end, what unpacks the next chunk)."""
+    if unpacking is None:
+        return packed, b"", None
+    try:
+        if unpacking.eof:
+            unpacking = zlib.decompressobj(_GZIP)  # gzip may have several members, one behind the other
+        part = unpacking.decompress(packed, left + 1)
+    except zlib.error:
+        raise Unreachable("The answer says that it is gzip and cannot be unpacked.") from None
+    return part, unpacking.unused_data if unpacking.eof else b"", unpacking

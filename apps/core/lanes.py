@@ -7,6 +7,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -152,7 +153,9 @@ class Lane:
 
     `writes` is the right for methods other than GET and HEAD where it is another one. `secret` finds the caller's token
     in a request that carries none in its headers. `serve` gets the caller and the request, and may block (it runs in a
-    thread). `refuse` says an error in the shape that clients of this lane know. `summary` and `parameters` are for the
+    thread). `refuse` says an error in the shape that clients of this lane know. Requests of lanes with the same
+    `together` that wait at the same time are served one after the other within it, and their answers count once it has
+    ended well. `summary` and `parameters` are for the
     API's document.
     """
 
@@ -160,6 +163,7 @@ class Lane:
     right: Any
     serve: Callable[[Any, Request], Answer]
     refuse: Callable[[int, str], Answer] = plain_refusal
+    together: Callable[[], AbstractContextManager[None]] | None = None
     summary: str = ""
     parameters: tuple[Parameter, ...] = ()
     writes: Any = None
@@ -175,16 +179,17 @@ GET: Final = frozenset({"GET"})
 GET_OR_POST: Final = frozenset({"GET", "POST"})
 
 
+def _pattern(path: str) -> str:
+    """The regular expression of an address as it is written in the table."""
+    return re.sub(r"<(\w+)(\.\.\.)?>", lambda found: f"(?P<{found[1]}>{'.+' if found[2] else '[^/]+'})", path)
+
+
 class Lanes:
-    """The table of lanes by address; a part in angle brackets stands for anything but a slash."""
+    """The table of lanes by address; a part in angle brackets stands for anything but a slash, `<x...>` for all."""
 
     def __init__(self, routes: Mapping[str, Lane]) -> None:
         self.routes = routes
-        self._patterns = [
-            (re.compile(re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path)), path, lane)
-            for path, lane in routes.items()
-            if "<" in path
-        ]
+        self._patterns = [(re.compile(_pattern(path)), path, lane) for path, lane in routes.items() if "<" in path]
 
     def find(self, path: str) -> tuple[str, Lane, Mapping[str, str]] | None:
         """(its address as written in the table, the lane, what stands in the brackets), or None."""

@@ -161,9 +161,10 @@ def run(name: str, *, now: datetime) -> bool:
             mine = claim(spec)
             if mine is None:
                 return turn > 0
+            at = now + timedelta(seconds=time.monotonic() - started) if turn else now
             error = ""
             try:
-                spec.body(now=now + timedelta(seconds=time.monotonic() - started))
+                spec.body(now=at)
             except Exception as failure:  # the loop must live on, whatever its body met
                 log.exception("Loop %s failed", name)
                 error = "".join(traceback.format_exception_only(failure)).strip()

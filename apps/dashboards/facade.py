@@ -1,8 +1,10 @@
 """The seed's HTTP API under /api/monitoring/: metrics, alerts and health; epoch milliseconds, JSON, no redirects."""
 
 import math
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from django.conf import settings
@@ -27,6 +29,7 @@ from apps.metrics import query, services
 from apps.metrics.samples import Samples
 from apps.promql.errors import DeadlineExceeded, PromQLError
 
+T = TypeVar("T")
 TYPES = ("performance", "system", "alerts", "database", "application", "business")
 BUILT_IN = {
     "database": "pg_.*|dbConnections",
@@ -47,7 +50,9 @@ class Rights(BasePermission):
     """The view names a right a method; reads are open to all where MONITORING_AUTH_ENABLED is false."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        right = view.rights.get("GET" if request.method in {"HEAD", "OPTIONS"} else request.method)
+        method = "GET" if request.method == "HEAD" else request.method
+        # Who may do something there may ask what; a method that there is not is refused as that.
+        right = next(iter(view.rights.values())) if method == "OPTIONS" else view.rights.get(method)
         if right is None:
             return True
         if request.method in {"GET", "HEAD"} and not settings.MONITORING_AUTH_ENABLED:
@@ -111,8 +116,9 @@ class Metrics(Endpoint):
         kind = request.query_params.get("type", "performance")
         if kind not in TYPES:
             raise ValidationError(f"type is {kind!r}, but must be one of {', '.join(TYPES)}.")
-        start, end = time_range(request.query_params.get("timeRange", ""), now=timezone.now())
-        data = figures(kind, start, end, scope=self.by.scope)
+        now = timezone.now()
+        start, end = time_range(request.query_params.get("timeRange", ""), now=now)
+        data = figures(kind, start, end, scope=self.by.scope, now=now)
         step = data.pop("step", None)
         return Response({"success": True, "data": data, "timeRange": {"start": start, "end": end}, "step": step})
 
@@ -120,31 +126,63 @@ class Metrics(Endpoint):
         body = request.data
         if not isinstance(body, dict) or body.get("type") not in TYPES or body.get("type") == "alerts":
             raise ValidationError('The body must be {"type": …, "metrics": …} with a type other than alerts.')
-        posted = body.get("metrics")
-        rows = [posted] if isinstance(posted, dict) else posted
-        if not isinstance(rows, list) or not rows:
-            raise ValidationError("metrics must be an object or a list of at least one.")
-        if len(rows) > MOST_POSTED:
-            raise ValidationError(f"{len(rows)} metrics in one request; at most {MOST_POSTED} are taken.")
+        rows = _rows(body.get("metrics"), "metrics")
         now = timezone.now()
         kind = str(body["type"])
         convert = request_reading if kind == "performance" else metric_reading
-        readings: list[Reading] = []
-        index: list[int] = []
-        rejected: list[dict[str, Any]] = []
-        for place, row in enumerate(rows):
-            try:
-                readings.append(convert(row, kind, now))
-                index.append(place)
-            except ValueError as error:
-                rejected.append({"index": place, "error": str(error)})
+        readings, index, rejected = _converted(rows, lambda row: convert(row, kind, now))
         if kind == "performance":
             written = services.record_events(readings=readings, by=self.by, now=now)
         else:
             written = services.ingest(samples=Samples.from_readings(readings, at=now), by=self.by, now=now)
-        rejected += [{"index": index[refusal.index], "error": refusal.text} for refusal in written.rejected]
-        rejected.sort(key=lambda item: item["index"])
-        return Response({"success": True, "accepted": written.accepted, "rejected": rejected})
+        return _counted(written, index, rejected)
+
+
+@extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
+class Events(Endpoint):
+    """What happened in an application, one by one: a booking, a payment, a rating."""
+
+    rights = {"POST": Right.INGEST}
+
+    def post(self, request: Request) -> Response:
+        rows = _rows(request.data, "The body")
+        now = timezone.now()
+        events, index, rejected = _converted(rows, lambda row: event_reading(row, now))
+        written = services.record_events(
+            readings=[reading for reading, _ in events], ids=[id_ for _, id_ in events], by=self.by, now=now
+        )
+        return _counted(written, index, rejected)
+
+
+def _rows(posted: Any, name: str) -> list[Any]:
+    """Return what was posted as a list: one object is as good as a list of it."""
+    rows = [posted] if isinstance(posted, dict) else posted
+    if not isinstance(rows, list) or not rows:
+        raise ValidationError(f"{name} must be an object or a list of at least one.")
+    if len(rows) > MOST_POSTED:
+        raise ValidationError(f"{name}: {len(rows)} in one request; at most {MOST_POSTED} are taken.")
+    return rows
+
+
+def _converted(rows: list[Any], convert: Callable[[Any], T]) -> tuple[list[T], list[int], list[dict[str, Any]]]:
+    """Return what the good rows mean, the place of each among the rows, and the refusals of the others."""
+    good: list[T] = []
+    index: list[int] = []
+    rejected: list[dict[str, Any]] = []
+    for place, row in enumerate(rows):
+        try:
+            good.append(convert(row))
+            index.append(place)
+        except ValueError as error:
+            rejected.append({"index": place, "error": str(error)})
+    return good, index, rejected
+
+
+def _counted(written: services.Written, index: list[int], rejected: list[dict[str, Any]]) -> Response:
+    """Return how many were taken, and what was refused by its place in the request."""
+    refused = rejected + [{"index": index[refusal.index], "error": refusal.text} for refusal in written.rejected]
+    refused.sort(key=lambda item: item["index"])
+    return Response({"success": True, "accepted": written.accepted, "rejected": refused})
 
 
 @extend_schema(tags=["monitoring"], request=OpenApiTypes.OBJECT, responses=OBJECT)
@@ -232,8 +270,8 @@ def time_range(text: str, *, now: datetime) -> tuple[int, int]:
     present = int(now.timestamp() * 1000)
     first, _, second = text.partition(",")
     try:
-        end = int(second) if second.strip() else present
-        start = int(first) if first.strip() else end - 86_400_000
+        end = _milliseconds(second) if second.strip() else present
+        start = _milliseconds(first) if first.strip() else end - 86_400_000
     except ValueError:
         raise ValidationError(f"timeRange is {text!r}, but must be `start,end` in milliseconds since 1970.") from None
     if start > end:
@@ -243,8 +281,16 @@ def time_range(text: str, *, now: datetime) -> tuple[int, int]:
     return start, end
 
 
-def figures(kind: str, start: int, end: int, *, scope: Scope) -> dict[str, Any]:
-    """Return the data of that kind over the range (ms), with the step that was chosen."""
+def _milliseconds(text: str) -> int:
+    if not re.fullmatch(r"\s*-?[0-9]{1,20}\s*", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def figures(kind: str, start: int, end: int, *, scope: Scope, now: datetime) -> dict[str, Any]:
+    """Return the data of that kind over the range (ms), with the step that was chosen for where there are samples."""
+    if kind != "alerts":
+        start, end = _with_samples(start, end, now)
     if kind == "performance":
         return request_figures.performance(start, end, scope=scope)
     if kind == "system":
@@ -256,12 +302,19 @@ def figures(kind: str, start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     return categorised(kind, start, end, scope=scope)
 
 
+def _with_samples(start: int, end: int, now: datetime) -> tuple[int, int]:
+    """Return the part of the range (ms) that lies between the first sample and now."""
+    end = max(start, min(end, int(now.timestamp() * 1000)))
+    oldest = query.oldest()
+    return (start if oldest is None else min(max(start, oldest - 1), end)), end
+
+
 def categorised(category: str, start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     """Return the series that were pushed with this type, and the portal's own of that kind, with their points."""
     wanted = [f'{{category="{category}"}}']
     if BUILT_IN[category]:
         wanted.append(f'{{__name__=~"{BUILT_IN[category]}", __name__!~".*_bucket", category=""}}')
-    steps = system_figures.steps_for(system_figures.since_there_are_samples(start, end), end, most=300)
+    steps = system_figures.steps_for(start, end, most=300)
     if steps.step > LOOKBACK:  # what was pushed between two steps must not fall through
         wanted = [f"last_over_time({selector}[{steps.step // 1000}s])" for selector in wanted]
     series: list[dict[str, Any]] = []
@@ -367,6 +420,26 @@ def metric_reading(row: Any, kind: str, now: datetime) -> Reading:
     return Reading(name, value, {"job": JOB, **texts, "category": kind}, "gauge", "", _timestamp(row, now))
 
 
+def event_reading(row: Any, now: datetime) -> tuple[Reading, str]:
+    """Return one event as a sample of the metric of its name, and its id; raises ValueError with what is wrong."""
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    name, id_ = row.get("event"), "" if row.get("id") is None else row["id"]
+    if not isinstance(name, str) or not name:
+        raise ValueError("event must be a text such as booking_made")
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or len(str(id_)) > 200:
+        raise ValueError("id must be a text or a whole number of at most 200 characters")
+    properties = {} if row.get("properties") is None else row["properties"]
+    if not isinstance(properties, dict) or not all(isinstance(v, str | int | float) for v in properties.values()):
+        raise ValueError("properties must be an object of texts and numbers")
+    if "__name__" in properties:
+        raise ValueError("properties must not hold __name__")
+    value = 1.0 if row.get("value") is None else _number(row["value"], "value")
+    texts = {label: str(v).lower() if isinstance(v, bool) else str(v) for label, v in properties.items()}
+    labels = {"job": JOB, **texts, "category": "business"}
+    return Reading(name, value, labels, "gauge", "", _timestamp(row, now)), str(id_)
+
+
 def _number(value: Any, name: str) -> float:
     try:
         if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
@@ -415,4 +488,9 @@ def _both(name: str, view: type[Endpoint]) -> list[Any]:
     return [path(name, view.as_view(), name=f"seed-{name}"), path(f"{name}/", view.as_view())]
 
 
-urlpatterns = [*_both("metrics", Metrics), *_both("alerts", Alerts), *_both("health", HealthEndpoint)]
+urlpatterns = [
+    *_both("metrics", Metrics),
+    *_both("events", Events),
+    *_both("alerts", Alerts),
+    *_both("health", HealthEndpoint),
+]

@@ -122,7 +122,7 @@ def performance(start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     }
     rows = [
         {
-            "timestamp": start + (place // len(keys) + 1) * step,
+            "timestamp": min(start + (place // len(keys) + 1) * step, end),
             "endpoint": keys[place % len(keys)][0],
             "method": keys[place % len(keys)][1],
             "statusCode": int(code) if (code := keys[place % len(keys)][2]).isdigit() else code,

@@ -60,15 +60,9 @@ def steps_for(start: int, end: int, most: int = 500) -> Steps:
     return Steps(end - (end - start) // step * step, end, step)
 
 
-def since_there_are_samples(start: int, end: int) -> int:
-    """Return the start of the range (ms), or the first sample's time where the range begins before it."""
-    oldest = query.oldest()
-    return start if oldest is None else min(max(start, oldest - 60_000), end)
-
-
 def system(start: int, end: int, *, scope: Scope) -> dict[str, Any]:
     """Return `metrics` (one row per step), `summary` (current, averages, peaks) and `step` for the range (ms)."""
-    steps = steps_for(since_there_are_samples(start, end), end)
+    steps = steps_for(start, end)
     columns: dict[tuple[str, str], dict[int, float]] = {}
     for key, expression in EXPRESSIONS.items():
         columns[key] = _column(query.query_range(expression, **steps.range, scope=scope))

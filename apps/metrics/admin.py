@@ -23,13 +23,14 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.models import Token
 from apps.accounts.permissions import EVERYTHING, Right, principal_of
 from apps.core.registry import UnknownKind
-from apps.metrics import budgets, burial, census, envelope, services, store_page
+from apps.metrics import budgets, burial, census, envelope, gateway, services, store_page
 from apps.metrics.models import (
     Batch,
     Block,
     CollectionSwitch,
     CollectorSetting,
     Metric,
+    PushGroup,
     QueryBudget,
     RetentionPolicy,
     Series,
@@ -387,6 +388,30 @@ class CollectorSettingAdmin(AuditedAdmin[CollectorSetting]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: CollectorSetting | None = None) -> tuple[str, ...]:
         return ("last_at", "duration", "error") if obj is None else ("kind", "last_at", "duration", "error")
+
+
+@admin.register(PushGroup)
+class PushGroupAdmin(AuditedAdmin[PushGroup]):
+    """What batch jobs have pushed by the Pushgateway's paths; deleting a group ends its series."""
+
+    list_display = ("__str__", "samples", "pushed_at", "failed_at", "ttl", "pushed_by")
+    readonly_fields = ("labels", "samples", "pushed_at", "pushed_by", "failed_at", "error", "holds")
+    search_fields = ("labels",)
+
+    @display(description="holds")
+    def holds(self, group: PushGroup) -> str:
+        return ", ".join(sorted(group.families))[:2_000] or "nothing but the times of its pushes"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def delete_model(self, request: HttpRequest, obj: PushGroup) -> None:
+        gateway.delete(by=principal_of(request), group=obj, now=timezone.now())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[PushGroup]) -> None:
+        with transaction.atomic():
+            for group in queryset:
+                self.delete_model(request, group)
 
 
 @admin.register(QueryBudget)

@@ -4,7 +4,7 @@
 per window and run of metrics). Their payloads are written and read by binary cursor, never through the ORM.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
@@ -241,6 +241,16 @@ class RolledWindow(models.Model):
         return f"roll-ups of window {self.window}"
 
 
+class EventReceipt(models.Model):
+    """That an event of this name and id was stored: its sender may send it again, and it still counts once."""
+
+    digest = models.UUIDField(primary_key=True, editable=False)
+    at = models.DateTimeField(editable=False, db_index=True)
+
+    def __str__(self) -> str:
+        return f"event {self.digest}"
+
+
 LARGEST: Final = 2**63 - 1
 
 
@@ -339,6 +349,61 @@ class TokenCount(SeriesCount):
 
     def __str__(self) -> str:
         return f"{self.live} series of token {self.pk}"
+
+
+class PushGroups(models.QuerySet["PushGroup"]):
+    """Questions about pushed groups."""
+
+    def expired(self, now: datetime) -> "PushGroups":
+        """Those whose time to live has passed since the last push."""
+        return self.filter(ttl__isnull=False, pushed_at__isnull=False, pushed_at__lt=now - F("ttl"))
+
+
+class PushGroup(models.Model):
+    """Metrics that a batch job pushed by the Pushgateway's paths: shown at each tick until the group goes."""
+
+    key = models.BinaryField(unique=True, editable=False, help_text="128 bits of its labels.")
+    labels = models.JSONField(editable=False)
+    families = models.JSONField(editable=False, help_text="By name: type, help, unit and samples (`push_groups`).")
+    samples = models.IntegerField(default=0, editable=False)
+    pushed_at = models.DateTimeField(null=True, editable=False)
+    failed_at = models.DateTimeField(null=True, editable=False, help_text="When a push was last refused.")
+    error = models.TextField(blank=True, default="", editable=False, help_text="Why that was.")
+    pushed_by = models.CharField(max_length=200, editable=False)
+    ttl = models.DurationField(
+        "time to live",
+        null=True,
+        blank=True,
+        help_text="How long it lives after its last push (days hh:mm:ss); empty: until it is deleted.",
+    )
+
+    objects = PushGroups.as_manager()
+
+    class Meta:
+        ordering = ("-pushed_at", "id")
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(ttl=None) | Q(ttl__gte=timedelta(seconds=1)), name="push_group_lives_a_second"
+            ),
+        )
+
+    def __str__(self) -> str:
+        labels = ", ".join(f'{name}="{value}"' for name, value in self.labels.items())
+        return f"{{{labels}}}"
+
+
+class DeltaTotals(models.Model):
+    """What the deltas of one sender have come to, series by series (`accumulation`): written with their samples."""
+
+    key = models.BinaryField(unique=True, editable=False, help_text="128 bits of its resource and scope.")
+    totals = models.BinaryField(editable=False)
+    updated_at = models.DateTimeField(editable=False, db_index=True)
+
+    class Meta:
+        verbose_name_plural = "delta totals"
+
+    def __str__(self) -> str:
+        return f"totals {self.pk}"
 
 
 OF_TOKENS = "token"

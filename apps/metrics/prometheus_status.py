@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import threading
+from collections import Counter as Tally
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,7 +21,7 @@ from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right, Scope
 from apps.core.lanes import GET, Answer, Lane, Parameter, Request
-from apps.core.registry import UnknownKind
+from apps.core.registry import UnknownKind, extensions
 from apps.metrics import collection, listing, query
 from apps.metrics.collectors import COLLECTORS
 from apps.metrics.envelope import ApiError, enveloped, invalid, refuse, rfc3339, success, whole_number
@@ -70,7 +71,11 @@ def _discovered(row: CollectorSetting, labels: Mapping[str, str]) -> dict[str, s
 
 @enveloped
 def targets(by: Principal, request: Request) -> Answer:
-    """/api/v1/targets: every collector is a target of the pool of its job; switched off ones are dropped."""
+    """/api/v1/targets: scraped targets, and every collector as one of the pool of its job; switched off are dropped.
+
+    Rooms that have targets of their own add them by `extend(CollectorSetting, "targets", function)`: it takes the
+    caller and returns (names of pools, active targets, dropped targets) as they are told here.
+    """
     state, pool = request.one("state").lower(), request.one("scrapePool")
     found = [one for one in _targets(by) if pool in ("", one[1]["job"])]
     on = query.collection_on()
@@ -96,22 +101,29 @@ def targets(by: Principal, request: Request) -> Answer:
                 "scrapeTimeout": duration(round(deadline * 1000)),
             }
         )
+    names = {labels["job"] for _, labels, _ in found}
+    for ask in extensions(CollectorSetting, "targets"):
+        more_names, more_active, more_dropped = ask(by)
+        names |= {name for name in more_names if pool in ("", name)}
+        active += [one for one in more_active if pool in ("", one["scrapePool"])]
+        dropped += [one for one in more_dropped if pool in ("", one["scrapePool"])]
+    counts = Tally(one["scrapePool"] for one in dropped)
     return success(
         {
             "activeTargets": active if state in ("", "any", "active") else [],
             "droppedTargets": dropped if state in ("", "any", "dropped") else [],
-            "droppedTargetCounts": {
-                name: sum(one["scrapePool"] == name for one in dropped)
-                for name in sorted({labels["job"] for _, labels, _ in found})
-            },
+            "droppedTargetCounts": {name: counts[name] for name in sorted(names)},
         }
     )
 
 
 @enveloped
 def scrape_pools(by: Principal, request: Request) -> Answer:
-    """/api/v1/scrape_pools: the jobs of the collectors."""
-    return success({"scrapePools": sorted({labels["job"] for _, labels, _ in _targets(by)})})
+    """/api/v1/scrape_pools: the jobs of scraped targets and of the collectors."""
+    names = {labels["job"] for _, labels, _ in _targets(by)}
+    for ask in extensions(CollectorSetting, "targets"):
+        names |= set(ask(by)[0])
+    return success({"scrapePools": sorted(names)})
 
 
 @enveloped
@@ -264,11 +276,11 @@ def _lane(serve: Any, summary: str, *parameters: Parameter) -> Lane:
 LANES: Final[dict[str, Lane]] = {
     "/api/v1/targets": _lane(
         targets,
-        "The collectors and how their last round went.",
+        "Scraped targets and collectors, and how their last round went.",
         Parameter("state", "Which of them.", choices=("active", "dropped", "any")),
         Parameter("scrapePool", "Those of one job."),
     ),
-    "/api/v1/scrape_pools": _lane(scrape_pools, "The jobs of the collectors."),
+    "/api/v1/scrape_pools": _lane(scrape_pools, "The jobs of scraped targets and collectors."),
     "/api/v1/alertmanagers": _lane(alertmanagers, "Alertmanagers: always none."),
     "/api/v1/status/buildinfo": _lane(buildinfo, "The compatible Prometheus, and the portal's version as revision."),
     "/api/v1/status/runtimeinfo": _lane(runtimeinfo, "The web process that answers."),

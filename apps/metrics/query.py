@@ -1,6 +1,6 @@
 """The only way to read numbers: samples by matchers, and PromQL over them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import psycopg
 from django.db import connection
-from django.db.models import Min
+from django.db.models import Max, Min
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ from apps.metrics.assembly import Assembled, Damaged, Piece, Tombstone, Wanted, 
 from apps.metrics.catalog import Found, FoundMany
 from apps.metrics.codec import Corrupt, View, offsets
 from apps.metrics.deadlines import DEADLINES
-from apps.metrics.models import Batch, Block, CollectionSwitch, Series
+from apps.metrics.models import Batch, Block, CollectionSwitch, RetentionPolicy, Series
 from apps.metrics.rollups import FIELDS, RESOLUTIONS
 from apps.metrics.sizing import Sought
 from apps.metrics.storage import BlockRow, BucketRow, Horizon, Kind, Range, Snapshot
@@ -782,6 +782,15 @@ def oldest() -> int | None:
         first = blocks.filter(window=blocks.order_by("window").values("window")[:1])
         found.append(first.aggregate(at=Min("t_min"))["at"])
     return min((at for at in found if at is not None), default=None)
+
+
+def samples_gone_until(names: Collection[str] | None, *, after: datetime) -> datetime | None:
+    """Until when samples of these metrics (None: of any) are gone, if after that moment: roll-ups answer for them."""
+    policies = RetentionPolicy.objects.filter(raw_from__gt=_ms(after))
+    if names is not None:
+        policies = policies.filter(metrics__name__in=names)
+    gone = policies.aggregate(at=Max("raw_from"))["at"]
+    return None if gone is None else _moment(gone)
 
 
 def collection_on() -> bool:

@@ -62,7 +62,8 @@ class _Aliases(dict[Hashable, int]):
 class Registry:
     """The slots of one process for one database.
 
-    ids int64[…] (0: look it up first) and newest int64[…] (ms, as this process knows it) are indexed by slot.
+    ids int64[…] (0: look it up first), newest int64[…] (ms, as this process knows it) and starts int64[…] (ms since
+    when a counter counts, where its sender said so) are indexed by slot.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class Registry:
         self._validated = monotonic()
         self.ids: Int64 = np.zeros(1024, dtype=np.int64)
         self.newest: Int64 = np.full(1024, NEVER, dtype=np.int64)
+        self.starts: Int64 = np.zeros(1024, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -108,7 +110,17 @@ class Registry:
                 found[index] = slot
         return found, refused
 
-    def _learn(self, key: Hashable, labels: LabelSet) -> int:
+    def slot(self, labels: Mapping[str, str]) -> int | str:
+        """The slot of a label set, or why it is refused, for a caller that remembers it itself."""
+        found = label_set(labels)
+        return found if isinstance(found, str) else self._learn(None, found)
+
+    def labels(self, slot: int) -> dict[str, str]:
+        """The labels of a slot, `__name__` among them."""
+        name, rest = self._labels[slot]
+        return {NAME: name, **orjson.loads(rest)}
+
+    def _learn(self, key: Hashable | None, labels: LabelSet) -> int:
         identity = fingerprint(labels)
         with self._lock:
             slot = self._by_print.get(identity)
@@ -117,12 +129,14 @@ class Registry:
                 if slot >= len(self.ids):
                     self.ids = np.concatenate([self.ids, np.zeros_like(self.ids)])
                     self.newest = np.concatenate([self.newest, np.full_like(self.newest, NEVER)])
+                    self.starts = np.concatenate([self.starts, np.zeros_like(self.starts)])
                 self._labels.append((intern(labels[0]), orjson.dumps(dict(labels[1])).decode()))
                 self._prints.append(identity)
                 self._by_print[identity] = slot
-            if len(self._aliases) >= MAX_ALIASES:
-                self._aliases = _Aliases()
-            self._aliases[key] = slot
+            if key is not None:
+                if len(self._aliases) >= MAX_ALIASES:
+                    self._aliases = _Aliases()
+                self._aliases[key] = slot
             return slot
 
     @property

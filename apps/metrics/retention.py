@@ -16,7 +16,7 @@ from django.db.models.functions import Coalesce, Greatest
 from apps.accounts import audit
 from apps.accounts.permissions import Principal
 from apps.metrics import storage
-from apps.metrics.models import RetentionPolicy
+from apps.metrics.models import EventReceipt, RetentionPolicy
 from apps.metrics.rollups import RESOLUTIONS
 
 BY: Final = Principal.system("metrics.retain")
@@ -30,6 +30,8 @@ MARGIN: Final = timedelta(hours=3)
 
 The longest policy decides: blocks keep the policy under which they were written when a metric moves to another."""
 
+RECEIPTS_KEPT: Final = timedelta(days=7)
+"""How long an event may be sent again with its id and still count once."""
 FRESH: Final = timedelta(hours=1)
 """What an import has just written stays this long, so that its windows are rolled up as a whole."""
 
@@ -158,3 +160,8 @@ def remove_gone(*, now: datetime) -> int:
                 after={"series": removed},
             )
     return removed
+
+
+def drop_receipts(*, now: datetime) -> int:
+    """Forget the ids of events that nobody will send again; return how many."""
+    return EventReceipt.objects.filter(at__lt=now - RECEIPTS_KEPT).delete()[0]

@@ -1,11 +1,14 @@
 """The room's verbs. `ingest` is the only way samples get in, `backfill` the one for the past."""
 
+import threading
 from collections import Counter as Tally
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 from django.core.exceptions import ValidationError
@@ -18,12 +21,21 @@ from apps.core import live as live_push
 from apps.core import tasks
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
+from apps.metrics.accumulation import Totals, Verdict, accumulate
 from apps.metrics.burial import Doomed, selector_text
-from apps.metrics.codec import Columns, Int64, encode_batch
-from apps.metrics.events import place
+from apps.metrics.codec import Columns, Float64, Int64, encode_batch
+from apps.metrics.events import digest_of, place
 from apps.metrics.headroom import NOBODY, Maker
-from apps.metrics.models import CollectionSwitch, CollectorSetting, QueryBudget, RetentionPolicy, RolledWindow
-from apps.metrics.samples import REASONS, Samples
+from apps.metrics.models import (
+    CollectionSwitch,
+    CollectorSetting,
+    DeltaTotals,
+    EventReceipt,
+    QueryBudget,
+    RetentionPolicy,
+    RolledWindow,
+)
+from apps.metrics.samples import REASONS, Meta, Samples
 from apps.promql.source import Matcher
 
 ACCEPTED: Final = Counter("portal_samples_accepted_total", "Samples that were stored.")
@@ -66,6 +78,20 @@ class Written:
     new_series: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """N samples whose series are known by slot: slots int64[N] of `known` (-1: not to be stored), ts int64[N] ms,
+    v float64[N]; `meta` says what is new of their metrics, `starts` int64[N] ms since when counters count (0: unknown).
+    """
+
+    known: registry.Registry
+    slots: Int64
+    ts: Int64
+    v: Float64
+    meta: Mapping[str, Meta] = field(default_factory=dict)
+    starts: Int64 | None = None
+
+
 def ingest(
     *,
     samples: Samples,
@@ -74,19 +100,65 @@ def ingest(
     window: timedelta | None = LATE,
     live: str | None = None,
     announced: bool = True,
+    starts: Int64 | None = None,
 ) -> Written:
     """Store samples; what cannot be stored is refused one by one, never the whole.
 
     Samples more than `window` behind the newest one of their own series are refused (None: any age), and those more
     than 10 minutes ahead of `now`. Stored means: in the transaction of the caller, or committed on return where there
-    is none. `live` names what pages are told once it is committed. `announced`: rules that wait for samples are
-    woken, which what rules write themselves must not. Raises StoreFull before the disk is.
+    is none. `live` names what pages are told once it is committed. `starts` int64[N] (ms; 0: not told) says since when
+    a counter counts: where that is new, a zero is written at it. `announced`: rules that wait for
+    samples are woken, which what rules write themselves must not. Raises StoreFull before the disk is.
     """
     require(by, Right.INGEST)
-    written = _write(samples, now, window, live, _maker_of(by))
-    if announced and written.accepted:
-        transaction.on_commit(lambda: tasks.announce(ARRIVED), robust=True)
-    return written
+    return _write(samples, now, window, live, _maker_of(by), starts, announced=announced)
+
+
+def ingest_deltas(*, samples: Samples, starts: Int64, ends: Int64, key: bytes, by: Principal, now: datetime) -> Written:
+    """Add what was counted between starts and ends (int64[N], ns) to the totals of its series, and store those.
+
+    The totals of one `key` are a row, locked and written in the transaction of the samples: a delta is added once,
+    whichever process takes it and however often it is sent, also after a crash. Those that were added already count as
+    accepted. Refused are deltas that cannot be told from such (`accumulation`), and whatever `ingest` refuses.
+    """
+    require(by, Right.INGEST)
+    known = registry.current()
+    slots, refused = known.slots(samples.keys, samples.labels_of)
+    ids, barred = _resolved(known, slots, slots >= 0, _maker_of(by))
+    without = np.flatnonzero((ids == 0) & (slots >= 0)).tolist()
+    refused = [*refused, *((index, barred[int(slots[index])]) for index in without)]
+    with transaction.atomic():
+        DeltaTotals.objects.bulk_create(
+            [DeltaTotals(key=key, totals=b"", updated_at=now)], ignore_conflicts=True, unique_fields=["key"]
+        )
+        row = DeltaTotals.objects.select_for_update().get(key=key)
+        before = Totals.of_bytes(bytes(row.totals))
+        totals, verdict = accumulate(before, ids, starts, ends, samples.v)
+        fresh = np.flatnonzero((verdict == Verdict.ADDED) & (ids != 0))
+        labels_of, places = samples.labels_of, fresh.tolist()
+        some = Samples(
+            [samples.keys[index] for index in places],
+            lambda index: labels_of(places[index]),
+            samples.ts[fresh],
+            totals[fresh],
+            samples.meta,
+        )
+        written = _write(some, now, LATE, None, _maker_of(by))
+        kept = np.ones(len(fresh), dtype=bool)
+        kept[[rejection.index for rejection in written.rejected]] = False
+        stored = fresh[kept]
+        if len(stored):
+            row.totals = before.after(ids[stored], ends[stored], totals[stored]).to_bytes()
+            row.updated_at = now
+            row.save(update_fields=["totals", "updated_at"])
+    rejected = [Rejection(places[rejection.index], rejection.reason) for rejection in written.rejected]
+    for reason, kind in (("late_delta", Verdict.LATE), ("overlapping_delta", Verdict.OVERLAPPING)):
+        refused += [(index, reason) for index in np.flatnonzero((verdict == kind) & (ids != 0)).tolist()]
+    for index, reason in refused:
+        count_refused(reason, 1)
+        rejected.append(Rejection(index, reason))
+    rejected.sort(key=lambda rejection: rejection.index)
+    return Written(len(samples) - len(rejected), tuple(rejected), written.new_series)
 
 
 def _maker_of(by: Principal) -> Maker:
@@ -95,19 +167,55 @@ def _maker_of(by: Principal) -> Maker:
 
 
 def _write(
-    samples: Samples, now: datetime, window: timedelta | None, live: str | None, maker: Maker = NOBODY
+    samples: Samples,
+    now: datetime,
+    window: timedelta | None,
+    live: str | None,
+    maker: Maker = NOBODY,
+    starts: Int64 | None = None,
+    *,
+    announced: bool = True,
 ) -> Written:
-    ensure_space()
     known = registry.current()
     before = len(known)
     slots, refused = known.slots(samples.keys, samples.labels_of)
+    placed = Placed(known, slots, samples.ts, samples.v, samples.meta, starts)
+    return _write_placed(placed, now, window, live, maker, refused, len(known) - before, announced=announced)
+
+
+def ingest_placed(
+    *,
+    placed: Placed,
+    by: Principal,
+    now: datetime,
+    window: timedelta | None = LATE,
+    live: str | None = None,
+    new_series: int = 0,
+) -> Written:
+    """As `ingest`, for a caller that remembers the slots of its series between its rounds (a scraper): asks nobody."""
+    require(by, Right.INGEST)
+    return _write_placed(placed, now, window, live, _maker_of(by), (), new_series)
+
+
+def _write_placed(
+    placed: Placed,
+    now: datetime,
+    window: timedelta | None,
+    live: str | None,
+    maker: Maker,
+    refused: Sequence[tuple[int, str]],
+    new_series: int,
+    *,
+    announced: bool = True,
+) -> Written:
+    ensure_space()
+    known, slots, ts, v, starts = placed.known, placed.slots, placed.ts, placed.v, placed.starts
     rejected = [Rejection(index, reason) for index, reason in refused]
-    ts = samples.ts
     good = slots >= 0
     good &= _mark(good & (ts > _ms(now + AHEAD)), "too_far_ahead", rejected)
     good &= _mark(good & (ts < 0), "before_1970", rejected)
     ids, barred = _resolved(known, slots, good, maker)
-    known.describe(samples.meta)
+    known.describe(placed.meta)
     if window is not None:
         behind = ts < known.newest[slots] - int(window.total_seconds() * 1000)
         good &= _mark(good & behind, "too_old", rejected)
@@ -118,19 +226,53 @@ def _write(
         good &= ~without
     if not good.all():
         kept = np.flatnonzero(good)
-        slots, ids, ts, v = slots[kept], ids[kept], ts[kept], samples.v[kept]
+        slots, ids, ts, v = slots[kept], ids[kept], ts[kept], v[kept]
+        starts = None if starts is None else starts[kept]
+    columns = Columns(ids, ts, v)
+    if starts is not None and len(ids):
+        columns = _from_zero(known, slots, columns, starts)
+
+    def committed() -> None:
+        _committed(known, slots, ts, rejected)
+        if announced and window is not None and len(ids):
+            tasks.announce(ARRIVED)
+
+    shared = None if connection.in_atomic_block else _one_commit.shared
+    if len(ids) and shared is not None:
+        shared.append(Waiting(columns, now, committed, live))
     else:
-        v = samples.v
-    if len(ids):
-        _insert(Columns(ids, ts, v), now)
-    transaction.on_commit(lambda: _committed(known, slots, ts, rejected), robust=connection.in_atomic_block)
-    if live is not None and len(ids):
-        live_push.publish("series", live)
-    if len(known) > before:
+        if len(ids):
+            _insert(columns, now)
+        transaction.on_commit(committed, robust=connection.in_atomic_block)
+        if live is not None and len(ids):
+            live_push.publish("series", live)
+    if new_series:
         for reason in headroom.REASONS.values():
             REFUSED.touch(reason=reason)  # at zero, so that the first refusal is an increase that a rule sees
     rejected.sort(key=lambda rejection: rejection.index)
-    return Written(len(ids), tuple(rejected), len(known) - before)
+    return Written(len(ids), tuple(rejected), new_series)
+
+
+def _from_zero(known: registry.Registry, slots: Int64, columns: Columns, starts: Int64) -> Columns:
+    """Add a zero where a counter began to count anew, so that what it counted since is an increase.
+
+    A series that is new to this process gets one only if it began lately: else it may just be this process that is new.
+    """
+    newest = known.newest[slots]
+    recent = columns.ts - starts <= int(LATE.total_seconds() * 1000)
+    fresh = (starts > 0) & (starts < columns.ts) & (newest < starts) & (known.starts[slots] != starts)
+    fresh &= (newest > registry.NEVER) | recent
+    told = starts > 0
+    known.starts[slots[told]] = starts[told]
+    if not fresh.any():
+        return columns
+    ids, first = np.unique(columns.series[fresh], return_index=True)
+    at = starts[fresh][first]
+    return Columns(
+        np.concatenate([ids, columns.series]),
+        np.concatenate([at, columns.ts]),
+        np.concatenate([np.zeros(len(ids)), columns.v]),
+    )
 
 
 def _resolved(known: registry.Registry, slots: Int64, good: Any, maker: Maker) -> tuple[Int64, Mapping[int, str]]:
@@ -149,6 +291,45 @@ def _mark(bad: Any, reason: str, rejected: list[Rejection]) -> Any:
     if bad.any():
         rejected.extend(Rejection(index, reason) for index in np.flatnonzero(bad).tolist())
     return ~bad
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Samples that wait for their commit: when they came, what is to be done after it, and what pages are told."""
+
+    columns: Columns
+    now: datetime
+    committed: Callable[[], None]
+    live: str | None
+
+
+class _OneCommit(threading.local):
+    shared: list[Waiting] | None = None
+
+
+_one_commit: Final = _OneCommit()
+
+
+@contextmanager
+def one_commit() -> Iterator[None]:
+    """What this thread ingests within becomes one row of the log and one commit, when it ends; only then is it stored.
+
+    A row costs more than what is in it, and so does a commit. Raises what the insert raises, and nothing was stored.
+    """
+    shared = _one_commit.shared = []
+    try:
+        yield
+    finally:
+        _one_commit.shared = None
+    if not shared:
+        return
+    parts = [waiting.columns for waiting in shared]
+    series, ts, v = (np.concatenate([getattr(part, name) for part in parts]) for name in ("series", "ts", "v"))
+    _insert(Columns(series, ts, v), shared[0].now)
+    for waiting in shared:
+        waiting.committed()
+        if waiting.live is not None:
+            live_push.publish("series", waiting.live)
 
 
 def _insert(columns: Columns, now: datetime) -> None:
@@ -319,23 +500,59 @@ def ship_query_budget(row: Mapping[str, Any], *, by: Principal, now: datetime) -
     return budget
 
 
-def record_events(*, readings: Sequence[Reading], by: Principal, now: datetime) -> Written:
+def record_events(
+    *, readings: Sequence[Reading], by: Principal, now: datetime, ids: Sequence[str] | None = None
+) -> Written:
     """Store events that happened one by one, each as a sample of its own; two at one instant of a series both count.
 
-    Writers of events take turns (a lock of the transaction), so that the instants that are taken can be looked up.
+    `ids` are as many as the events, empty for an event without: one that was stored under its name and id within
+    `retention.RECEIPTS_KEPT` is accepted again and changes nothing. Writers of events take turns (a lock of the
+    transaction), so that instants and ids that are taken can be looked up.
     """
     require(by, Right.INGEST)
+    if not readings:
+        return Written(0, (), 0)
+    digests = [
+        digest_of(reading.name, id_) if id_ else None
+        for reading, id_ in zip(readings, ids or [""] * len(readings), strict=True)
+    ]
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metrics.record_events'))")
+        places = _not_stored(digests)
+        written = _store_events([readings[place] for place in places], by, now)
+        rejected = tuple(replace(refusal, index=places[refusal.index]) for refusal in written.rejected)
+        kept = set(places) - {refusal.index for refusal in rejected}
+        EventReceipt.objects.bulk_create(
+            EventReceipt(digest=digest, at=now) for place in sorted(kept) if (digest := digests[place]) is not None
+        )
+    return Written(len(readings) - len(rejected), rejected, written.new_series)
+
+
+def _not_stored(digests: Sequence[UUID | None]) -> list[int]:
+    """Return the places of the events that have no receipt, and of those with the same digest only the first."""
+    seen = set(
+        EventReceipt.objects.filter(digest__in=[digest for digest in digests if digest]).values_list("pk", flat=True)
+    )
+    places = []
+    for index, digest in enumerate(digests):
+        if digest is None or digest not in seen:
+            places.append(index)
+        if digest is not None:
+            seen.add(digest)
+    return places
+
+
+def _store_events(readings: Sequence[Reading], by: Principal, now: datetime) -> Written:
+    """Store events at their time, or at the next millisecond that is free in their series."""
     if not readings:
         return Written(0, (), 0)
     stamp = _ms(now)
     keys = [(reading.name, tuple(sorted(reading.labels.items()))) for reading in readings]
     times = [stamp if reading.timestamp_ms is None else reading.timestamp_ms for reading in readings]
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metrics.record_events'))")
-        placed = place(list(zip(keys, times, strict=True)), _taken(readings, times))
-        moved = [replace(reading, timestamp_ms=at) for reading, at in zip(readings, placed, strict=True)]
-        return ingest(samples=Samples.from_readings(moved, at=now), by=by, now=now)
+    placed = place(list(zip(keys, times, strict=True)), _taken(readings, times))
+    moved = [replace(reading, timestamp_ms=at) for reading, at in zip(readings, placed, strict=True)]
+    return ingest(samples=Samples.from_readings(moved, at=now), by=by, now=now)
 
 
 def _taken(readings: Sequence[Reading], times: Sequence[int]) -> Iterator[tuple[Hashable, int]]:

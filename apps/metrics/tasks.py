@@ -1,11 +1,11 @@
 """The store's clock: compaction, roll-ups and retention, in the queue that never delays a page."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from apps.core.tasks import loop
 from apps.metrics import burial, census, compaction, retention, rolling, services
-from apps.metrics.models import RetentionPolicy
+from apps.metrics.models import DeltaTotals, RetentionPolicy
 
 ROUNDS: Final = 20
 """Rounds in one tick at most, so that a backlog does not hold the lease for ever."""
@@ -55,5 +55,7 @@ def retain(*, now: datetime) -> None:
     """Delete what has outlived its retention policy."""
     for policy in RetentionPolicy.objects.all():
         retention.expire(policy=policy, now=now)
+    DeltaTotals.objects.filter(updated_at__lt=now - timedelta(days=2)).delete()
     retention.mark_gone(now=now)
     retention.remove_gone(now=now)
+    retention.drop_receipts(now=now)

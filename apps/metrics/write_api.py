@@ -1,4 +1,4 @@
-"""Where samples are pushed by remote write, 1.0 and 2.0. One request is one commit, and 2xx comes after it.
+"""Where samples are pushed by remote write, 1.0 and 2.0. 2xx comes after the commit, which requests may share.
 
 A request that is not remote write at all is refused whole. Of one that is, every good sample is stored; that some
 were refused is said with 400, as the protocol has it: a sender that got it does not send them again. What may pass
@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
 from apps.core.lanes import Answer, Lane, Request, plain_refusal
-from apps.metrics import registry
+from apps.metrics import registry, services
 from apps.metrics.intake import Push, Refused, plainly, pushed, told, turn
 from apps.metrics.protocols import remote_write, remote_write_2
 from apps.metrics.protocols.unpacking import snappy_size, unsnapped
@@ -103,6 +103,10 @@ def _unsupported(sentence: str) -> Refused:
 
 LANES: Final[dict[str, Lane]] = {
     "/api/v1/write": Lane(
-        frozenset({"POST"}), Right.INGEST, write, summary="Takes samples by Prometheus remote write 1.0 and 2.0."
+        frozenset({"POST"}),
+        Right.INGEST,
+        write,
+        together=services.one_commit,
+        summary="Takes samples by Prometheus remote write 1.0 and 2.0.",
     )
 }

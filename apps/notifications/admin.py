@@ -26,7 +26,7 @@ from apps.core.registry import UnknownKind
 from apps.core.secrets import Undecryptable
 from apps.notifications import configuration, services
 from apps.notifications.channels import Channel, channels
-from apps.notifications.models import Contact, Delivery
+from apps.notifications.models import Contact, Delivery, Reply
 
 PREFIX = "setting_"
 WIDGETS: dict[type[forms.Widget], type[forms.Widget]] = {
@@ -270,3 +270,15 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
     @display(description="State", label=COLOURS)
     def shown_state(self, delivery: Delivery) -> str:
         return delivery.get_state_display()
+
+
+@admin.register(Reply)
+class ReplyAdmin(AuditedAdmin[Reply]):
+    """What people answered to messages, and what came of it; to be read only."""
+
+    edit_right = None
+    list_display = ("at", "who", "action", "via", "delivery", "outcome")
+    list_filter = ("action", "via")
+    list_select_related = ("delivery",)
+    search_fields = ("who", "outcome")
+    list_per_page = 50

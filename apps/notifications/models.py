@@ -40,6 +40,21 @@ def check_limits(text: str) -> None:
         raise ValidationError(str(error)) from None
 
 
+def reply_actions() -> Choices:
+    """What somebody may answer to a message."""
+    return [
+        ("acknowledge", "Acknowledge"),
+        ("escalate", "Escalate"),
+        ("silence", "Silence for an hour"),
+        ("resolve", "Resolve"),
+    ]
+
+
+def reply_ways() -> Choices:
+    """How an answer came."""
+    return [("link", "Link in a message"), ("sms", "Text message"), ("button", "Button in a chat")]
+
+
 class ContactQuerySet(models.QuerySet["Contact"]):
     """Questions about contacts."""
 
@@ -193,3 +208,36 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} to {self.contact_name}"
+
+
+class Reply(models.Model):
+    """An answer to a message, once for each action: on-call claims those that nobody has handled.
+
+    `who` is a name for people; `who_kind` and `who_id` say whose rights it is done with, looked at anew when it is.
+    """
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="replies")
+    action = models.CharField(max_length=20, choices=reply_actions)
+    via = models.CharField(max_length=10, choices=reply_ways)
+    who = models.CharField(max_length=200)
+    who_kind = models.CharField(max_length=20)
+    who_id = models.CharField(max_length=40, blank=True, default="")
+    at = models.DateTimeField()
+    handled_at = models.DateTimeField(null=True)
+    was_done = models.BooleanField(default=False)
+    outcome = models.TextField(blank=True, default="", help_text="What came of it, as a sentence.")
+
+    class Meta:
+        ordering = ("-at", "-id")
+        verbose_name_plural = "replies"
+        indexes = (models.Index(fields=["id"], condition=Q(handled_at__isnull=True), name="reply_unhandled"),)
+        constraints = (
+            models.UniqueConstraint(fields=["delivery", "action"], name="reply_once_an_action"),
+            models.CheckConstraint(
+                condition=Q(handled_at__isnull=True, outcome="") | (Q(handled_at__isnull=False) & ~Q(outcome="")),
+                name="reply_handled_has_outcome",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.who}"

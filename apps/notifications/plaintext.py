@@ -30,18 +30,19 @@ def render(message: Message, *, limit: int, with_title: bool = True, with_url: b
     parts += [_finding(item) for item in message.alerts]
     if message.reason:
         parts.append(f"Why you get this: {message.reason}.")
-    return _within("\n\n".join(part for part in parts if part), message.url if with_url else "", limit)
+    links = f"Acknowledge: {message.answer_url}\n{message.url}" if message.answer_url else message.url
+    return _within("\n\n".join(part for part in parts if part), links if with_url else "", limit)
 
 
 def brief(message: Message, *, limit: int) -> str:
-    """Return the message for a small screen: the title, the first finding's value, the link."""
+    """Return the message for a small screen: the title, the first finding's value, the link to answer."""
     words = one_line(message.title)
     if len(message.alerts) == 1:
         known = dict(message.alerts[0].facts)
         words += "".join(f"; {name.lower()} {known[name]}" for name in ("Value", "Since") if name in known)
     elif not message.alerts and message.body:
         words += f": {one_line(message.body)}"
-    return _within(words, message.url, limit)
+    return _within(words, message.answer_url or message.url, limit)
 
 
 def _finding(item: Item) -> str:

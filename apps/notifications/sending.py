@@ -25,6 +25,7 @@ from apps.core.telemetry import Counter, Histogram
 from apps.notifications import outbox
 from apps.notifications.bundling import bundle
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
+from apps.notifications.links import url_of
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 from apps.notifications.outbox import Outcome
@@ -205,9 +206,13 @@ def together(deliveries: Sequence[Delivery]) -> tuple[Message, uuid.UUID]:
     The key of a bundle is made of those of its parts: a retry with one more part must not be dropped as a repeat.
     """
     messages = [Message.from_json(delivery.message) for delivery in deliveries]
+    message = bundle(messages)
+    if message.status == "firing":
+        # The first delivery stands for those told along: their alerts are answered together.
+        message = replace(message, answer_url=url_of(settings.PORTAL_URL, deliveries[0].key))
     if len(deliveries) == 1:
-        return messages[0], deliveries[0].key
-    return bundle(messages), uuid.uuid5(deliveries[0].key, " ".join(str(delivery.key) for delivery in deliveries))
+        return message, deliveries[0].key
+    return message, uuid.uuid5(deliveries[0].key, " ".join(str(delivery.key) for delivery in deliveries))
 
 
 def attempt(channel: Channel | None, obstacle: str, deliveries: Sequence[Delivery]) -> Tried:

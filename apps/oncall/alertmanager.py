@@ -15,8 +15,10 @@ from typing import Any, Final
 from django.conf import settings
 
 from apps.accounts.permissions import Scope
+from apps.alerting import quiet
 from apps.alerting.matching import MatcherError, accept, parse_matcher, to_json
-from apps.alerting.models import Alert, Silence
+from apps.alerting.models import Alert, Inhibition, Silence
+from apps.alerting.suppression import LOUD, Verdict
 from apps.notifications.channels import Sender
 from apps.notifications.models import Contact
 from apps.notifications.sending import administrators
@@ -43,15 +45,6 @@ class Wanted:
     inhibited: bool = True
     muted: bool = True
     unprocessed: bool = True
-
-
-@dataclass(frozen=True)
-class Quiet:
-    """Why an alert is told to nobody: ids of silences, fingerprints of alerts, names of time intervals."""
-
-    silenced_by: Sequence[str] = ()
-    inhibited_by: Sequence[str] = ()
-    muted_by: Sequence[str] = ()
 
 
 def labels_of(alert: Alert) -> dict[str, str]:
@@ -89,12 +82,12 @@ def rfc3339(at: datetime) -> str:
 def alerts(wanted: Wanted, *, scope: Scope, now: datetime) -> list[dict[str, Any]]:
     """Return the alerts that are asked for, by fingerprint."""
     rows = _open(scope, wanted)
-    routing, quiet = Routing(), _quiet(rows, now)
-    waiting = _unprocessed(rows)
+    routing, verdicts = Routing(), quiet.verdicts(rows, now=now)
+    waiting, inhibitors = _unprocessed(rows), _fingerprints(verdicts.values())
     shown = []
     for alert in rows:
         receivers = [receiver_of(place) for place in routing.of(alert)]
-        one = _shown(alert, receivers, quiet.get(alert.pk, Quiet()), alert.pk in waiting, now)
+        one = _shown(alert, receivers, verdicts.get(alert.pk, LOUD), inhibitors, now, is_waiting=alert.pk in waiting)
         if _is_wanted(one, receivers, wanted):
             shown.append(one)
     return sorted(shown, key=lambda one: str(one["fingerprint"]))
@@ -103,7 +96,8 @@ def alerts(wanted: Wanted, *, scope: Scope, now: datetime) -> list[dict[str, Any
 def groups(wanted: Wanted, *, scope: Scope, now: datetime) -> list[dict[str, Any]]:
     """Return the notification groups that hold alerts which are asked for, with those."""
     rows = {alert.pk: alert for alert in _open(scope, wanted)}
-    quiet, routing = _quiet(list(rows.values()), now), Routing()
+    verdicts, routing = quiet.verdicts(rows.values(), now=now), Routing()
+    inhibitors = _fingerprints(verdicts.values())
     members: dict[int, list[int]] = defaultdict(list)
     for group_pk, alert in GroupMember.objects.filter(alert__in=rows).values_list("group", "alert"):
         members[group_pk].append(alert)
@@ -114,7 +108,7 @@ def groups(wanted: Wanted, *, scope: Scope, now: datetime) -> list[dict[str, Any
         held = []
         for pk in members[group.pk]:
             receivers = [receiver_of(place) for place in routing.of(rows[pk])]
-            one = _shown(rows[pk], receivers, quiet.get(pk, Quiet()), False, now)
+            one = _shown(rows[pk], receivers, verdicts.get(pk, LOUD), inhibitors, now)
             if _is_wanted(one, [group.receiver], wanted):
                 held.append(one)
         if held:
@@ -142,21 +136,22 @@ def _unprocessed(rows: Sequence[Alert]) -> set[int]:
     return {pk for pk in fresh if pk not in taken}
 
 
-def _quiet(rows: Sequence[Alert], now: datetime) -> Mapping[int, Quiet]:
-    """What keeps each of the alerts quiet; those that nothing does are absent."""
-    silences = [row for row in Silence.objects.current(now) if row.state(now) == "active"]
-    if not silences:
-        return {}
-    found = {}
-    for alert in rows:
-        labels = alert.routing_labels
-        if by := [str(row.pk) for row in silences if accept(row.parsed, labels)]:
-            found[alert.pk] = Quiet(silenced_by=sorted(by))
-    return found
+def _fingerprints(verdicts: Iterable[Verdict]) -> dict[int, str]:
+    """Fingerprints of the alerts because of which others are inhibited."""
+    wanted = {pk for verdict in verdicts for pk in verdict.inhibited_by}
+    found = Alert.objects.filter(pk__in=wanted) if wanted else ()
+    return {alert.pk: fingerprint(labels_of(alert)) for alert in found}
 
 
-def _shown(alert: Alert, receivers: Sequence[str], quiet: Quiet, is_waiting: bool, now: datetime) -> dict[str, Any]:
-    suppressed = quiet.silenced_by or quiet.inhibited_by or quiet.muted_by
+def _shown(
+    alert: Alert,
+    receivers: Sequence[str],
+    verdict: Verdict,
+    inhibitors: Mapping[int, str],
+    now: datetime,
+    *,
+    is_waiting: bool = False,
+) -> dict[str, Any]:
     labels = labels_of(alert)
     lasts = alert.ends_at or now + LASTS
     url = alert.metadata.get("generatorURL") if isinstance(alert.metadata, dict) else None
@@ -167,10 +162,10 @@ def _shown(alert: Alert, receivers: Sequence[str], quiet: Quiet, is_waiting: boo
         "receivers": [{"name": name} for name in receivers],
         "startsAt": rfc3339(alert.fired_at or alert.seen_at),
         "status": {
-            "inhibitedBy": list(quiet.inhibited_by),
-            "mutedBy": list(quiet.muted_by),
-            "silencedBy": list(quiet.silenced_by),
-            "state": "suppressed" if suppressed else "unprocessed" if is_waiting else "active",
+            "inhibitedBy": [inhibitors[pk] for pk in verdict.inhibited_by if pk in inhibitors],
+            "mutedBy": list(verdict.muted_by),
+            "silencedBy": list(verdict.silenced_by),
+            "state": "suppressed" if verdict.is_muted else "unprocessed" if is_waiting else "active",
         },
         "updatedAt": rfc3339(alert.seen_at),
         "generatorURL": url or f"{settings.PORTAL_URL}/monitoring/alerts/{alert.key}/",
@@ -210,7 +205,12 @@ def receivers() -> list[str]:
 def configuration() -> str:
     """Return the routes as an alertmanager.yml, secrets as `<secret>`."""
     root, branches, found = _file_parts()
-    return alertmanager_file.render(root, branches, found)
+    inhibits = [
+        alertmanager_file.inhibit_rule(rule.source, rule.target, rule.equal)
+        for row in Inhibition.objects.filter(enabled=True).order_by("pk")
+        if (rule := quiet.rule_of(row)) is not None
+    ]
+    return alertmanager_file.render(root, branches, found, inhibits)
 
 
 def _file_parts() -> tuple[Branch, list[Branch], list[Receiver]]:

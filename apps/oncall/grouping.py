@@ -7,7 +7,7 @@ three timers, with one difference that its users ask for: a group in which nothi
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -102,7 +102,9 @@ class Standing:
     """One alert as one contact knows it.
 
     `rank` is that of its severity; `identity_told_at` the last time the contact was told that this alert or an earlier
-    firing of the same one is wrong: the cooldown runs from there.
+    firing of the same one is wrong: the cooldown runs from there. `is_muted`: nobody is paged for it now
+    (apps.alerting.suppression), until `muted_until` or, if empty, until another alert ends; `was_muted`: so it was when
+    its group was last looked at. `flaps_since`: its comings and goings are held back.
     """
 
     alert: int
@@ -112,6 +114,21 @@ class Standing:
     told: Told | None = None
     identity_told_at: datetime | None = None
     cooldown: timedelta = timedelta(0)
+    is_muted: bool = False
+    muted_until: datetime | None = None
+    was_muted: bool = False
+    flaps_since: datetime | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it flaps and that was told: until it has ceased neither its comings nor its goings are."""
+        return self.flaps_since is not None and not self.begins_to_flap
+
+    @property
+    def begins_to_flap(self) -> bool:
+        """Whether it is to be told, once, that it flaps."""
+        told = self.told.at if self.told is not None else self.identity_told_at
+        return self.flaps_since is not None and self.is_firing and (told is None or told < self.flaps_since)
 
 
 @dataclass(frozen=True)
@@ -138,48 +155,72 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     """Return what a contact is told when its group is due.
 
     Who was told that an alert fires is told that it ended, whatever else holds. A contact that is no receiver of the
-    group (an escalation told it) is told nothing else. News that falls into the cooldown waits for its end.
+    group (an escalation told it) is told nothing else. News that falls into the cooldown waits for its end, news of
+    what is muted for the end of that.
     """
-    resolved = [s for s in standings if not s.is_firing and s.told is not None and not s.told.is_over]
+    owed = [s for s in standings if not s.is_firing and s.told is not None and not s.told.is_over]
+    resolved = [s for s in owed if s.flaps_since is None]
     firing = [s for s in standings if s.is_firing]
     if not is_receiver:
         known = tuple(s.alert for s in firing if s.told) if resolved else ()
         return Decision((), known, _ids(resolved), _resolved_reason(firing), None)
-    raised = [s for s in firing if s.told is not None and s.rank > s.told.rank]
-    untold = [s for s in firing if s.told is None and not s.is_acknowledged]
-    new = [s for s in untold if _may_at(s) <= now]
-    due_again = [s for s in firing if _repeats(s) and s not in raised and _repeat_at(s, repeat) <= now]
+    loud, unmuted_at = [s for s in firing if not s.is_muted], _unmuted_at(firing, now)
+    flapping = {s.alert for s in loud if s.begins_to_flap and not s.is_acknowledged}
+    raised = flapping | {s.alert for s in loud if _is_raised(s)}
+    untold = [s for s in loud if s.told is None and not s.is_acknowledged and not s.is_held and s.alert not in flapping]
+    new = {s.alert for s in untold if _may_at(s) <= now}
+    due_again = any(_repeats(s) and s.alert not in raised and _repeat_at(s, repeat) <= now for s in loud)
     if not (raised or new or due_again or resolved):
-        return Decision(next_at=_next(firing, untold, repeat, now))
+        return Decision(next_at=_soonest(_next(loud, untold, repeat, now), unmuted_at))
     # A message that leaves anyway tells again what it may: so repeats of one group stay together.
-    again = [s for s in firing if _repeats(s) and s not in raised and _may_at(s) <= now]
-    news = [s for s in firing if s in raised or s in new or ((raised or new or due_again) and s in again)]
-    still = [s for s in firing if s.told is not None and s not in news]
+    tells = bool(raised or new or due_again)
+    news = {s.alert for s in loud if tells and _repeats(s) and s.alert not in raised and _may_at(s) <= now}
+    news |= raised | new
+    still = [s for s in firing if s.told is not None and s.alert not in news]
     reason = (
-        "severity raised"
+        "flapping: it comes and goes, and is told again when it has ceased to"
+        if flapping
+        else "severity raised"
         if raised
-        else ("new alert" if any(s.told for s in standings) else "first notification")
+        else _new_reason(standings, [s for s in loud if s.alert in new])
         if new
         else _resolved_reason(firing)
         if resolved
         else "repeat interval elapsed"
     )
-    waiting = [s for s in untold if s not in new]
-    renewed = [_renewed(s, now) if s in news else s for s in firing]
-    return Decision(_ids(news), _ids(still), _ids(resolved), reason, _next(renewed, waiting, repeat, now))
+    waiting = [s for s in untold if s.alert not in new]
+    renewed = [_renewed(s, now) if s.alert in news else s for s in loud]
+    next_at = _soonest(_next(renewed, waiting, repeat, now), unmuted_at)
+    return Decision(tuple(s.alert for s in firing if s.alert in news), _ids(still), _ids(resolved), reason, next_at)
+
+
+def _new_reason(standings: Sequence[Standing], new: Sequence[Standing]) -> str:
+    if all(s.was_muted for s in new):
+        return "no longer muted"
+    return "new alert" if any(s.told for s in standings) else "first notification"
+
+
+def _unmuted_at(firing: Sequence[Standing], now: datetime) -> datetime | None:
+    return min((max(s.muted_until, now) for s in firing if s.is_muted and s.muted_until is not None), default=None)
+
+
+def _soonest(*times: datetime | None) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def page(standings: Sequence[Standing], *, now: datetime) -> Decision:
-    """Return what a contact is told when a step of an escalation names it: all that fires unacknowledged.
+    """Return what a contact is told when a step of an escalation names it: all that fires unacknowledged and unmuted.
 
     What it was told less than a cooldown ago it knows; news that falls into the cooldown of an earlier firing waits:
     `next_at` says until when the step has to be held.
     """
     firing = [s for s in standings if s.is_firing and not s.is_acknowledged]
-    news = [s for s in firing if _is_raised(s) or (_may_at(s) <= now and not (s.told and s.told.at >= now))]
-    held = [_may_at(s) for s in firing if s.told is None and s not in news]
-    still = tuple(s.alert for s in firing if s.told is not None and s not in news)
-    return Decision(_ids(news), still, (), "escalation" if news else "", min(held, default=None))
+    loud = [s for s in firing if not s.is_muted and not s.is_held]
+    news = {s.alert for s in loud if _is_raised(s) or (_may_at(s) <= now and not (s.told and s.told.at >= now))}
+    held = [_may_at(s) for s in loud if s.told is None and s.alert not in news]
+    still = tuple(s.alert for s in firing if s.told is not None and s.alert not in news)
+    told = tuple(s.alert for s in loud if s.alert in news)
+    return Decision(told, still, (), "escalation" if news else "", min(held, default=None))
 
 
 def _ids(standings: Sequence[Standing]) -> tuple[int, ...]:
@@ -191,7 +232,7 @@ def _resolved_reason(firing: Sequence[Standing]) -> str:
 
 
 def _is_raised(s: Standing) -> bool:
-    return s.told is not None and s.rank > s.told.rank
+    return s.begins_to_flap or (s.told is not None and s.rank > s.told.rank and not s.is_held)
 
 
 def _may_at(s: Standing) -> datetime:
@@ -203,7 +244,7 @@ _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _repeats(s: Standing) -> bool:
-    return s.told is not None and not s.is_acknowledged
+    return s.told is not None and not s.is_acknowledged and not s.is_held
 
 
 def _repeat_at(s: Standing, repeat: timedelta) -> datetime:
@@ -211,7 +252,7 @@ def _repeat_at(s: Standing, repeat: timedelta) -> datetime:
 
 
 def _renewed(s: Standing, now: datetime) -> Standing:
-    return Standing(s.alert, s.is_firing, s.rank, s.is_acknowledged, Told(now, s.rank), now, s.cooldown)
+    return replace(s, told=Told(now, s.rank), identity_told_at=now)
 
 
 def _next(firing: Sequence[Standing], waiting: Sequence[Standing], repeat: timedelta, now: datetime) -> datetime | None:

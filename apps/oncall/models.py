@@ -196,9 +196,14 @@ class GroupMember(models.Model):
     group = models.ForeignKey(NotificationGroup, on_delete=models.CASCADE, related_name="members")
     alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="memberships")
     joined_at = models.DateTimeField()
+    held_by = models.CharField(
+        max_length=300, blank=True, default="", help_text="Why nobody was told of it when its group was last told."
+    )
+    held_until = models.DateTimeField(null=True, help_text="When that is over; empty: when another alert ends.")
 
     class Meta:
         ordering = ("id",)
+        indexes = (models.Index(fields=["group"], condition=~Q(held_by=""), name="groupmember_held"),)
         constraints = (models.UniqueConstraint(fields=["group", "alert"], name="groupmember_once"),)
 
     def __str__(self) -> str:

@@ -3,12 +3,16 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.oncall import renewal, telling
+from apps.oncall import renewal, replies, telling
 
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
 def tell(*, now: datetime) -> None:
-    """Take up what alerting found, and after each batch tell the groups that are due: no message waits for a storm."""
+    """Do what people replied and take up what alerting found.
+
+    After each batch the groups that are due are told: no message waits for a storm.
+    """
+    replies.take(now=now)
     taken = telling.BATCH
     while taken == telling.BATCH:
         try:

@@ -2,13 +2,15 @@
 
 Every hand-over is a row, every piece of work one transaction that either happened or did not:
 1. `tell`      untold Transition rows → alerts join groups, groups get due, escalations stop. The row is told with it.
+               QuietChange rows → groups that hold something back get due. The row goes with it.
 2. `flush`     a group that is due → Notice and Delivery rows for each contact; escalations start.
 3. `escalate`  an escalation that is due → the same for its step, and its next time.
 4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
 A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
 
-Decisions stand in `grouping` and `escalation`; here is only what carries them out. One process works at a time: each
-transaction takes the advisory lock, so that what a contact was told is read and written without a race.
+Decisions stand in `grouping`, `escalation` and alerting's `suppression`; here is only what carries them out. One
+process works at a time: each transaction takes the advisory lock, so that what a contact was told is read and written
+without a race.
 """
 
 import logging
@@ -24,10 +26,11 @@ from django.db.models import Case, Max, Q, Value, When
 
 from apps.accounts.audit import record
 from apps.accounts.rights import EVERYTHING, Principal
-from apps.alerting import changes
+from apps.alerting import changes, quiet
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
-from apps.alerting.models import Alert, Incident, Transition
+from apps.alerting.models import Alert, Incident, QuietChange, Transition
+from apps.alerting.suppression import LOUD, Suppressor, Verdict
 from apps.core import live
 from apps.core.tasks import wake
 from apps.notifications import outbox
@@ -45,6 +48,8 @@ CHANGES_TOLD: Final = 3
 """Changes in one message; the alert's page lists more."""
 UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
+HELD_FOR: Final = timedelta(minutes=1)
+"""How soon an escalation that is held back looks again."""
 DEFAULT: Final = Timers(timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=4))
 """The timers where no route says otherwise."""
 
@@ -67,16 +72,21 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
     taken, failed = 0, 0
     with transaction.atomic():
         _lock()
-        routing = Routing()
+        routing, silence = Routing(), Quiet(now)
+        changed = _take_up_quiet_changes(limit)
         for transition in _untold(limit):
             try:
                 with transaction.atomic():
                     _take_up(transition, routing, now)
                     Transition.objects.filter(pk=transition.pk).update(told_at=now)
                 taken += 1
+                changed = changed or silence.may_have_changed_by(transition)
             except Exception:
                 failed += 1
                 log.exception("Transition %s could not be taken up; it is tried again.", transition.pk)
+        if changed:
+            held = NotificationGroup.objects.filter(members__in=GroupMember.objects.exclude(held_by=""))
+            held.update(due_at=now)
     if failed:
         raise RuntimeError(f"{failed} transitions could not be taken up and are tried again; the log says why.")
     return taken
@@ -120,6 +130,10 @@ def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
             if alert.is_active and _rank(transition.after) > _rank(transition.before):
                 _join(alert, routing, Event.RAISED, now)
                 _restart_escalations(alert, now)
+        case "moved":
+            _follow(transition, now)
+        case "flapping":
+            _flap(alert, now)
         case "acknowledged":
             _stop_escalations(alert.incident, now)
         case "unacknowledged":
@@ -127,6 +141,36 @@ def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
                 NotificationGroup.objects.filter(members__alert=alert).update(due_at=now)
         case _:
             pass  # a kind of a later release concerns nobody here
+
+
+def _take_up_quiet_changes(limit: int) -> bool:
+    """Tell whether somebody changed what is quiet; the rows go, in the transaction that has the groups looked at."""
+    rows = QuietChange.objects.select_for_update(skip_locked=True).order_by("pk").values_list("pk", flat=True)
+    taken = list(rows[: 10 * limit])
+    QuietChange.objects.filter(pk__in=taken).delete()
+    return bool(taken)
+
+
+class Quiet:
+    """What is muted at one moment, read at the first question and kept for one run of a loop."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    @cached_property
+    def _suppressor(self) -> Suppressor:
+        return quiet.suppressor(now=self.now)
+
+    def of(self, alert: Alert) -> Verdict:
+        """Return whether and why nobody is paged for the alert."""
+        return self._suppressor.verdict(quiet.subject_of(alert)) if alert.is_active else LOUD
+
+    def may_have_changed_by(self, transition: Transition) -> bool:
+        """Whether this transition may let others be heard: what muted them ended, or is less bad."""
+        began = transition.kind == "state" and transition.after in ACTIVE
+        if began or transition.kind not in ("state", "severity"):
+            return False
+        return self._suppressor.could_mute_others(quiet.subject_of(transition.alert))
 
 
 class Routing:
@@ -241,6 +285,15 @@ def _end(alert: Alert, now: datetime) -> None:
     _stop_escalations(alert.incident, now)
 
 
+def _flap(alert: Alert, now: datetime) -> None:
+    """Have it told that the alert's series began to flap, or what was held back since it did."""
+    same = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
+    for group in NotificationGroup.objects.filter(members__alert__in=same).distinct():
+        group.due_at = now
+        group.save(update_fields=["due_at"])
+        wake("oncall.escalate")
+
+
 # --- Escalations: start, restart, stop -----------------------------------------------------------------------------
 def frozen(policy: Policy) -> dict[str, Any]:
     """Return the policy as an escalation keeps it."""
@@ -268,6 +321,23 @@ def _stop(escalations: Any, state: str, reason: str, now: datetime) -> None:
         Escalation.objects.filter(pk=running.pk).update(state=state, reason=reason, due_at=None, ended_at=now)
         _record("oncall.stop_escalation", running, now, {"state": state, "reason": reason})
         live.publish("incidents", running.incident_id)
+
+
+def _follow(transition: Transition, now: datetime) -> None:
+    """Alerts went to another incident: what runs for the old one goes along or stops, and the new one gets its own."""
+    alert = transition.alert
+    if alert.incident is not None and not Alert.objects.active().filter(incident=int(transition.before)).exists():
+        for running in Escalation.objects.running().filter(incident=int(transition.before)).select_related("incident"):
+            twin = Escalation.objects.running().filter(incident=alert.incident, policy=running.policy)
+            if running.policy is not None and twin.exists():
+                mine = Escalation.objects.filter(pk=running.pk)
+                _stop(mine, "replaced", f"its incident became part of #{alert.incident_id}", now)
+            else:
+                Escalation.objects.filter(pk=running.pk).update(incident=alert.incident)
+                _record("oncall.move_escalation", running, now, {"incident": alert.incident_id})
+    if alert.is_active and alert.acknowledged_at is None:
+        NotificationGroup.objects.filter(members__alert=alert).update(due_at=now)
+    _stop_escalations(alert.incident, now)
 
 
 def _restart_escalations(alert: Alert, now: datetime) -> None:
@@ -319,7 +389,8 @@ def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: 
 def flush(*, now: datetime, limit: int = BATCH) -> int:
     """Tell every group that is due, each in a transaction of its own; return how many were looked at."""
     due = NotificationGroup.objects.due(now).order_by("due_at", "pk")
-    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _flush(pk, now), "Group")
+    muting = Quiet(now)
+    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _flush(pk, muting, now), "Group")
 
 
 def _each(keys: Sequence[Any], work: Callable[[Any], object], what: str) -> int:
@@ -338,7 +409,7 @@ def _each(keys: Sequence[Any], work: Callable[[Any], object], what: str) -> int:
     return len(keys)
 
 
-def _flush(pk: int, now: datetime) -> None:
+def _flush(pk: int, muting: Quiet, now: datetime) -> None:
     group = NotificationGroup.objects.select_related("route", "target").filter(pk=pk, due_at__lte=now).first()
     if group is None:
         return
@@ -349,7 +420,7 @@ def _flush(pk: int, now: datetime) -> None:
     receivers = _receivers(group)
     if not receivers and not _policy_tells(policy):
         receivers = _fallback()
-    book = Book(group, alerts, now)
+    book = Book(group, alerts, muting, now)
     times: list[datetime] = []
     for contact in {**receivers, **book.told_contacts}.values():
         standings = book.standings(contact)
@@ -361,13 +432,16 @@ def _flush(pk: int, now: datetime) -> None:
             group.reason = decision.reason
         if decision.next_at is not None:
             times.append(decision.next_at)
-    if not receivers and not _policy_tells(policy) and any(alert.is_active for alert in alerts.values()):
+    loud = [alert for alert in alerts.values() if alert.is_active and not book.verdicts[alert.pk].is_muted]
+    if not receivers and not _policy_tells(policy) and loud:
         log.error("Nobody can be told of %s: there is no fall-back contact.", group.key)
         group.reason = "nobody could be told: there is no fall-back contact"
         times.append(now + group.group_interval)
-    if _start_escalations(group, policy, alerts.values(), now):
+    if _start_escalations(group, policy, loud, now):
         wake("oncall.escalate")
     _leave(group, alerts)
+    book.note_what_is_held()
+    times += [verdict.until for verdict in book.verdicts.values() if verdict.until is not None]
     group.flushed_at = now
     stays = any(alert.is_active for alert in alerts.values())
     group.due_at = min(times, default=now + group.repeat_interval) if stays else None
@@ -384,8 +458,11 @@ def _in_order(alerts: Iterable[Alert]) -> dict[int, Alert]:
 
 
 def _leave(group: NotificationGroup, alerts: Mapping[int, Alert]) -> None:
-    """Let go what has ended: everybody who was told of it has been told so in this very transaction."""
-    ended = [pk for pk, alert in alerts.items() if not alert.is_active]
+    """Let go what has ended: everybody who was told of it has been told so in this very transaction.
+
+    What flaps stays: its end is told when it has ceased to.
+    """
+    ended = [pk for pk, alert in alerts.items() if not alert.is_active and not alert.is_held_back]
     GroupMember.objects.filter(group=group, alert__in=ended).delete()
 
 
@@ -412,10 +489,13 @@ def _policy_tells(policy: Policy | None) -> bool:
 class Book:
     """What the contacts know of a group's alerts, and the writing of what they are told next."""
 
-    def __init__(self, group: NotificationGroup | None, alerts: Mapping[int, Alert], now: datetime) -> None:
+    def __init__(
+        self, group: NotificationGroup | None, alerts: Mapping[int, Alert], muting: Quiet, now: datetime
+    ) -> None:
         self.group = group
         self.alerts = alerts
         self.now = now
+        self.verdicts = {pk: muting.of(alert) for pk, alert in alerts.items()}
         found = Notice.objects.filter(alert__in=alerts, contact__isnull=False)
         self.notices: list[Notice] = []
         self._known: dict[tuple[int, int], list[Notice]] = defaultdict(list)
@@ -454,11 +534,32 @@ class Book:
         if not self.alerts:
             return {}
         since = self.now - max(map(_cooldown, self.alerts.values()))
+        since = min([since, *(alert.flapping_since for alert in self.alerts.values() if alert.flapping_since)])
         names = {identity(alert) for alert in self.alerts.values()}
         found = Notice.objects.filter(kind="firing", identity__in=names, at__gt=since)
         reached = found.exclude(delivery__state__in=("failed", "cancelled"))
         rows = reached.filter(contact__isnull=False).values_list("contact", "identity").annotate(last=Max("at"))
         return {(contact, name): last for contact, name, last in rows if contact is not None}
+
+    @cached_property
+    def _held(self) -> set[int]:
+        """What was muted when the group was last looked at."""
+        if self.group is None:
+            return set()
+        return set(self.group.members.exclude(held_by="").values_list("alert_id", flat=True))
+
+    def note_what_is_held(self) -> None:
+        """Write down of which alerts nobody was told, and why: the group is looked at again when that changes."""
+        if self.group is None:
+            return
+        now_held = {pk: verdict for pk, verdict in self.verdicts.items() if verdict.is_muted}
+        if over := self._held - set(now_held):
+            self.group.members.filter(alert__in=over).update(held_by="", held_until=None)
+        by_reason: dict[tuple[str, datetime | None], list[int]] = defaultdict(list)
+        for pk, verdict in now_held.items():
+            by_reason[verdict.reason, verdict.until].append(pk)
+        for (reason, until), alerts in by_reason.items():
+            self.group.members.filter(alert__in=alerts).update(held_by=reason, held_until=until)
 
     def standings(self, contact: Contact, *, incident: int | None = None) -> list[Standing]:
         """Return every alert (of the incident) as the contact knows it."""
@@ -471,6 +572,10 @@ class Book:
                 told=self._told(alert, contact),
                 identity_told_at=self._identities.get((contact.pk, identity(alert))),
                 cooldown=_cooldown(alert),
+                is_muted=self.verdicts[alert.pk].is_muted,
+                muted_until=self.verdicts[alert.pk].until,
+                was_muted=alert.pk in self._held,
+                flaps_since=alert.flapping_since if alert.is_held_back else None,
             )
             for alert in self.alerts.values()
             if incident is None or alert.incident_id == incident
@@ -588,10 +693,11 @@ def escalate(*, now: datetime, limit: int = BATCH) -> int:
     """Take the due steps, those of one group together so that they make one message; return how many groups."""
     due = Escalation.objects.running().filter(due_at__lte=now).order_by("due_at", "pk")
     groups = list(dict.fromkeys(due.values_list("group", flat=True)[:limit]))
-    return _each(groups, lambda pk: _escalate(pk, now), "Escalation of group")
+    muting = Quiet(now)
+    return _each(groups, lambda pk: _escalate(pk, muting, now), "Escalation of group")
 
 
-def _escalate(group_pk: int | None, now: datetime) -> None:
+def _escalate(group_pk: int | None, muting: Quiet, now: datetime) -> None:
     running = list(
         Escalation.objects.running()
         .filter(group=group_pk, due_at__lte=now)
@@ -603,7 +709,7 @@ def _escalate(group_pk: int | None, now: datetime) -> None:
     group = running[0].group
     incidents = {one.incident_id: one for one in running}
     found = Alert.objects.filter(incident__in=incidents).select_related("rule").prefetch_related("rule__levels")
-    book = Book(group, _in_order(found.filter(fired_at__isnull=False)), now)
+    book = Book(group, _in_order(found.filter(fired_at__isnull=False)), muting, now)
     news: dict[int, list[Decision]] = defaultdict(list)
     contacts: dict[int, Contact] = {}
     for one in running:
@@ -630,6 +736,14 @@ def _step(
     mine = [alert for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active]
     if not mine or one.incident.acknowledged_at or all(alert.acknowledged_at for alert in mine):
         _stop_escalations(one.incident, now)
+        return
+    waiting = [book.verdicts[alert.pk] for alert in mine if alert.acknowledged_at is None]
+    if all(verdict.is_muted for verdict in waiting):
+        # Nothing is left out: the same step is taken when one of them is heard again.
+        ends = [verdict.until for verdict in waiting if verdict.until is not None]
+        one.due_at = max(min([now + HELD_FOR, *ends]), now + timedelta(seconds=1))
+        one.reason = f"held back: {waiting[0].reason}"
+        one.save(update_fields=["due_at", "reason"])
         return
     plan = one.plan["steps"]
     progress = escalation.Progress(one.position, one.rounds)
@@ -699,16 +813,17 @@ def settle(*, now: datetime, limit: int = BATCH) -> int:
     known.update(settled_at=now)
     stuck = Q(delivery__state__in=("failed", "cancelled")) | Q(at__lte=now - UNTOLD_FOR)
     lost = Notice.objects.unsettled().filter(stuck).order_by("pk").values_list("pk", flat=True)[:limit]
-    return _each(list(lost), lambda pk: _settle(pk, now), "Notice")
+    muting = Quiet(now)
+    return _each(list(lost), lambda pk: _settle(pk, muting, now), "Notice")
 
 
-def _settle(pk: int, now: datetime) -> None:
+def _settle(pk: int, muting: Quiet, now: datetime) -> None:
     notice = Notice.objects.select_related("alert__rule", "contact", "group").filter(pk=pk, settled_at=None).first()
     if notice is None:
         return
     if not _is_known(notice, now):
         alert = notice.alert
-        book = Book(notice.group, {alert.pk: alert}, now)
+        book = Book(notice.group, {alert.pk: alert}, muting, now)
         for contact in _fallback().values():
             if contact.pk == notice.contact_id:
                 continue

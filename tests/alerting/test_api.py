@@ -36,7 +36,15 @@ def test_rules_are_made_read_changed_and_deleted(world: World) -> None:
     api = client(world, "admin")
     made = api.post("/rules/", RULE, format="json")
     assert made.status_code == 201, made.content
-    assert made.json()["levels"] == [{"severity": "warning", "comparison": ">", "threshold": 5000.0}]
+    assert made.json()["levels"] == [
+        {
+            "severity": "warning",
+            "comparison": ">",
+            "threshold": 5000.0,
+            "recovery_threshold": None,
+            "recovery_expression": "",
+        }
+    ]
     assert made.json()["pending_period"] == 60.0
     changed = api.patch("/rules/slow/", {"name": "Slower", "pending_period": 30}, format="json").json()
     assert (changed["name"], changed["pending_period"], len(changed["levels"])) == ("Slower", 30.0, 1)

@@ -187,8 +187,8 @@ def test_two_evaluations_of_one_tick_do_it_once(world: World, monkeypatch: pytes
     prepare(world)
     real = evaluation._tracked
 
-    def slow(groups: Any) -> Any:
-        found = real(groups)
+    def slow(groups: Any, tick: Any) -> Any:
+        found = real(groups, tick)
         monkeypatch.setattr(evaluation, "_tracked", real)
         evaluation.evaluate(now=world.now)
         return found
@@ -205,8 +205,8 @@ def test_a_person_who_is_faster_wins_and_the_evaluation_looks_again(
     prepare(world)
     real = evaluation._tracked
 
-    def slow(groups: Any) -> Any:
-        found = real(groups)
+    def slow(groups: Any, tick: Any) -> Any:
+        found = real(groups, tick)
         monkeypatch.setattr(evaluation, "_tracked", real)
         for alert in Alert.objects.active():
             services.resolve(by=SETUP, alert=alert, now=world.now)

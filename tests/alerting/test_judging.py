@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 LEVELS = (Level(CRITICAL, ">", 90.0), Level(WARNING, ">", 80.0))
 
 
-def rule(levels: tuple[Level, ...] = LEVELS, **terms: timedelta) -> RulePlan:
+def rule(levels: tuple[Level, ...] = LEVELS, **terms: Any) -> RulePlan:
     return RulePlan(1, "hot", "Hot", "system", question("x"), Terms(**terms), levels, {}, {}, timedelta(0), "")
 
 

@@ -171,9 +171,35 @@ def test_the_severity_comes_from_the_label_and_the_label_stays(
 
 def test_what_has_no_plain_counterpart_is_refused_by_name() -> None:
     with pytest.raises(Unportable, match="recovery"):
-        plain(LevelRule("a", "A", "up", (WARN,), recovers=True))
+        plain(LevelRule("a", "A", "up", (Level(Severity.WARNING, recovers="down"),)))
     with pytest.raises(Unportable, match="label severity"):
         plain(LevelRule("a", "A", "up", (WARN, CRIT), labels=(("severity", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("level", "expression"),
+    [
+        (
+            Level(Severity.WARNING, ">", 5.0, 4.0),
+            (
+                "(up > 5) or ((up > 4) and ignoring (alertname, alertstate, severity) "
+                'ALERTS{alertname="A",alertstate="firing",severity="warning"})'
+            ),
+        ),
+        (
+            Level(Severity.WARNING, ">", 5.0, None, "down"),
+            (
+                "(up > 5) or (((up) unless (down)) and ignoring (alertname, alertstate, severity) "
+                'ALERTS{alertname="A",alertstate="firing",severity="warning"})'
+            ),
+        ),
+    ],
+)
+def test_a_recovery_goes_out_as_what_prometheus_itself_says_of_what_fires_and_comes_back(level, expression) -> None:
+    rule = LevelRule("a", "A", "up", (level,))
+    (alert,) = plain(rule)
+    assert alert.expression == expression
+    assert levelled([alert]) == rule
 
 
 @pytest.mark.parametrize(

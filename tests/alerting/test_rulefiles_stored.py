@@ -197,14 +197,14 @@ def test_a_label_that_follows_the_value_is_pointed_out() -> None:
 
 def test_an_export_refuses_by_name_what_cannot_be_said(world: World) -> None:
     rule = world.rule("soft", levels=[("warning", ">", 5.0)])
-    rule.levels.update(recovery_threshold=4.0)
+    rule.levels.update(comparison="", threshold=None, recovery_expression="down")
     world.rule("kept", keep_firing_for=60)
     world.rule("off", enabled=False)
     with pytest.raises(ValidationError) as error:
         export("2.37")
     kept, soft = error.value.messages
     assert kept == "The rule kept uses keep_firing_for (since 2.42); Prometheus 2.37 does not have that."
-    assert soft.startswith("The rule soft has no plain counterpart for its recovery thresholds")
+    assert soft.startswith("The rule soft has no plain counterpart for its recovery expression")
     found = services.export_rules(by=ALICE, target="2.37", partial=True)
     assert found.text.endswith("groups: []\n")
     assert len(found.refused) == 2

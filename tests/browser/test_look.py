@@ -6,6 +6,8 @@ import re
 import pytest
 from django.conf import settings
 
+from apps.notifications.links import token_of
+from apps.notifications.models import Delivery
 from tests.browser.conftest import LOOKS
 
 PAGES = {
@@ -18,6 +20,7 @@ PAGES = {
     "rules": "/monitoring/alerts/?tab=rules",
     "notifications": "/monitoring/alerts/?tab=notifications",
     "alert": "/monitoring/alerts/{key}/",
+    "answer": "/r/{token}/",
     "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",
@@ -35,9 +38,10 @@ EXPECTED = {"not-found": re.compile("404")}
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_sound(window, full_scene, name):
     """The three looks share one scene, for setting it up costs more than looking at it."""
-    path = PAGES[name].format(key=full_scene[0].key)
+    told = Delivery.objects.filter(purpose="firing").earliest("pk")
+    path = PAGES[name].format(key=full_scene[0].key, token=token_of(told.key))
     for look in LOOKS:
-        it = window(None if name == "login" else "ada", look)
+        it = window(None if name in ("login", "answer") else "ada", look)
         page = it.go(path)
         complaints = [text for text in it.complaints if not EXPECTED.get(name, re.compile("$^")).search(text)]
         assert (look, complaints) == (look, [])

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from apps.accounts.permissions import Principal
+from apps.accounts.permissions import EVERYTHING, Principal
 from apps.accounts.services import issue_token
 from apps.core.telemetry import Reading
 from apps.dashboards import health
@@ -229,6 +229,73 @@ def test_health_is_open_and_its_details_are_not(api):
     }  # fmt: skip
     assert set(detailed["checks"]["database"]) == {"status", "message", "responseTime", "lastCheck"}
     assert set(detailed["metrics"]) == {"activeAlerts", "memoryUsage", "cpuUsage", "responseTime"}
+
+
+@pytest.mark.parametrize("query", ["type=love", "timeRange=a,b", "timeRange=2,1", "timeRange=1_0,2_0", "timeRange=٣,٤"])
+def test_a_refusal_is_one_sentence_and_nothing_else(api, query):
+    assert list(get(api, f"metrics?{query}", 400)) == ["error"]
+
+
+def test_a_form_is_told_to_come_as_json(api):
+    answer = api.post("/api/monitoring/alerts", "type=disk", content_type="application/x-www-form-urlencoded")
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("start", [0, 1_000_000_000_000])
+def test_no_row_lies_outside_the_range(api, start):
+    send(api, "post", "metrics", {"type": "performance", "metrics": request()})
+    answer = get(api, f"metrics?type=performance&timeRange={start},")
+    assert {start < row["timestamp"] <= answer["timeRange"]["end"] for row in answer["data"]["metrics"]} == {True}
+    assert answer["step"] == 15_000
+
+
+def test_a_range_that_ends_in_the_future_ends_with_what_there_is(api):
+    send(api, "post", "metrics", {"type": "business", "metrics": [{"name": "bookings", "value": 3}]})
+    late = int((timezone.now() + timedelta(days=400)).timestamp() * 1000)
+    answer = get(api, f"metrics?type=business&timeRange={late - 500 * 86_400_000},{late}")
+    [series] = answer["data"]["series"]
+    assert series["points"][-1][0] <= int((timezone.now() + services.AHEAD).timestamp() * 1000)
+    assert get(api, f"metrics?type=system&timeRange={late - 60_000},{late}")["data"]["metrics"] == []
+
+
+def figure(expression):
+    return query.only_value(query.instant(expression, at=timezone.now() + timedelta(seconds=1), scope=EVERYTHING))
+
+
+def test_events_are_counted_and_summed_by_their_properties(api):
+    events = [
+        {"event": "booking_made"},
+        {"event": "payment", "value": 120.5, "properties": {"branch": "north", "first": True}, "id": "p-1"},
+        {"event": "payment", "value": 80, "properties": {"branch": "north", "first": True}, "id": 2},
+    ]
+    assert send(api, "post", "events", events) == {"success": True, "accepted": 3, "rejected": []}
+    assert send(api, "post", "events/", {"event": "booking_made"})["accepted"] == 1
+    found = {series["name"]: series for series in get(api, "metrics?type=business")["data"]["series"]}
+    assert found["payment"]["labels"] == {"category": "business", "job": "push", "branch": "north", "first": "true"}
+    assert figure("sum_over_time(payment[1m])") == 200.5
+    assert figure("count_over_time(booking_made[1m])") == 2
+
+
+def test_an_event_that_is_sent_again_with_its_id_counts_once(api):
+    event = {"event": "payment", "value": 5, "id": "p-1"}
+    other = {"event": "refund", "value": 5, "id": "p-1"}
+    for _ in range(2):
+        assert send(api, "post", "events", [event, event, other])["accepted"] == 3
+    assert figure("sum_over_time(payment[1m])") == 5
+
+
+def test_events_that_are_none_are_refused_one_by_one(api):
+    wrong = [
+        5, {}, {"event": ""}, {"event": "a", "value": "1"}, {"event": "a", "id": []}, {"event": "a", "id": "x" * 201},
+        {"event": "a", "properties": []}, {"event": "a", "properties": {"b": None}}, {"event": "a", "timestamp": "now"},
+        {"event": "a", "timestamp": 1e13}, {"event": "a", "properties": {"__name__": "b"}}, {"event": "a\0"},
+    ]  # fmt: skip
+    answer = send(api, "post", "events", [*wrong, {"event": "a", "id": "late", "timestamp": 4_000_000_000_000}])
+    assert [refusal["index"] for refusal in answer["rejected"]] == list(range(len(wrong) + 1))
+    assert send(api, "post", "events", {"event": "a", "id": "late"})["accepted"] == 1, "a refused one took no id"
+    for body in ([], "x", 5, [{"event": "a"}] * 10_001):
+        assert "error" in send(api, "post", "events", body, 400)
 
 
 def test_a_full_disk_is_503_and_says_when_to_come_back(api, monkeypatch):

@@ -15,6 +15,7 @@ from django.db import models
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
+MATCHERS = [{"name": "service", "value": "db", "isRegex": False, "isEqual": True}]
 _numbers = itertools.count(1)
 
 OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -26,13 +27,15 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     },
     "alerting.incident": lambda n: {"state": "open"},
     "alerting.ruletest": lambda n: {"rule": make("alerting.alertrule")},
-    "alerting.silence": lambda n: {
-        "matchers": [{"name": "service", "value": "db", "isRegex": False, "isEqual": True}], "ends_at": AT + DAY * n,
-        "starts_at": AT, "recurrence": "", "duration": None,
+    "alerting.silence": lambda n: {"matchers": MATCHERS, "starts_at": AT, "ends_at": AT + DAY * n, "duration": None},
+    "alerting.maintenancewindow": lambda n: {
+        "matchers": MATCHERS, "starts_at": AT, "ends_at": AT + DAY * n, "duration": None,
     },
+    "alerting.inhibition": lambda n: {"source_matchers": MATCHERS, "target_matchers": MATCHERS},
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
     "oncall.escalation": lambda n: {"due_at": AT},
     "metrics.metric": lambda n: {"type": "gauge"},
+    "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip
 SINGLE = {"metrics.collectionswitch", "metrics.seriesbudget"}

@@ -18,13 +18,17 @@ from apps.accounts.rights import ALL_RIGHTS, Principal
 from apps.alerting import services as alerting
 from apps.alerting.intake import of_labels
 from apps.alerting.models import RecordingRule
-from apps.metrics import care
+from apps.metrics import care, gateway
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
+from apps.notifications import replies
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
 from apps.promql.source import Matcher
+from apps.sources import services as sources
+from apps.sources.models import ScrapeJob
+from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
 from tests.house.rows import AT, make
 
@@ -81,12 +85,24 @@ def rule_test() -> Any:
 SILENCE: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": AT + DAY, "comment": "planned", "now": AT}
 
 
+WINDOW: dict[str, Any] = {"name": "work", "matchers": ['service="db"'], "starts_at": AT, "ends_at": AT + DAY}
+INHIBITION: dict[str, Any] = {"name": "rule", "source_matchers": ['a="b"'], "target_matchers": ['c="d"']}
+
+
 def stored_silence() -> Any:
     return alerting.silence(by=Principal.system("test"), **SILENCE)
 
 
 def stored_test() -> Any:
     return alerting.save_rule_test(by=Principal.system("test"), test=rule_test(), now=AT)
+
+
+SCRAPES = "scrape_configs: [{job_name: web, static_configs: [{targets: ['web-1:80']}]}]"
+
+
+def scrape_job(**values: Any) -> Any:
+    made = ScrapeJob(**{"name": "web", "targets": [{"targets": ["web-1:80"]}]} | values)
+    return sources.save_job(by=Principal.system("test"), job=made, now=AT)
 
 
 EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
@@ -139,12 +155,24 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     ),
     "alerting.save_rule": lambda: do(alerting.save_rule, rule=new_rule(), levels=LEVELS, now=AT),
     "alerting.save_rule_test": lambda: do(alerting.save_rule_test, test=rule_test(), now=AT),
+    "alerting.delete_inhibition": lambda: do(
+        alerting.delete_inhibition, inhibition=make("alerting.inhibition"), now=AT
+    ),
+    "alerting.delete_service": lambda: do(alerting.delete_service, service=make("alerting.service"), now=AT),
+    "alerting.delete_window": lambda: do(alerting.delete_window, window=make("alerting.maintenancewindow"), now=AT),
+    "alerting.save_inhibition": lambda: do(alerting.save_inhibition, values=INHIBITION, now=AT),
+    "alerting.save_service": lambda: do(alerting.save_service, values={"name": "db"}, depends_on=[], now=AT),
+    "alerting.save_window": lambda: do(alerting.save_window, values=WINDOW, now=AT),
     "alerting.expire_silence": lambda: do(alerting.expire_silence, silence=stored_silence(), now=AT),
     "alerting.silence": lambda: do(alerting.silence, **SILENCE),
+    "notifications.reply": lambda: do(
+        replies.reply, delivery=make("notifications.delivery"), action="acknowledge", now=AT
+    ),
     "alerting.unacknowledge": lambda: do(
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),
     "metrics.backfill": lambda: do(metrics.backfill, samples=Samples.from_readings([], at=AT), now=AT),
+    "metrics.delete_push_group": lambda: do(gateway.delete, group=make("metrics.pushgroup"), now=AT),
     "metrics.delete_series": lambda: do(metrics.delete_series, selectors=[[Matcher("__name__", "=", "x")]], now=AT),
     "metrics.drop_damaged": lambda: do(care.drop_damaged, findings=[], now=AT, folder=Path("nowhere")),
     "metrics.note_import": lambda: do(metrics.note_import, source="file", counts=None),
@@ -161,6 +189,10 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "oncall.delete_route": lambda: do(oncall.delete_route, route=make("oncall.route", name="x")),
     "oncall.save_policy": lambda: do(oncall.save_policy, name="Night", steps=STEPS),
     "oncall.save_route": lambda: do(oncall.save_route, values={"name": "web", "matchers": []}),
+    "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
+    "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),
+    "sources.save_job": lambda: do(sources.save_job, job=ScrapeJob(name="new"), now=AT),
+    "sources.scrape_now": lambda: do(sources.scrape_now, target=scrape_job().found.get(), now=AT),
     "oncall.save_target": lambda: do(oncall.save_target, rule=make("alerting.alertrule"), contacts=[contact()]),
 }
 
@@ -213,6 +245,11 @@ WRITES: dict[str, Callable[[], Call]] = {
     "PATCH contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", {"name": "Hooks"}),
     "DELETE contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", None),
     "POST contacts/<str:pk>/test/": lambda: (f"{V1}/contacts/{contact().pk}/test/", {}),
+    "POST scrape-jobs/": lambda: (f"{V1}/scrape-jobs/", {"name": "new", "targets": [{"targets": ["a:1"]}]}),
+    "PATCH scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", {"interval": 60}),
+    "DELETE scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", None),
+    "POST scrape-jobs/import/": lambda: (f"{V1}/scrape-jobs/import/", {"text": SCRAPES}),
+    "POST targets/<str:pk>/scrape/": lambda: (f"{V1}/targets/{scrape_job().found.get().pk}/scrape/", {}),
     "POST policies/": lambda: (f"{V1}/policies/", {"name": "Night", "steps": STEPS}),
     "PATCH policies/<str:pk>/": lambda: (f"{V1}/policies/{policy().pk}/", {"description": "Nights."}),
     "DELETE policies/<str:pk>/": lambda: (f"{V1}/policies/{make('oncall.policy').pk}/", None),
@@ -270,7 +307,7 @@ SEED: dict[str, Callable[[], Call]] = {
     "POST alerts": lambda: ("/api/monitoring/alerts", {"type": "disk", "severity": "WARNING", "message": "full"}),
     "PUT alerts": lambda: ("/api/monitoring/alerts", {"alertId": make("alerting.alert").key, "resolvedBy": "ann"}),
 }
-NO_DECISIONS = {"POST metrics"}
+NO_DECISIONS = {"POST metrics", "POST events"}
 """Writes of the seed's API that bring measurements: an entry a request would drown the trail."""
 
 

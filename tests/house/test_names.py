@@ -24,6 +24,7 @@ SERVICES = sorted(
 
 NO_VERBS = {
     "metrics.ingest": "measurements, not decisions: an entry a request would drown the trail",
+    "metrics.ingest_placed": "as ingest",
     "metrics.record_events": "as ingest",
     "metrics.store_past": "a part of an import, whose begin and end are entries",
     "alerting.send_to": "hands on to verbs of the rooms above",

@@ -1,12 +1,14 @@
 """Events get a millisecond of their own."""
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.accounts.permissions import Principal
 from apps.core.telemetry import Reading
-from apps.metrics import query, services
+from apps.metrics import query, retention, services
 from apps.metrics.events import place
 from apps.promql.source import Matcher
 from tests.clock import NOW
@@ -38,3 +40,12 @@ def test_every_event_counts_also_those_of_one_instant():
         assert written.accepted == 2
     found = query.select([Matcher("__name__", "=", "http_request_seconds")], at - 1, at + 100)
     assert found.ts.tolist() == [at, at + 1, at + 2, at + 3]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_id_is_remembered_for_a_week():
+    reading = Reading("payment", 5.0)
+    assert services.record_events(readings=[reading], ids=["p-1"], by=BY, now=NOW).new_series == 1
+    assert retention.drop_receipts(now=NOW + retention.RECEIPTS_KEPT) == 0
+    assert services.record_events(readings=[reading], ids=["p-1"], by=BY, now=NOW) == services.Written(1, (), 0)
+    assert retention.drop_receipts(now=NOW + retention.RECEIPTS_KEPT + timedelta(seconds=1)) == 1

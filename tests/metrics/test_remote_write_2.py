@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -80,9 +81,9 @@ def test_a_series_has_the_same_key_whatever_its_references_are():
 
 
 def test_no_key_of_2_0_is_one_of_1_0():
-    assert all(
-        key.startswith(bytes(4)) for key in remote_write_2.decode(message([(UP, [(NOW, 1.0)], None)])).samples.keys
-    )
+    (key,) = remote_write_2.decode(message([(UP, [(NOW, 1.0)], None)])).samples.keys
+    assert isinstance(key, bytes)
+    assert key.startswith(bytes(4))
 
 
 # --- Through the lane: the rules of the specification -----------------------------------------------------------------
@@ -110,7 +111,7 @@ def written(said):
 
 HISTOGRAM, EXEMPLAR = one.chunk(3, b"\x08\x01"), one.chunk(4, b"")
 GOOD = (UP, 0, 1.0, b"")
-RULES = {
+RULES: dict[str, tuple[list[Any], int, int, str]] = {
     # what is sent: (labels, ms from now, value, more)…; → status, samples written, words of the answer
     "a good request is 204": ([GOOD], 204, 1, ""),
     "several series": ([GOOD, (UP | {"n": "2"}, 1, 2.0, b"")], 204, 2, ""),

@@ -10,6 +10,7 @@ from apps.alerting.services.alerts import (
     unacknowledge,
 )
 from apps.alerting.services.changes import forget_changes, note_change
+from apps.alerting.services.dependencies import delete_service, save_service
 from apps.alerting.services.intake import Taken, settle_outside, shift_ends, take_in
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
@@ -35,15 +36,19 @@ from apps.alerting.services.silences import (
     muted_alerts,
     silence,
 )
+from apps.alerting.services.windows import delete_inhibition, delete_window, save_inhibition, save_window
 
 __all__ = [
     "Taken",
     "acknowledge",
     "acknowledge_incident",
     "delete_group",
+    "delete_inhibition",
     "delete_recording_rule",
     "delete_rule",
     "delete_rule_test",
+    "delete_service",
+    "delete_window",
     "duration",
     "end_resolved_silences",
     "expire",
@@ -61,9 +66,12 @@ __all__ = [
     "rule_from_condition",
     "rule_from_dict",
     "save_group",
+    "save_inhibition",
     "save_recording_rule",
     "save_rule",
     "save_rule_test",
+    "save_service",
+    "save_window",
     "settle_outside",
     "shift_ends",
     "ship_recording_rule",

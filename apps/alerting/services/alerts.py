@@ -236,6 +236,7 @@ def expire(*, by: Principal, now: datetime) -> int:
             alerts = list(found[:AT_ONCE])
             end(alerts, reason=reason, by=by.name, now=now)
             done += len(alerts)
+        _cease_to_flap(Alert.objects.exclude(state__in=OPEN_STATES).filter(lost), Reason.RULE, by.name, now)
     Alert.objects.exclude(source="rule").filter(held_until__lte=now).update(held_until=None)
     with transaction.atomic():
         old = Alert.objects.filter(state="inactive", resolved_at__lt=now - FORGOTTEN_AFTER, held_until__isnull=True)
@@ -272,9 +273,12 @@ def end(
         old = State(alert.state)
         alert.state = State.INACTIVE if old is State.PENDING else State.RESOLVED
         alert.resolved_at, alert.resolve_reason, alert.resolved_by = now, reason, resolved_by
-        alert.held_until, alert.seen_at = held_until, now
+        alert.held_until, alert.seen_at, alert.flapping_since = held_until, now, None
         alert.version += 1
         by_state[alert.state].append(alert.pk)
+        if alert.source == "rule":
+            earlier = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
+            _cease_to_flap(earlier.exclude(pk=alert.pk), reason, by, now)
         telling = alert.state == State.RESOLVED
         transitions.append(_transition(alert, now, "state", old, alert.state, reason, by, detail, telling=telling))
     for state, ids in by_state.items():
@@ -285,6 +289,7 @@ def end(
             resolved_by=resolved_by,
             held_until=held_until,
             seen_at=now,
+            flapping_since=None,
             version=F("version") + 1,
         )
     Transition.objects.bulk_create(transitions, batch_size=1000)
@@ -292,6 +297,14 @@ def end(
     if series:
         keep_series(series, by=Principal.system("alerting"), now=now)
     publish_alerts()
+
+
+def _cease_to_flap(alerts: Any, reason: Reason, by: str, now: datetime) -> None:
+    """Let the held ends of these be told: somebody else than the evaluation has ended it."""
+    for alert in alerts.filter(flapping_since__isnull=False).select_for_update(of=("self",)).order_by("id")[:AT_ONCE]:
+        alert.flapping_since = None
+        _write(alert, "flapping_since")
+        _note(alert, now, "flapping", "flapping", "steady", reason, by)
 
 
 def _locked(alert: Alert) -> Alert:

@@ -1,7 +1,7 @@
 """Rule files come in and go out: an import is one transaction with a report, an export the same bytes each time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -168,13 +168,21 @@ def level_rule(rule: AlertRule) -> LevelRule:
         slug=rule.slug,
         name=rule.name,
         expression=rule.expression,
-        levels=tuple(Level(Severity(level.severity), level.comparison, level.threshold) for level in levels),
+        levels=tuple(
+            Level(
+                Severity(level.severity),
+                level.comparison,
+                level.threshold,
+                level.recovery_threshold,
+                level.recovery_expression,
+            )
+            for level in levels
+        ),
         pending=_ms(rule.pending_period),
         keep=_ms(rule.keep_firing_for),
         labels=tuple(sorted(rule.labels.items())),
         annotations=tuple(sorted(rule.annotations.items())),
         service=rule.service,
-        recovers=any(level.recovery_threshold is not None or level.recovery_expression for level in levels),
     )
 
 
@@ -478,7 +486,7 @@ def _plain_record(row: RecordingRule) -> PlainRecord | None:
 def _same(rule: AlertRule, wanted: LevelRule) -> bool:
     """Whether a stored rule and a file's are the same plain rules."""
     try:
-        return plain(replace(level_rule(rule), recovers=False)) == plain(wanted)
+        return plain(level_rule(rule)) == plain(wanted)
     except (Unportable, PromQLError):
         return False
 
@@ -527,26 +535,29 @@ def _differs(word: str, before: str, after: str) -> str:
 
 def _put(rule: AlertRule, group: RuleGroup, wanted: LevelRule) -> list[dict[str, Any]]:
     """Write a file's values into a rule and return its levels; what files cannot say stays."""
-    kept = {level.severity: level for level in rule.levels.all()} if rule.pk else {}
     labels = dict(wanted.labels)
     service = wanted.service
     if rule.service and labels.get("service") == plainrules.service_label(parse(wanted.expression), rule.service):
         service = rule.service
         del labels["service"]
+    if not rule.pk:
+        rule.detects_flapping = False  # Prometheus tells each time
     if not rule.pk or _canonical(rule.expression) != canonical(wanted.expression):
         rule.expression = wanted.expression
     rule.group, rule.name, rule.service, rule.labels = group, wanted.name, service, labels
     rule.annotations = dict(wanted.annotations)
     rule.pending_period = timedelta(milliseconds=wanted.pending)
     rule.keep_firing_for = timedelta(milliseconds=wanted.keep)
-    levels = []
-    for level in wanted.levels:
-        values = {"severity": level.severity.value, "comparison": level.comparison, "threshold": level.threshold}
-        if level.comparison and (before := kept.get(level.severity)) is not None:
-            values["recovery_threshold"] = before.recovery_threshold
-            values["recovery_expression"] = before.recovery_expression
-        levels.append(values)
-    return levels
+    return [
+        {
+            "severity": level.severity.value,
+            "comparison": level.comparison,
+            "threshold": level.threshold,
+            "recovery_threshold": level.recovery,
+            "recovery_expression": level.recovers,
+        }
+        for level in wanted.levels
+    ]
 
 
 def promtool_tests(groups: Iterable[RuleGroup] | None) -> list[RuleTest]:

@@ -29,6 +29,8 @@ from apps.alerting.models import (
     RuleLevel,
     RuleTest,
     categories,
+    error_policies,
+    no_data_policies,
 )
 from apps.alerting.services.alerts import end
 from apps.alerting.services.ruletests import Tests, refuse_failing, tests_of_rule, tests_reading, write_tests
@@ -57,7 +59,7 @@ LONGEST: Final[Mapping[str, timedelta]] = {
 }
 SLOWEST: Final = timedelta(days=1)
 DEFAULT_GROUP: Final = "default"
-RESERVED_SLUGS: Final = ("export", "import")
+RESERVED_SLUGS: Final = ("export", "import", "preview")
 """Addresses of the API beside those of the rules."""
 
 
@@ -141,18 +143,44 @@ def check_rule(rule: AlertRule, levels: Levels | None) -> None:
         refuse("slug", f"There is another rule {rule.slug}.")
     if not 1 <= len(rule.name) <= 200:
         refuse("name", "1 to 200 characters.")
-    if rule.type not in dict(categories()):
-        refuse("type", f"{rule.type!r} is none of {', '.join(dict(categories()))}.")
     refuse("expression", check_expression(rule.expression))
-    for name, longest in LONGEST.items():
-        if not timedelta(0) <= getattr(rule, name) <= longest:
-            refuse(name, f"Between 0 seconds and {longest.days} days.")
+    for name, problem in _out_of_bounds(rule).items():
+        refuse(name, problem)
     refuse("labels", check_texts(rule.labels, "label"))
     refuse("annotations", check_texts(rule.annotations, "annotation"))
     if levels is not None:
         refuse("levels", check_levels(levels))
+        for name, problem in _without_comparison(rule, levels).items():
+            refuse(name, problem)
     if problems:
         raise ValidationError(problems)
+
+
+def _out_of_bounds(rule: AlertRule) -> dict[str, str]:
+    """Choices that are none, times and counts that are too small or too large."""
+    found = {}
+    choices = {"type": categories(), "no_data_policy": no_data_policies(), "error_policy": error_policies()}
+    for name, known in choices.items():
+        if getattr(rule, name) not in dict(known):
+            found[name] = f"{getattr(rule, name)!r} is none of {', '.join(dict(known))}."
+    for name, longest in LONGEST.items():
+        if not timedelta(0) <= getattr(rule, name) <= longest:
+            found[name] = f"Between 0 seconds and {longest.days} days."
+    if not 1 <= rule.missing_evaluations <= 1000:
+        found["missing_evaluations"] = "Between 1 and 1000."
+    return found
+
+
+def _without_comparison(rule: AlertRule, levels: Levels) -> dict[str, str]:
+    """What a rule cannot ask for whose results are all breaches: where there is none, all is well."""
+    if all(level["comparison"] for level in levels):
+        return {}
+    found = {}
+    if rule.no_data_policy in ("alert", "fire"):
+        found["no_data_policy"] = "Without a threshold no result means that all is well; give the level a comparison."
+    if rule.new_series_delay:
+        found["new_series_delay"] = "Without a threshold every result is a breach; give the level a comparison."
+    return found
 
 
 def check_expression(text: str) -> str:
@@ -201,23 +229,51 @@ def check_levels(levels: Levels) -> str:
             return f"The threshold of {severity} is not a number."
         if not comparison and len(levels) > 1:
             return f"The level {severity} has no threshold; that makes sense for a lone level only."
+        if problem := _check_recovery(level):
+            return f"The level {severity}: {problem}"
+    return ""
+
+
+def _check_recovery(level: Mapping[str, Any]) -> str:
+    """What is wrong with a level's recovery, or the empty string."""
+    comparison, threshold, recovery = level["comparison"], level["threshold"], level.get("recovery_threshold")
+    expression = level.get("recovery_expression") or ""
+    if recovery is not None and expression:
+        return "a recovery threshold or a recovery expression, not both."
+    if expression:
+        problem = check_expression(expression)
+        if not problem and value_type(parse(expression)) != VECTOR:
+            problem = "it has to give series, such as temperature < 70."
+        return problem and f"its recovery expression: {problem}"
+    if recovery is None:
+        return ""
+    if math.isnan(recovery):
+        return "its recovery threshold is not a number."
+    if comparison not in (">", ">=", "<", "<="):
+        return "a recovery threshold needs a comparison with >, >=, < or <=."
+    if (recovery > threshold) if comparison.startswith(">") else (recovery < threshold):
+        side = "above" if comparison.startswith(">") else "below"
+        return f"its recovery threshold lies {side} the threshold: it would never fire for longer than without."
     return ""
 
 
 def _level(level: Mapping[str, Any]) -> dict[str, Any]:
-    threshold = level.get("threshold")
-    if isinstance(threshold, str):
-        try:
-            threshold = float(threshold)
-        except ValueError:
-            raise ValidationError({"levels": [f"{threshold!r} is not a number."]}) from None
     return {
         "severity": str(level.get("severity", "")).lower(),
         "comparison": level.get("comparison") or "",
-        "threshold": None if threshold is None else float(threshold),
-        "recovery_threshold": level.get("recovery_threshold"),
-        "recovery_expression": level.get("recovery_expression") or "",
+        "threshold": _number(level.get("threshold")),
+        "recovery_threshold": _number(level.get("recovery_threshold")),
+        "recovery_expression": str(level.get("recovery_expression") or "").strip(),
     }
+
+
+def _number(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValidationError({"levels": [f"{str(value)[:50]!r} is not a number."]}) from None
 
 
 def _write_levels(rule: AlertRule, levels: Levels) -> None:
@@ -238,7 +294,13 @@ def _state(rule: AlertRule) -> dict[str, Any]:
 
 
 def _levels_of(rule: AlertRule) -> list[str]:
-    return sorted(str(level) for level in RuleLevel.objects.filter(rule=rule))
+    return sorted(
+        f"{level} recovery {level.recovery_threshold if level.recovery_threshold is not None else ''}"
+        f"{level.recovery_expression}"
+        if level.recovery_threshold is not None or level.recovery_expression
+        else str(level)
+        for level in RuleLevel.objects.filter(rule=rule)
+    )
 
 
 # --- Recording rules --------------------------------------------------------------------------------------------
@@ -370,7 +432,7 @@ def group_named(name: str, interval: timedelta | None, *, by: Principal, now: da
 DURATIONS: Final = ("pending_period", "keep_firing_for", "cooldown", "new_series_delay")
 PLAIN: Final = (
     "slug", "name", "type", "expression", "labels", "annotations", "no_data_policy", "error_policy",
-    "missing_evaluations", "service", "runbook", "owner", "enabled",
+    "missing_evaluations", "service", "runbook", "owner", "team", "schedule", "detects_flapping", "enabled",
 )  # fmt: skip
 
 

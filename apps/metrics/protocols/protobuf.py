@@ -60,3 +60,17 @@ def fields(data: bytes) -> Iterator[tuple[int, int, Value]]:
 def signed(number: int) -> int:
     """A varint as int64."""
     return number - (1 << 64) if number >> 63 else number
+
+
+def encoded(number: int) -> bytes:
+    """A number that is not negative as a varint.
+
+    >>> encoded(300)
+    b'\\xac\\x02'
+    """
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
 from apps.metrics.protocols.order import Order, Stretch
-from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, fields, signed, varint
+from apps.metrics.protocols.protobuf import BYTES, FIXED32, FIXED64, VARINT, Malformed, encoded, fields, signed, varint
 from apps.metrics.samples import Meta, Samples
 
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
@@ -244,7 +244,7 @@ def _whole(series: bytes) -> tuple[bytes, list[tuple[int, float]], tuple[int, in
         if kind != BYTES or not isinstance(value, bytes):
             raise Malformed(f"field {number} of a series has wire type {kind}")
         if number == 1:
-            key += [b"\x0a", _length(len(value)), value]
+            key += [b"\x0a", encoded(len(value)), value]
         elif number == 2:
             samples.append(_sample(value))
         else:
@@ -262,15 +262,6 @@ def _sample(message: bytes) -> tuple[int, float]:
         elif field in (1, 2):
             raise Malformed(f"field {field} of a sample has wire type {kind}")
     return ms, number
-
-
-def _length(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def labels_of(key: bytes) -> dict[str, str] | str | None:

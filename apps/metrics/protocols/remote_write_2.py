@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
-from apps.metrics.protocols.protobuf import BYTES, FIXED64, VARINT, Malformed, fields, signed, varint
+from apps.metrics.protocols.protobuf import BYTES, FIXED64, VARINT, Malformed, encoded, fields, signed, varint
 from apps.metrics.samples import NAME, Meta, Samples
 
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
@@ -181,7 +181,7 @@ def _odd(series: bytes, cut: _Cut) -> None:
     index = len(cut.refs)
     for number, kind, value in fields(series):
         if number == 1 and kind == VARINT and isinstance(value, int):
-            refs.append(_varint(value))
+            refs.append(encoded(value))
         elif number in (1, 2, 3, 4, 5) and (kind != BYTES or not isinstance(value, bytes)):
             raise Malformed(f"field {number} of a series has wire type {kind}")
         elif isinstance(value, bytes):
@@ -213,14 +213,6 @@ def _sample(message: bytes) -> tuple[int, float]:
         elif field in (1, 2, 3):
             raise Malformed(f"field {field} of a sample has wire type {kind}")
     return ms, number
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
 
 
 def _columns(body: bytes, cut: _Cut) -> tuple[Int64, Int64, Float64]:

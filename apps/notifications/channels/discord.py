@@ -56,4 +56,6 @@ def payload(message: Message) -> dict[str, Any]:
     }
     if message.url:
         embed["url"] = message.url
+    if message.answer_url:
+        embed["description"] = f"{cut(embed['description'], 3800)}\n\n[Acknowledge…]({message.answer_url})"
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}

@@ -60,12 +60,13 @@ def payload(message: Message) -> dict[str, Any]:
         parts.append("\n".join(lines))
     if len(message.alerts) > SHOWN:
         parts.append(f"…and {len(message.alerts) - SHOWN} more.")
+    answer = f"\n\n[Acknowledge…]({message.answer_url})" if message.answer_url else ""
     title = cut(one_line(message.title) or "Message", 300)
     attachment: dict[str, Any] = {
         "fallback": title.translate(MARKUP),
         "color": message.colour,
         "title": title.translate(MARKUP),
-        "text": cut("\n\n".join(part for part in parts if part), 6000).translate(MARKUP),
+        "text": cut("\n\n".join(part for part in parts if part), 6000).translate(MARKUP) + answer,
         "fields": [
             {"title": cut(name, 100).translate(MARKUP), "value": cut(value, 500).translate(MARKUP), "short": True}
             for name, value in message.facts[:10]

@@ -69,6 +69,8 @@ def payload(message: Message, topic: str) -> dict[str, Any]:
     }
     if message.url:
         body["click"] = message.url
+    if message.answer_url:
+        body["actions"] = [{"action": "view", "label": "Acknowledge…", "url": message.answer_url}]
     return body
 
 

@@ -83,24 +83,17 @@ def payload(message: Message) -> dict[str, Any]:
     blocks += [_section(_item(item)) for item in message.alerts[:SHOWN]]
     if len(message.alerts) > SHOWN:
         blocks.append(_section(f"…and {len(message.alerts) - SHOWN} more."))
-    if message.url:
-        text = "Open and acknowledge" if message.status == "firing" else "Open"
-        blocks.append(
-            {
-                "type": "actions",
-                "elements": [
-                    {
-                        "type": "button",
-                        "text": {"type": "plain_text", "text": text},
-                        "url": cut(message.url, 3000),
-                        **({"style": "danger"} if message.status == "firing" else {}),
-                    }
-                ],
-            }
-        )
+    buttons = [_button("Acknowledge…", message.answer_url) | {"style": "danger"}] if message.answer_url else []
+    buttons += [_button("Open", message.url)] if message.url else []
+    if buttons:
+        blocks.append({"type": "actions", "elements": buttons})
     if message.reason:
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": cut(escape(message.reason), 2000)}]})
     return {"text": cut(escape(message.title), 3000), "attachments": [{"color": message.colour, "blocks": blocks}]}
+
+
+def _button(text: str, url: str) -> dict[str, Any]:
+    return {"type": "button", "text": {"type": "plain_text", "text": text}, "url": cut(url, 3000)}
 
 
 def _section(text: str) -> dict[str, Any]:

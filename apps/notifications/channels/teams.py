@@ -74,9 +74,8 @@ def _body(message: Message, shown: int) -> dict[str, Any]:
         "msteams": {"width": "Full"},
         "body": body,
     }
-    if message.url:
-        name = "Open and acknowledge" if message.status == "firing" else "Open"
-        card["actions"] = [{"type": "Action.OpenUrl", "title": name, "url": message.url}]
+    links = (("Acknowledge…", message.answer_url), ("Open", message.url))
+    card["actions"] = [{"type": "Action.OpenUrl", "title": name, "url": url} for name, url in links if url]
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
     return {"type": "message", "attachments": [attachment]}
 

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from django import forms
 from django.core.validators import RegexValidator
@@ -51,6 +52,10 @@ class Telegram(Channel):
             "link_preview_options": {"is_disabled": True},
             "disable_notification": message.status == "resolved" or message.severity == "info",
         }
+        links = (("Acknowledge…", message.answer_url), ("Open", message.url))
+        # Telegram refuses buttons that lead to a host without a dot; those who run it so have the link in the text.
+        if buttons := [{"text": text, "url": url} for text, url in links if "." in (urlsplit(url).hostname or "")]:
+            body["reply_markup"] = {"inline_keyboard": [buttons]}
         if self.settings.get("thread"):
             body["message_thread_id"] = self.settings["thread"]
         response = http.send("POST", f"{api}/bot{self.settings['token']}/sendMessage", json=body, timeout=self.timeout)

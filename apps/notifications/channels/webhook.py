@@ -2,7 +2,8 @@
 
 The body has the fields of Alertmanager's webhook, version 4
 (https://prometheus.io/docs/alerting/latest/configuration/#webhook_config), so that its receivers work unchanged, and
-beside them what the portal knows more: title, body, severity, purpose, url, reason, facts, deliveryKey.
+beside them what the portal knows more: title, body, severity, purpose, url, answerUrl, reason,
+facts, deliveryKey.
 """
 
 import hashlib
@@ -111,6 +112,7 @@ def payload(message: Message, key: uuid.UUID, sender: Sender) -> dict[str, Any]:
         "severity": message.severity,
         "purpose": message.status,
         "url": message.url,
+        "answerUrl": message.answer_url,
         "reason": message.reason,
         "facts": dict(message.facts),
         "deliveryKey": str(key),

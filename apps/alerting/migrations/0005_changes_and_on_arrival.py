@@ -7,7 +7,7 @@ import apps.alerting.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("alerting", "0003_quiet"),
+        ("alerting", "0004_life_of_rules"),
     ]
 
     operations = [

@@ -1,0 +1,208 @@
+"""Jobs (what is scraped, and how) and targets (each address of a job, and how its last scrape went)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+
+from apps.core.secrets import EncryptedJSONField
+from apps.promql.source import Matcher
+
+if TYPE_CHECKING:
+    from apps.accounts.rights import Scope
+
+Choices = list[tuple[str, str]]
+
+
+def schemes() -> Choices:
+    """How a target is spoken to."""
+    return [("http", "http"), ("https", "https")]
+
+
+def credentials() -> Choices:
+    """How the portal says who it is."""
+    return [
+        ("none", "None"),
+        ("basic", "User name and password"),
+        ("bearer", "Bearer token"),
+        ("header", "A header of its own"),
+    ]
+
+
+def healths() -> Choices:
+    """How a target's last scrape went."""
+    return [("unknown", "Not scraped yet"), ("up", "Up"), ("down", "Down")]
+
+
+class JobManager(models.Manager["ScrapeJob"]):
+    """Leaves secrets in the database until one is asked for: one that no key opens must not hide all the others."""
+
+    def get_queryset(self) -> models.QuerySet[ScrapeJob]:
+        """Return every job, its secrets deferred."""
+        return super().get_queryset().defer("secrets")
+
+
+class ScrapeJob(models.Model):
+    """A scrape_config of Prometheus: where metrics are fetched, how often, with which limits and labels."""
+
+    name = models.CharField(max_length=100, unique=True, help_text="Becomes the label job.")
+    enabled = models.BooleanField(default=True, help_text="Switched off, its series end and nothing is fetched.")
+    targets = models.JSONField(default=list, blank=True, help_text="Groups of addresses with labels.")
+    file_sd = models.JSONField("file discovery", default=list, blank=True)
+    http_sd = models.JSONField("HTTP discovery", default=list, blank=True)
+    scheme = models.CharField(max_length=5, choices=schemes, default="http")
+    metrics_path = models.CharField("path", max_length=500, default="/metrics")
+    params = models.JSONField("parameters", default=dict, blank=True, help_text='Of the address: {"module": ["ping"]}.')
+    interval = models.DurationField(default=timedelta(seconds=30), help_text="How often each target is asked.")
+    timeout = models.DurationField(default=timedelta(seconds=10), help_text="How long one answer may take as a whole.")
+    honor_labels = models.BooleanField(
+        default=False, help_text="A label that the target itself sets wins over the job's; else it becomes exported_…."
+    )
+    honor_timestamps = models.BooleanField(
+        default=True, help_text="Times that the target gives are kept; else all samples have the time of the scrape."
+    )
+    follow_redirects = models.BooleanField(default=True)
+    sample_limit = models.PositiveIntegerField(
+        default=10_000, validators=[MinValueValidator(1)], help_text="A target with more samples is down."
+    )
+    label_limit = models.PositiveSmallIntegerField(
+        default=30, validators=[MinValueValidator(1), MaxValueValidator(30)], help_text="Series with more are refused."
+    )
+    label_name_limit = models.PositiveSmallIntegerField(
+        default=200, validators=[MinValueValidator(1), MaxValueValidator(200)], help_text="Characters of a label name."
+    )
+    label_value_limit = models.PositiveSmallIntegerField(
+        default=1024,
+        validators=[MinValueValidator(1), MaxValueValidator(1024)],
+        help_text="Bytes of a label value.",
+    )
+    body_limit = models.PositiveIntegerField(
+        default=10_000_000,
+        validators=[MinValueValidator(1), MaxValueValidator(100_000_000)],
+        help_text="Bytes of an answer, unpacked; a target that sends more is down.",
+    )
+    relabel = models.JSONField("relabelling of targets", default=list, blank=True)
+    metric_relabel = models.JSONField("relabelling of metrics", default=list, blank=True)
+    auth = models.CharField("credentials", max_length=10, choices=credentials, default="none")
+    auth_name = models.CharField(
+        "user or header name", max_length=200, blank=True, default="", help_text="The user, or the name of the header."
+    )
+    ca = models.TextField("CA certificates", blank=True, default="", help_text="PEM; empty: those of the system.")
+    certificate = models.TextField(
+        "client certificate", blank=True, default="", help_text="PEM; its key is kept encrypted."
+    )
+    server_name = models.CharField(
+        max_length=253, blank=True, default="", help_text="The name that the target's certificate has, if another."
+    )
+    insecure = models.BooleanField(
+        "accept any certificate", default=False, help_text="Anybody in between can then read and change what is sent."
+    )
+    secrets = EncryptedJSONField(default=dict, blank=True, editable=False)
+    trusted = models.BooleanField(
+        "private networks", default=False, editable=False,
+        help_text="An administrator saved its addresses: those of private networks and of this machine may be asked.",
+    )  # fmt: skip
+    discovered = models.JSONField(default=dict, blank=True, editable=False)
+    problem = models.TextField(blank=True, default="", editable=False, help_text="Why discovery did not work.")
+    version = models.BigIntegerField(default=0, editable=False, help_text="Counts the changes.")
+
+    objects = JobManager()
+
+    class Meta:
+        verbose_name = "scrape job"
+        ordering = ("name",)
+        constraints = (
+            models.CheckConstraint(condition=~Q(name=""), name="job_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(interval__gte=timedelta(seconds=1), interval__lte=timedelta(days=1)), name="job_interval"
+            ),
+            models.CheckConstraint(
+                condition=Q(timeout__gt=timedelta(0), timeout__lte=F("interval")), name="job_timeout_within_interval"
+            ),
+            models.CheckConstraint(
+                condition=Q(sample_limit__gte=1, label_limit__gte=1, body_limit__gte=1), name="job_has_limits"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TargetQuerySet(models.QuerySet["ScrapeTarget"]):
+    """Questions about targets."""
+
+    def active(self) -> TargetQuerySet:
+        """Return those that are scraped."""
+        return self.filter(dropped=False, ended=False)
+
+    def visible_to(self, scope: Scope) -> TargetQuerySet:
+        """Return those whose labels the scope accepts."""
+        if not scope.matchers:
+            return self
+        rows = self.values_list("pk", "labels")
+        return self.filter(pk__in=[pk for pk, labels in rows if sees(scope, labels)])
+
+
+def sees(scope: Scope, labels: dict[str, str]) -> bool:
+    """Whether the scope accepts these labels."""
+    return all(Matcher(name, op, value).matches(labels.get(name, "")) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+
+
+class ScrapeTarget(models.Model):
+    """One address of a job after relabelling: clock, lease and the outcome of the last scrape in one row.
+
+    `holder` is the process that keeps what it knows of the target's series; another one takes over when it is late.
+    Ended means: taken out of the job; its row goes once its series are marked as ended.
+    """
+
+    job = models.ForeignKey(ScrapeJob, on_delete=models.SET_NULL, null=True, related_name="found")
+    key = models.CharField(max_length=32, help_text="Digest of labels and address.")
+    url = models.TextField("address", blank=True, default="")
+    labels = models.JSONField(default=dict)
+    discovered = models.JSONField("labels before relabelling", default=dict)
+    source = models.CharField(max_length=500, blank=True, default="", help_text="Where it was found.")
+    interval = models.DurationField(default=timedelta(seconds=30))
+    timeout = models.DurationField(default=timedelta(seconds=10))
+    dropped = models.BooleanField(default=False, help_text="Relabelling takes it out.")
+    ended = models.BooleanField(default=False)
+    due_at = models.DateTimeField(null=True, blank=True)
+    holder = models.UUIDField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+    health = models.CharField(max_length=10, choices=healths, default="unknown")
+    health_at = models.DateTimeField("since", null=True)
+    last_at = models.DateTimeField("last scrape", null=True)
+    duration = models.DurationField(null=True)
+    error = models.TextField(blank=True, default="")
+    samples = models.IntegerField(default=0, help_text="That the last scrape found.")
+    kept = models.IntegerField(default=0, help_text="Of these, after relabelling.")
+    added = models.IntegerField("new series", default=0)
+    refused = models.IntegerField(default=0, help_text="Lines and series of the last scrape that were refused.")
+    problems = models.JSONField(default=list, help_text="The first of them, each with its reason.")
+
+    objects = TargetQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "target"
+        ordering = ("job__name", "url")
+        indexes = (models.Index(fields=("due_at",), condition=Q(dropped=False), name="target_due"),)
+        constraints = (
+            models.UniqueConstraint(fields=("job", "key"), name="target_once_in_a_job"),
+            models.CheckConstraint(condition=Q(job__isnull=False) | Q(ended=True), name="target_without_job_ends"),
+            models.CheckConstraint(condition=~Q(health="down") | ~Q(error=""), name="target_down_has_a_reason"),
+        )
+
+    def __str__(self) -> str:
+        return self.url or str(self.discovered.get("__address__", self.key))
+
+    @property
+    def instance(self) -> str:
+        """Return the label instance, by which people know it."""
+        return str(self.labels.get("instance", self))
+
+    def shown_labels(self) -> list[tuple[str, Any]]:
+        """Return the labels for a page, sorted."""
+        return sorted(self.labels.items())

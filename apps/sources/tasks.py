@@ -1,0 +1,18 @@
+"""The clock of the scraper and of discovery."""
+
+from datetime import datetime
+
+from apps.core.tasks import loop
+from apps.sources import finding, scraping
+
+
+@loop("sources.scrape", every=1.0, queue="fast", lease=None, fallback=True)
+def scrape(*, now: datetime) -> None:
+    """Claim the targets that are due soon; with the workers away the clock's own process asks them."""
+    scraping.scrape(now=now)
+
+
+@loop("sources.discover", every=5.0, queue="slow", lease=120.0)
+def discover(*, now: datetime) -> None:
+    """Ask the files and addresses that list targets."""
+    finding.discover(now=now)

@@ -137,7 +137,8 @@ def evaluate(*, now: datetime) -> int:
 def next_due(now: datetime) -> datetime | None:
     """When the next group is due, if that is not now and not beyond two ticks of the clock."""
     soon = GroupRun.objects.filter(group__enabled=True, due_at__gt=now, due_at__lte=now + timedelta(seconds=2))
-    return soon.aggregate(due=Min("due_at"))["due"]
+    found: datetime | None = soon.aggregate(due=Min("due_at"))["due"]
+    return found
 
 
 def is_awaited() -> bool:

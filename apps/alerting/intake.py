@@ -15,6 +15,7 @@ import orjson
 
 from apps.alerting.identity import fingerprint
 from apps.alerting.lifecycle import Severity
+from apps.alerting.plainrules import ALIASES
 from apps.core.text import storable
 from apps.promql.text import quote
 
@@ -24,14 +25,6 @@ MOST_TEXT: Final = 64_000
 MOST_LABELS: Final = 16_000
 """Bytes of its labels alone: routes, groups and series are made of them."""
 MOST_KEY: Final = 255
-
-SEVERITIES: Final[Mapping[str, Severity]] = {
-    **dict.fromkeys(("critical", "crit", "page", "fatal", "emergency", "emerg", "disaster", "p1"), Severity.CRITICAL),
-    **dict.fromkeys(("error", "err", "high", "major", "p2"), Severity.ERROR),
-    **dict.fromkeys(("warning", "warn", "medium", "average", "minor", "ticket", "p3"), Severity.WARNING),
-    **dict.fromkeys(("info", "information", "informational", "notice", "low", "none", "ok", "p4", "p5"), Severity.INFO),
-}
-"""What the label severity means elsewhere; a word that is not here, or none, is a warning."""
 
 
 class Unreadable(ValueError):
@@ -79,8 +72,8 @@ class Report:
 
 
 def severity_of(word: str) -> Severity:
-    """Return the severity that a sender's word for it means."""
-    return SEVERITIES.get(word.strip().lower(), Severity.WARNING)
+    """Return the severity that a sender's word for it means: as in rule files; another word, or none, is a warning."""
+    return ALIASES.get(word.strip().lower(), Severity.WARNING)
 
 
 def moment(text: Any) -> datetime | None:

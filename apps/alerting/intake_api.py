@@ -78,7 +78,12 @@ def enqueue(by: Principal, request: Request) -> Answer:
 def event_lane(serve: Any, summary: str) -> Lane:
     """Return a lane of PagerDuty's: who asks is said by the routing key."""
     return Lane(
-        POST, Right.OPERATE, serve, refuse_event, summary, secret=lambda request: intake.routing_key(request.body)
+        POST,
+        Right.OPERATE,
+        serve,
+        refuse_event,
+        summary=summary,
+        secret=lambda request: intake.routing_key(request.body),
     )
 
 

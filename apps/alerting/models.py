@@ -423,7 +423,8 @@ class AlertQuerySet(models.QuerySet["Alert"]):
 
     def visible_to(self, scope: Scope) -> AlertQuerySet:
         """Return those whose labels all matchers of the scope accept; an absent label counts as the empty string."""
-        return _narrowed(self, scope)
+        found: AlertQuerySet = _narrowed(self, scope)
+        return found
 
 
 _OPEN = Q(state__in=("pending", "firing", "recovering"))

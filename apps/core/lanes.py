@@ -163,9 +163,9 @@ class Lane:
     right: Any
     serve: Callable[[Any, Request], Answer]
     refuse: Callable[[int, str], Answer] = plain_refusal
-    together: Callable[[], AbstractContextManager[None]] | None = None
     summary: str = ""
     parameters: tuple[Parameter, ...] = ()
+    together: Callable[[], AbstractContextManager[None]] | None = None
     writes: Any = None
     secret: Callable[[Request], str] | None = None
 

@@ -324,8 +324,8 @@ def data(request: HttpRequest) -> HttpResponse:
         return _json({"error": str(error)}, 503)
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
-    found = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
-    return _json({"panels": answers, "changes": [wording.changed(one) for one in found]})
+    changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
+    return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
 
 
 def _json(body: Any, status: int = 200) -> HttpResponse:

@@ -235,25 +235,39 @@ _LANES: Final[dict[str, Lane]] = {
         Right.READ,
         alerts,
         refuse,
-        "Alertmanager's alerts: GET lists what fires, POST takes in what a Prometheus sends.",
-        (*_FLAGS, Parameter("unprocessed", "`false` leaves out what on-call has not taken up yet.", "boolean")),
+        summary="Alertmanager's alerts: GET lists what fires, POST takes in what a Prometheus sends.",
+        parameters=(
+            *_FLAGS,
+            Parameter("unprocessed", "`false` leaves out what on-call has not taken up yet.", "boolean"),
+        ),
         writes=Right.OPERATE,
     ),
-    "/alerts/groups": Lane(GET, Right.READ, groups, refuse, "Alerts by the groups in which they are told.", _FLAGS),
+    "/alerts/groups": Lane(
+        GET, Right.READ, groups, refuse, summary="Alerts by the groups in which they are told.", parameters=_FLAGS
+    ),
     "/silences": Lane(
         GET_OR_POST,
         Right.READ,
         silences,
         refuse,
-        "Silences: GET lists them, POST makes or changes one.",
-        (Parameter("filter", "What the silences' own matchers must name.", many=True, example='service="db"'),),
+        summary="Silences: GET lists them, POST makes or changes one.",
+        parameters=(
+            Parameter("filter", "What the silences' own matchers must name.", many=True, example='service="db"'),
+        ),
         writes=Right.OPERATE,
     ),
     "/silence/<id>": Lane(
-        frozenset({"GET", "DELETE"}), Right.READ, silence, refuse, "One silence; DELETE ends it.", writes=Right.OPERATE
+        frozenset({"GET", "DELETE"}),
+        Right.READ,
+        silence,
+        refuse,
+        summary="One silence; DELETE ends it.",
+        writes=Right.OPERATE,
     ),
-    "/receivers": Lane(GET, Right.READ, receivers, refuse, "Names of the receivers."),
-    "/status": Lane(GET, Right.READ, status, refuse, "Alertmanager's status, with the routes as alertmanager.yml."),
+    "/receivers": Lane(GET, Right.READ, receivers, refuse, summary="Names of the receivers."),
+    "/status": Lane(
+        GET, Right.READ, status, refuse, summary="Alertmanager's status, with the routes as alertmanager.yml."
+    ),
 }
 LANES: Final[dict[str, Lane]] = {
     f"{prefix}/api/v2{path}": lane for prefix in ("", "/alertmanager") for path, lane in _LANES.items()

@@ -12,6 +12,7 @@ from django.conf import settings
 from apps.alerting.models import Alert
 from apps.notifications import outbox
 from apps.notifications.channels import channels
+from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 from apps.oncall import messages
 from apps.oncall.models import Notice
@@ -44,6 +45,6 @@ def _renew(contact: Contact, now: datetime) -> int:
     return written
 
 
-def _message(alerts: Sequence[Alert], most: int) -> messages.Message:
+def _message(alerts: Sequence[Alert], most: int) -> Message:
     occasion = messages.Occasion("", {}, "still firing", settings.PORTAL_URL)
     return messages.build([], [view_of(alert) for alert in alerts], [], occasion, most=most)

@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from apps.alerting import services
+from apps.alerting import evaluation, services
 from apps.alerting.models import Alert, GroupRun, Incident, Transition
+from apps.core.telemetry import Reading
 from apps.metrics import query
 from apps.metrics import services as metrics
+from apps.metrics.samples import Samples
 from apps.promql import engine
 from apps.promql.labels import NAME
 from tests.alerting.conftest import SETUP, START, World

@@ -152,7 +152,7 @@ def test_an_alert_begins_with_incident_transition_and_one_audit_entry():
     assert alert.incident.title == "Down"
     assert Transition.objects.untold().count() == 2
     (entry,) = AuditEntry.objects.filter(verb="alerting.take_in")
-    assert (entry.actor_name, entry.after["begun"]) == ("prometheus", 2)
+    assert (entry.actor_name, (entry.after or {})["begun"]) == ("prometheus", 2)
 
 
 @pytest.mark.django_db

@@ -160,7 +160,7 @@ def _repeat(again: Sequence[tuple[Alert, Report]], by: Principal, lasts: timedel
         before, alert.severity = alert.severity, report.severity
         _note([alert], by, now, kind="severity", before=before, after=report.severity)
         milder = [other for other in Severity if other.rank < report.severity.rank]
-        Incident.objects.filter(pk=alert.incident_id, severity__in=milder).update(severity=report.severity)
+        Incident.objects.filter(alerts=alert, severity__in=milder).update(severity=report.severity)
     return [alert for alert, _ in changed]
 
 

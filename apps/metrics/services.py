@@ -233,7 +233,10 @@ def _write_placed(
         columns = _from_zero(known, slots, columns, starts)
 
     def committed() -> None:
-        _committed(known, slots, ts, rejected)
+        known.note(slots, ts)
+        ACCEPTED.inc(len(slots))
+        for reason, count in Tally(rejection.reason for rejection in rejected).items():
+            count_refused(reason, count)
         if announced and window is not None and len(ids):
             tasks.announce(ARRIVED)
 
@@ -341,13 +344,6 @@ def _insert(columns: Columns, now: datetime) -> None:
             part = slice(begin, begin + ROW_SAMPLES)
             some = Columns(columns.series[part], columns.ts[part], columns.v[part])
             storage.insert_batch(some, encode_batch(some), now)
-
-
-def _committed(known: registry.Registry, slots: Int64, ts: Int64, rejected: list[Rejection]) -> None:
-    known.note(slots, ts)
-    ACCEPTED.inc(len(slots))
-    for reason, count in Tally(rejection.reason for rejection in rejected).items():
-        count_refused(reason, count)
 
 
 def count_refused(reason: str, count: int) -> None:

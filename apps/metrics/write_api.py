@@ -17,11 +17,11 @@ from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
 from apps.core.lanes import Answer, Lane, Request, plain_refusal
-from apps.metrics import registry, services
+from apps.metrics import registry
 from apps.metrics.intake import Push, Refused, plainly, pushed, told, turn
 from apps.metrics.protocols import remote_write, remote_write_2
 from apps.metrics.protocols.unpacking import snappy_size, unsnapped
-from apps.metrics.services import Written
+from apps.metrics.services import Written, one_commit
 
 PROTOBUF: Final = "application/x-protobuf"
 ONE: Final = "prometheus.WriteRequest"
@@ -106,7 +106,7 @@ LANES: Final[dict[str, Lane]] = {
         frozenset({"POST"}),
         Right.INGEST,
         write,
-        together=services.one_commit,
+        together=one_commit,
         summary="Takes samples by Prometheus remote write 1.0 and 2.0.",
     )
 }

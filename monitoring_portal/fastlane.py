@@ -27,6 +27,7 @@ from django.db import InterfaceError, OperationalError
 
 from apps.accounts import fastauth
 from apps.accounts.permissions import Principal, Right
+from apps.alerting import changes_api, intake_api
 from apps.alerting import prometheus_api as alerting
 from apps.core.lanes import READ, Answer, BadRequest, Lane, Lanes, Request
 from apps.dashboards import health
@@ -42,6 +43,7 @@ from apps.metrics import (
     write_api,
 )
 from apps.metrics.middleware import GONE, observe
+from apps.oncall import alertmanager_api
 from monitoring_portal.gathering import Gathering
 from monitoring_portal.postgresql.kept import KEPT
 
@@ -95,6 +97,9 @@ ROUTES: dict[str, Lane] = {
     **gateway_api.LANES,
     **deletion_api.LANES,
     **alerting.LANES,
+    **intake_api.LANES,
+    **changes_api.LANES,
+    **alertmanager_api.LANES,
 }
 
 
@@ -206,7 +211,8 @@ def answer(lane: Lane, scope: Scope, request: Request) -> Answer:
             raise BadRequest("The address holds a NUL (%00), which no text here can.")
         if lane.right is None:
             return lane.serve(fastauth.anonymous(scope), request)
-        by, refusal = fastauth.identify(scope, lane.right)
+        told = lane.secret(request) if lane.secret is not None else ""
+        by, refusal = fastauth.identify(scope, lane.right_for(request.method), told)
         if refusal is not None:
             return _refused(lane, refusal)
         return lane.serve(by, request)

@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from apps.core.lanes import Lane, Parameter
+from apps.core.lanes import READ, Lane, Parameter
 from apps.metrics import envelope
 from monitoring_portal.fastlane import ROUTES
 
@@ -85,7 +85,7 @@ def _operation(written: str, lane: Lane, method: str, captured: list[dict[str, A
         "security": [] if lane.right is None else SECURITY,
         "responses": _responses(lane, prometheus),
     }
-    if method == "POST":
+    if method == "POST" and lane.writes is None:
         form: dict[str, Any] = {"type": "object", "properties": {one.name: _schema(one) for one in lane.parameters}}
         if required := [one.name for one in lane.parameters if one.required]:
             form["required"] = required
@@ -101,6 +101,7 @@ def _operation(written: str, lane: Lane, method: str, captured: list[dict[str, A
                 "schema": _schema(one),
             }
             for one in lane.parameters
+            if method in READ or lane.writes is None
         ]
     return operation
 
@@ -108,6 +109,8 @@ def _operation(written: str, lane: Lane, method: str, captured: list[dict[str, A
 def _tag(written: str) -> str:
     if written.startswith("/api/v1/"):
         return "prometheus"
+    if "/api/v2/" in written:
+        return "alertmanager"
     return "monitoring" if written.startswith("/api/") else "portal"
 
 

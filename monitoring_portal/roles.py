@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 WORKER_THREADS = 8  # Four for the clock's loops, four for sends that wait for a slow receiver.
+WAKE_THREADS = 4  # What one loop wakes another for: telling, escalating, sending.
 SLOW_THREADS = 2
 GRACE_SECONDS = 5
 GIVE_BACK_SECONDS = 30
@@ -70,6 +71,9 @@ def web(listening: socket.socket) -> None:
 
 def worker() -> None:
     """Run the clock's loops and send messages; nothing here may take long."""
+    from apps.core.tasks import serve_here
+
+    serve_here(("fast", "send"), WAKE_THREADS)
     _celery_worker("worker", queues="fast,send", threads=WORKER_THREADS)
 
 

@@ -216,6 +216,8 @@ WEBHOOK_TOKEN = env.text("WEBHOOK_TOKEN")
 ALERT_COOLDOWN = timedelta(milliseconds=env.integer("ALERT_COOLDOWN_MS", 300_000, 0, 365 * 86_400_000))
 # An alert from outside that nobody repeats ends after this long.
 ALERT_EXPIRE_AFTER = timedelta(hours=env.integer("ALERT_EXPIRE_HOURS", 24, 1, 365 * 24))
+# One that a Prometheus sent without an end ends when it was not sent again for this long (Alertmanager's word).
+ALERT_RESOLVE_TIMEOUT = timedelta(seconds=env.integer("ALERT_RESOLVE_TIMEOUT_SECONDS", 300, 1, 86_400))
 
 # --- API --------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {

@@ -47,14 +47,15 @@ def anonymous(scope: ASGIScope) -> Principal:
     return Principal.anonymous(address=address_of(scope), via="api")
 
 
-def identify(scope: ASGIScope, right: Right) -> tuple[Principal, Refusal | None]:
+def identify(scope: ASGIScope, right: Right, told: str = "") -> tuple[Principal, Refusal | None]:
     """Return who calls, and a refusal unless they have the right.
 
-    A token counts for every method, a log-in session only for safe ones: there is no CSRF check out here.
+    `told` is a token that the request carries elsewhere than in its headers. A token counts for every method, a log-in
+    session only for safe ones: there is no CSRF check out here.
     """
     nobody = anonymous(scope)
     try:
-        secret = permissions.secret_in(header(scope, b"authorization"), header(scope, b"x-api-key"))
+        secret = permissions.secret_in(header(scope, b"authorization"), header(scope, b"x-api-key")) or told or None
         if secret is not None:
             found = permissions.authenticate(secret, address=nobody.address)
             if found is None:

@@ -35,6 +35,7 @@ from apps.alerting.models import (
     AdaptiveBand,
     Alert,
     AlertRule,
+    Change,
     Incident,
     RecordingRule,
     RuleGroup,
@@ -259,7 +260,7 @@ class RuleGroupAdmin(TestedAdmin[RuleGroup]):
     list_display = ("name", "interval", "enabled", "rules_in_it", "evaluated_at", "took", "missed", "failing")
     list_filter = ("enabled",)
     search_fields = ("name",)
-    fields = ("name", "interval", "enabled")
+    fields = ("name", "interval", "enabled", "on_arrival")
     formfield_overrides = SPANS
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RuleGroup]:
@@ -783,6 +784,26 @@ class TransitionAdmin(AuditedAdmin[Transition]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transition]:
         return Transition.objects.visible_to(principal_of(request).scope).select_related("alert", "incident")
+
+
+@admin.register(Change)
+class ChangeAdmin(AuditedAdmin[Change]):
+    """Deployments and other changes, as they were told: to be read."""
+
+    edit_right = None
+    list_display = ("at", "title", "kind", "service", "author", "created_by")
+    list_filter = ("kind", "service", "at")
+    search_fields = ("title", "service", "author", "key")
+    list_per_page = 50
+    fields = ("key", "at", "kind", "title", "service", "author", "link", "what", "created_by", "created_at")
+    readonly_fields = ("key", "what")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Change]:
+        return Change.objects.visible_to(principal_of(request).scope)
+
+    @display(description="Details")
+    def what(self, change: Change) -> str:
+        return _pretty(change.details)
 
 
 def _pretty(value: Any) -> str:

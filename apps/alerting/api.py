@@ -289,7 +289,7 @@ class GroupSerializer(Exact, serializers.ModelSerializer[RuleGroup]):
 
     class Meta:
         model = RuleGroup
-        fields = ("id", "name", "interval", "enabled", "evaluated_at", "duration", "missed", "results")
+        fields = ("id", "name", "interval", "enabled", "on_arrival", "evaluated_at", "duration", "missed", "results")
 
     def to_representation(self, instance: RuleGroup) -> Any:
         shown = super().to_representation(instance)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 from django.conf import settings
 from django.db import Error, connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Min, Q
 from django.db.models.fields.json import KeyTransform
 
 from apps.accounts.permissions import EVERYTHING, Principal
@@ -134,7 +134,46 @@ def evaluate(*, now: datetime) -> int:
     return len(groups)
 
 
-def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int, GroupPlan]) -> list[str]:
+def next_due(now: datetime) -> datetime | None:
+    """When the next group is due, if that is not now and not beyond two ticks of the clock."""
+    soon = GroupRun.objects.filter(group__enabled=True, due_at__gt=now, due_at__lte=now + timedelta(seconds=2))
+    found: datetime | None = soon.aggregate(due=Min("due_at"))["due"]
+    return found
+
+
+def is_awaited() -> bool:
+    """Whether a group wants to be woken by samples."""
+    return RuleGroup.objects.filter(on_arrival=True, enabled=True).exists()
+
+
+def arrive(*, now: datetime) -> int:
+    """Evaluate the groups that samples wake, as of now and whatever their clock says; return how many.
+
+    Their regular ticks go on from here, so that they also notice when nothing arrives. Where nothing changes no series
+    is written: five points a second would say no more than one at each tick.
+    """
+    groups = list(
+        RuleGroup.objects.filter(on_arrival=True, enabled=True)
+        .select_related("run")
+        .order_by("id")
+        .defer("run__results")
+        .annotate(recorded=KeyTransform("names", "run__results"))
+    )
+    known = plans(group.pk for group in groups) if groups else {}
+    behind = [group for group in groups if group.pk in known and _is_behind(group, now)]
+    if behind and (failures := _evaluate_at(now, behind, known, arrived=True)):
+        raise TickFailed("; ".join(failures))
+    return len(behind)
+
+
+def _is_behind(group: RuleGroup, now: datetime) -> bool:
+    run: GroupRun | None = getattr(group, "run", None)
+    return run is None or run.evaluated_at is None or run.evaluated_at < now
+
+
+def _evaluate_at(
+    tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int, GroupPlan], *, arrived: bool = False
+) -> list[str]:
     started = time.perf_counter()
     chosen = [known[group.pk] for group in groups]
 
@@ -162,6 +201,7 @@ def _evaluate_at(tick: datetime, groups: Sequence[RuleGroup], known: Mapping[int
                 if attempt:
                     tracked[group.pk] = _tracked([group.pk], tick)[group.pk]
                 _Round(group, plan, tick, answers, recorded, tracked[group.pk], drawn).run(shared)
+                _Round(group, plan, tick, answers, recorded, tracked[group.pk], arrived=arrived).run(shared)
                 break
             except Done:
                 log.info("Rule group %s was evaluated elsewhere", group.name)
@@ -259,7 +299,10 @@ class _Round:
         recorded: Recorded,
         tracked: Iterable[Alert],
         drawn: Mapping[int, adaptive.Drawn],
+        *,
+        arrived: bool = False,
     ) -> None:
+        self.arrived = arrived
         self.group, self.plan, self.tick = group, plan, tick
         self.tick_ms = milliseconds(tick)
         self.answers, self.recorded, self.drawn = answers, recorded, drawn
@@ -305,7 +348,7 @@ class _Round:
         with transaction.atomic():
             self.claim(resumed_at, missed, results, shared + time.perf_counter() - started)
             _save(self.out)
-            if self.out.series:
+            if self.out.series and (not self.arrived or self.out.new or self.out.changed):
                 _ingest(self.out.series, self.tick_ms)
             self.publish()
         recording.remember(self.group.pk, self.tick_ms, endings.written)

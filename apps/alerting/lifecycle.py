@@ -90,7 +90,7 @@ TRANSITIONS: Final[Mapping[tuple[State, State], frozenset[Reason]]] = {
     (State.PENDING, State.FIRING): _GONE,
     (State.PENDING, State.INACTIVE): _GONE | {Reason.RULE, Reason.SCHEDULE},
     (State.FIRING, State.RECOVERING): _GONE,
-    (State.FIRING, State.RESOLVED): _ENDED,
+    (State.FIRING, State.RESOLVED): _ENDED | {Reason.POSTED},
     (State.RECOVERING, State.RECOVERING): frozenset({Reason.RESTART}),
     (State.RECOVERING, State.FIRING): _GONE,
     (State.RECOVERING, State.RESOLVED): _ENDED,

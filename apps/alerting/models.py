@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.validators import RegexValidator
@@ -81,7 +81,12 @@ def reasons() -> Choices:
 
 def sources() -> Choices:
     """Where an alert came from."""
-    return [("rule", "Rule"), ("posted", "Posted through the API")]
+    return [
+        ("rule", "Rule"),
+        ("posted", "Posted through the API"),
+        ("alertmanager", "Told by a Prometheus or an Alertmanager"),
+        ("pagerduty", "PagerDuty event"),
+    ]
 
 
 def transition_kinds() -> Choices:
@@ -115,6 +120,10 @@ class RuleGroup(models.Model):
         default=timedelta(seconds=30), help_text="How often its rules are evaluated; ticks are multiples of it."
     )
     enabled = models.BooleanField(default=True, help_text="Switched off, none of its rules is evaluated.")
+    on_arrival = models.BooleanField(
+        default=False,
+        help_text="Evaluated as soon as samples arrive, at most five times a second, besides at its interval.",
+    )
 
     class Meta:
         ordering = ("name",)
@@ -462,6 +471,17 @@ class Incident(models.Model):
         return self.title
 
 
+def _narrowed(found: Any, scope: Scope) -> Any:
+    """Those rows whose `labels` all matchers of the scope accept; an absent label counts as the empty string."""
+    for number, (name, op, value) in enumerate(scope.matchers):
+        alias = f"scope_{number}"
+        text = Coalesce(KeyTextTransform(name, "labels"), models.Value(""), output_field=models.TextField())
+        found = found.alias(**{alias: text})
+        lookup = {alias: value} if op in ("=", "!=") else {f"{alias}__regex": f"^(?:{value})$"}
+        found = found.exclude(**lookup) if op.startswith("!") else found.filter(**lookup)
+    return found
+
+
 class IncidentTrait(models.Model):
     """Something by which new alerts find an open incident: a service, a host, a kind of alert in a cluster."""
 
@@ -495,13 +515,7 @@ class AlertQuerySet(models.QuerySet["Alert"]):
 
     def visible_to(self, scope: Scope) -> AlertQuerySet:
         """Return those whose labels all matchers of the scope accept; an absent label counts as the empty string."""
-        found = self
-        for number, (name, op, value) in enumerate(scope.matchers):
-            alias = f"scope_{number}"
-            text = Coalesce(KeyTextTransform(name, "labels"), models.Value(""), output_field=models.TextField())
-            found = found.alias(**{alias: text})
-            lookup = {alias: value} if op in ("=", "!=") else {f"{alias}__regex": f"^(?:{value})$"}
-            found = found.exclude(**lookup) if op.startswith("!") else found.filter(**lookup)
+        found: AlertQuerySet = _narrowed(self, scope)
         return found
 
 
@@ -691,6 +705,57 @@ class Transition(models.Model):
 
     def __str__(self) -> str:
         return f"{self.before or 'new'} → {self.after}"
+
+
+# --- Changes: what was done beside what went wrong -------------------------------------------------------------------
+def change_kinds() -> Choices:
+    """What was changed."""
+    return [("deployment", "Deployment"), ("configuration", "Configuration"), ("other", "Other")]
+
+
+def change_key() -> str:
+    """Return a new public id of a change."""
+    return f"change_{secrets.token_hex(10)}"
+
+
+class ChangeQuerySet(models.QuerySet["Change"]):
+    """Questions about changes."""
+
+    def visible_to(self, scope: Scope) -> ChangeQuerySet:
+        """Return those whose labels (service, kind) all matchers of the scope accept."""
+        found: ChangeQuerySet = _narrowed(self, scope)
+        return found
+
+
+class Change(models.Model):
+    """A deployment or another change, as who made it told it. `ident` is the teller's own id of it, kept once."""
+
+    key = models.CharField(max_length=60, unique=True, default=change_key, editable=False)
+    at = models.DateTimeField(help_text="When it was made.")
+    kind = models.CharField(max_length=20, choices=change_kinds, default="deployment")
+    title = models.CharField(max_length=300)
+    service = models.CharField(max_length=100, blank=True, default="")
+    author = models.CharField(max_length=200, blank=True, default="", help_text="Who made it, as it was told.")
+    link = models.CharField(max_length=2000, blank=True, default="")
+    details = models.JSONField(default=dict, blank=True)
+    labels = models.JSONField(default=dict, blank=True, editable=False)
+    teller = models.CharField(max_length=60, editable=False)
+    ident = models.CharField(max_length=200, null=True, blank=True, editable=False)
+    created_by = models.CharField(max_length=200, help_text="The person or token that told of it.")
+    created_at = models.DateTimeField()
+
+    objects = ChangeQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-at", "-id")
+        indexes = (models.Index(fields=["-at", "-id"], name="change_newest"),)
+        constraints = (
+            models.UniqueConstraint(fields=["teller", "ident"], name="change_once_a_teller"),
+            models.CheckConstraint(condition=~Q(title=""), name="change_has_a_title"),
+        )
+
+    def __str__(self) -> str:
+        return self.title
 
 
 # --- Quiet: what is wrong and nobody is paged for --------------------------------------------------------------------

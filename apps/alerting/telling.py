@@ -40,7 +40,9 @@ def keep_series(readings: Sequence[Reading], *, by: Principal, now: datetime, pu
     A full disk costs these series, never the alert that they are about: somebody has to be told of the disk.
     """
     try:
-        written = metrics.ingest(samples=Samples.from_readings(readings, at=now), by=by, now=now, live=push)
+        written = metrics.ingest(
+            samples=Samples.from_readings(readings, at=now), by=by, now=now, live=push, announced=False
+        )
     except metrics.StoreFull as full:
         log.warning("%d results of rules and alerts are not kept as series: %s", len(readings), full)
         return

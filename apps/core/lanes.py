@@ -151,9 +151,11 @@ class Parameter:
 class Lane:
     """One bare route: methods, the right that is needed (None: open to all) and the callable.
 
-    `serve` gets the caller and the request, and may block (it runs in a thread). `refuse` says an error in the shape
-    that clients of this lane know. Requests of lanes with the same `together` that wait at the same time are served one
-    after the other within it, and their answers count once it has ended well. `summary` and `parameters` are for the
+    `writes` is the right for methods other than GET and HEAD where it is another one. `secret` finds the caller's token
+    in a request that carries none in its headers. `serve` gets the caller and the request, and may block (it runs in a
+    thread). `refuse` says an error in the shape that clients of this lane know. Requests of lanes with the same
+    `together` that wait at the same time are served one after the other within it, and their answers count once it has
+    ended well. `summary` and `parameters` are for the
     API's document.
     """
 
@@ -164,6 +166,12 @@ class Lane:
     summary: str = ""
     parameters: tuple[Parameter, ...] = ()
     together: Callable[[], AbstractContextManager[None]] | None = None
+    writes: Any = None
+    secret: Callable[[Request], str] | None = None
+
+    def right_for(self, method: str) -> Any:
+        """Return the right that a request by this method needs."""
+        return self.right if self.writes is None or method in READ else self.writes
 
 
 READ: Final = frozenset({"GET", "HEAD"})

@@ -17,6 +17,9 @@ class Loop(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     duration = models.DurationField(null=True, blank=True)
+    asked = models.BooleanField(
+        default=False, help_text="Somebody wanted it while it ran: what it had passed already is looked at once more."
+    )
     runs = models.BigIntegerField(default=0)
     failures = models.BigIntegerField(default=0)
     error = models.TextField(blank=True, default="")

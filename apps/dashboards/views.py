@@ -21,9 +21,10 @@ from django.views.decorators.http import require_GET, require_POST
 from apps.accounts import services as accounts
 from apps.accounts.models import Token
 from apps.accounts.permissions import ROLES, Principal, Right, page, principal_of
+from apps.alerting import changes
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
-from apps.dashboards import plots, snapshots, snippets
+from apps.dashboards import plots, snapshots, snippets, wording
 from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.plots import unit_of
@@ -278,6 +279,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
             "from": int((begin - timedelta(minutes=30)).timestamp() * 1000),
             "to": int((end + timedelta(minutes=30)).timestamp() * 1000),
         }
+    around = changes.before(begin, {row.service}, scope=who.scope, until=begin + timedelta(minutes=10), limit=8)
     panel = Panel("alert", "Value", unit_of(row.rule.expression) if row.rule else "count", (), wide=True)
     return shell(
         request,
@@ -289,6 +291,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
         detail=found,
         panel=panel,
         fixed=fixed,
+        changes=[wording.change_entry(one) for one in around],
         with_range=row.rule is not None,
         description=row.annotations.get("description", ""),
         runbook=row.rule.runbook if row.rule else "",
@@ -379,7 +382,8 @@ def data(request: HttpRequest) -> HttpResponse:
         return _json({"error": str(error)}, 503)
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
-    return _json({"panels": answers})
+    changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
+    return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
 
 
 def _json(body: Any, status: int = 200) -> HttpResponse:

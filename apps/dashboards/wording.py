@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db.models import Case, IntegerField, Value, When
 
+from apps.alerting.changes import Happening
 from apps.alerting.models import Transition
 
 Row = dict[str, Any]
@@ -28,6 +29,24 @@ REASONS = {
     "restart": "evaluation was away for a while",
     "rule": "the rule was changed",
 }
+
+
+def changed(one: Happening) -> Row:
+    """Return a change as charts draw it."""
+    return {"at": one.at.timestamp(), "kind": one.kind, "title": one.line}
+
+
+def change_entry(one: Happening) -> Row:
+    """Return a change as timelines show it."""
+    text = ", ".join(part for part in (one.service, f"by {one.by}" if one.by else "") if part)
+    return {
+        "at": one.at.isoformat(),
+        "icon": "admin" if one.kind == "configuration" else "send",
+        "tone": "quiet",
+        "title": one.title,
+        "text": text,
+        "url": one.link,
+    }
 
 
 def transition_entry(row: Transition, name: str, url: str) -> Row:

@@ -18,6 +18,7 @@ from apps.accounts import audit
 from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal, Right, require
 from apps.core import live as live_push
+from apps.core import tasks
 from apps.core.telemetry import Counter, Reading
 from apps.metrics import burial, headroom, query, registry, space, storage
 from apps.metrics.accumulation import Totals, Verdict, accumulate
@@ -45,6 +46,8 @@ AHEAD: Final = timedelta(minutes=10)
 ROW_SAMPLES: Final = 50_000
 """A larger ingest becomes several rows of the log, so that no row is too large to read or to compact."""
 ATTEMPTS: Final = 5
+ARRIVED: Final = "samples"
+"""What is announced when samples from outside are committed."""
 FREE_SHARE: Final = 0.05
 FREE_BYTES: Final = 1_000_000_000
 FREE_CHECK: Final = 5.0
@@ -96,6 +99,7 @@ def ingest(
     now: datetime,
     window: timedelta | None = LATE,
     live: str | None = None,
+    announced: bool = True,
     starts: Int64 | None = None,
 ) -> Written:
     """Store samples; what cannot be stored is refused one by one, never the whole.
@@ -103,10 +107,11 @@ def ingest(
     Samples more than `window` behind the newest one of their own series are refused (None: any age), and those more
     than 10 minutes ahead of `now`. Stored means: in the transaction of the caller, or committed on return where there
     is none. `live` names what pages are told once it is committed. `starts` int64[N] (ms; 0: not told) says since when
-    a counter counts: where that is new, a zero is written at it. Raises StoreFull before the disk is.
+    a counter counts: where that is new, a zero is written at it. `announced`: rules that wait for
+    samples are woken, which what rules write themselves must not. Raises StoreFull before the disk is.
     """
     require(by, Right.INGEST)
-    return _write(samples, now, window, live, _maker_of(by), starts)
+    return _write(samples, now, window, live, _maker_of(by), starts, announced=announced)
 
 
 def ingest_deltas(*, samples: Samples, starts: Int64, ends: Int64, key: bytes, by: Principal, now: datetime) -> Written:
@@ -168,12 +173,14 @@ def _write(
     live: str | None,
     maker: Maker = NOBODY,
     starts: Int64 | None = None,
+    *,
+    announced: bool = True,
 ) -> Written:
     known = registry.current()
     before = len(known)
     slots, refused = known.slots(samples.keys, samples.labels_of)
     placed = Placed(known, slots, samples.ts, samples.v, samples.meta, starts)
-    return _write_placed(placed, now, window, live, maker, refused, len(known) - before)
+    return _write_placed(placed, now, window, live, maker, refused, len(known) - before, announced=announced)
 
 
 def ingest_placed(
@@ -198,6 +205,8 @@ def _write_placed(
     maker: Maker,
     refused: Sequence[tuple[int, str]],
     new_series: int,
+    *,
+    announced: bool = True,
 ) -> Written:
     ensure_space()
     known, slots, ts, v, starts = placed.known, placed.slots, placed.ts, placed.v, placed.starts
@@ -230,6 +239,8 @@ def _write_placed(
         ACCEPTED.inc(len(slots))
         for reason, count in Tally(rejection.reason for rejection in rejected).items():
             count_refused(reason, count)
+        if announced and window is not None and len(ids):
+            tasks.announce(ARRIVED)
 
     shared = None if connection.in_atomic_block else _one_commit.shared
     if len(ids) and shared is not None:

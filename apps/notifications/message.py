@@ -35,6 +35,7 @@ class Message:
     """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved.
 
     `answer_url` leads to the page where it is acknowledged, escalated, silenced or resolved without a log-in.
+    `truncated` counts the alerts that are not listed.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Message:
     group_key: str = ""
     group_labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    truncated: int = 0
     answer_url: str = ""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ Choices = list[tuple[str, str]]
 
 def purposes() -> Choices:
     """Why a message is sent."""
-    return [("firing", "Firing"), ("resolved", "Resolved"), ("test", "Test")]
+    return [("firing", "Firing"), ("resolved", "Resolved"), ("renewal", "Renewal"), ("test", "Test")]
 
 
 def delivery_states() -> Choices:

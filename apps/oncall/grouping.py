@@ -5,6 +5,7 @@ three timers, with one difference that its users ask for: a group in which nothi
 `group_wait`, not after `group_interval`.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from apps.alerting.matching import accept
 from apps.promql.source import Matcher
 from apps.promql.text import quote
 
+LONGEST_KEY: Final = 1500
 EACH: Final = "..."
 """In group_by: every alert by itself."""
 
@@ -46,8 +48,14 @@ def group_labels(group_by: Sequence[str], labels: Mapping[str, str]) -> dict[str
 
 
 def group_key(receiver: str, labels: Mapping[str, str]) -> str:
-    """Return the name of a group, stable for ever: the receiver ("route:3", "rule:7") and its labels."""
-    return f"{receiver}/{{{', '.join(f'{name}={quote(value)}' for name, value in labels.items())}}}"
+    """Return the name of a group, stable for ever: the receiver ("route:3", "rule:7") and its labels.
+
+    Labels that are longer than a database's index takes stand there as their digest.
+    """
+    text = f"{{{', '.join(f'{name}={quote(value)}' for name, value in labels.items())}}}"
+    if len(text.encode()) > LONGEST_KEY:
+        text = f"{{sha256={hashlib.sha256(text.encode()).hexdigest()}}}"
+    return f"{receiver}/{text}"
 
 
 # --- When ----------------------------------------------------------------------------------------------------------

@@ -49,12 +49,19 @@ class Occasion:
     group_labels: Mapping[str, str]
     reason: str
     portal_url: str
+    changed: Sequence[str] = ()
+    """What was changed shortly before, a line each."""
 
 
 def build(
-    firing: Sequence[AlertView], still: Sequence[AlertView], resolved: Sequence[AlertView], occasion: Occasion
+    firing: Sequence[AlertView],
+    still: Sequence[AlertView],
+    resolved: Sequence[AlertView],
+    occasion: Occasion,
+    *,
+    most: int = LISTED,
 ) -> Message:
-    """Return the message: `firing` is news, `still` was told before, `resolved` has ended."""
+    """Return the message: `firing` is news, `still` was told before, `resolved` has ended; `most` are listed."""
     burning = [*firing, *still]
     listed = [*burning, *resolved]
     if not listed:
@@ -63,15 +70,16 @@ def build(
     severity = max((view.severity for view in burning or listed), key=SEVERITIES.index)
     return Message(
         title=_title(burning, resolved, severity),
-        body=_body(firing, still, resolved),
+        body=_body(firing, still, resolved, most),
         severity=severity,
         status=status,
         url=_url(occasion, listed),
-        facts=(),
-        alerts=tuple(_item(view, occasion) for view in listed[:LISTED]),
+        facts=(("Changed shortly before", "; ".join(occasion.changed)),) if occasion.changed else (),
+        alerts=tuple(_item(view, occasion) for view in listed[:most]),
         group_key=occasion.group_key,
         group_labels=dict(occasion.group_labels),
         reason=occasion.reason,
+        truncated=max(0, len(listed) - most),
     )
 
 
@@ -85,11 +93,11 @@ def _title(burning: Sequence[AlertView], resolved: Sequence[AlertView], severity
     return f"[{mark}] {len(shown)} alerts: {named}"
 
 
-def _body(firing: Sequence[AlertView], still: Sequence[AlertView], resolved: Sequence[AlertView]) -> str:
+def _body(firing: Sequence[AlertView], still: Sequence[AlertView], resolved: Sequence[AlertView], most: int) -> str:
     counted = ((firing, "firing"), (still, "still firing"), (resolved, "resolved"))
     parts = [f"{len(views)} {words}" for views, words in counted if views]
     count = len(firing) + len(still) + len(resolved)
-    more = f" The first {LISTED} are listed." if count > LISTED else ""
+    more = f" The first {most} are listed." if count > most else ""
     return f"Alerts: {', '.join(parts)}.{more}"
 
 

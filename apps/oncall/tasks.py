@@ -1,9 +1,9 @@
-"""The two clocks of on-call."""
+"""The clocks of on-call."""
 
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.oncall import replies, telling
+from apps.oncall import renewal, replies, telling
 
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
@@ -31,3 +31,9 @@ def escalate(*, now: datetime) -> None:
             telling.escalate(now=now)
         finally:
             telling.settle(now=now)
+
+
+@loop("oncall.renew", every=60.0, queue="fast", lease=30.0)
+def renew(*, now: datetime) -> None:
+    """Tell receivers that forget again what fires."""
+    renewal.renew(now=now)

@@ -25,8 +25,8 @@ from django.db import connection, transaction
 from django.db.models import Case, Max, Q, Value, When
 
 from apps.accounts.audit import record
-from apps.accounts.rights import Principal
-from apps.alerting import quiet
+from apps.accounts.rights import EVERYTHING, Principal
+from apps.alerting import changes, quiet
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import Alert, Incident, QuietChange, Transition
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 LOCK: Final = 0x6F6E6361
 """The advisory lock that on-call's loops share ("onca")."""
 BATCH: Final = 200
+CHANGES_TOLD: Final = 3
+"""Changes in one message; the alert's page lists more."""
 UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
 HELD_FOR: Final = timedelta(minutes=1)
@@ -238,7 +240,7 @@ def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> Not
         case RuleTarget():
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver = grouping.group_key(f"rule:{place.rule_id}", shared), place.rule.name
-            timers = _root_timers()
+            timers = root_timers()
         case _:
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver, timers = grouping.group_key("unrouted", shared), "fall-back contact", DEFAULT
@@ -261,7 +263,8 @@ def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> Not
     return group
 
 
-def _root_timers() -> Timers:
+def root_timers() -> Timers:
+    """The root's timers: those of what is told by no route."""
     root = Route.objects.filter(is_root=True).first()
     return Timers(root.group_wait, root.group_interval, root.repeat_interval) if root else DEFAULT
 
@@ -512,6 +515,17 @@ class Book:
         return {contact.pk: contact for contact in told if contact is not None and contact.enabled}
 
     @cached_property
+    def changed(self) -> list[str]:
+        """What was changed shortly before the first of what fires began, of its services first."""
+        firing = [alert for alert in self.alerts.values() if alert.is_active]
+        if not firing:
+            return []
+        began_at = min(alert.fired_at or alert.seen_at for alert in firing)
+        services = {alert.service for alert in firing}
+        found = changes.before(began_at, services, scope=EVERYTHING, limit=CHANGES_TOLD)
+        return [f"{one.at:%H:%M} UTC {one.line}" for one in found]
+
+    @cached_property
     def _identities(self) -> dict[tuple[int, str], datetime]:
         """(contact, identity) → the last time the contact was told that it fires; by any group or escalation.
 
@@ -587,7 +601,14 @@ class Book:
             [view[pk] for pk in decision.firing],
             [view[pk] for pk in decision.still],
             [view[pk] for pk in decision.resolved],
-            messages.Occasion(group_key, self.group.labels if self.group else {}, decision.reason, settings.PORTAL_URL),
+            messages.Occasion(
+                group_key,
+                self.group.labels if self.group else {},
+                decision.reason,
+                settings.PORTAL_URL,
+                self.changed if decision.firing else (),
+            ),
+            most=_listed_by(contact),
         )
         purpose = "firing" if decision.firing else "resolved"
         delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=self.now)
@@ -622,6 +643,13 @@ class Book:
         told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
         _record("oncall.notify", delivery, self.now, {**told, "alerts": [view[n.alert_id].key for n in notices]})
         live.publish("alerts")
+
+
+def _listed_by(contact: Contact) -> int:
+    try:
+        return contact.channel.listed
+    except LookupError:  # its file is gone: the outbox says so
+        return messages.LISTED
 
 
 def _cooldown(alert: Alert) -> timedelta:

@@ -49,7 +49,7 @@ export class Chart {
     });
   }
 
-  /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], levels: [{severity, value, comparison}]}; bounds: [from, to] in s. */
+  /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], levels: [{severity, value, comparison}], changes: [{at: s, title}]}; bounds: [from, to] in s. */
   draw(data, bounds) {
     const shape = JSON.stringify([data.unit, data.stacked, data.series.map((s) => s.name), data.levels]);
     this.data = data;
@@ -129,7 +129,7 @@ export class Chart {
       // In a stack each area ends where the one below it begins.
       bands: stacked ? lines.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
       hooks: {
-        draw: [(plot) => this.drawLevels(plot, levels)],
+        draw: [(plot) => this.drawLevels(plot, levels), (plot) => this.drawChanges(plot)],
         setCursor: [(plot) => this.point(plot.cursor.idx)],
         setSelect: [(plot) => this.select(plot)],
       },
@@ -177,6 +177,36 @@ export class Chart {
     ctx.restore();
   }
 
+  /** Changes that lie within the chart, oldest first: what was deployed or configured, and when (s). */
+  changes() {
+    const [from, to] = this.bounds;
+    return (this.data.changes ?? []).filter((c) => c.at >= from && c.at <= to).sort((a, b) => a.at - b.at);
+  }
+
+  /** A line from top to bottom with a wedge on top for each change; what it was stands below the chart. */
+  drawChanges(plot) {
+    const { ctx, bbox } = plot;
+    const ratio = devicePixelRatio || 1;
+    ctx.save();
+    ctx.strokeStyle = colour("text-2");
+    ctx.fillStyle = colour("text-2");
+    ctx.lineWidth = ratio;
+    ctx.setLineDash([2 * ratio, 3 * ratio]);
+    for (const change of this.changes()) {
+      const x = Math.round(plot.valToPos(change.at, "x", true));
+      ctx.beginPath();
+      ctx.moveTo(x + 0.5, bbox.top);
+      ctx.lineTo(x + 0.5, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.beginPath();
+      ctx.moveTo(x - 4 * ratio, bbox.top - 1);
+      ctx.lineTo(x + 4 * ratio, bbox.top - 1);
+      ctx.lineTo(x, bbox.top + 6 * ratio);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+
   select(plot) {
     const { left, width } = plot.select;
     if (width < 6) return;
@@ -216,7 +246,10 @@ export class Chart {
       h("table", {},
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Series")), this.valueHead, h("th", { class: "numeric", scope: "col" }, "Min"), h("th", { class: "numeric", scope: "col" }, "Max"))),
         h("tbody", {}, body)));
-    this.legendBox.replaceChildren(...(limits ? [h("p", { class: "limits" }, `Limits: ${limits}`)] : []), legend);
+    const changed = this.changes();
+    const told = changed.slice(-3).map((c) => `${clock(new Date(c.at * 1000))} ${c.title}`).join(" · ");
+    const more = changed.length > 3 ? `${changed.length} changes, the last: ` : "Changed: ";
+    this.legendBox.replaceChildren(...(told ? [h("p", { class: "limits", "data-changes": "" }, more + told)] : []), ...(limits ? [h("p", { class: "limits" }, `Limits: ${limits}`)] : []), legend);
     if (focused) all(".legend-key", this.legendBox).find((key) => key.dataset.name === focused)?.focus();
     this.describe(rows);
   }

@@ -162,6 +162,7 @@ export class Board {
       for (const part of parts) {
         const data = answer.panels[part.key];
         if (!data) continue;
+        data.changes = answer.changes ?? [];
         part.data = data.error ? null : data;
         part.at = Date.now();
         part.isBehind = false;
@@ -188,6 +189,7 @@ export class Board {
         const fresh = answer.panels[part.key];
         if (!fresh || fresh.error || !part.data) continue;
         part.data = fresh.step === part.data.step ? grown(part.data, fresh, bounds()[0]) : part.data;
+        part.data.changes = answer.changes ?? [];
         part.data.newest = Math.max(part.data.newest ?? 0, fresh.newest ?? 0) || null;
         part.at = Date.now();
         part.isBehind = false;

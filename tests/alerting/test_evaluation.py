@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from apps.alerting import services
+from apps.alerting import evaluation, services
 from apps.alerting.models import Alert, GroupRun, Incident, Transition
+from apps.core.telemetry import Reading
 from apps.metrics import query
 from apps.metrics import services as metrics
+from apps.metrics.samples import Samples
 from apps.promql import engine
 from apps.promql.labels import NAME
 from tests.alerting.conftest import SETUP, START, World
@@ -310,3 +312,18 @@ def test_a_full_disk_costs_the_series_of_alerts_but_not_the_alerts(
     alert = Alert.objects.active().get()
     assert alert.severity == "critical"
     assert services.resolve(by=SETUP, alert=alert, now=world.now).state == "resolved"
+
+
+def test_a_group_on_arrival_is_judged_when_samples_come_and_still_ticks(world: World) -> None:
+    group = world.group("fast", on_arrival=True)
+    world.rule("arrives", "arrived", levels=[("warning", ">", 0.0)], group=group)
+    assert evaluation.is_awaited()
+    world.tick()
+    world.wait(2.3)
+    metrics.ingest(samples=Samples.from_readings([Reading("arrived", 1.0, {})], at=world.now), by=SETUP, now=world.now)
+    assert evaluation.arrive(now=world.now) == 1
+    assert Alert.objects.get(type="arrives").fired_at == world.now
+    assert evaluation.next_due(world.now) is None  # its clock goes on from here
+    world.tick()
+    assert GroupRun.objects.get(group=group).missed == 0
+    assert evaluation.arrive(now=world.now - timedelta(seconds=30)) == 0  # what is behind is not looked at again

@@ -167,7 +167,7 @@ def write_people_to_tell(*, now: datetime) -> None:
 
 
 def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
-    """A rule fires, two things were reported from outside; contacts are told, and somebody takes one of them."""
+    """A rule fires, two things were reported from outside after two changes; contacts are told, somebody takes one."""
     AlertRule.objects.filter(slug="high-memory-usage").update(pending_period=timedelta(0))
     RecordingRule.objects.update(enabled=False)  # the hour brings its own values
     evaluation.evaluate(now=now - timedelta(minutes=8))
@@ -181,6 +181,9 @@ def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
         )
         for kind, severity, message, service, minutes in posted
     ]
+    for minutes, service, title in ((50, "shop", "shop 1.4.2 deployed"), (21, "search", "search: new index")):
+        at = now - timedelta(minutes=minutes)
+        alerting.note_change(by=BY, title=title, service=service, author="mara", at=at, now=at)
     past = now - timedelta(hours=9)
     old = alerting.post_alert(by=BY, type="backup", severity="error", message="No backup last night", now=past)
     for minutes in (7, 6):

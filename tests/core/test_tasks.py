@@ -1,5 +1,6 @@
 """The clock: leases keep runs apart, failures are recorded, pushes and wake-ups go out once per transaction."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -149,3 +150,60 @@ def test_a_broker_that_is_away_is_not_asked_by_each_transaction_anew(spec, sent,
     tasks.wake("test.loop")
     tasks.wake("test.loop")
     assert asked == ["test.loop"] * 3
+
+
+@pytest.mark.django_db
+def test_who_asks_for_a_loop_that_runs_gets_one_more_run(spec):
+    asked, ran = spec()
+    body = asked.body
+
+    def ask_meanwhile(*, now):
+        body(now=now)
+        if len(ran) == 1:
+            assert tasks.claim(asked) is None
+
+    tasks.LOOPS["test.loop"] = replace(asked, body=ask_meanwhile)
+    assert tasks.run("test.loop", now=NOW)
+    assert len(ran) == 2
+    assert not Loop.objects.get(name="test.loop").asked
+
+
+def nothing(*, now: datetime) -> None:
+    """A loop without work."""
+
+
+def test_what_is_announced_wakes_who_wants_to_know_at_most_every_gap(monkeypatch):
+    rung: list[str] = []
+    monkeypatch.setattr(tasks, "_send", rung.append)
+    monkeypatch.setattr(tasks, "_bells", {})
+    monkeypatch.setattr(tasks, "GAP", 0.05)
+    monkeypatch.setitem(tasks.LOOPS, "test.bell", tasks.LoopSpec("test.bell", nothing, 1, "fast", None, False, "rain"))
+    for _ in range(5):
+        tasks.announce("rain")
+    tasks.announce("snow")
+    assert rung == ["test.bell"]
+    timer = tasks._bells["test.bell"]._timer
+    assert timer is not None
+    timer.join()
+    assert rung == ["test.bell", "test.bell"]
+
+
+def test_a_gate_that_says_no_keeps_a_loop_asleep(monkeypatch):
+    rung: list[str] = []
+    monkeypatch.setattr(tasks, "_send", rung.append)
+    monkeypatch.setattr(tasks, "_bells", {})
+    spec = tasks.LoopSpec("test.bell", nothing, 1, "fast", None, False, "rain", lambda: False)
+    monkeypatch.setitem(tasks.LOOPS, "test.bell", spec)
+    tasks.announce("rain")
+    assert rung == []
+
+
+def test_a_process_runs_what_it_wakes_of_its_own_queues(monkeypatch):
+    ran = []
+    monkeypatch.setattr(tasks, "run", lambda name, now: ran.append(name))
+    monkeypatch.setitem(tasks.LOOPS, "test.here", tasks.LoopSpec("test.here", nothing, 1, "fast", None, False))
+    here = tasks.Here({"fast"}, 1)
+    assert here.takes("test.here")
+    assert not here.takes("unknown")
+    here._pool.shutdown(wait=True)
+    assert ran == ["test.here"]

@@ -17,6 +17,7 @@ from apps.accounts.audit import VERBS
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import ALL_RIGHTS, Principal
 from apps.alerting import services as alerting
+from apps.alerting.intake import of_labels
 from apps.alerting.models import AdaptiveBand, RecordingRule
 from apps.core.telemetry import Reading
 from apps.metrics import care, gateway
@@ -151,6 +152,17 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.import_rules": lambda: do(alerting.import_rules, files=[("f", RULES)], now=AT),
     "alerting.delete_rule": lambda: do(alerting.delete_rule, rule=make("alerting.alertrule"), now=AT),
     "alerting.post_alert": lambda: do(alerting.post_alert, type="disk", severity="warning", message="full", now=AT),
+    "alerting.settle_outside": lambda: do(
+        alerting.settle_outside,
+        source="pagerduty",
+        fingerprint=b"7" * 16,
+        ends=make("alerting.alert", source="pagerduty", rule=None, fingerprint=b"7" * 16) is not None,
+        now=AT,
+    ),
+    "alerting.take_in": lambda: do(
+        alerting.take_in, reports=[of_labels({"a": "b"}, {})], source="alertmanager", lasts=DAY, now=AT
+    ),
+    "alerting.note_change": lambda: do(alerting.note_change, title="shop 1.4", now=AT),
     "alerting.resolve": lambda: do(alerting.resolve, alert=make("alerting.alert"), now=AT),
     "alerting.resolve_incident": lambda: do(
         alerting.resolve_incident, incident=make("alerting.alert").incident, now=AT

@@ -74,6 +74,7 @@ def _email_rig(receiver: SmtpReceiver, settings: Any) -> Rig:
 ACCOUNT = "AC" + "0" * 32
 TWILIO = {"to": "+4930123456", "account_sid": ACCOUNT, "auth_token": SECRET, "sender": "+4930654321"}
 SETTINGS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "alertmanager": lambda url: {"url": url, "user": "portal", "token": SECRET},
     "apprise": lambda url: {"url": url.replace("http://", "json://").replace("/hook", f"/{SECRET}")},
     "discord": lambda url: {"webhook_url": f"{url}/{SECRET}"},
     "mattermost": lambda url: {"webhook_url": f"{url}/{SECRET}"},

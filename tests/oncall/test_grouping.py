@@ -193,3 +193,10 @@ def test_nothing_untold_is_forgotten_and_the_cooldown_holds(crowd: list[Standing
     if decision.next_at is not None:
         assert decision.next_at >= NOW
     assert not set(decision.firing) & set(decision.still)
+
+
+def test_labels_longer_than_an_index_takes_name_their_group_by_a_digest():
+    key = group_key("route:1", {"path": "x" * 5000})
+    assert len(key) < 100
+    assert key == group_key("route:1", {"path": "x" * 5000})
+    assert key != group_key("route:1", {"path": "x" * 5001})

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Transition
 from apps.notifications.models import Delivery
 from apps.oncall import services, telling
@@ -391,3 +392,14 @@ def test_a_route_that_cannot_be_read_keeps_no_alert_from_the_others(night: Night
     night.wait(minutes=1)
     assert night.texts(slack) == "30s +disk"
     assert night.texts(mail) == ""
+
+
+def test_a_message_names_what_was_changed_shortly_before(night: Night):
+    shop = night.contact("shop")
+    night.route("root", shop)
+    before = night.now - timedelta(minutes=10)
+    alerting.note_change(by=BY, title="1.4 deployed", service="shop", at=before, now=night.now)
+    night.fire("slow", service="shop")
+    night.wait(minutes=1)
+    (delivery,) = Delivery.objects.all()
+    assert delivery.message["facts"] == [["Changed shortly before", "21:50 UTC shop: 1.4 deployed (test)"]]

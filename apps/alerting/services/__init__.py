@@ -10,7 +10,9 @@ from apps.alerting.services.alerts import (
     unacknowledge,
 )
 from apps.alerting.services.bands import delete_band, make_adaptive, not_an_anomaly, save_band
+from apps.alerting.services.changes import forget_changes, note_change
 from apps.alerting.services.dependencies import delete_service, save_service
+from apps.alerting.services.intake import Taken, settle_outside, shift_ends, take_in
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
     delete_group,
@@ -38,6 +40,7 @@ from apps.alerting.services.silences import (
 from apps.alerting.services.windows import delete_inhibition, delete_window, save_inhibition, save_window
 
 __all__ = [
+    "Taken",
     "acknowledge",
     "acknowledge_incident",
     "delete_band",
@@ -53,12 +56,14 @@ __all__ = [
     "expire",
     "expire_silence",
     "export_rules",
+    "forget_changes",
     "import_rules",
     "make_adaptive",
     "matchers_of",
     "muted_alerts",
     "natural_key",
     "not_an_anomaly",
+    "note_change",
     "post_alert",
     "resolve",
     "resolve_incident",
@@ -72,9 +77,12 @@ __all__ = [
     "save_rule_test",
     "save_service",
     "save_window",
+    "settle_outside",
+    "shift_ends",
     "ship_recording_rule",
     "ship_rule",
     "silence",
+    "take_in",
     "unacknowledge",
     "write_rule",
 ]

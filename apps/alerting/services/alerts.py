@@ -5,6 +5,7 @@ Each locks the alert's row first and raises its version, so the evaluation that 
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.permissions import Principal, Right
@@ -48,7 +49,7 @@ def acknowledge(*, by: Principal, alert: Alert, now: datetime) -> Alert:
     _note(alert, now, "acknowledged", "", "acknowledged", Reason.MANUAL, by.name)
     _acknowledge_incident_if_all(alert, by.name, now)
     _audit(by, "alerting.acknowledge", alert, before)
-    _publish()
+    publish_alerts()
     return alert
 
 
@@ -66,7 +67,7 @@ def unacknowledge(*, by: Principal, alert: Alert, now: datetime) -> Alert:
     _note(alert, now, "unacknowledged", "acknowledged", "", Reason.MANUAL, by.name)
     Incident.objects.filter(alerts=alert).update(acknowledged_at=None, acknowledged_by="")
     _audit(by, "alerting.unacknowledge", alert, before)
-    _publish()
+    publish_alerts()
     return alert
 
 
@@ -74,7 +75,8 @@ def unacknowledge(*, by: Principal, alert: Alert, now: datetime) -> Alert:
 def resolve(*, by: Principal, alert: Alert, resolved_by: str = "", now: datetime) -> Alert:
     """End it by hand; what has ended already stays as it is.
 
-    A rule's alert that is still wrong fires again, as a new alert, after the rule's cooldown and says so.
+    A rule's alert that is still wrong fires again, as a new alert, after the rule's cooldown and says so; so does one
+    that its sender goes on repeating, after ALERT_COOLDOWN.
     `resolved_by` is a name that the caller brings along; it is kept beside the one who acts.
     """
     alert = _locked(alert)
@@ -82,10 +84,9 @@ def resolve(*, by: Principal, alert: Alert, resolved_by: str = "", now: datetime
         return alert
     before = state_of(alert)
     name = storable(resolved_by)[:200] or by.name
-    if alert.rule is not None:
-        alert.held_until = now + alert.rule.cooldown
+    until = None if alert.source == "posted" else now + (alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN)
     detail = "" if name == by.name else f"In the name of {name}."
-    end([alert], reason=Reason.MANUAL, by=by.name, resolved_by=name, detail=detail, now=now)
+    end([alert], reason=Reason.MANUAL, by=by.name, resolved_by=name, detail=detail, held_until=until, now=now)
     _audit(by, "alerting.resolve", alert, before)
     return alert
 
@@ -204,7 +205,7 @@ def _begin(
     )
     _note(alert, now, "state", State.INACTIVE, State.FIRING, Reason.POSTED, by.name)
     record(by=by, verb="alerting.post_alert", target=alert, after=state_of(alert))
-    _publish()
+    publish_alerts()
     return alert
 
 
@@ -215,7 +216,7 @@ def _repeat(alert: Alert, by: Principal, metadata: dict[str, Any], until: dateti
     alert.metadata = metadata or alert.metadata
     _write(alert, "count", "seen_at", "ends_at", "metadata")
     _audit(by, "alerting.post_alert", alert, before)
-    _publish()
+    publish_alerts()
     return alert
 
 
@@ -236,6 +237,7 @@ def expire(*, by: Principal, now: datetime) -> int:
             end(alerts, reason=reason, by=by.name, now=now)
             done += len(alerts)
         _cease_to_flap(Alert.objects.exclude(state__in=OPEN_STATES).filter(lost), Reason.RULE, by.name, now)
+    Alert.objects.exclude(source="rule").filter(held_until__lte=now).update(held_until=None)
     with transaction.atomic():
         old = Alert.objects.filter(state="inactive", resolved_at__lt=now - FORGOTTEN_AFTER, held_until__isnull=True)
         ids = list(old.order_by("resolved_at").values_list("pk", flat=True)[:AT_ONCE])
@@ -250,31 +252,51 @@ def expire(*, by: Principal, now: datetime) -> int:
 
 
 def end(
-    alerts: Sequence[Alert], *, reason: Reason, by: str, now: datetime, resolved_by: str = "", detail: str = ""
+    alerts: Sequence[Alert],
+    *,
+    reason: Reason,
+    by: str,
+    now: datetime,
+    resolved_by: str = "",
+    detail: str = "",
+    held_until: datetime | None = None,
 ) -> None:
     """End these locked, open alerts in the caller's transaction: rows, transitions, incidents, series, news."""
     if not alerts:
         return
     series: list[Reading] = []
+    transitions = []
+    by_state: dict[State, list[int]] = defaultdict(list)
     for alert in alerts:
         if alert.source == "rule":
             series += [Reading(told.name, STALE, told.labels) for told in told_series(alert)]
         old = State(alert.state)
         alert.state = State.INACTIVE if old is State.PENDING else State.RESOLVED
         alert.resolved_at, alert.resolve_reason, alert.resolved_by = now, reason, resolved_by
-        alert.seen_at, alert.flapping_since = now, None
-        _write(
-            alert, "state", "resolved_at", "resolve_reason", "resolved_by", "held_until", "seen_at", "flapping_since"
-        )
+        alert.held_until, alert.seen_at, alert.flapping_since = held_until, now, None
+        alert.version += 1
+        by_state[alert.state].append(alert.pk)
         if alert.source == "rule":
             earlier = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
-            _cease_to_flap(earlier, reason, by, now)
+            _cease_to_flap(earlier.exclude(pk=alert.pk), reason, by, now)
         telling = alert.state == State.RESOLVED
-        _note(alert, now, "state", old, alert.state, reason, by, detail, telling=telling)
+        transitions.append(_transition(alert, now, "state", old, alert.state, reason, by, detail, telling=telling))
+    for state, ids in by_state.items():
+        Alert.objects.filter(pk__in=ids).update(
+            state=state,
+            resolved_at=now,
+            resolve_reason=reason,
+            resolved_by=resolved_by,
+            held_until=held_until,
+            seen_at=now,
+            flapping_since=None,
+            version=F("version") + 1,
+        )
+    Transition.objects.bulk_create(transitions, batch_size=1000)
     close_incidents({alert.incident_id for alert in alerts if alert.incident_id is not None}, now)
     if series:
         keep_series(series, by=Principal.system("alerting"), now=now)
-    _publish()
+    publish_alerts()
 
 
 def _cease_to_flap(alerts: Any, reason: Reason, by: str, now: datetime) -> None:
@@ -302,11 +324,23 @@ def _note(
     after: str,
     reason: Reason,
     by: str,
+) -> None:
+    _transition(alert, now, kind, before, after, reason, by).save(force_insert=True)
+
+
+def _transition(
+    alert: Alert,
+    now: datetime,
+    kind: str,
+    before: str,
+    after: str,
+    reason: Reason,
+    by: str,
     detail: str = "",
     *,
     telling: bool = True,
-) -> None:
-    Transition.objects.create(
+) -> Transition:
+    return Transition(
         alert=alert,
         incident_id=alert.incident_id,
         at=now,
@@ -335,7 +369,8 @@ def _audit(by: Principal, name: str, alert: Alert, before: dict[str, Any]) -> No
     record(by=by, verb=name, target=alert, before=was, after=is_now)
 
 
-def _publish(topics: Iterable[str] = ("alerts", "incidents")) -> None:
+def publish_alerts(topics: Iterable[str] = ("alerts", "incidents")) -> None:
+    """Tell pages of it, and have on-call look, once the caller's transaction has committed."""
     for topic in topics:
         live.publish(topic)
     tasks.wake("oncall.tell")

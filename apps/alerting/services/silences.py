@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.models import User
@@ -94,12 +95,13 @@ def expire_silence(*, by: Principal, silence: Silence, now: datetime) -> Silence
 def end_resolved_silences(*, by: Principal, now: datetime) -> int:
     """End the silences that waited for the end of what they mute; returns how many. Part of the loop that expires."""
     ended = 0
-    for row in Silence.objects.current(now).filter(until_resolved=True, starts_at__lte=now).select_for_update():
-        if not muted_alerts(row.parsed).exists():
-            _end(row, now)
-            after = {"ends_at": now, "why": "nothing that it muted is wrong any more"}
-            record(by=by, verb="alerting.expire_silence", target=row, after=after)
-            ended += 1
+    with transaction.atomic():
+        for row in Silence.objects.current(now).filter(until_resolved=True, starts_at__lte=now).select_for_update():
+            if not muted_alerts(row.parsed).exists():
+                _end(row, now)
+                after = {"ends_at": now, "why": "nothing that it muted is wrong any more"}
+                record(by=by, verb="alerting.expire_silence", target=row, after=after)
+                ended += 1
     return ended
 
 

@@ -61,6 +61,12 @@ class Channel(Plugin):
     bundles: ClassVar[bool] = True
     """Whether several messages may be told as one; not where each group is an object of its own at the receiver."""
 
+    listed: ClassVar[int] = 100
+    """Alerts in one message; a flood is a number and a link, except to a receiver that keeps alerts itself."""
+
+    renewed_after: ClassVar[timedelta | None] = None
+    """How often a receiver that forgets is told again of what fires; None: it does not forget."""
+
     def __init__(self, settings: Mapping[str, Any], sender: Sender | None = None) -> None:
         self.settings = settings
         self.sender = sender or Sender()
@@ -73,6 +79,19 @@ class Channel(Plugin):
     def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:  # noqa: ARG003 - a channel overrides it
         """Return why a message cannot even be tried with these settings ("" when it can); `config` has no secrets."""
         return ""
+
+    @classmethod
+    def alertmanager(
+        cls,
+        config: Mapping[str, Any],  # noqa: ARG003 - a channel overrides it
+        secrets: frozenset[str],  # noqa: ARG003
+        sender: Sender,  # noqa: ARG003
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Return the contact as alertmanager.yml has it, {section: config}; nothing where that has no such receiver.
+
+        `secrets` are the names of those that are set; each stands there as `<secret>`.
+        """
+        return {}
 
     @classmethod
     def secrets(cls) -> frozenset[str]:

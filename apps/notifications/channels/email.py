@@ -95,6 +95,22 @@ class Email(Channel):
         return "It goes to the administrators, and none of them has an e-mail address: enter one under People, or here."
 
     @classmethod
+    def alertmanager(
+        cls,
+        config: Mapping[str, Any],
+        secrets: frozenset[str],  # noqa: ARG003
+        sender: Sender,
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Name the addresses and the server."""
+        to = ", ".join(config.get("to") or sender.administrators)
+        if not to:
+            return {}
+        server = {"smarthost": f"{settings.EMAIL_HOST}:{settings.EMAIL_PORT}", "require_tls": settings.EMAIL_USE_TLS}
+        return {
+            "email_configs": {"to": to, "from": config.get("from_address") or settings.DEFAULT_FROM_EMAIL, **server}
+        }
+
+    @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:
         """Return the recipients."""
         return ", ".join(config.get("to") or ()) or "the administrators"

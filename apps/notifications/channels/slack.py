@@ -12,7 +12,7 @@ from urllib.parse import quote
 from django import forms
 
 from apps.core import http
-from apps.notifications.channels import Channel, raise_for
+from apps.notifications.channels import Channel, Sender, raise_for
 from apps.notifications.message import Item, Message
 from apps.notifications.plaintext import cut
 
@@ -48,6 +48,17 @@ class Slack(Channel):
             body["channel"] = self.settings["channel"]
         raise_for(http.send("POST", self.settings["webhook_url"], json=body, timeout=self.timeout), "Slack")
         return ""
+
+    @classmethod
+    def alertmanager(
+        cls,
+        config: Mapping[str, Any],
+        secrets: frozenset[str],  # noqa: ARG003
+        sender: Sender,  # noqa: ARG003
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Name the channel; the address is the secret."""
+        channel = {"channel": config["channel"]} if config.get("channel") else {}
+        return {"slack_configs": {"api_url": "<secret>", **channel}}
 
     @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:

@@ -71,6 +71,17 @@ class Webhook(Channel):
         return ""
 
     @classmethod
+    def alertmanager(
+        cls,
+        config: Mapping[str, Any],
+        secrets: frozenset[str],
+        sender: Sender,  # noqa: ARG003
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Name the address; the token is the secret."""
+        token = {"http_config": {"authorization": {"credentials": "<secret>"}}} if "token" in secrets else {}
+        return {"webhook_configs": {"url": config.get("url", ""), **token}}
+
+    @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:
         """Return the receiver's host."""
         return urlsplit(str(config.get("url", ""))).hostname or ""
@@ -87,7 +98,7 @@ def payload(message: Message, key: uuid.UUID, sender: Sender) -> dict[str, Any]:
     return {
         "version": "4",
         "groupKey": message.group_key,
-        "truncatedAlerts": 0,
+        "truncatedAlerts": message.truncated,
         "status": "resolved" if message.status == "resolved" else "firing",
         "receiver": sender.contact,
         "groupLabels": dict(message.group_labels),

@@ -130,6 +130,18 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.export_rules": lambda: do(alerting.export_rules, target="3.0"),
     "alerting.import_rules": lambda: do(alerting.import_rules, files=[("f", RULES)], now=AT),
     "alerting.delete_rule": lambda: do(alerting.delete_rule, rule=make("alerting.alertrule"), now=AT),
+    "alerting.merge_incidents": lambda: do(
+        alerting.merge_incidents,
+        incident=make("alerting.alert").incident,
+        others=[make("alerting.alert").incident],
+        now=AT,
+    ),
+    "alerting.split_incident": lambda: do(
+        alerting.split_incident,
+        incident=(one := make("alerting.alert")).incident,
+        alerts=[make("alerting.alert", incident=one.incident)],
+        now=AT,
+    ),
     "alerting.post_alert": lambda: do(alerting.post_alert, type="disk", severity="warning", message="full", now=AT),
     "alerting.resolve": lambda: do(alerting.resolve, alert=make("alerting.alert"), now=AT),
     "alerting.resolve_incident": lambda: do(

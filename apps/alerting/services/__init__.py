@@ -2,14 +2,13 @@
 
 from apps.alerting.services.alerts import (
     acknowledge,
-    acknowledge_incident,
     expire,
     post_alert,
     resolve,
-    resolve_incident,
     unacknowledge,
 )
 from apps.alerting.services.dependencies import delete_service, save_service
+from apps.alerting.services.incidents import acknowledge_incident, merge_incidents, resolve_incident, split_incident
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
     delete_group,
@@ -53,6 +52,7 @@ __all__ = [
     "export_rules",
     "import_rules",
     "matchers_of",
+    "merge_incidents",
     "muted_alerts",
     "natural_key",
     "post_alert",
@@ -70,6 +70,7 @@ __all__ = [
     "ship_recording_rule",
     "ship_rule",
     "silence",
+    "split_incident",
     "unacknowledge",
     "write_rule",
 ]

@@ -38,9 +38,7 @@ MOST_PANELS = 40
 TABS = (("active", "Active"), ("history", "History"), ("rules", "Rules"), ("notifications", "Notifications"))
 
 
-def _shell(
-    request: HttpRequest, name: str, heading: str, view: str, state: dict[str, Any], **more: Any
-) -> HttpResponse:
+def shell(request: HttpRequest, name: str, heading: str, view: str, state: dict[str, Any], **more: Any) -> HttpResponse:
     """Render a page with what all of them carry: who is looking, what every page must say, the state for its script."""
     who = principal_of(request)
     warnings = snapshots.warnings(who)
@@ -78,7 +76,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "activity": snapshots.activity(who, now=now),
     }
     tiles = [{"key": p.key, "title": p.title, "link": reverse(p.link)} for p in TILES]
-    return _shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
+    return shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
 
 
 @require_GET
@@ -87,7 +85,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 def performance(request: HttpRequest) -> HttpResponse:
     """How fast and how well requests are answered."""
     state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
-    return _shell(request, "performance", "Performance", "badge", state, panels=PERFORMANCE, with_range=True)
+    return shell(request, "performance", "Performance", "badge", state, panels=PERFORMANCE, with_range=True)
 
 
 @require_GET
@@ -96,7 +94,7 @@ def performance(request: HttpRequest) -> HttpResponse:
 def system(request: HttpRequest) -> HttpResponse:
     """How the machine and the portal's own servers stand."""
     state = {"alerts": snapshots.alerts(scope=principal_of(request).scope)}
-    return _shell(request, "system", "System", "badge", state, sections=SYSTEM, with_range=True)
+    return shell(request, "system", "System", "badge", state, sections=SYSTEM, with_range=True)
 
 
 @require_GET
@@ -115,7 +113,7 @@ def explore(request: HttpRequest) -> HttpResponse:
             "rule_url": reverse("admin:alerting_alertrule_add") if may_make_rules else None,
         },
     }
-    return _shell(request, "explore", "Explore", "badge", state, with_range=True)
+    return shell(request, "explore", "Explore", "badge", state, with_range=True)
 
 
 @require_GET
@@ -130,7 +128,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
     if tab != "active" and more is None:
         raise Http404
     content = more(request, who, now) if more else {}
-    return _shell(
+    return shell(
         request, "alerts", "Alerts", "alerts", {"alerts": active}, tab=tab, tabs=TABS, may=_may(who), **content
     )
 
@@ -233,7 +231,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
             "to": int((end + timedelta(minutes=30)).timestamp() * 1000),
         }
     panel = Panel("alert", "Value", unit_of(row.rule.expression) if row.rule else "count", (), wide=True)
-    return _shell(
+    return shell(
         request,
         "alert",
         snapshots.name_of(row),
@@ -249,7 +247,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
     )
 
 
-def _do(request: HttpRequest, verb: Callable[[], object]) -> bool:
+def attempt(request: HttpRequest, verb: Callable[[], object]) -> bool:
     """Call a service; what it refuses (the alert was over meanwhile) is told on the next page."""
     try:
         verb()
@@ -266,7 +264,7 @@ def acknowledge(request: HttpRequest, key: str) -> HttpResponse:
     """Say that somebody is on it: the escalation stops."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    _do(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
+    attempt(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -276,7 +274,7 @@ def resolve(request: HttpRequest, key: str) -> HttpResponse:
     """End an alert by hand; a rule's alert that still breaches fires anew after the cooldown."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    _do(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
+    attempt(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -286,7 +284,7 @@ def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     """Send a test message to a contact; the outcome shows on the page as soon as it is known."""
     contact = get_object_or_404(Contact, pk=pk)
     who = principal_of(request)
-    if _do(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
+    if attempt(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
         messages.success(request, f"A test message to {contact.name} is on its way.")
     return redirect(reverse("alerts") + "?tab=notifications")
 

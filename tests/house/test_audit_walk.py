@@ -4,7 +4,7 @@ A verb, an action or an API write that has no example here fails.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,14 @@ SILENCE: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": AT + DAY, "c
 
 WINDOW: dict[str, Any] = {"name": "work", "matchers": ['service="db"'], "starts_at": AT, "ends_at": AT + DAY}
 INHIBITION: dict[str, Any] = {"name": "rule", "source_matchers": ['a="b"'], "target_matchers": ['c="d"']}
+
+
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+SILENCE_NOW: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": LATER, "comment": "planned"}
+
+
+def lasting_silence() -> Any:
+    return alerting.silence(by=Principal.system("test"), **{**SILENCE, "ends_at": LATER})
 
 
 def stored_silence() -> Any:
@@ -301,6 +309,32 @@ WRITES: dict[str, Callable[[], Call]] = {
         f"{V1}/incidents/{make('alerting.alert').incident.pk}/acknowledge/",
         {},
     ),
+    "POST incidents/<str:pk>/merge/": lambda: (
+        f"{V1}/incidents/{make('alerting.alert').incident.pk}/merge/",
+        {"incidents": [make("alerting.alert").incident.pk]},
+    ),
+    "POST incidents/<str:pk>/split/": lambda: (
+        f"{V1}/incidents/{(one := make('alerting.alert')).incident.pk}/split/",
+        {"alerts": [make("alerting.alert", incident=one.incident).key]},
+    ),
+    "POST silences/": lambda: (f"{V1}/silences/", SILENCE_NOW),
+    "PUT silences/<uuid:pk>/": lambda: (f"{V1}/silences/{lasting_silence().pk}/", SILENCE_NOW),
+    "DELETE silences/<uuid:pk>/": lambda: (f"{V1}/silences/{lasting_silence().pk}/", None),
+    "POST maintenance-windows/": lambda: (f"{V1}/maintenance-windows/", {**WINDOW, "ends_at": LATER}),
+    "PATCH maintenance-windows/<str:pk>/": lambda: (
+        f"{V1}/maintenance-windows/{make('alerting.maintenancewindow').pk}/",
+        {"name": "other", "ends_at": LATER},
+    ),
+    "DELETE maintenance-windows/<str:pk>/": lambda: (
+        f"{V1}/maintenance-windows/{make('alerting.maintenancewindow').pk}/",
+        None,
+    ),
+    "POST inhibitions/": lambda: (f"{V1}/inhibitions/", INHIBITION),
+    "PATCH inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", {"enabled": True}),
+    "DELETE inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", None),
+    "POST services/": lambda: (f"{V1}/services/", {"name": "db", "depends_on": [make("alerting.service").name]}),
+    "PATCH services/<str:pk>/": lambda: (f"{V1}/services/{make('alerting.service').pk}/", {"description": "x"}),
+    "DELETE services/<str:pk>/": lambda: (f"{V1}/services/{make('alerting.service').pk}/", None),
     "POST incidents/<str:pk>/resolve/": lambda: (f"{V1}/incidents/{make('alerting.alert').incident.pk}/resolve/", {}),
 }
 SEED: dict[str, Callable[[], Call]] = {

@@ -8,6 +8,7 @@ from rest_framework.routers import DefaultRouter
 
 from apps.accounts import api as accounts
 from apps.alerting import api as alerting
+from apps.alerting import quiet_api as quiet
 from apps.dashboards import facade
 from apps.notifications import api as notifications
 from apps.oncall import api as oncall
@@ -16,7 +17,7 @@ from apps.sources import api as sources
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting, notifications, oncall, sources):
+for room in (accounts, alerting, quiet, notifications, oncall, sources):
     room.register(router)
 
 urlpatterns = [

@@ -30,7 +30,7 @@ from unfold.widgets import (
 
 from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
 from apps.accounts.permissions import Principal, principal_of
-from apps.alerting import services
+from apps.alerting import quiet_admin, services  # noqa: F401 - it registers its own pages
 from apps.alerting.models import (
     AdaptiveBand,
     Alert,

@@ -579,21 +579,34 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
 
 
 class IncidentSerializer(serializers.ModelSerializer[Incident]):
-    """An incident with the keys of its alerts."""
+    """An incident with the keys of its alerts, its probable cause (an alert's key) and why that is thought to be it."""
 
     alerts = serializers.SerializerMethodField()
+    cause = serializers.SlugRelatedField[Alert](slug_field="key", read_only=True)
 
     class Meta:
         model = Incident
         fields = (
             "id", "title", "state", "severity", "opened_at", "resolved_at", "acknowledged_at", "acknowledged_by",
-            "alerts",
+            "cause", "reasons", "merged_into", "is_by_hand", "alerts",
         )  # fmt: skip
         read_only_fields = fields
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_alerts(self, incident: Incident) -> list[str]:
         return [alert.key for alert in incident.alerts.all()]
+
+
+class MergeInput(Exact):
+    """Ids of the incidents that become part of this one."""
+
+    incidents = serializers.ListField(child=serializers.IntegerField(), min_length=1, max_length=200)
+
+
+class SplitInput(Exact):
+    """Keys of the alerts that get an incident of their own."""
+
+    alerts = serializers.ListField(child=serializers.CharField(), min_length=1, max_length=10_000)
 
 
 @extend_schema(parameters=[OpenApiParameter("state", str, enum=("open", "resolved"))])
@@ -608,7 +621,8 @@ class IncidentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
     def get_queryset(self) -> QuerySet[Incident]:
         scope = principal_of(self.request).scope
         seen = Alert.objects.visible_to(scope).only("id", "key", "incident_id").order_by("id")
-        found = Incident.objects.visible_to(scope).prefetch_related(Prefetch("alerts", queryset=seen))
+        found = Incident.objects.visible_to(scope).select_related("cause")
+        found = found.prefetch_related(Prefetch("alerts", queryset=seen))
         state = self.request.query_params.get("state")
         return found if state is None or self.action != "list" else found.filter(state=state)
 
@@ -626,6 +640,30 @@ class IncidentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
         """End everything in it by hand."""
         services.resolve_incident(by=principal_of(request), incident=self.get_object(), now=timezone.now())
         return Response(IncidentSerializer(self.get_object()).data)
+
+    @extend_schema(request=MergeInput, responses=IncidentSerializer)
+    @action(detail=True, methods=["post"])
+    def merge(self, request: Request, pk: str) -> Response:
+        """Make other incidents part of this one."""
+        form = MergeInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        by, keys = principal_of(request), form.validated_data["incidents"]
+        others = list(Incident.objects.visible_to(by.scope).filter(pk__in=keys))
+        if unknown := sorted(set(keys) - {other.pk for other in others}):
+            raise ValidationError({"incidents": [f"There is no incident {unknown[0]}."]})
+        services.merge_incidents(by=by, incident=self.get_object(), others=others, now=timezone.now())
+        return Response(IncidentSerializer(self.get_object()).data)
+
+    @extend_schema(request=SplitInput, responses=IncidentSerializer)
+    @action(detail=True, methods=["post"])
+    def split(self, request: Request, pk: str) -> Response:
+        """Take alerts (by key) out of it into an incident of their own, which is answered."""
+        form = SplitInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        by = principal_of(request)
+        alerts = list(Alert.objects.visible_to(by.scope).filter(key__in=form.validated_data["alerts"]))
+        own = services.split_incident(by=by, incident=self.get_object(), alerts=alerts, now=timezone.now())
+        return Response(IncidentSerializer(self.get_queryset().get(pk=own.pk)).data)
 
 
 class NewestFirst(pagination.CursorPagination):

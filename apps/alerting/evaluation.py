@@ -36,6 +36,7 @@ from apps.alerting.lifecycle import (
     is_telling,
 )
 from apps.alerting.models import Alert, GroupRun, Incident, RuleGroup, Transition
+from apps.alerting.placing import finish, place
 from apps.alerting.plans import GroupPlan, Question, RulePlan, plans
 from apps.alerting.recording import Answer, Recorded, milliseconds
 from apps.alerting.telling import close_incidents, keep_series, short, told_series
@@ -278,7 +279,7 @@ class _Outcome:
     new: list[Alert] = field(default_factory=list)
     changed: list[Alert] = field(default_factory=list)
     transitions: list[tuple[Alert, Transition]] = field(default_factory=list)
-    opened: list[tuple[Alert, Incident]] = field(default_factory=list)
+    firing: list[Alert] = field(default_factory=list)
     worse: dict[int, Severity] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     series: list[Reading] = field(default_factory=list)
@@ -394,7 +395,7 @@ class _Round:
         out = self.out
         if out.new or out.changed:
             live.publish("alerts")
-        if out.opened or out.ended or out.worse:
+        if out.firing or out.ended or out.worse:
             live.publish("incidents")
         if any(transition.told_at is None for _, transition in out.transitions):
             tasks.wake("oncall.tell")
@@ -482,9 +483,10 @@ class _Round:
             alert.value = verdict.value
         self.move(alert, before, after, reason, detail)
         self.describe(rule, alert, verdict, after)
-        if before is None or before.state not in ACTIVE:
-            self.open_incident(alert)
-        elif alert.incident_id is not None and after.state in ACTIVE and after.severity.rank > before.severity.rank:
+        is_active = before is not None and before.state in ACTIVE and after.state in ACTIVE
+        if alert.state in ACTIVE and alert.incident_id is None:
+            self.out.firing.append(alert)
+        elif before is not None and is_active and after.severity.rank > before.severity.rank and alert.incident_id:
             self.out.worse[alert.incident_id] = after.severity
         if verdict.step.flapping is not None:
             self.flap(rule, alert, after, verdict.step.flapping)
@@ -587,11 +589,6 @@ class _Round:
             told_at=None if telling else self.tick,
         )
         self.out.transitions.append((alert, transition))
-
-    def open_incident(self, alert: Alert) -> None:
-        if alert.state in ACTIVE and alert.incident_id is None:
-            incident = Incident(title=alert.message[:300], severity=alert.severity, opened_at=self.tick)
-            self.out.opened.append((alert, incident))
 
     def label(self, rule: RulePlan, alert: Alert, verdict: Verdict) -> None:
         """The labels of a new alert; of a known one only the severity changes, so that its series stay its own."""
@@ -718,13 +715,13 @@ UPDATE alerting_alert a
        labels = x.labels, annotations = x.annotations, message = x.message, pending_at = x.pending_at,
        fired_at = x.fired_at, recovering_at = x.recovering_at, resolved_at = x.resolved_at,
        resolve_reason = x.resolve_reason, held_until = x.held_until, seen_at = x.seen_at,
-       incident_id = x.incident_id, absent_since = x.absent_since, changes = x.changes,
+       incident_id = x.incident_id, placement = x.placement, absent_since = x.absent_since, changes = x.changes,
        flapping_since = x.flapping_since, remembered_until = x.remembered_until, version = a.version + 1
   FROM jsonb_to_recordset(%s::jsonb) AS x(
        id bigint, version bigint, state text, severity text, levels jsonb, value double precision,
        threshold double precision, labels jsonb, annotations jsonb, message text, pending_at timestamptz,
        fired_at timestamptz, recovering_at timestamptz, resolved_at timestamptz, resolve_reason text,
-       held_until timestamptz, seen_at timestamptz, incident_id bigint,
+       held_until timestamptz, seen_at timestamptz, incident_id bigint, placement text,
        absent_since timestamptz, changes jsonb, flapping_since timestamptz, remembered_until timestamptz)
  WHERE a.id = x.id AND a.version = x.version
 """
@@ -754,15 +751,13 @@ def _row(alert: Alert) -> dict[str, Any]:
         "changes": alert.changes,
         "flapping_since": alert.flapping_since,
         "remembered_until": alert.remembered_until,
+        "placement": alert.placement,
     }
 
 
 def _save(out: _Outcome) -> None:
     """Write alerts, incidents and transitions; every changed alert by compare-and-swap on its version."""
-    if out.opened:
-        Incident.objects.bulk_create([incident for _, incident in out.opened], batch_size=1000)
-    for alert, incident in out.opened:
-        alert.incident_id = incident.pk
+    placed = place(out.firing, at=out.at) if out.firing else None
     if out.changed:
         with connection.cursor() as cursor:
             cursor.execute(_UPDATE, [orjson.dumps([_row(alert) for alert in out.changed]).decode()])
@@ -773,6 +768,8 @@ def _save(out: _Outcome) -> None:
     for alert, transition in out.transitions:
         transition.alert_id, transition.incident_id = alert.pk, alert.incident_id
     Transition.objects.bulk_create([transition for _, transition in out.transitions], batch_size=1000)
+    if placed is not None:
+        finish(placed)
     for worse, severity in out.worse.items():
         milder = [other for other in Severity if other.rank < severity.rank]
         Incident.objects.filter(pk=worse, severity__in=milder).update(severity=severity)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from apps.accounts.permissions import Principal
 from apps.alerting.lifecycle import State
-from apps.alerting.models import Alert, Incident
+from apps.alerting.models import Alert, Incident, IncidentTrait
 from apps.core.telemetry import Reading
 from apps.metrics import services as metrics
 from apps.metrics.samples import MAX_VALUE, Samples
@@ -52,10 +52,17 @@ def keep_series(readings: Sequence[Reading], *, by: Principal, now: datetime, pu
 
 
 def close_incidents(incidents: Iterable[int], at: datetime) -> int:
-    """Resolve those of these incidents in which nothing is wrong any more; return how many."""
-    wanted = list(incidents)
+    """Resolve those of these incidents in which nothing is wrong any more; return how many.
+
+    The rows are locked before it is looked whether anything is wrong in them: an alert that joins at this moment holds
+    them by its foreign key, so it is either seen, or finds the incident closed and opens it again.
+    """
+    wanted = sorted(incidents)
     if not wanted:
         return 0
-    still = Alert.objects.active().filter(incident__in=wanted).values("incident")
-    over = Incident.objects.filter(pk__in=wanted, state="open").exclude(pk__in=still)
-    return over.update(state="resolved", resolved_at=at)
+    locked = list(Incident.objects.filter(pk__in=wanted, state="open").order_by("pk").select_for_update(of=("self",)))
+    still = Alert.objects.active().filter(incident__in=locked).values("incident")
+    over = Incident.objects.filter(pk__in=[incident.pk for incident in locked]).exclude(pk__in=still)
+    closed = list(over.values_list("pk", flat=True))
+    IncidentTrait.objects.filter(incident__in=closed).delete()
+    return Incident.objects.filter(pk__in=closed).update(state="resolved", resolved_at=at)

@@ -22,6 +22,15 @@ def behind(graph: Graph, service: str) -> dict[str, int]:
     return found
 
 
+def turned(graph: Graph) -> dict[str, set[str]]:
+    """Return the graph the other way round: service → the services that depend on it themselves."""
+    found: dict[str, set[str]] = {}
+    for service, parents in graph.items():
+        for parent in parents:
+            found.setdefault(parent, set()).add(service)
+    return found
+
+
 def circle(graph: Graph) -> list[str]:
     """Return services that depend on each other in a circle, the first one again at the end; empty where none do."""
     done: set[str] = set()

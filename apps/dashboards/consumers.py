@@ -3,6 +3,9 @@
 Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "targets" | "target:<id>" | "badge"}; the
 server answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when
 nothing happened for a while.
+Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "badge"}; the server
+answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when nothing
+happened for a while.
 Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
 """
 
@@ -32,6 +35,7 @@ from apps.dashboards.health import Health, health
 log = logging.getLogger(__name__)
 
 TOPICS = ("alerts", "incidents", "series", "collection", "contacts", "health", "accounts", "targets")
+TOPICS = ("alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts")
 FRAME = 0.25
 BEAT = 15.0
 NOBODY, FORBIDDEN = 4401, 4403
@@ -203,6 +207,7 @@ def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]
     if view == "targets" and (None in changed.get("targets", ()) or is_due):
         frame["stale"] = True
     if view.startswith("target:") and set(changed.get("targets", ())) & {None, view.removeprefix("target:")}:
+    if view in ("incidents", "quiet") and (about_alerts or "silences" in touched):
         frame["stale"] = True
     if view.startswith("alert:") and (about_alerts or "contacts" in touched or is_due):
         frame["alert"] = snapshots.alert(principal, view.removeprefix("alert:"), now=now)

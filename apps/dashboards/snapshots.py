@@ -14,6 +14,7 @@ from django.urls import reverse
 
 from apps.accounts.models import AuditEntry
 from apps.accounts.permissions import Principal, Right, Scope
+from apps.alerting import quiet
 from apps.alerting.models import Alert, Transition
 from apps.dashboards.health import Health, Status
 from apps.dashboards.plots import RANKS, unit_of
@@ -234,6 +235,7 @@ def alert(principal: Principal, key: str, *, now: datetime) -> Row | None:
     told = Delivery.objects.filter(pk__in=Notice.objects.filter(alert=found).values("delivery"))
     entries += [delivery_entry(row) for row in told.order_by("-id")[:TIMELINE]]
     may = principal.can(Right.OPERATE)
+    muted = quiet.verdicts([found], now=now)[found.pk].reason if found.is_active else ""
     return {
         "key": found.key,
         "state": found.state,
@@ -241,7 +243,7 @@ def alert(principal: Principal, key: str, *, now: datetime) -> Row | None:
         "icon": found.severity
         if found.state == "firing"
         else {"recovering": "recovering", "pending": "pending"}.get(found.state, "ok"),
-        "headline": alert_headline(found, now=now),
+        "headline": alert_headline(found, now=now) + (f"; muted: {muted}" if muted else ""),
         "message": found.message,
         "facts": _facts(found, unit, principal),
         "timeline": newest(entries, TIMELINE),
@@ -249,6 +251,7 @@ def alert(principal: Principal, key: str, *, now: datetime) -> Row | None:
             "acknowledge": may and found.is_active and not found.acknowledged_at,
             "resolve": may and found.is_active,
             "not_an_anomaly": may and "expected_range" in found.annotations,
+            "silence": may and found.is_active,
         },
     }
 
@@ -292,6 +295,13 @@ def _facts(found: Alert, unit: str, principal: Principal) -> list[Row]:
             facts.append({"name": name, "at": _iso(at)})
     if found.acknowledged_at is not None:
         facts.append({"name": "Acknowledged", "at": _iso(found.acknowledged_at), "note": f"by {found.acknowledged_by}"})
+    if found.incident_id is not None:
+        fact = {
+            "name": "Incident",
+            "value": f"#{found.incident_id}",
+            "url": reverse("incident", args=[found.incident_id]),
+        }
+        facts.append(fact | ({"note": found.placement} if found.placement else {}))
     if found.service:
         facts.append({"name": "Service", "value": found.service})
     if found.rule is not None:

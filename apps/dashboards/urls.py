@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import target_pages, views
+from apps.dashboards import incident_pages, quiet_pages, target_pages, views
 
 urlpatterns = [
     path(
@@ -20,6 +20,19 @@ urlpatterns = [
     path("monitoring/alerts/<slug:key>/not-an-anomaly/", views.not_an_anomaly, name="not-an-anomaly"),
     path("monitoring/alerts/<slug:key>/acknowledge/", views.acknowledge, name="acknowledge"),
     path("monitoring/alerts/<slug:key>/resolve/", views.resolve, name="resolve"),
+    path("monitoring/incidents/", incident_pages.incidents, name="incidents"),
+    path("monitoring/incidents/<int:pk>/", incident_pages.incident, name="incident"),
+    path("monitoring/incidents/<int:pk>/acknowledge/", incident_pages.acknowledge, name="incident-acknowledge"),
+    path("monitoring/incidents/<int:pk>/resolve/", incident_pages.resolve, name="incident-resolve"),
+    path("monitoring/incidents/<int:pk>/merge/", incident_pages.merge, name="incident-merge"),
+    path("monitoring/incidents/<int:pk>/split/", incident_pages.split, name="incident-split"),
+    path("monitoring/quiet/", quiet_pages.quiet, name="quiet"),
+    path("monitoring/quiet/new/", quiet_pages.new_silence, name="silence-new"),
+    path("monitoring/quiet/preview/", quiet_pages.preview, name="silence-preview"),
+    path("monitoring/quiet/<uuid:pk>/", quiet_pages.silence, name="silence"),
+    path("monitoring/quiet/<uuid:pk>/expire/", quiet_pages.expire, name="silence-expire"),
+    path("monitoring/services/", quiet_pages.services, name="services"),
+    path("monitoring/maintenance.ics", quiet_pages.feed, name="maintenance-feed"),
     path("monitoring/contacts/<int:pk>/test/", views.send_test, name="send-test"),
     path("monitoring/senders/", views.senders, name="senders"),
     path("monitoring/senders/token/", views.sender_token, name="sender-token"),

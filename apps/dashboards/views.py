@@ -299,6 +299,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
 
 
 def do(request: HttpRequest, verb: Callable[[], object]) -> bool:
+def attempt(request: HttpRequest, verb: Callable[[], object]) -> bool:
     """Call a service; what it refuses (the alert was over meanwhile) is told on the next page."""
     try:
         verb()
@@ -316,6 +317,7 @@ def acknowledge(request: HttpRequest, key: str) -> HttpResponse:
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
     do(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
+    attempt(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -337,6 +339,7 @@ def not_an_anomaly(request: HttpRequest, key: str) -> HttpResponse:
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
     if _do(request, lambda: alerting.not_an_anomaly(by=who, alert=found, now=timezone.now())):
         messages.success(request, "The band is wider at these hours of the week; the alert ends at the next tick.")
+    attempt(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -347,6 +350,7 @@ def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     contact = get_object_or_404(Contact, pk=pk)
     who = principal_of(request)
     if do(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
+    if attempt(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
         messages.success(request, f"A test message to {contact.name} is on its way.")
     return redirect(reverse("alerts") + "?tab=notifications")
 

@@ -71,6 +71,8 @@ def _title(row: Transition) -> tuple[str, str, str]:
         return f"acknowledged by {row.by}", "check", "info"
     if row.kind == "unacknowledged":
         return f"acknowledgement withdrawn by {row.by}", "pending", "warning"
+    if row.kind == "moved":
+        return f"moved from incident #{row.before} to #{row.after}", "recovering", "quiet"
     if row.kind == "reminder":
         return "still firing, contacts are reminded", "clock", row.severity
     if row.kind == "severity":

@@ -4,8 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, pagination, serializers, status, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,7 +16,7 @@ from apps.accounts.api import Exact, Needs
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
-from apps.oncall import services
+from apps.oncall import quieting, services
 from apps.oncall.models import Escalation, Notice, Policy, Route, Step
 from apps.oncall.steps import kinds
 
@@ -214,9 +215,39 @@ class NoticeViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Notice]):
         return found.filter(alert__in=Alert.objects.visible_to(scope)) if scope.matchers else found
 
 
+class SilencePreviewViewSet(viewsets.ViewSet):
+    """What a silence would mute; nothing is saved."""
+
+    permission_classes = (Needs(Right.READ),)
+
+    @extend_schema(
+        operation_id="silence_preview",
+        parameters=[
+            OpenApiParameter("matcher", str, many=True, required=True, description='Each such as service="db".'),
+            OpenApiParameter("recurrence", str),
+            OpenApiParameter("duration", str),
+            OpenApiParameter("time_zone", str),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def list(self, request: Request) -> Response:
+        """Return which active alerts it mutes, and what it would have muted in the last week."""
+        asked = request.query_params
+        found = quieting.preview(
+            asked.getlist("matcher"),
+            scope=principal_of(request).scope,
+            now=timezone.now(),
+            recurrence=asked.get("recurrence", ""),
+            duration=asked.get("duration", ""),
+            time_zone=asked.get("time_zone", "UTC"),
+        )
+        return Response(found.as_dict())
+
+
 def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
     router.register("policies", PolicyViewSet, basename="policy")
     router.register("routes", RouteViewSet, basename="route")
     router.register("escalations", EscalationViewSet, basename="escalation")
     router.register("notices", NoticeViewSet, basename="notice")
+    router.register("silence-preview", SilencePreviewViewSet, basename="silencepreview")

@@ -7,6 +7,7 @@ import { Live } from "./live.js";
 import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
 import { Board } from "./panels.js";
 import * as range from "./range.js";
+import { startSilence } from "./silence.js";
 import { startClock, startShortcuts, startTheme } from "./shell.js";
 
 const initial = state();
@@ -38,6 +39,7 @@ async function redraw() {
 
 draw(initial);
 startClock();
+startSilence();
 
 const live = new Live(initial.view);
 live.addEventListener("frame", ({ detail }) => draw(detail));

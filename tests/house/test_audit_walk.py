@@ -4,7 +4,7 @@ A verb, an action or an API write that has no example here fails.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,14 @@ WINDOW: dict[str, Any] = {"name": "work", "matchers": ['service="db"'], "starts_
 INHIBITION: dict[str, Any] = {"name": "rule", "source_matchers": ['a="b"'], "target_matchers": ['c="d"']}
 
 
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+SILENCE_NOW: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": LATER, "comment": "planned"}
+
+
+def lasting_silence() -> Any:
+    return alerting.silence(by=Principal.system("test"), **{**SILENCE, "ends_at": LATER})
+
+
 def stored_silence() -> Any:
     return alerting.silence(by=Principal.system("test"), **SILENCE)
 
@@ -151,6 +159,18 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.export_rules": lambda: do(alerting.export_rules, target="3.0"),
     "alerting.import_rules": lambda: do(alerting.import_rules, files=[("f", RULES)], now=AT),
     "alerting.delete_rule": lambda: do(alerting.delete_rule, rule=make("alerting.alertrule"), now=AT),
+    "alerting.merge_incidents": lambda: do(
+        alerting.merge_incidents,
+        incident=make("alerting.alert").incident,
+        others=[make("alerting.alert").incident],
+        now=AT,
+    ),
+    "alerting.split_incident": lambda: do(
+        alerting.split_incident,
+        incident=(one := make("alerting.alert")).incident,
+        alerts=[make("alerting.alert", incident=one.incident)],
+        now=AT,
+    ),
     "alerting.post_alert": lambda: do(alerting.post_alert, type="disk", severity="warning", message="full", now=AT),
     "alerting.settle_outside": lambda: do(
         alerting.settle_outside,
@@ -341,6 +361,32 @@ WRITES: dict[str, Callable[[], Call]] = {
         f"{V1}/incidents/{make('alerting.alert').incident.pk}/acknowledge/",
         {},
     ),
+    "POST incidents/<str:pk>/merge/": lambda: (
+        f"{V1}/incidents/{make('alerting.alert').incident.pk}/merge/",
+        {"incidents": [make("alerting.alert").incident.pk]},
+    ),
+    "POST incidents/<str:pk>/split/": lambda: (
+        f"{V1}/incidents/{(one := make('alerting.alert')).incident.pk}/split/",
+        {"alerts": [make("alerting.alert", incident=one.incident).key]},
+    ),
+    "POST silences/": lambda: (f"{V1}/silences/", SILENCE_NOW),
+    "PUT silences/<uuid:pk>/": lambda: (f"{V1}/silences/{lasting_silence().pk}/", SILENCE_NOW),
+    "DELETE silences/<uuid:pk>/": lambda: (f"{V1}/silences/{lasting_silence().pk}/", None),
+    "POST maintenance-windows/": lambda: (f"{V1}/maintenance-windows/", {**WINDOW, "ends_at": LATER}),
+    "PATCH maintenance-windows/<str:pk>/": lambda: (
+        f"{V1}/maintenance-windows/{make('alerting.maintenancewindow').pk}/",
+        {"name": "other", "ends_at": LATER},
+    ),
+    "DELETE maintenance-windows/<str:pk>/": lambda: (
+        f"{V1}/maintenance-windows/{make('alerting.maintenancewindow').pk}/",
+        None,
+    ),
+    "POST inhibitions/": lambda: (f"{V1}/inhibitions/", INHIBITION),
+    "PATCH inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", {"enabled": True}),
+    "DELETE inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", None),
+    "POST services/": lambda: (f"{V1}/services/", {"name": "db", "depends_on": [make("alerting.service").name]}),
+    "PATCH services/<str:pk>/": lambda: (f"{V1}/services/{make('alerting.service').pk}/", {"description": "x"}),
+    "DELETE services/<str:pk>/": lambda: (f"{V1}/services/{make('alerting.service').pk}/", None),
     "POST incidents/<str:pk>/resolve/": lambda: (f"{V1}/incidents/{make('alerting.alert').incident.pk}/resolve/", {}),
 }
 SEED: dict[str, Callable[[], Call]] = {

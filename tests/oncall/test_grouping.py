@@ -1,5 +1,6 @@
 """Routing, timing and what a contact is told, as tables and properties."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -200,3 +201,41 @@ def test_labels_longer_than_an_index_takes_name_their_group_by_a_digest():
     assert len(key) < 100
     assert key == group_key("route:1", {"path": "x" * 5000})
     assert key != group_key("route:1", {"path": "x" * 5001})
+
+
+EVENTS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["flip", "mute", "unmute", "acknowledge", "worse", ""])))
+
+
+@given(EVENTS, st.integers(0, 400))
+def test_whoever_was_told_firing_is_told_resolved_once_whatever_was_muted(events, cooldown):
+    """One contact and three alerts, looked at after every event; each end counts for the firings told before it."""
+    standings = {n: Standing(n, False, 1, cooldown=timedelta(seconds=cooldown)) for n in range(3)}
+    owed: set[int] = set()
+    for number, (alert, event) in enumerate([*events, *((n, "end") for n in range(3))]):
+        before = standings[alert]
+        match event:
+            case "flip" if before.is_firing:
+                standings[alert] = replace(before, is_firing=False)
+            case "flip":
+                standings[alert] = replace(before, is_firing=True, told=None, is_acknowledged=False, rank=1)
+            case "end":
+                standings[alert] = replace(before, is_firing=False)
+            case "mute" | "unmute":
+                standings[alert] = replace(before, is_muted=event == "mute")
+            case "acknowledge":
+                standings[alert] = replace(before, is_acknowledged=True)
+            case "worse":
+                standings[alert] = replace(before, rank=3)
+        at = NOW + timedelta(seconds=60 * number)
+        found = decide(list(standings.values()), now=at, repeat=timedelta(minutes=3))
+        assert not any(standings[n].is_muted or not standings[n].is_firing for n in found.firing)
+        assert set(found.resolved) == {n for n in owed if not standings[n].is_firing}
+        owed = (owed | set(found.firing)) - set(found.resolved)
+        for n, standing in standings.items():
+            told, told_at = standing.told, standing.identity_told_at
+            if n in found.firing:
+                told, told_at = Told(at, standing.rank), at
+            elif n in found.resolved and told is not None:
+                told = replace(told, is_over=True)
+            standings[n] = replace(standing, told=told, identity_told_at=told_at, was_muted=standing.is_muted)
+    assert not owed

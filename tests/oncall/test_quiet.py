@@ -193,6 +193,7 @@ STEPS = st.one_of(
     st.tuples(st.just("fire"), st.sampled_from(NAMES), st.sampled_from(["db", "web"])),
     st.tuples(st.just("end"), st.integers(0, 5), st.none()),
     st.tuples(st.just("acknowledge"), st.integers(0, 5), st.none()),
+    st.tuples(st.just("fire"), st.sampled_from(NAMES), st.sampled_from(["db", "web"])),
     st.tuples(st.just("silence"), st.sampled_from(NAMES), st.sampled_from([3, 40])),
     st.tuples(st.just("unsilence"), st.integers(0, 3), st.none()),
     st.tuples(st.just("inhibit"), st.booleans(), st.none()),
@@ -235,6 +236,11 @@ def act(night: Night, what: str, which: Any, more: Any) -> None:
                 "ends_at": night.now + which * timedelta(minutes=1),
             }
             alerting.save_window(by=BY, values=values, now=night.now)
+        case "merge" if len(active) > 1 and active[0].incident != active[-1].incident:
+            one, other = active[0].incident, active[-1].incident
+            assert one is not None
+            assert other is not None
+            alerting.merge_incidents(by=BY, incident=one, others=[other], now=night.now)
         case "restart":
             with contextlib.suppress(Restarts), transaction.atomic():
                 telling.tell(now=night.now)
@@ -260,7 +266,7 @@ def test_whoever_was_told_firing_is_told_resolved_and_nobody_else_is(steps, nigh
     if not Service.objects.exists():
         anna = night.contact("anna")
         plan = night.policy(("wait", {"minutes": 4}), ("notify", {"contacts": [anna.pk]}))
-        night.route("root", night.contact("slack"), policy=plan)
+        night.route("root", night.contact("slack"), policy=plan, repeat_interval=timedelta(minutes=6))
         depends(night, "web", "db")
     for step in steps:
         act(night, *step)

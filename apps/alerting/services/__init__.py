@@ -2,16 +2,15 @@
 
 from apps.alerting.services.alerts import (
     acknowledge,
-    acknowledge_incident,
     expire,
     post_alert,
     resolve,
-    resolve_incident,
     unacknowledge,
 )
 from apps.alerting.services.bands import delete_band, make_adaptive, not_an_anomaly, save_band
 from apps.alerting.services.changes import forget_changes, note_change
 from apps.alerting.services.dependencies import delete_service, save_service
+from apps.alerting.services.incidents import acknowledge_incident, merge_incidents, resolve_incident, split_incident
 from apps.alerting.services.intake import Taken, settle_outside, shift_ends, take_in
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
@@ -60,6 +59,7 @@ __all__ = [
     "import_rules",
     "make_adaptive",
     "matchers_of",
+    "merge_incidents",
     "muted_alerts",
     "natural_key",
     "not_an_anomaly",
@@ -82,6 +82,7 @@ __all__ = [
     "ship_recording_rule",
     "ship_rule",
     "silence",
+    "split_incident",
     "take_in",
     "unacknowledge",
     "write_rule",

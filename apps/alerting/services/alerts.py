@@ -20,6 +20,7 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting.identity import fingerprint
 from apps.alerting.lifecycle import OPEN, Reason, Severity, State
 from apps.alerting.models import Alert, Incident, Transition, alert_key, categories
+from apps.alerting.placing import finish, place
 from apps.alerting.telling import close_incidents, keep_series, told_series
 from apps.core import live, tasks
 from apps.core.telemetry import Reading
@@ -87,33 +88,19 @@ def resolve(*, by: Principal, alert: Alert, resolved_by: str = "", now: datetime
     until = None if alert.source == "posted" else now + (alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN)
     detail = "" if name == by.name else f"In the name of {name}."
     end([alert], reason=Reason.MANUAL, by=by.name, resolved_by=name, detail=detail, held_until=until, now=now)
+    resolve_all([alert], by=by, resolved_by=storable(resolved_by)[:200], now=now)
     _audit(by, "alerting.resolve", alert, before)
     return alert
 
 
-@verb("alerting.acknowledge_incident", right=Right.OPERATE)
-def acknowledge_incident(*, by: Principal, incident: Incident, now: datetime) -> Incident:
-    """Acknowledge everything in it that is still wrong and that the one who acts may see."""
-    for alert in (
-        Alert.objects.visible_to(by.scope)
-        .active()
-        .filter(incident=incident, acknowledged_at__isnull=True)
-        .order_by("id")
-    ):
-        acknowledge(by=by, alert=alert, now=now)
-    incident.refresh_from_db()
-    record(by=by, verb="alerting.acknowledge_incident", target=incident, after=state_of(incident))
-    return incident
-
-
-@verb("alerting.resolve_incident", right=Right.OPERATE)
-def resolve_incident(*, by: Principal, incident: Incident, now: datetime) -> Incident:
-    """Resolve everything in it that is still wrong and that the one who acts may see."""
-    for alert in Alert.objects.visible_to(by.scope).active().filter(incident=incident).order_by("id"):
-        resolve(by=by, alert=alert, now=now)
-    incident.refresh_from_db()
-    record(by=by, verb="alerting.resolve_incident", target=incident, after=state_of(incident))
-    return incident
+def resolve_all(alerts: Sequence[Alert], *, by: Principal, resolved_by: str = "", now: datetime) -> None:
+    """End these locked, active alerts by hand, in the caller's transaction: part of the verbs that record it."""
+    name = resolved_by or by.name
+    for alert in alerts:
+        if alert.rule is not None:
+            alert.held_until = now + alert.rule.cooldown
+    detail = "" if name == by.name else f"In the name of {name}."
+    end(alerts, reason=Reason.MANUAL, by=by.name, resolved_by=name, detail=detail, now=now)
 
 
 @verb("alerting.post_alert", right=Right.OPERATE)
@@ -182,10 +169,9 @@ def _begin(
     until: datetime,
     now: datetime,
 ) -> Alert:
-    incident = Incident.objects.create(title=message[:300], severity=severity, opened_at=now)
     category = metadata.get("category")
     labels = {"alertname": kind, "severity": severity, "service": service}
-    alert = Alert.objects.create(
+    alert = Alert(
         key=alert_key(),
         source="posted",
         type=kind,
@@ -201,8 +187,10 @@ def _begin(
         fired_at=now,
         seen_at=now,
         ends_at=until,
-        incident=incident,
     )
+    placed = place([alert], at=now)
+    alert.save(force_insert=True)
+    finish(placed)
     _note(alert, now, "state", State.INACTIVE, State.FIRING, Reason.POSTED, by.name)
     record(by=by, verb="alerting.post_alert", target=alert, after=state_of(alert))
     publish_alerts()
@@ -267,6 +255,7 @@ def end(
     series: list[Reading] = []
     transitions = []
     by_state: dict[State, list[int]] = defaultdict(list)
+    notes: list[Transition] = []
     for alert in alerts:
         if alert.source == "rule":
             series += [Reading(told.name, STALE, told.labels) for told in told_series(alert)]
@@ -293,6 +282,23 @@ def end(
             version=F("version") + 1,
         )
     Transition.objects.bulk_create(transitions, batch_size=1000)
+        alert.seen_at, alert.flapping_since = now, None
+        alert.version += 1
+        telling = alert.state == State.RESOLVED
+        notes.append(_noted(alert, now, "state", old, alert.state, reason, by, detail, telling=telling))
+    Alert.objects.bulk_update(
+        alerts,
+        [
+            "state", "resolved_at", "resolve_reason", "resolved_by", "held_until", "seen_at", "flapping_since",
+            "version",
+        ],
+        batch_size=500,
+    )  # fmt: skip
+    Transition.objects.bulk_create(notes, batch_size=1000)
+    for alert in alerts:
+        if alert.source == "rule":
+            earlier = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
+            _cease_to_flap(earlier, reason, by, now)
     close_incidents({alert.incident_id for alert in alerts if alert.incident_id is not None}, now)
     if series:
         keep_series(series, by=Principal.system("alerting"), now=now)
@@ -317,6 +323,12 @@ def _write(alert: Alert, *fields: str) -> None:
 
 
 def _note(
+    alert: Alert, now: datetime, kind: str, before: str, after: str, reason: Reason, by: str, detail: str = ""
+) -> None:
+    _noted(alert, now, kind, before, after, reason, by, detail).save()
+
+
+def _noted(
     alert: Alert,
     now: datetime,
     kind: str,

@@ -45,7 +45,7 @@ def save_service(
     row.full_clean(validate_constraints=False)
     if depends_on is not None:
         parents = list(depends_on)
-        _check(row, parents, stored)
+        check_service(row, parents)
         row.save()
         row.depends_on.set(parents)
     else:
@@ -68,17 +68,17 @@ def delete_service(*, by: Principal, service: Service, now: datetime) -> None:
     changed_quiet(f"service {service.name}", now)
 
 
-def _check(row: Service, parents: list[Service], stored: Service | None) -> None:
+def check_service(row: Service, parents: list[Service]) -> None:
+    """Raise ValidationError where the service would depend on itself through these; `row` need not be saved."""
     if len(parents) > MOST:
         raise ValidationError({"depends_on": f"At most {MOST} services."})
-    graph = {name: set(behind) for name, behind in stored_graph().items()}
-    if stored is not None:
-        graph = {row.name if name == stored.name else name: behind for name, behind in graph.items()}
-        for behind in graph.values():
-            if stored.name in behind:
-                behind.discard(stored.name)
-                behind.add(row.name)
-    graph[row.name] = {row.name if parent.pk == row.pk and row.pk else parent.name for parent in parents}
+    was = Service.objects.filter(pk=row.pk).values_list("name", flat=True).first() if row.pk else None
+
+    def named(name: str) -> str:
+        return row.name if name == was else name
+
+    graph = {named(name): {named(parent) for parent in behind} for name, behind in stored_graph().items()}
+    graph[row.name] = {named(parent.name) for parent in parents}
     if found := topology.circle(graph):
         shown = " → ".join(found[:10])
         raise ValidationError({"depends_on": f"That would be a circle: {shown}. What fails first could not be told."})

@@ -31,18 +31,25 @@ def save_window(
     row = window or MaintenanceWindow()
     for name, value in values.items():
         setattr(row, name, value)
-    row.name, row.description = storable(row.name).strip(), storable(row.description)
-    row.recurrence, row.time_zone = row.recurrence.strip(), row.time_zone.strip() or "UTC"
-    if row.matchers or row.service is None:
-        row.matchers = matching.to_json(checked_matchers(row.matchers))
+    check_window(row, now)
     row.created_by = row.created_by or by.name[:200]
     row.created_at, row.updated_at = row.created_at or now, now
     row.full_clean(validate_constraints=False)
-    check_times(row, now)
     row.save()
     _record("alerting.save_window", by, row, before)
     changed_quiet(f"maintenance {row.name}", now)
     return row
+
+
+def check_window(row: MaintenanceWindow, now: datetime) -> None:
+    """Put the window's fields into their form; ValidationError by field where it could not be used."""
+    row.name, row.description = storable(row.name or "").strip(), storable(row.description or "")
+    row.recurrence, row.time_zone = (row.recurrence or "").strip(), (row.time_zone or "").strip() or "UTC"
+    if row.matchers or row.service is None:
+        row.matchers = matching.to_json(checked_matchers(row.matchers or []))
+    if row.starts_at is None or row.ends_at is None:
+        raise ValidationError({"ends_at": "From when until when?"})
+    check_times(row, now)
 
 
 @verb("alerting.delete_window", right=Right.EDIT)

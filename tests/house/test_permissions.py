@@ -109,6 +109,7 @@ API: dict[str, dict[str, Need]] = {
     "api/v1/portal/rules/": {"GET": R, "POST": E},
     "api/v1/portal/rules/export/": {"GET": R},
     "api/v1/portal/rules/import/": {"POST": E},
+    "api/v1/portal/rules/preview/": {"POST": Q},
     "api/v1/portal/rule-tests/": {"GET": R, "POST": E},
     "api/v1/portal/rule-tests/<str:pk>/": {"GET": R, "PUT": E, "PATCH": E, "DELETE": E},
     "api/v1/portal/rule-tests/<str:pk>/result/": {"GET": R},

@@ -407,6 +407,7 @@ class LevelInline(AuditedTabularInline):
     model = RuleLevel
     formset = LevelFormSet
     fields = ("severity", "comparison", "threshold", "recovery_threshold", "recovery_expression")
+    formfield_overrides = {models.TextField: {"widget": UnfoldAdminTextInputWidget}}
     extra = 1
     max_num = 4
     verbose_name_plural = "levels: the worst one that is breached counts"
@@ -446,6 +447,7 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
     readonly_fields = ("last", "created_at", "updated_at")
     prepopulated_fields: ClassVar[dict[str, Any]] = {"slug": ("name",)}
     formfield_overrides = SPANS
+    change_form_outer_after_template = "admin/alerting/preview.html"
     fieldsets = (
         (None, {"fields": ("name", "slug", "enabled", "type", "group", "expression", "adaptive", "last")}),
         ("Time", {"fields": ("pending_period", "keep_firing_for", "cooldown", "schedule", "new_series_delay")}),

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -19,7 +20,8 @@ from rest_framework.routers import BaseRouter
 from apps.accounts.api import Exact, Needs
 from apps.accounts.models import Calendar, Team, User
 from apps.accounts.permissions import Right, principal_of
-from apps.alerting import services
+from apps.accounts.rights import require
+from apps.alerting import previews, services
 from apps.alerting.models import (
     AdaptiveBand,
     Alert,
@@ -30,6 +32,7 @@ from apps.alerting.models import (
     RuleLevel,
     RuleTest,
     Transition,
+    severities,
 )
 from apps.alerting.plainrules import DEFAULT_TARGET
 from apps.alerting.services.rulefiles import REMOVALS
@@ -183,6 +186,31 @@ class ImportInput(Exact):
     although_tests_fail = serializers.BooleanField(default=False)
 
 
+class PreviewInput(Exact):
+    """A rule to be tried over its history: a saved one, a draft, or a draft over a saved one; and a second one."""
+
+    slug = serializers.CharField(required=False, help_text="A saved rule; what `rule` gives replaces its values.")
+    rule = RuleInput(required=False)
+    compare = RuleInput(required=False, help_text="A second draft over the same saved rule, for the same time.")
+    start = serializers.DateTimeField(required=False)
+    end = serializers.DateTimeField(required=False, help_text="Now, where it is not given.")
+    hours = serializers.FloatField(required=False, min_value=0.02, max_value=720, help_text="24, without a start.")
+    alerts_per_week = serializers.FloatField(
+        required=False, min_value=0, max_value=100_000, help_text="Suggest a threshold for so many."
+    )
+    severity = serializers.ChoiceField(
+        choices=severities(), required=False, help_text="Of which level the threshold is suggested; the mildest one."
+    )
+    stream = serializers.BooleanField(
+        default=False, help_text='Answer lines of JSON as it goes: {"progress": 0 to 1}, at last {"result": …}.'
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs.get("slug") and not attrs.get("rule"):
+            raise serializers.ValidationError("Name a saved rule by its slug, or give a rule.")
+        return attrs
+
+
 @extend_schema(parameters=[OpenApiParameter("group", str), OpenApiParameter("type", str)])
 class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AlertRule]):
     """Alert rules by slug."""
@@ -265,6 +293,24 @@ class RuleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
             now=timezone.now(),
         )
         return Response(report.as_dict())
+
+    @extend_schema(operation_id="rules_preview", request=PreviewInput, responses=OpenApiTypes.OBJECT)
+    @action(
+        detail=False,
+        methods=["post"],
+        url_path="preview",
+        pagination_class=None,
+        filter_backends=(),
+        permission_classes=(Needs(Right.QUERY),),
+    )
+    def preview(self, request: Request) -> HttpResponseBase:
+        """Tell when a rule, saved or not, would have fired, and what would have been sent. Writes nothing."""
+        form = PreviewInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        given, by = form.validated_data, principal_of(request)
+        if given.get("slug"):
+            require(by, Right.READ)
+        return previews.answer(by, given, timezone.now())
 
     def _save(self, request: Request, rule: AlertRule | None, code: int) -> Response:
         form = RuleInput(data=request.data)

@@ -23,9 +23,10 @@ from apps.alerting.template_functions import Sample, TemplateError
 from apps.alerting.templates import Context
 from apps.metrics import query
 from apps.metrics.budgets import limits_for
+from apps.metrics.turns import Turns
 from apps.promql.ast import walk
 from apps.promql.errors import Cancelled, DeadlineExceeded, LimitError, PromQLError
-from apps.promql.limits import Limits
+from apps.promql.limits import Limits, Watch
 from apps.promql.parser import parse
 from apps.promql.result import Result
 
@@ -42,6 +43,8 @@ MOST_FIRINGS: Final = 1_000
 POINTS: Final = 600
 """Of the chart."""
 CANDIDATES: Final = 200
+TURNS: Final = Turns(1)
+"""Slices of previews take turns in a process: they are work for a processor, and pages want theirs."""
 
 Ticks = NDArray[np.int64]
 
@@ -237,8 +240,9 @@ class _Work:
         history: History | None = History() if keep else None
         curve = _Curve(len(self.ticks))
         for low in range(0, len(self.ticks), steps):
-            part = self.slice(self.ticks[low : low + steps])
-            replay.take(part)
+            with TURNS.take(Watch(self.limits.seconds, self.cancelled)):
+                part = self.slice(self.ticks[low : low + steps])
+                replay.take(part)
             curve.take(part)
             if history is not None:
                 history.values += part.values.size

@@ -14,7 +14,9 @@ class OncallConfig(AppConfig):
         from apps.alerting.models import AlertRule
         from apps.core.registry import extend
         from apps.notifications.models import Contact
+        from apps.oncall.preview import notifications
         from apps.oncall.services import take_notifications, users_of
 
         extend(AlertRule, "notifications", take_notifications)
+        extend(AlertRule, "preview", notifications)
         extend(Contact, "in_use", users_of)

@@ -394,6 +394,9 @@ SEED: dict[str, Callable[[], Call]] = {
     "PUT alerts": lambda: ("/api/monitoring/alerts", {"alertId": make("alerting.alert").key, "resolvedBy": "ann"}),
 }
 NO_DECISIONS = {"POST metrics", "POST events"}
+QUESTIONS = {"POST rules/preview/"}
+"""Questions too long for an address: nothing is written."""
+NO_DECISIONS = {"POST metrics"}
 """Writes of the seed's API that bring measurements: an entry a request would drown the trail."""
 
 
@@ -416,7 +419,7 @@ def writes_below(prefix: str) -> set[str]:
 
 
 def test_every_write_of_the_api_has_an_example():
-    assert set(WRITES) == writes_below("api/v1/portal/")
+    assert set(WRITES) | QUESTIONS == writes_below("api/v1/portal/")
     with_slash = {f"{name}/" for name in {*SEED, *NO_DECISIONS}}
     assert {*SEED, *NO_DECISIONS} | with_slash == writes_below("api/monitoring/")
 

@@ -149,6 +149,7 @@ API: dict[str, dict[str, Need]] = {
     "api/v1/portal/targets/<str:pk>/": {"GET": R},
     "api/v1/portal/targets/<str:pk>/look/": {"GET": O},
     "api/v1/portal/targets/<str:pk>/scrape/": {"POST": O},
+    "api/v1/portal/rules/preview/": {"POST": Q},
     "api/v1/portal/rule-tests/": {"GET": R, "POST": E},
     "api/v1/portal/rule-tests/<str:pk>/": {"GET": R, "PUT": E, "PATCH": E, "DELETE": E},
     "api/v1/portal/rule-tests/<str:pk>/result/": {"GET": R},

@@ -35,6 +35,7 @@ from apps.alerting.models import (
     error_policies,
     no_data_policies,
 )
+from apps.alerting.plans import RulePlan, rule_plan
 from apps.alerting.services.alerts import end
 from apps.alerting.services.ruletests import Tests, refuse_failing, tests_of_rule, tests_reading, write_tests
 from apps.alerting.thresholds import COMPARE
@@ -486,6 +487,37 @@ def write_rule(*, by: Principal, values: Mapping[str, Any], rule: AlertRule | No
         save_rule(by=by, rule=changed, levels=levels, tests=tests, although_tests_fail=although, now=now)
         send_to(rule=changed, names=values.get("notifications", ()), by=by, now=now)
     return changed
+
+
+def draft(*, values: Mapping[str, Any], rule: AlertRule | None) -> RulePlan:
+    """What these values, over those of a saved rule if there is one, would be as a rule; nothing is written.
+
+    ValidationError by field, as on saving; a draft may lack a name and share its slug.
+    """
+    group = rule.group if rule is not None else RuleGroup(name=DEFAULT_GROUP)
+    if name := values.get("group"):
+        group = RuleGroup.objects.filter(name=name).first() or RuleGroup(name=name)
+    if "interval" in values:
+        group.interval = duration(values["interval"], "interval")
+    check_group_interval(group)
+    known: Levels = [] if rule is None else [_stored(level) for level in rule.levels.all()]
+    wanted = rule_from_dict(values, group=group, rule=rule)
+    wanted.name = wanted.name or "Draft"
+    wanted.slug = wanted.slug or "draft"
+    wanted.expression, levels = take_apart(wanted.expression, values.get("levels", known))
+    try:
+        check_rule(wanted, levels)
+    except ValidationError as error:
+        problems = {name: found for name, found in error.message_dict.items() if name not in ("slug", "name")}
+        if problems:
+            raise ValidationError(problems) from None
+    return rule_plan(wanted, [RuleLevel(**level) for level in levels])
+
+
+def check_group_interval(group: RuleGroup) -> None:
+    """Raise ValidationError where nothing could be evaluated that often or that seldom."""
+    if not timedelta(seconds=1) <= group.interval <= SLOWEST:
+        raise ValidationError({"interval": ["Between 1 second and 1 day."]})
 
 
 def _stored(level: RuleLevel) -> dict[str, Any]:

@@ -201,8 +201,7 @@ def _evaluate_at(
             try:
                 if attempt:
                     tracked[group.pk] = _tracked([group.pk], tick)[group.pk]
-                _Round(group, plan, tick, answers, recorded, tracked[group.pk], drawn).run(shared)
-                _Round(group, plan, tick, answers, recorded, tracked[group.pk], arrived=arrived).run(shared)
+                _Round(group, plan, tick, answers, recorded, tracked[group.pk], drawn, arrived=arrived).run(shared)
                 break
             except Done:
                 log.info("Rule group %s was evaluated elsewhere", group.name)

@@ -1,11 +1,8 @@
 """The live connection of an open page: pushes what changed, read through the viewer's own permissions.
 
-Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "targets" | "target:<id>" | "badge"}; the
-server answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when
-nothing happened for a while.
-Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "badge"}; the server
-answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when nothing
-happened for a while.
+Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "targets" |
+"target:<id>" | "badge"}; the server answers with frames of the same parts as the page's first state, at most four a
+second, and a {"beat"} when nothing happened for a while.
 Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
 """
 
@@ -34,8 +31,9 @@ from apps.dashboards.health import Health, health
 
 log = logging.getLogger(__name__)
 
-TOPICS = ("alerts", "incidents", "series", "collection", "contacts", "health", "accounts", "targets")
-TOPICS = ("alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts")
+TOPICS = (
+    "alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts", "targets",
+)  # fmt: skip
 FRAME = 0.25
 BEAT = 15.0
 NOBODY, FORBIDDEN = 4401, 4403
@@ -207,6 +205,7 @@ def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]
     if view == "targets" and (None in changed.get("targets", ()) or is_due):
         frame["stale"] = True
     if view.startswith("target:") and set(changed.get("targets", ())) & {None, view.removeprefix("target:")}:
+        frame["stale"] = True
     if view in ("incidents", "quiet") and (about_alerts or "silences" in touched):
         frame["stale"] = True
     if view.startswith("alert:") and (about_alerts or "contacts" in touched or is_due):

@@ -113,6 +113,6 @@ def scrape_now(request: HttpRequest, pk: int) -> HttpResponse:
     """Have the target scraped at once, and what it shows stored."""
     who, now = principal_of(request), timezone.now()
     row = _visible(who, pk)
-    if views.do(request, lambda: sources.scrape_now(by=who, target=row, now=now)):
+    if views.attempt(request, lambda: sources.scrape_now(by=who, target=row, now=now)):
         messages.success(request, f"{row.instance} is asked now; the page shows it within a second or two.")
     return redirect("target", pk=pk)

@@ -241,7 +241,7 @@ def _senders(request: HttpRequest, *, token: Token | None = None, secret: str = 
         rows = pushing.senders(scope=who.scope, now=timezone.now())
     except (PromQLError, query.Outrun) as error:
         problem = f"Who sends cannot be read at the moment: {error}"
-    return _shell(
+    return shell(
         request,
         "senders",
         "Senders",
@@ -298,7 +298,6 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
     )
 
 
-def do(request: HttpRequest, verb: Callable[[], object]) -> bool:
 def attempt(request: HttpRequest, verb: Callable[[], object]) -> bool:
     """Call a service; what it refuses (the alert was over meanwhile) is told on the next page."""
     try:
@@ -316,7 +315,6 @@ def acknowledge(request: HttpRequest, key: str) -> HttpResponse:
     """Say that somebody is on it: the escalation stops."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    do(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
     attempt(request, lambda: alerting.acknowledge(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
@@ -327,7 +325,7 @@ def resolve(request: HttpRequest, key: str) -> HttpResponse:
     """End an alert by hand; a rule's alert that still breaches fires anew after the cooldown."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    do(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
+    attempt(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -337,9 +335,8 @@ def not_an_anomaly(request: HttpRequest, key: str) -> HttpResponse:
     """Say that an adaptive rule was wrong: the band of this series is widened for these hours of the week."""
     who = principal_of(request)
     found = get_object_or_404(Alert.objects.visible_to(who.scope), key=key)
-    if _do(request, lambda: alerting.not_an_anomaly(by=who, alert=found, now=timezone.now())):
+    if attempt(request, lambda: alerting.not_an_anomaly(by=who, alert=found, now=timezone.now())):
         messages.success(request, "The band is wider at these hours of the week; the alert ends at the next tick.")
-    attempt(request, lambda: alerting.resolve(by=who, alert=found, now=timezone.now()))
     return redirect("alert", key=key)
 
 
@@ -349,7 +346,6 @@ def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     """Send a test message to a contact; the outcome shows on the page as soon as it is known."""
     contact = get_object_or_404(Contact, pk=pk)
     who = principal_of(request)
-    if do(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
     if attempt(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
         messages.success(request, f"A test message to {contact.name} is on its way.")
     return redirect(reverse("alerts") + "?tab=notifications")

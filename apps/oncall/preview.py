@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from apps.alerting import matching
 from apps.alerting.lifecycle import ACTIVE, Severity, State, is_telling
 from apps.alerting.preview import Preview, routing_labels
 from apps.alerting.replay import Event as Change
@@ -126,8 +127,8 @@ class _Desk:
         self.specs: list[RouteSpec] = []
         for route in routes:
             try:
-                matchers = tuple(grouping.parse_matcher(text) for text in route.matchers)
-            except (grouping.MatcherError, TypeError):
+                matchers = tuple(matching.parse_matcher(text) for text in route.matchers)
+            except (matching.MatcherError, TypeError):
                 continue  # passed over when alerts are routed, too
             timers = Timers(route.group_wait, route.group_interval, route.repeat_interval)
             self.specs.append(RouteSpec(route.pk, matchers, route.continue_matching))

@@ -7,7 +7,13 @@ from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
 
-NOT_THERE = {"slug": "not-there", "int": "999999999", "str": "999999999", "path": "999999999", "uuid": "00000000-0000-0000-0000-000000000000"}
+NOT_THERE = {
+    "slug": "not-there",
+    "int": "999999999",
+    "str": "999999999",
+    "path": "999999999",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+}
 
 
 @dataclass(frozen=True)

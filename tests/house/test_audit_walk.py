@@ -393,10 +393,9 @@ SEED: dict[str, Callable[[], Call]] = {
     "POST alerts": lambda: ("/api/monitoring/alerts", {"type": "disk", "severity": "WARNING", "message": "full"}),
     "PUT alerts": lambda: ("/api/monitoring/alerts", {"alertId": make("alerting.alert").key, "resolvedBy": "ann"}),
 }
-NO_DECISIONS = {"POST metrics", "POST events"}
 QUESTIONS = {"POST rules/preview/"}
 """Questions too long for an address: nothing is written."""
-NO_DECISIONS = {"POST metrics"}
+NO_DECISIONS = {"POST metrics", "POST events"}
 """Writes of the seed's API that bring measurements: an entry a request would drown the trail."""
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.accounts.permissions import Principal
-from apps.metrics import query, services
+from apps.metrics import query, services, storage
 from apps.metrics.samples import Samples
 from apps.promql.engine import Limits
 from apps.promql.errors import DeadlineExceeded, LimitError
@@ -28,7 +28,7 @@ def test_a_question_that_runs_out_of_time_is_an_error_of_its_own():
 
 @pytest.mark.django_db(transaction=True)
 def test_what_many_expressions_share_is_not_read_for_ever(monkeypatch):
-    monkeypatch.setattr(query.storage, "snapshot", lambda cur, *_: cur.execute("SELECT pg_sleep(60)"))
+    monkeypatch.setattr(storage, "snapshot", lambda cur, *_: cur.execute("SELECT pg_sleep(60)"))
     at = int(NOW.timestamp() * 1000)
     samples = Samples.of([{"__name__": name} for name in "xyz"], [at] * 3, [1.0] * 3)
     services.ingest(samples=samples, by=Principal.system("test"), now=NOW)

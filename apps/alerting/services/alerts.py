@@ -84,10 +84,6 @@ def resolve(*, by: Principal, alert: Alert, resolved_by: str = "", now: datetime
     if not alert.is_active:
         return alert
     before = state_of(alert)
-    name = storable(resolved_by)[:200] or by.name
-    until = None if alert.source == "posted" else now + (alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN)
-    detail = "" if name == by.name else f"In the name of {name}."
-    end([alert], reason=Reason.MANUAL, by=by.name, resolved_by=name, detail=detail, held_until=until, now=now)
     resolve_all([alert], by=by, resolved_by=storable(resolved_by)[:200], now=now)
     _audit(by, "alerting.resolve", alert, before)
     return alert
@@ -97,8 +93,8 @@ def resolve_all(alerts: Sequence[Alert], *, by: Principal, resolved_by: str = ""
     """End these locked, active alerts by hand, in the caller's transaction: part of the verbs that record it."""
     name = resolved_by or by.name
     for alert in alerts:
-        if alert.rule is not None:
-            alert.held_until = now + alert.rule.cooldown
+        if alert.source != "posted":
+            alert.held_until = now + (alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN)
     detail = "" if name == by.name else f"In the name of {name}."
     end(alerts, reason=Reason.MANUAL, by=by.name, resolved_by=name, detail=detail, now=now)
 
@@ -240,37 +236,29 @@ def expire(*, by: Principal, now: datetime) -> int:
 
 
 def end(
-    alerts: Sequence[Alert],
-    *,
-    reason: Reason,
-    by: str,
-    now: datetime,
-    resolved_by: str = "",
-    detail: str = "",
-    held_until: datetime | None = None,
+    alerts: Sequence[Alert], *, reason: Reason, by: str, now: datetime, resolved_by: str = "", detail: str = ""
 ) -> None:
-    """End these locked, open alerts in the caller's transaction: rows, transitions, incidents, series, news."""
+    """End these locked, open alerts in the caller's transaction: rows, transitions, incidents, series, news.
+
+    `held_until` of each is kept as the caller has set it.
+    """
     if not alerts:
         return
     series: list[Reading] = []
     transitions = []
-    by_state: dict[State, list[int]] = defaultdict(list)
-    notes: list[Transition] = []
+    fates: dict[tuple[State, datetime | None], list[int]] = defaultdict(list)
     for alert in alerts:
         if alert.source == "rule":
             series += [Reading(told.name, STALE, told.labels) for told in told_series(alert)]
         old = State(alert.state)
         alert.state = State.INACTIVE if old is State.PENDING else State.RESOLVED
         alert.resolved_at, alert.resolve_reason, alert.resolved_by = now, reason, resolved_by
-        alert.held_until, alert.seen_at, alert.flapping_since = held_until, now, None
+        alert.seen_at, alert.flapping_since = now, None
         alert.version += 1
-        by_state[alert.state].append(alert.pk)
-        if alert.source == "rule":
-            earlier = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
-            _cease_to_flap(earlier.exclude(pk=alert.pk), reason, by, now)
+        fates[State(alert.state), alert.held_until].append(alert.pk)
         telling = alert.state == State.RESOLVED
         transitions.append(_transition(alert, now, "state", old, alert.state, reason, by, detail, telling=telling))
-    for state, ids in by_state.items():
+    for (state, held_until), ids in fates.items():
         Alert.objects.filter(pk__in=ids).update(
             state=state,
             resolved_at=now,
@@ -282,23 +270,10 @@ def end(
             version=F("version") + 1,
         )
     Transition.objects.bulk_create(transitions, batch_size=1000)
-        alert.seen_at, alert.flapping_since = now, None
-        alert.version += 1
-        telling = alert.state == State.RESOLVED
-        notes.append(_noted(alert, now, "state", old, alert.state, reason, by, detail, telling=telling))
-    Alert.objects.bulk_update(
-        alerts,
-        [
-            "state", "resolved_at", "resolve_reason", "resolved_by", "held_until", "seen_at", "flapping_since",
-            "version",
-        ],
-        batch_size=500,
-    )  # fmt: skip
-    Transition.objects.bulk_create(notes, batch_size=1000)
     for alert in alerts:
         if alert.source == "rule":
             earlier = Alert.objects.filter(rule=alert.rule_id, fingerprint=alert.fingerprint)
-            _cease_to_flap(earlier, reason, by, now)
+            _cease_to_flap(earlier.exclude(pk=alert.pk), reason, by, now)
     close_incidents({alert.incident_id for alert in alerts if alert.incident_id is not None}, now)
     if series:
         keep_series(series, by=Principal.system("alerting"), now=now)
@@ -322,21 +297,7 @@ def _write(alert: Alert, *fields: str) -> None:
     alert.save(update_fields=[*fields, "version"])
 
 
-def _note(
-    alert: Alert, now: datetime, kind: str, before: str, after: str, reason: Reason, by: str, detail: str = ""
-) -> None:
-    _noted(alert, now, kind, before, after, reason, by, detail).save()
-
-
-def _noted(
-    alert: Alert,
-    now: datetime,
-    kind: str,
-    before: str,
-    after: str,
-    reason: Reason,
-    by: str,
-) -> None:
+def _note(alert: Alert, now: datetime, kind: str, before: str, after: str, reason: Reason, by: str) -> None:
     _transition(alert, now, kind, before, after, reason, by).save(force_insert=True)
 
 

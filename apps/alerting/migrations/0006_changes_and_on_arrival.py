@@ -7,7 +7,7 @@ import apps.alerting.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("alerting", "0004_life_of_rules"),
+        ("alerting", "0005_adaptive_bands"),
     ]
 
     operations = [

@@ -249,6 +249,7 @@ SPECTACULAR_SETTINGS = {
     ],
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
     "ENUM_NAME_OVERRIDES": {
+        "SeverityEnum": "apps.alerting.models.severities",
         "CategoryEnum": "apps.alerting.models.categories",
         "EndReasonEnum": "apps.alerting.models.reasons",
         "TransitionKindEnum": "apps.alerting.models.transition_kinds",

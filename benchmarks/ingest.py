@@ -780,6 +780,7 @@ def _pace(share: int, url: str, series: int, rate: float, seconds: float, pipe: 
         client.ask("/api/v1/write", frame.body(np.full(cut.stop - cut.start, round(time.time() * 1000)), v[cut]))
     pipe.send("ready")
     pipe.recv()
+    client.fresh()
     began = time.monotonic()
     for tick in count():
         due = began + tick * every
@@ -814,6 +815,7 @@ def steady(seconds: float, rate: float, series: int, drawing: Path | None) -> bo
             for share in range(SENDERS):
                 here, there = spawn.Pipe()
                 spawn.Process(target=_pace, args=(share, ours.url, series, rate, seconds, there), daemon=True).start()
+                there.close()
                 pipes.append(here)
             for pipe in pipes:
                 pipe.recv()

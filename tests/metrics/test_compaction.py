@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from apps.accounts.permissions import Principal
-from apps.metrics import catalog, compaction, query, registry, services, storage, young
+from apps.metrics import catalog, compaction, query, registry, selection, services, storage, young
 from apps.metrics.models import Batch, Block, Series, Tombstone
 from apps.metrics.samples import Samples
 from apps.metrics.storage import WINDOW_MS
@@ -352,14 +352,14 @@ def test_damage_is_a_warning_with_its_span_and_never_silence(model):
     else:
         send([(1, 0, 3)])
     pk = damage(model)
-    before = query.DAMAGED.value()
+    before = selection.DAMAGED.value()
     for _ in range(2):
         got = query.select(X, 0, MS)
         assert len(got.warnings) == 1
         assert "are missing" in got.warnings[0]
         assert f"{model._meta.model_name} {pk} is damaged (checksum mismatch)" in got.warnings[0]
         assert len(got.ts) == (0 if model is Block else 2)
-    assert query.DAMAGED.value() == before + 1
+    assert selection.DAMAGED.value() == before + 1
     assert model.objects.get(pk=pk).bad_at is not None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apps.accounts.permissions import Principal, Scope
-from apps.metrics import assembly, compaction, query, services, storage, young
+from apps.metrics import assembly, compaction, query, selection, services, storage, young
 from apps.metrics.codec import Corrupt, View
 from apps.metrics.models import Batch, Block, Series, Tombstone
 from apps.metrics.samples import Samples
@@ -61,7 +61,7 @@ def rows_of(ragged):
 
 def check(bundles, **kw):
     """Every selector of every answer against `select`; returns the answers."""
-    answers = query.select_joined(bundles, **kw)
+    answers = selection.select_joined(bundles, **kw)
     for bundle, answer in zip(bundles, answers, strict=True):
         assert isinstance(answer, Joined)
         for k, matchers in enumerate(bundle.matchers):
@@ -119,7 +119,7 @@ def test_a_new_series_and_a_new_metric_are_in_the_next_answer():
     asked = bundles()
     send([("x", 1, 5_000, 1)])
     first, *_ = check(asked)
-    again, *_ = query.select_joined(asked)
+    again, *_ = selection.select_joined(asked)
     assert isinstance(again, Joined)
     assert again.ragged.labels is first.ragged.labels, "nothing new: found without looking again"
     send([("x", 2, 5_000, 1)])
@@ -175,8 +175,8 @@ def test_what_cannot_be_decoded_concerns_only_those_who_need_it(monkeypatch):
 def test_a_bundle_that_brings_too_much_is_refused_and_its_rules_are_answered_all_the_same(monkeypatch):
     send([("x", n, age * 1000, n) for n in range(4) for age in range(10)])
     send([("y", 1, 5_000, 7)])
-    monkeypatch.setattr(query, "TOGETHER", 20)
-    large, small = query.select_joined([Bundle(SELECTORS[:2], 0, MS), Bundle(SELECTORS[4:5], 0, MS)])
+    monkeypatch.setattr(selection, "TOGETHER", 20)
+    large, small = selection.select_joined([Bundle(SELECTORS[:2], 0, MS), Bundle(SELECTORS[4:5], 0, MS)])
     assert isinstance(large, LimitError)
     assert isinstance(small, Joined)
     texts = ["sum(x)", "count(x)", "sum(y)", 'x{n="1"} > 0', 'x{n="2"} > 1', "y", 'sum({n="1"})']
@@ -195,7 +195,7 @@ def test_one_tick_is_one_assembly_for_all_that_read_the_same_time(monkeypatch):
         calls.append(len(wanted.ids))
         return inner(wanted, *args, **kw)
 
-    monkeypatch.setattr(query, "assemble", counted)
+    monkeypatch.setattr(selection, "assemble", counted)
     texts = [f'x{{n="{n}"}} > {n}' for n in range(30)]
     texts += [f'max_over_time(x{{n="{n}"}}[5m]) > 0' for n in range(9)]
     texts += [f'rate(x{{n="{n}"}}[1m]) > 0' for n in range(2)] + ["sum(x)"]

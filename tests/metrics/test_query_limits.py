@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.accounts.permissions import Principal
-from apps.metrics import query, services, storage
+from apps.metrics import query, selection, services, storage
 from apps.metrics.samples import Samples
 from apps.promql.engine import Limits
 from apps.promql.errors import DeadlineExceeded, LimitError
@@ -48,7 +48,7 @@ def test_a_request_for_too_many_samples_is_refused_and_harms_no_other(monkeypatc
     labels = [{"__name__": "many"}] * 5 + [{"__name__": "few"}]
     samples = Samples.of(labels, [at - 1000 * n for n in range(6)], [1.0] * 6)
     services.ingest(samples=samples, by=Principal.system("test"), now=NOW)
-    monkeypatch.setattr(query, "MOST", 4)
+    monkeypatch.setattr(selection, "MOST", 4)
     with pytest.raises(LimitError, match="reads 5 samples, more than the limit of 4"):
         query.select([Matcher("__name__", "=", "many")], at - 60_000, at)
     many, few = query.evaluate_many(["count_over_time(many[1m])", "few"], at=NOW)

@@ -1,13 +1,20 @@
 """Every address that the portal answers, as (route, methods, view), read from the URL configuration itself."""
 
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
 
-NOT_THERE = {"slug": "not-there", "int": "999999999", "str": "999999999", "path": "999999999", "uuid": "00000000-0000-0000-0000-000000000000"}
+NOT_THERE = {
+    "slug": "not-there",
+    "int": "999999999",
+    "str": "999999999",
+    "path": "999999999",
+    "uuid": str(uuid.UUID(int=0)),
+}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Every hand-over is a row, every piece of work one transaction that either happen
 2. `flush`     a group that is due → Notice and Delivery rows for each contact; escalations start.
 3. `escalate`  an escalation that is due → the same for its step, and its next time.
 4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
+5. `remind`    a Silence that ends soon → its author is told, by their own contacts.
 A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
 
 Decisions stand in `grouping`, `escalation` and alerting's `suppression`; here is only what carries them out. One
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -30,11 +32,12 @@ from apps.accounts.rights import EVERYTHING, Principal
 from apps.alerting import changes, quiet
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
-from apps.alerting.models import Alert, Incident, QuietChange, Transition
+from apps.alerting.models import Alert, Incident, QuietChange, Silence, Transition
 from apps.alerting.suppression import LOUD, Suppressor, Verdict
 from apps.core import live
 from apps.core.tasks import wake
 from apps.notifications import outbox
+from apps.notifications.message import Message
 from apps.notifications.models import Contact
 from apps.oncall import escalation, grouping, messages
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
@@ -51,6 +54,7 @@ UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
 HELD_FOR: Final = timedelta(minutes=1)
 """How soon an escalation that is held back looks again."""
+PAGING: Final = ("pagerduty", "opsgenie")
 DEFAULT: Final = Timers(timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=4))
 """The timers where no route says otherwise."""
 
@@ -880,6 +884,35 @@ def _is_known(notice: Notice, now: datetime) -> bool:
     others = Notice.objects.filter(alert=alert, kind="firing").exclude(pk=notice.pk)
     on_its_way = Q(delivery__state="queued", at__gt=now - UNTOLD_FOR)  # its own fate is looked at in its turn
     return others.filter(Q(delivery__state="sent") | on_its_way).exists()
+
+
+# --- 5. Reminders ----------------------------------------------------------------------------------------------------
+def remind(*, now: datetime, limit: int = BATCH) -> int:
+    """Tell the authors of silences that will end soon, by their own contacts; return how many silences that were.
+
+    A kind of contact that opens an incident for whatever it is sent (PAGING) is left out: this is no alert.
+    """
+    due = Silence.objects.current(now).filter(remind_at__lte=now, reminded_at__isnull=True).order_by("remind_at", "pk")
+    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _remind(pk, now), "Silence")
+
+
+def _remind(pk: UUID, now: datetime) -> None:
+    silence = Silence.objects.select_for_update().filter(pk=pk, reminded_at__isnull=True).first()
+    if silence is None:
+        return
+    if silence.author_id is not None:
+        for contact in Contact.objects.enabled().filter(owner=silence.author_id).exclude(kind__in=PAGING):
+            message = Message(
+                title=f"Your silence ends at {silence.ends_at:%H:%M} UTC: {silence.spelled}"[:300],
+                body=f"{silence.comment}\nWhat it mutes and still goes on is told then. Make it longer, or let it end.",
+                status="reminder",
+                url=f"{settings.PORTAL_URL}/monitoring/quiet/{silence.pk}/",
+                group_key=f"silence:{silence.pk}",
+                reason="a silence ends soon",
+            )
+            delivery = outbox.enqueue(contact=contact, message=message, purpose="reminder", now=now)
+            _record("oncall.notify", delivery, now, {"contact": contact.name, "purpose": "reminder"})
+    Silence.objects.filter(pk=pk).update(reminded_at=now)
 
 
 def _record(verb: str, target: Any, now: datetime, after: Mapping[str, Any]) -> None:

@@ -47,6 +47,7 @@ def main() -> int:
 
         configure()
         call_command("migrate", verbosity=0)
+        call_command("collectstatic", interactive=False, verbosity=0)
         measure(options.alerts, profile=options.profile)
     return 0
 

@@ -133,7 +133,6 @@ class WindowViewSet(viewsets.ModelViewSet[MaintenanceWindow]):
     serializer_class = WindowSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
     pagination_class = Pages
-    http_method_names = ("get", "post", "patch", "delete", "head", "options")
 
     def perform_create(self, serializer: Any) -> None:
         self._write(serializer, None)
@@ -174,7 +173,6 @@ class InhibitionViewSet(viewsets.ModelViewSet[Inhibition]):
     serializer_class = InhibitionSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
     pagination_class = Pages
-    http_method_names = ("get", "post", "patch", "delete", "head", "options")
 
     def perform_create(self, serializer: Any) -> None:
         self._write(serializer, None)
@@ -239,7 +237,6 @@ class ServiceViewSet(viewsets.ModelViewSet[Service]):
     serializer_class = ServiceSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
     pagination_class = Pages
-    http_method_names = ("get", "post", "patch", "delete", "head", "options")
 
     def perform_create(self, serializer: Any) -> None:
         self._write(serializer, None)

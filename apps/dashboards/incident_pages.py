@@ -41,6 +41,7 @@ def incidents(request: HttpRequest) -> HttpResponse:
     seen = Incident.objects.visible_to(who.scope).filter(merged_into__isnull=True)
     found = (
         seen.filter(state=tab)
+        .order_by("-opened_at", "-id")
         .select_related("cause")
         .annotate(total=Count("alerts"), active=Count("alerts", filter=Q(alerts__state__in=("firing", "recovering"))))
     )

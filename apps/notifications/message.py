@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 SEVERITIES: Final = ("info", "warning", "error", "critical")
-STATUSES: Final = ("firing", "resolved", "test")
+STATUSES: Final = ("firing", "resolved", "test", "reminder")
 COLOURS: Final = {"info": "#2f6fde", "warning": "#d99a00", "error": "#e0562b", "critical": "#c4122f"}
 RESOLVED: Final = "#1f9d55"
 Fact = tuple[str, str]

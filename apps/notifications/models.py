@@ -19,7 +19,9 @@ Choices = list[tuple[str, str]]
 
 def purposes() -> Choices:
     """Why a message is sent."""
-    return [("firing", "Firing"), ("resolved", "Resolved"), ("renewal", "Renewal"), ("test", "Test")]
+    return [
+        ("firing", "Firing"), ("resolved", "Resolved"), ("renewal", "Renewal"), ("test", "Test"), ("reminder", "Reminder"),
+    ]  # fmt: skip
 
 
 def delivery_states() -> Choices:

@@ -30,7 +30,10 @@ def escalate(*, now: datetime) -> None:
         try:
             telling.escalate(now=now)
         finally:
-            telling.settle(now=now)
+            try:
+                telling.settle(now=now)
+            finally:
+                telling.remind(now=now)
 
 
 @loop("oncall.renew", every=60.0, queue="fast", lease=30.0)

@@ -6,6 +6,7 @@ Every hand-over is a row, every piece of work one transaction that either happen
 2. `flush`     a group that is due → Notice and Delivery rows for each contact; escalations start.
 3. `escalate`  an escalation that is due → the same for its step, and its next time.
 4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
+5. `remind`    a Silence that ends soon → its author is told, by their own contacts.
 A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
 
 Decisions stand in `grouping`, `escalation` and alerting's `suppression`; here is only what carries them out. One
@@ -19,21 +20,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Case, Max, Q, Value, When
+from django.db.models.functions import Coalesce, Least
 
 from apps.accounts.audit import record
 from apps.accounts.rights import EVERYTHING, Principal
 from apps.alerting import changes, quiet
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
-from apps.alerting.models import Alert, Incident, QuietChange, Transition
+from apps.alerting.models import Alert, Incident, QuietChange, Silence, Transition
 from apps.alerting.suppression import LOUD, Suppressor, Verdict
 from apps.core import live
 from apps.core.tasks import wake
 from apps.notifications import outbox
+from apps.notifications.message import Message
 from apps.notifications.models import Contact
 from apps.oncall import escalation, grouping, messages
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
@@ -50,6 +54,7 @@ UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
 HELD_FOR: Final = timedelta(minutes=1)
 """How soon an escalation that is held back looks again."""
+PAGING: Final = ("pagerduty", "opsgenie")
 DEFAULT: Final = Timers(timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=4))
 """The timers where no route says otherwise."""
 
@@ -69,7 +74,8 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
 
     One that cannot be taken up stays and is tried again with the next tick; it does not stop the others.
     """
-    taken, failed = 0, 0
+    taken: list[int] = []
+    failed = 0
     with transaction.atomic():
         _lock()
         routing, silence = Routing(), Quiet(now)
@@ -78,18 +84,19 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
             try:
                 with transaction.atomic():
                     _take_up(transition, routing, now)
-                    Transition.objects.filter(pk=transition.pk).update(told_at=now)
-                taken += 1
+                taken.append(transition.pk)
                 changed = changed or silence.may_have_changed_by(transition)
             except Exception:
                 failed += 1
+                routing.forget_groups()
                 log.exception("Transition %s could not be taken up; it is tried again.", transition.pk)
+        Transition.objects.filter(pk__in=taken).update(told_at=now)
         if changed:
             held = NotificationGroup.objects.filter(members__in=GroupMember.objects.exclude(held_by=""))
             held.update(due_at=now)
     if failed:
         raise RuntimeError(f"{failed} transitions could not be taken up and are tried again; the log says why.")
-    return taken
+    return len(taken)
 
 
 BEGINS: Final = Q(kind="state", after=State.FIRING) | Q(
@@ -174,7 +181,21 @@ class Quiet:
 
 
 class Routing:
-    """The routes as they are now, read once for a batch."""
+    """The routes as they are now, read once for a batch; so are the groups that its alerts join."""
+
+    def __init__(self) -> None:
+        self.forget_groups()
+
+    def forget_groups(self) -> None:
+        """Read groups again: what was written with the last of them has been taken back."""
+        self.groups: dict[str, NotificationGroup] = {}
+        self.burning: dict[int, int] = {}
+        """Group → an active alert that joined it in this batch."""
+
+    @cached_property
+    def root_timers(self) -> Timers:
+        """The timers of the root route, for what no route is asked about."""
+        return root_timers()
 
     @cached_property
     def routes(self) -> dict[int, Route]:
@@ -210,17 +231,29 @@ def _join(alert: Alert, routing: Routing, event: Event, now: datetime) -> None:
     """Put the alert into its groups, and have them told."""
     joined = set()
     for place in routing.of(alert):
-        group = _group(place, alert, now)
-        member, is_new = GroupMember.objects.get_or_create(group=group, alert=alert, defaults={"joined_at": now})
-        joined.add(member.group_id)
-        if is_new:
-            _due(group, Event.JOINED if _fires_beside(alert, group) else Event.ALL_RESOLVED, now)
+        group = _group(place, alert, routing, now)
+        joined.add(group.pk)
+        if _enter(group, alert, now):
+            fires_beside = routing.burning.get(group.pk, alert.pk) != alert.pk or _fires_beside(alert, group)
+            routing.burning.setdefault(group.pk, alert.pk)
+            _due(group, Event.JOINED if fires_beside else Event.ALL_RESOLVED, now)
         elif event is Event.RAISED:
             _due(group, event, now)
     if event is Event.RAISED:
         # Groups that it is still in by an older routing hear of it too: somebody there was told that it is less bad.
         for group in NotificationGroup.objects.filter(members__alert=alert).exclude(pk__in=joined):
             _due(group, event, now)
+
+
+def _enter(group: NotificationGroup, alert: Alert, now: datetime) -> bool:
+    """Make the alert a member of the group; tell whether it was none. One statement, where thousands come at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO oncall_groupmember (group_id, alert_id, joined_at, held_by) VALUES (%s, %s, %s, '')"
+            " ON CONFLICT (group_id, alert_id) DO NOTHING",
+            [group.pk, alert.pk, now],
+        )
+        return bool(cursor.rowcount == 1)
 
 
 def _fires_beside(alert: Alert, group: NotificationGroup) -> bool:
@@ -230,7 +263,7 @@ def _fires_beside(alert: Alert, group: NotificationGroup) -> bool:
     return Alert.objects.active().filter(memberships__group=group).exclude(pk=alert.pk).exists()
 
 
-def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> NotificationGroup:
+def _group(place: Route | RuleTarget | None, alert: Alert, routing: Routing, now: datetime) -> NotificationGroup:
     labels = alert.routing_labels
     match place:
         case Route():
@@ -240,10 +273,12 @@ def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> Not
         case RuleTarget():
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver = grouping.group_key(f"rule:{place.rule_id}", shared), place.rule.name
-            timers = root_timers()
+            timers = routing.root_timers
         case _:
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver, timers = grouping.group_key("unrouted", shared), "fall-back contact", DEFAULT
+    if key in routing.groups:
+        return routing.groups[key]
     values = {
         "route": place if isinstance(place, Route) else None,
         "target": place if isinstance(place, RuleTarget) else None,
@@ -260,6 +295,7 @@ def _group(place: Route | RuleTarget | None, alert: Alert, now: datetime) -> Not
         if group.due_at is None:
             group.opened_at, group.flushed_at = now, None
         group.save()
+    routing.groups[key] = group
     return group
 
 
@@ -271,9 +307,14 @@ def root_timers() -> Timers:
 
 def _due(group: NotificationGroup, event: Event, now: datetime) -> None:
     timers = Timers(group.group_wait, group.group_interval, group.repeat_interval)
-    group.due_at = grouping.due_after(event, due_at=group.due_at, flushed_at=group.flushed_at, now=now, timers=timers)
-    group.save(update_fields=["due_at"])
-    if group.due_at <= now:
+    due_at = grouping.due_after(event, due_at=group.due_at, flushed_at=group.flushed_at, now=now, timers=timers)
+    if due_at == group.due_at:
+        return
+    group.due_at = due_at
+    # Never later than the row says: another transition of the batch may have set it since this was read.
+    soonest = Least(Coalesce("due_at", Value(due_at)), Value(due_at))
+    NotificationGroup.objects.filter(pk=group.pk).update(due_at=soonest)
+    if due_at <= now:
         wake("oncall.escalate")
 
 
@@ -843,6 +884,35 @@ def _is_known(notice: Notice, now: datetime) -> bool:
     others = Notice.objects.filter(alert=alert, kind="firing").exclude(pk=notice.pk)
     on_its_way = Q(delivery__state="queued", at__gt=now - UNTOLD_FOR)  # its own fate is looked at in its turn
     return others.filter(Q(delivery__state="sent") | on_its_way).exists()
+
+
+# --- 5. Reminders ----------------------------------------------------------------------------------------------------
+def remind(*, now: datetime, limit: int = BATCH) -> int:
+    """Tell the authors of silences that will end soon, by their own contacts; return how many silences that were.
+
+    A kind of contact that opens an incident for whatever it is sent (PAGING) is left out: this is no alert.
+    """
+    due = Silence.objects.current(now).filter(remind_at__lte=now, reminded_at__isnull=True).order_by("remind_at", "pk")
+    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _remind(pk, now), "Silence")
+
+
+def _remind(pk: UUID, now: datetime) -> None:
+    silence = Silence.objects.select_for_update().filter(pk=pk, reminded_at__isnull=True).first()
+    if silence is None:
+        return
+    if silence.author_id is not None:
+        for contact in Contact.objects.enabled().filter(owner=silence.author_id).exclude(kind__in=PAGING):
+            message = Message(
+                title=f"Your silence ends at {silence.ends_at:%H:%M} UTC: {silence.spelled}"[:300],
+                body=f"{silence.comment}\nWhat it mutes and still goes on is told then. Make it longer, or let it end.",
+                status="reminder",
+                url=f"{settings.PORTAL_URL}/monitoring/quiet/{silence.pk}/",
+                group_key=f"silence:{silence.pk}",
+                reason="a silence ends soon",
+            )
+            delivery = outbox.enqueue(contact=contact, message=message, purpose="reminder", now=now)
+            _record("oncall.notify", delivery, now, {"contact": contact.name, "purpose": "reminder"})
+    Silence.objects.filter(pk=pk).update(reminded_at=now)
 
 
 def _record(verb: str, target: Any, now: datetime, after: Mapping[str, Any]) -> None:

@@ -382,6 +382,12 @@ WRITES: dict[str, Callable[[], Call]] = {
         None,
     ),
     "POST inhibitions/": lambda: (f"{V1}/inhibitions/", INHIBITION),
+    "PUT maintenance-windows/<str:pk>/": lambda: (
+        f"{V1}/maintenance-windows/{make('alerting.maintenancewindow').pk}/",
+        {**WINDOW, "ends_at": LATER},
+    ),
+    "PUT inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", INHIBITION),
+    "PUT services/<str:pk>/": lambda: (f"{V1}/services/{make('alerting.service').pk}/", {"name": "other"}),
     "PATCH inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", {"enabled": True}),
     "DELETE inhibitions/<str:pk>/": lambda: (f"{V1}/inhibitions/{make('alerting.inhibition').pk}/", None),
     "POST services/": lambda: (f"{V1}/services/", {"name": "db", "depends_on": [make("alerting.service").name]}),

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apps.accounts.models import User
+from apps.accounts.rights import ROLES, Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import (
     Alert,
@@ -124,6 +127,20 @@ def test_a_severity_that_the_silence_does_not_match_is_heard(night: Night):
     )  # fmt: skip
     night.wait(seconds=1)
     assert [said for _, said in night.told(slack)] == ["+disk"]
+
+
+def test_the_author_of_a_silence_is_reminded_once_an_hour_before_its_end(night: Night):
+    anna = User.objects.create_user("anna")
+    night.contact("annas phone", owner=anna)
+    night.contact("everybody")
+    by = Principal.of_user(anna)
+    by = replace(by, rights=ROLES["operator"])
+    alerting.silence(by=by, matchers=['alertname="disk"'], ends_at=START + 8 * HOUR, comment="known", now=night.now)
+    for hours in (6, 7.1, 7.5, 9):
+        telling.remind(now=START + hours * HOUR)
+    [delivery] = Delivery.objects.all()
+    assert (delivery.contact_name, delivery.purpose) == ("annas phone", "reminder")
+    assert delivery.message["title"] == 'Your silence ends at 06:00 UTC: alertname="disk"'
 
 
 # --- Maintenance -----------------------------------------------------------------------------------------------------

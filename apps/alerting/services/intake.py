@@ -20,6 +20,7 @@ from apps.accounts.permissions import Principal, Right
 from apps.alerting.intake import Report
 from apps.alerting.lifecycle import Reason, Severity, State
 from apps.alerting.models import Alert, Incident, Transition, alert_key, categories
+from apps.alerting.placing import finish, place
 from apps.alerting.services.alerts import OPEN_STATES, acknowledge, end, publish_alerts
 from apps.promql.source import Matcher
 
@@ -93,13 +94,9 @@ def _in_scope(by: Principal, reports: Sequence[Report], taken: Taken) -> dict[by
 def _begin(reports: Sequence[Report], by: Principal, source: str, lasts: timedelta, now: datetime) -> list[Alert]:
     if not reports:
         return []
-    incidents = Incident.objects.bulk_create(
-        [Incident(title=report.message[:300], severity=report.severity, opened_at=now) for report in reports],
-        batch_size=1000,
-    )
     known = dict(categories())
     alerts = []
-    for report, incident in zip(reports, incidents, strict=True):
+    for report in reports:
         since = min(report.starts_at or now, now)
         alerts.append(
             Alert(
@@ -119,10 +116,11 @@ def _begin(reports: Sequence[Report], by: Principal, source: str, lasts: timedel
                 fired_at=since,
                 seen_at=now,
                 ends_at=report.ends_at or now + lasts,
-                incident=incident,
             )
         )
+    placed = place(alerts, at=now)
     Alert.objects.bulk_create(alerts, batch_size=1000)
+    finish(placed)
     _note(alerts, by, now, kind="state", before=State.INACTIVE, after=State.FIRING)
     return alerts
 

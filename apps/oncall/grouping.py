@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
 
+from apps.alerting.lifecycle import Severity
 from apps.promql.errors import PromQLError
 from apps.promql.source import Matcher
 from apps.promql.text import quote
@@ -123,7 +124,8 @@ class Standing:
     """One alert as one contact knows it.
 
     `rank` is that of its severity; `identity_told_at` the last time the contact was told that this alert or an earlier
-    firing of the same one is wrong: the cooldown runs from there. `flaps_since`: its comings and goings are held back.
+    firing of the same one is wrong: the cooldown runs from there. `flaps_since`: its comings and goings are held back,
+    once that was told, unless it is critical.
     """
 
     alert: int
@@ -138,7 +140,7 @@ class Standing:
     @property
     def is_held(self) -> bool:
         """Whether it flaps and that was told: until it has ceased neither its comings nor its goings are."""
-        return self.flaps_since is not None and not self.begins_to_flap
+        return self.flaps_since is not None and self.rank < Severity.CRITICAL.rank and not self.begins_to_flap
 
     @property
     def begins_to_flap(self) -> bool:
@@ -174,7 +176,7 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     group (an escalation told it) is told nothing else. News that falls into the cooldown waits for its end.
     """
     owed = [s for s in standings if not s.is_firing and s.told is not None and not s.told.is_over]
-    resolved = [s for s in owed if s.flaps_since is None]
+    resolved = [s for s in owed if s.flaps_since is None or s.rank >= Severity.CRITICAL.rank]
     firing = [s for s in standings if s.is_firing]
     if not is_receiver:
         known = tuple(s.alert for s in firing if s.told) if resolved else ()
@@ -191,7 +193,7 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     news = [s for s in firing if s in raised or s in new or ((raised or new or due_again) and s in again)]
     still = [s for s in firing if s.told is not None and s not in news]
     reason = (
-        "flapping: it comes and goes, and is told again when it has ceased to"
+        "flapping: it comes and goes, which is told only when critical until it has ceased to"
         if flapping
         else "severity raised"
         if raised

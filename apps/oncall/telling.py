@@ -458,7 +458,8 @@ class Book:
         if not self.alerts:
             return {}
         since = self.now - max(map(_cooldown, self.alerts.values()))
-        since = min([since, *(alert.flapping_since for alert in self.alerts.values() if alert.flapping_since)])
+        flapping = [alert.flapping_since for alert in self.alerts.values() if alert.flapping_since]
+        since = min([since, *(begun - timedelta(microseconds=1) for begun in flapping)])
         names = {identity(alert) for alert in self.alerts.values()}
         found = Notice.objects.filter(kind="firing", identity__in=names, at__gt=since)
         reached = found.exclude(delivery__state__in=("failed", "cancelled"))
@@ -476,7 +477,7 @@ class Book:
                 told=self._told(alert, contact),
                 identity_told_at=self._identities.get((contact.pk, identity(alert))),
                 cooldown=_cooldown(alert),
-                flaps_since=alert.flapping_since if alert.is_held_back else None,
+                flaps_since=alert.flapping_since,
             )
             for alert in self.alerts.values()
             if incident is None or alert.incident_id == incident

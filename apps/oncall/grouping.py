@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
 
+from apps.alerting.lifecycle import Severity
 from apps.alerting.matching import accept
 from apps.promql.source import Matcher
 from apps.promql.text import quote
@@ -104,7 +105,8 @@ class Standing:
     `rank` is that of its severity; `identity_told_at` the last time the contact was told that this alert or an earlier
     firing of the same one is wrong: the cooldown runs from there. `is_muted`: nobody is paged for it now
     (apps.alerting.suppression), until `muted_until` or, if empty, until another alert ends; `was_muted`: so it was when
-    its group was last looked at. `flaps_since`: its comings and goings are held back.
+    its group was last looked at. `flaps_since`: its comings and goings are held back, once that was told, unless it is
+    critical.
     """
 
     alert: int
@@ -122,7 +124,7 @@ class Standing:
     @property
     def is_held(self) -> bool:
         """Whether it flaps and that was told: until it has ceased neither its comings nor its goings are."""
-        return self.flaps_since is not None and not self.begins_to_flap
+        return self.flaps_since is not None and self.rank < Severity.CRITICAL.rank and not self.begins_to_flap
 
     @property
     def begins_to_flap(self) -> bool:
@@ -159,7 +161,7 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     what is muted for the end of that.
     """
     owed = [s for s in standings if not s.is_firing and s.told is not None and not s.told.is_over]
-    resolved = [s for s in owed if s.flaps_since is None]
+    resolved = [s for s in owed if s.flaps_since is None or s.rank >= Severity.CRITICAL.rank]
     firing = [s for s in standings if s.is_firing]
     if not is_receiver:
         known = tuple(s.alert for s in firing if s.told) if resolved else ()
@@ -178,7 +180,7 @@ def decide(standings: Sequence[Standing], *, now: datetime, repeat: timedelta, i
     news |= raised | new
     still = [s for s in firing if s.told is not None and s.alert not in news]
     reason = (
-        "flapping: it comes and goes, and is told again when it has ceased to"
+        "flapping: it comes and goes, which is told only when critical until it has ceased to"
         if flapping
         else "severity raised"
         if raised

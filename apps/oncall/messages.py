@@ -1,5 +1,6 @@
 """From alerts to the words that leave: one message per contact and occasion. Pure: values in, a `Message` out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -154,8 +155,16 @@ def _facts(view: AlertView) -> list[Fact]:
     ]
     runbook = view.annotations.get("runbook_url") or view.annotations.get("runbook") or view.runbook
     if runbook:
-        facts.append(("Runbook", runbook))
+        facts.append(("Runbook", steps(runbook)))
     return facts
+
+
+def steps(runbook: str) -> str:
+    """Lines of a runbook as an ordered list; one line (a link) and lines that are numbered already stay."""
+    lines = [line.strip() for line in runbook.splitlines() if line.strip()]
+    if len(lines) < 2 or any(re.match(r"(\d+[.)]|[-*•])\s", line) for line in lines):
+        return runbook
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
 def _people(at: datetime) -> str:

@@ -291,7 +291,7 @@ class _Desk:
             told=told,
             identity_told_at=self.identities.get((contact, alert.key)),
             cooldown=self.found.rule.cooldown,
-            flaps_since=alert.held_since,
+            flaps_since=alert.flaps_since,
         )
 
     def send(self, contact: str, decision: grouping.Decision, key: str, name: str, now: datetime) -> None:

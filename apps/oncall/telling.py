@@ -575,7 +575,8 @@ class Book:
         if not self.alerts:
             return {}
         since = self.now - max(map(_cooldown, self.alerts.values()))
-        since = min([since, *(alert.flapping_since for alert in self.alerts.values() if alert.flapping_since)])
+        flapping = [alert.flapping_since for alert in self.alerts.values() if alert.flapping_since]
+        since = min([since, *(begun - timedelta(microseconds=1) for begun in flapping)])
         names = {identity(alert) for alert in self.alerts.values()}
         found = Notice.objects.filter(kind="firing", identity__in=names, at__gt=since)
         reached = found.exclude(delivery__state__in=("failed", "cancelled"))
@@ -616,7 +617,7 @@ class Book:
                 is_muted=self.verdicts[alert.pk].is_muted,
                 muted_until=self.verdicts[alert.pk].until,
                 was_muted=alert.pk in self._held,
-                flaps_since=alert.flapping_since if alert.is_held_back else None,
+                flaps_since=alert.flapping_since,
             )
             for alert in self.alerts.values()
             if incident is None or alert.incident_id == incident

@@ -172,12 +172,15 @@ function chart(found, box) {
     const { ctx, bbox } = plot;
     ctx.save();
     ctx.fillStyle = tone("firing");
-    times.forEach((at, index) => {
-      if (!firing[index]) return;
-      const from = plot.valToPos(at, "x", true);
-      const to = plot.valToPos(times[index + 1] ?? ends, "x", true);
+    for (let first = 0; first < times.length; first += 1) {
+      if (!firing[first]) continue;
+      let last = first;
+      while (firing[last + 1]) last += 1;
+      const from = plot.valToPos(times[first], "x", true);
+      const to = plot.valToPos(times[last + 1] ?? ends, "x", true);
       ctx.fillRect(from, bbox.top, Math.max(1, to - from), bbox.height);
-    });
+      first = last;
+    }
     ctx.restore();
   };
   const limits = (plot) => {

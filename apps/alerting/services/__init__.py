@@ -13,6 +13,8 @@ from apps.alerting.services.bands import delete_band, make_adaptive, not_an_anom
 from apps.alerting.services.dependencies import delete_service, save_service
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
+    apply_proposal,
+    as_proposed,
     delete_group,
     delete_recording_rule,
     delete_rule,
@@ -40,6 +42,8 @@ from apps.alerting.services.windows import delete_inhibition, delete_window, sav
 __all__ = [
     "acknowledge",
     "acknowledge_incident",
+    "apply_proposal",
+    "as_proposed",
     "delete_band",
     "delete_group",
     "delete_inhibition",

@@ -452,7 +452,7 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
         (None, {"fields": ("name", "slug", "enabled", "type", "group", "expression", "adaptive", "last")}),
         ("Time", {"fields": ("pending_period", "keep_firing_for", "cooldown", "schedule", "new_series_delay")}),
         ("Without data", {"fields": ("no_data_policy", "missing_evaluations", "error_policy")}),
-        ("Words", {"fields": ("service", "labels", "annotations", "runbook")}),
+        ("Words", {"fields": ("service", "labels", "annotations", "runbook", "review_on")}),
         ("Who", {"fields": ("owner", "team", "detects_flapping")}),
         ("Dates", {"fields": ("created_at", "updated_at")}),
     )

@@ -1,6 +1,7 @@
 """The API of rules, groups, alerts and incidents under /api/v1/portal/: parse, one verb, answer."""
 
 import json
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import transaction
@@ -21,7 +22,7 @@ from apps.accounts.api import Exact, Needs
 from apps.accounts.models import Calendar, Team, User
 from apps.accounts.permissions import Right, principal_of
 from apps.accounts.rights import require
-from apps.alerting import previews, services
+from apps.alerting import previews, services, upkeep
 from apps.alerting.models import (
     AdaptiveBand,
     Alert,
@@ -102,7 +103,7 @@ class RuleSerializer(serializers.ModelSerializer[AlertRule]):
         fields = (
             "id", "slug", "name", "group", "type", "expression", "levels", "pending_period", "keep_firing_for",
             "no_data_policy", "missing_evaluations", "error_policy", "new_series_delay", "schedule",
-            "detects_flapping", "labels", "annotations", "cooldown", "service", "runbook", "owner", "team",
+            "detects_flapping", "labels", "annotations", "cooldown", "service", "runbook", "review_on", "owner", "team",
             "enabled", "adaptive", "tests", "created_at", "updated_at",
         )  # fmt: skip
 
@@ -148,6 +149,7 @@ class RuleInput(Exact):
     annotations = serializers.DictField(required=False)
     service = serializers.CharField(required=False, allow_blank=True, max_length=100)
     runbook = serializers.CharField(required=False, allow_blank=True)
+    review_on = serializers.DateField(required=False, allow_null=True)
     owner = serializers.SlugRelatedField[User](
         slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
     )
@@ -736,8 +738,31 @@ class TransitionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Transitio
         return found if key is None else found.filter(alert__key=key)
 
 
+class HygieneViewSet(viewsets.ViewSet):
+    """What rules need from a person: how noisy each was, what would help, what matches nothing, what is due."""
+
+    permission_classes = (Needs(Right.READ),)
+
+    @extend_schema(
+        operation_id="hygiene",
+        parameters=[OpenApiParameter("days", int, default=30, description="Firings of so many days, 1 to 366.")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def list(self, request: Request) -> Response:
+        """Return every rule that is switched on, the noisiest first."""
+        text, now = request.query_params.get("days", "30"), timezone.now()
+        if not text.isdecimal() or not 1 <= int(text) <= 366:
+            raise ValidationError({"days": ["A number of days, 1 to 366."]})
+        found = upkeep.report(
+            start=now - timedelta(days=int(text)), end=now, today=now.date(), scope=principal_of(request).scope
+        )
+        rules = [upkeep.as_dict(each) for each in found.rules]
+        return Response({"start": found.start, "end": found.end, "cut": found.cut, "rules": rules})
+
+
 def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
+    router.register("hygiene", HygieneViewSet, basename="hygiene")
     router.register("adaptive-bands", BandViewSet, basename="adaptive-band")
     router.register("rules", RuleViewSet, basename="rule")
     router.register("rule-groups", GroupViewSet, basename="rulegroup")

@@ -192,6 +192,9 @@ class AlertRule(models.Model):
     runbook = models.TextField(
         blank=True, default="", help_text="What to do when it fires: one step a line, in order; or a link."
     )
+    review_on = models.DateField(
+        null=True, blank=True, help_text="When somebody looks whether it is still right; from then on it is due."
+    )
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )

@@ -1,5 +1,6 @@
 """The pages: each asks for a snapshot, hands it to a template, and needs the right to read."""
 
+import csv
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -16,12 +17,12 @@ from django.template import loader
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from apps.accounts import services as accounts
 from apps.accounts.models import Token
 from apps.accounts.permissions import ROLES, Principal, Right, page, principal_of
-from apps.alerting import changes
+from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.dashboards import plots, snapshots, snippets, wording
@@ -40,7 +41,13 @@ log = logging.getLogger(__name__)
 
 PER_PAGE = 50
 MOST_PANELS = 40
-TABS = (("active", "Active"), ("history", "History"), ("rules", "Rules"), ("notifications", "Notifications"))
+TABS = (
+    ("active", "Active"),
+    ("history", "History"),
+    ("rules", "Rules"),
+    ("hygiene", "Hygiene"),
+    ("notifications", "Notifications"),
+)
 
 
 def shell(request: HttpRequest, name: str, heading: str, view: str, state: dict[str, Any], **more: Any) -> HttpResponse:
@@ -186,6 +193,65 @@ def _rules(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any
     return {"rules": rows}
 
 
+def _hygiene(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
+    days = _days(request)
+    found = upkeep.report(start=now - timedelta(days=days), end=now, today=now.date(), scope=who.scope)
+    return {"report": found, "days": days, "periods": (7, 30, 90)}
+
+
+def _days(request: HttpRequest) -> int:
+    text = request.GET.get("days", "30")
+    return min(max(int(text[:4]), 1), 366) if text.isdecimal() else 30
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def hygiene_table(request: HttpRequest) -> HttpResponse:
+    """The noise report as CSV."""
+    now = timezone.now()
+    found = upkeep.report(
+        start=now - timedelta(days=_days(request)), end=now, today=now.date(), scope=principal_of(request).scope
+    )
+    answer = HttpResponse(content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = 'attachment; filename="hygiene.csv"'
+    rows = [upkeep.as_dict(each) for each in found.rules]
+    names = [name for name in (rows[0] if rows else {"rule": ""}) if name not in ("nothing", "proposals")]
+    table = csv.writer(answer)
+    table.writerow([*names, "needs"])
+    for row in rows:
+        needs = [*row["nothing"], *(each["reason"] for each in row["proposals"])]
+        table.writerow([*(_cell(row[name]) for name in names), _cell(" ".join(needs))])
+    return answer
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+@require_http_methods(["GET", "POST"])
+@never_cache
+@page(Right.EDIT)
+def proposal(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
+    """A proposal of the noise report beside the rule as it is, over the last days; posted, it is taken over."""
+    who, now = principal_of(request), timezone.now()
+    rule = get_object_or_404(AlertRule.objects.select_related("group", "schedule", "band"), slug=slug)
+    wanted = (kind, request.GET.get("severity", ""))
+    offered = upkeep.proposals_of(rule, start=now - timedelta(days=_days(request)), end=now)
+    found = next((each for each in offered if (each.kind, each.severity) == wanted), None)
+    if found is None:
+        messages.info(request, f"{rule.name}: there is nothing of that kind to propose any more.")
+        return redirect(reverse("alerts") + "?tab=hygiene")
+    if request.method == "POST":
+        if _do(request, lambda: alerting.apply_proposal(by=who, rule=rule, proposal=found, now=now)):
+            messages.success(request, f"{rule.name} is changed.")
+        return redirect(reverse("alerts") + "?tab=hygiene")
+    state = {"alerts": snapshots.alerts(scope=who.scope)}
+    tried = upkeep.compare(rule, found, by=who, now=now)
+    return _shell(request, "proposal", rule.name, "badge", state, rule=rule, proposal=found, tried=tried)
+
+
 def _standing(
     rule: AlertRule, found: list[Alert], result: Mapping[str, Any], run: GroupRun | None
 ) -> tuple[str, str, str]:
@@ -210,7 +276,7 @@ def _notifications(request: HttpRequest, who: Principal, now: datetime) -> dict[
     return {"contacts": contacts, "deliveries": snapshots.deliveries(scope=who.scope)}
 
 
-TAB_CONTENT = {"history": _history, "rules": _rules, "notifications": _notifications}
+TAB_CONTENT = {"history": _history, "rules": _rules, "hygiene": _hygiene, "notifications": _notifications}
 
 
 @require_GET

@@ -17,6 +17,7 @@ from apps.accounts.audit import VERBS
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import ALL_RIGHTS, Principal
 from apps.alerting import services as alerting
+from apps.alerting.hygiene import Proposal
 from apps.alerting.intake import of_labels
 from apps.alerting.models import AdaptiveBand, RecordingRule
 from apps.core.telemetry import Reading
@@ -147,6 +148,12 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.acknowledge": lambda: do(alerting.acknowledge, alert=make("alerting.alert"), now=AT),
     "alerting.acknowledge_incident": lambda: do(
         alerting.acknowledge_incident, incident=make("alerting.alert").incident, now=AT
+    ),
+    "alerting.apply_proposal": lambda: do(
+        alerting.apply_proposal,
+        rule=new_stored_rule(),
+        proposal=Proposal("wait", 300.0, "", "It was over soon.", 3),
+        now=AT,
     ),
     "alerting.delete_band": lambda: do(alerting.delete_band, band=make("alerting.adaptiveband"), now=AT),
     "alerting.not_an_anomaly": not_an_anomaly,

@@ -14,6 +14,8 @@ from apps.alerting.services.incidents import acknowledge_incident, merge_inciden
 from apps.alerting.services.intake import Taken, settle_outside, shift_ends, take_in
 from apps.alerting.services.rulefiles import export_rules, import_rules
 from apps.alerting.services.rules import (
+    apply_proposal,
+    as_proposed,
     delete_group,
     delete_recording_rule,
     delete_rule,
@@ -43,6 +45,8 @@ __all__ = [
     "Taken",
     "acknowledge",
     "acknowledge_incident",
+    "apply_proposal",
+    "as_proposed",
     "delete_band",
     "delete_group",
     "delete_inhibition",

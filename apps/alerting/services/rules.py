@@ -4,6 +4,7 @@
 tests that a change concerns are run on every save, and one that fails refuses it.
 """
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.permissions import Principal, Right
 from apps.alerting import templates
 from apps.alerting.evaluation import BY
+from apps.alerting.hygiene import Proposal
 from apps.alerting.lifecycle import Reason, Severity
 from apps.alerting.models import (
     METRIC_NAME,
@@ -109,6 +111,25 @@ def save_rule(
         _end_alerts(Alert.objects.filter(rule=rule), by, now, "The rule was switched off.")
     live.publish("alerts")
     return rule
+
+
+@verb("alerting.apply_proposal", right=Right.EDIT)
+def apply_proposal(*, by: Principal, rule: AlertRule, proposal: Proposal, now: datetime) -> AlertRule:
+    """Change a rule as proposed: its wait, the threshold of a level, or a level's recovery threshold."""
+    changed, levels = as_proposed(rule, proposal)
+    return save_rule(by=by, rule=changed, levels=levels, now=now)
+
+
+def as_proposed(rule: AlertRule, proposal: Proposal) -> tuple[AlertRule, list[dict[str, Any]]]:
+    """A copy of the rule, unsaved, and its levels, as a proposal wants them."""
+    changed = copy.copy(rule)
+    levels = [_stored(level) for level in rule.levels.all()]
+    if proposal.kind == "wait":
+        changed.pending_period = timedelta(seconds=proposal.value)
+    for level in levels:
+        if level["severity"] == proposal.severity:
+            level["threshold" if proposal.kind == "threshold" else "recovery_threshold"] = proposal.value
+    return changed, levels
 
 
 @verb("alerting.delete_rule", right=Right.EDIT)
@@ -440,7 +461,8 @@ def group_named(name: str, interval: timedelta | None, *, by: Principal, now: da
 DURATIONS: Final = ("pending_period", "keep_firing_for", "cooldown", "new_series_delay")
 PLAIN: Final = (
     "slug", "name", "type", "expression", "labels", "annotations", "no_data_policy", "error_policy",
-    "missing_evaluations", "service", "runbook", "owner", "team", "schedule", "detects_flapping", "enabled",
+    "missing_evaluations", "service", "runbook", "review_on", "owner", "team", "schedule",
+    "detects_flapping", "enabled",
 )  # fmt: skip
 
 

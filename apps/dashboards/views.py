@@ -244,12 +244,12 @@ def proposal(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
         messages.info(request, f"{rule.name}: there is nothing of that kind to propose any more.")
         return redirect(reverse("alerts") + "?tab=hygiene")
     if request.method == "POST":
-        if _do(request, lambda: alerting.apply_proposal(by=who, rule=rule, proposal=found, now=now)):
+        if attempt(request, lambda: alerting.apply_proposal(by=who, rule=rule, proposal=found, now=now)):
             messages.success(request, f"{rule.name} is changed.")
         return redirect(reverse("alerts") + "?tab=hygiene")
     state = {"alerts": snapshots.alerts(scope=who.scope)}
     tried = upkeep.compare(rule, found, by=who, now=now)
-    return _shell(request, "proposal", rule.name, "badge", state, rule=rule, proposal=found, tried=tried)
+    return shell(request, "proposal", rule.name, "badge", state, rule=rule, proposal=found, tried=tried)
 
 
 def _standing(

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("alerting", "0005_adaptive_bands"),
+        ("alerting", "0006_changes_and_on_arrival"),
     ]
 
     operations = [

@@ -1,7 +1,8 @@
 """Kill -9 at any moment: nothing acknowledged is lost, nothing is there twice, and the next process goes on.
 
-A child process ingests, compacts and merges in threads and says on a pipe what it is about to write and what was
-acknowledged; this test kills it at random moments and reads. `PORTAL_FAULT_SECONDS` sets for how long (CI: 30).
+A child process ingests (one or two at a time, which share a commit), compacts and merges in threads and says on a pipe
+what it is about to write and what was acknowledged; this test kills it at random moments and reads.
+`PORTAL_FAULT_SECONDS` sets for how long (CI: 30).
 """
 
 import os
@@ -64,11 +65,14 @@ for body in (compact, merge):
 number = int(sys.argv[2])
 labels = [{{"__name__": "x", "n": str(n)}} for n in range(SERIES)]
 while True:
-    os.write(1, b"t%d\\n" % number)
-    samples = Samples.of(labels, np.full(SERIES, START + number), np.full(SERIES, float(number)))
-    services.ingest(samples=samples, by=by, now=now, window=None)
-    os.write(1, b"a%d\\n" % number)
-    number += 1
+    some = range(number, number + 1 + number % 3)
+    os.write(1, b"".join(b"t%d\\n" % one for one in some))
+    with services.one_commit():
+        for one in some:
+            samples = Samples.of(labels, np.full(SERIES, START + one), np.full(SERIES, float(one)))
+            services.ingest(samples=samples, by=by, now=now, window=None)
+    os.write(1, b"".join(b"a%d\\n" % one for one in some))
+    number = some.stop
 """
 
 

@@ -34,6 +34,7 @@ from monitoring_portal.testing import Portal
 
 LARGE: Final = 10_000
 VARIANTS: Final = 8
+KEY: Final = "benchmark-" + "x" * 50
 ROUNDS: Final = 12
 PARSE_LIMIT, ALL_IN_LIMIT = 1.5, 3.0
 """Microseconds a sample."""
@@ -210,6 +211,8 @@ def side_by_side(portal: Portal, folder: Path, count: int, series: int, seconds:
     samples = count * series / 30
     asked = _count(portal.url, 'sum(up{job="many"})')
     late = _count(portal.url, "sum(portal_scrapes_late_total)")
+    if asked < count:
+        raise SystemExit(f"Only {asked:.0f} of {count} targets are up: the figures would be of something else.")
     print(f"{count} targets of {series} series every 30 s ({samples:.0f} samples a second), {asked:.0f} of them up:")
     used = {}
     for name in trees:
@@ -281,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="portal-bench-") as name:
         folder = Path(name)
         (folder / "ours").mkdir()
-        portal = Portal(folder / "ours", {"MONITORING_AUTH_TOKEN": TOKEN})
+        portal = Portal(folder / "ours", {"MONITORING_AUTH_TOKEN": TOKEN, "SECRET_KEY": KEY})
         portal.start()
         try:
             use_database(portal.database_url, portal.redis_url)

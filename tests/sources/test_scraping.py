@@ -175,6 +175,16 @@ def test_the_portal_says_who_it_is(target, rounds, values, secret, name, header)
     assert target.asked[0][name] == header
 
 
+def test_a_key_that_is_lost_stops_only_jobs_that_carry_secrets(target, rounds, settings):
+    job(target.address, name="open")
+    job(target.address, name="shut", auth="bearer", secrets={"credential": "tok"})
+    settings.SECRET_FIELD_KEYS = ["another key"]
+    rounds.run()
+    rows = {str(row.job): row for row in ScrapeTarget.objects.select_related("job")}
+    assert rows["open"].health == "up"
+    assert "cannot be decrypted" in rows["shut"].error
+
+
 def test_another_process_takes_over_what_its_holder_leaves(target, rounds):
     from tests.sources.conftest import Round
 

@@ -64,7 +64,7 @@ def snippets(url: str, token: str, statsd: str) -> list[Snippet]:
             'Gauge("backup_files", "Files that were saved.", registry=registry).set(42)\n'
             "push_to_gateway(\n"
             f'    "{url}", job="backup", registry=registry,\n'
-            f'    handler=lambda *args: basic_auth_handler(*args, "token", "{secret}"),\n)\n',
+            f'    handler=lambda **request: basic_auth_handler(**request, username="token", password="{secret}"),\n)\n',
         ),
         Snippet(
             "json",

@@ -296,7 +296,7 @@ def client_of(caller: Caller) -> Client:
 def outcome(answer: Any) -> str:
     """Say in a word what an answer means."""
     code = answer.status_code
-    if code == 401 or (code in (301, 302) and "login" in answer["Location"].partition("?")[0]):
+    if code == 401 or (code in (301, 302) and answer["Location"].partition("?")[0].endswith("login/")):
         return "who are you?"
     if code in (403, 405):
         return "no" if code == 403 else "no such method"

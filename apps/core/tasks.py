@@ -233,10 +233,17 @@ class Here:
 _here: Here | None = None
 
 
+_wanted_at: dict[str, datetime] = {}
+
+
 def wake_at(name: str, moment: datetime, *, now: datetime) -> None:
-    """Run the loop at that moment, where this process runs what it wakes; elsewhere its next tick does."""
-    if _here is None:
+    """Run the loop at that moment, where this process runs what it wakes; elsewhere its next tick does.
+
+    One that is set for the same moment already is not set twice.
+    """
+    if _here is None or _wanted_at.get(name) == moment:
         return
+    _wanted_at[name] = moment
     timer = threading.Timer(max(0.0, (moment - now).total_seconds()), _here.takes, (name,))
     timer.daemon = True
     timer.start()

@@ -2,18 +2,16 @@
 
 The last resort: a channel of its own knows better when to try again, and how to say it. Requests of Apprise pass the
 guarded door; services that do not speak HTTP (and those that act on this machine) are refused when they are entered.
+Apprise is imported by the process that first needs it: with its plug-ins it costs 40 MB and a second.
 """
 
 import logging
 import sys
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, PersistentStoreMode
-from apprise.plugins import N_MGR
-from apprise.plugins.base import NotifyBase
 from django import forms
 from django.core.exceptions import ValidationError
 
@@ -23,17 +21,12 @@ from apps.notifications.channels import Channel, DeliveryFailed, raise_for
 from apps.notifications.message import Message
 from apps.notifications.plaintext import cut, one_line, render
 
+if TYPE_CHECKING:
+    from apprise.plugins.base import NotifyBase
+
 LONGEST: Final = 4000
-KINDS: Final = {
-    "info": NotifyType.INFO,
-    "warning": NotifyType.WARNING,
-    "error": NotifyType.FAILURE,
-    "critical": NotifyType.FAILURE,
-}
-# Nothing of it on disk, no plug-ins from files, no secrets in its log.
-ASSET: Final = AppriseAsset(
-    app_id="Monitoring Portal", plugin_paths=[], storage_mode=PersistentStoreMode.MEMORY, secure_logging=True
-)
+KINDS: Final = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
+"""Apprise's word for each severity."""
 logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its debug lines hold addresses with secrets
 
 
@@ -68,6 +61,8 @@ class AppriseService(Channel):
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Send as text. Apprise gives neither an id nor takes an idempotency key."""
+        from apprise import NotifyFormat, NotifyType
+
         found = service(self.settings["url"])
         if found is None:
             raise DeliveryFailed("Apprise does not understand the URL any more: enter it anew.", permanent=True)
@@ -76,7 +71,7 @@ class AppriseService(Channel):
             was_taken = found.notify(
                 body=render(message, limit=LONGEST, with_title=False),
                 title=cut(one_line(message.title) or "Message", 250),
-                notify_type=NotifyType.SUCCESS if message.status == "resolved" else KINDS[message.severity],
+                notify_type=NotifyType("success" if message.status == "resolved" else KINDS[message.severity]),
                 body_format=NotifyFormat.TEXT,
             )
         name = str(found.service_name or "The service")
@@ -94,12 +89,21 @@ class AppriseService(Channel):
 
 def speaks_http(scheme: str) -> bool:
     """Return whether the service of that scheme is reached by `requests`, and by nothing else."""
+    from apprise.plugins import N_MGR
+
     if scheme not in N_MGR:
         return False
     return hasattr(sys.modules[N_MGR[scheme].__module__], "requests")
 
 
-def service(url: str) -> NotifyBase | None:
+def service(url: str) -> "NotifyBase | None":
     """Return Apprise's object for the URL; None when it makes no sense of it."""
-    found = Apprise.instantiate(url, asset=ASSET, suppress_exceptions=True)
+    from apprise import Apprise, AppriseAsset, PersistentStoreMode
+    from apprise.plugins.base import NotifyBase
+
+    # Nothing of it on disk, no plug-ins from files, no secrets in its log.
+    asset = AppriseAsset(
+        app_id="Monitoring Portal", plugin_paths=[], storage_mode=PersistentStoreMode.MEMORY, secure_logging=True
+    )
+    found = Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     return found if isinstance(found, NotifyBase) else None

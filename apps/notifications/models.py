@@ -20,8 +20,12 @@ Choices = list[tuple[str, str]]
 def purposes() -> Choices:
     """Why a message is sent."""
     return [
-        ("firing", "Firing"), ("resolved", "Resolved"), ("renewal", "Renewal"), ("test", "Test"), ("reminder", "Reminder"),
-    ]  # fmt: skip
+        ("firing", "Firing"),
+        ("resolved", "Resolved"),
+        ("renewal", "Renewal"),
+        ("test", "Test"),
+        ("reminder", "Reminder"),
+    ]
 
 
 def delivery_states() -> Choices:

@@ -82,12 +82,12 @@ def take_in(*, by: Principal, reports: Sequence[Report], source: str, lasts: tim
 def _in_scope(by: Principal, reports: Sequence[Report], taken: Taken) -> dict[bytes, Report]:
     matchers = [Matcher(name, op, value) for name, op, value in by.scope.matchers]  # type: ignore[arg-type]
     wanted: dict[bytes, Report] = {}
-    for place, report in enumerate(reports):
+    for position, report in enumerate(reports):
         labels = report.matched if matchers else {}
         if all(matcher.matches(labels.get(matcher.name, "")) for matcher in matchers):
             wanted[report.fingerprint] = report
         else:
-            taken.refused[place] = f"{by.name} may not speak of alerts with these labels"
+            taken.refused[position] = f"{by.name} may not speak of alerts with these labels"
     return wanted
 
 

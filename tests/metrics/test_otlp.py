@@ -386,6 +386,7 @@ def test_no_recorded_value_is_a_stale_marker(agent):
         (b"", {"content_encoding": b"zstd"}, 415),
         (gzip.compress(bytes(unpacking.MOST_BYTES + 1), mtime=0), {"content_encoding": b"gzip"}, 413),
     ],
+    ids=["no message", "another type", "no gzip", "cut off", "another packing", "a bomb"],
 )
 def test_what_is_no_request_is_refused_with_a_status_in_the_same_format(agent, as_json, body, headers, status):
     said = post(agent, body, as_json=as_json, **headers)

@@ -45,6 +45,7 @@ EDITS: dict[str, dict[str, str]] = {
     "metrics.collectionswitch": {"on": ""},
     "metrics.collectorsetting": {"every": "00:00:42"},
     "metrics.metric": {"help": "What it says."},
+    "metrics.pushgroup": {"ttl": "00:10:00"},
     "metrics.querybudget": {"samples": "1000"},
     "metrics.retentionpolicy": {"description": "For ever."},
     "metrics.seriesbudget": {"series": "5"},

@@ -24,6 +24,8 @@ SERVICES = sorted(
 
 NO_VERBS = {
     "metrics.ingest": "measurements, not decisions: an entry a request would drown the trail",
+    "alerting.resolve_all": "a part of the verbs that resolve, which leave the entries",
+    "metrics.ingest_deltas": "as ingest",
     "metrics.ingest_placed": "as ingest",
     "metrics.record_events": "as ingest",
     "metrics.store_past": "a part of an import, whose begin and end are entries",

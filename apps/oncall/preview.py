@@ -119,6 +119,10 @@ class _Desk:
     def __init__(self, found: Preview, routes: list[Route]) -> None:
         self.found = found
         self.alerts = {alert.number: _Alert(alert.number, alert.key) for alert in found.alerts}
+        self.of_key: dict[bytes, list[_Alert]] = defaultdict(list)
+        for alert in self.alerts.values():
+            self.of_key[alert.key].append(alert)
+        self.flapping: dict[bytes, datetime] = {}
         self.groups: dict[str, _Group] = {}
         self.told: dict[tuple[str, int], list[tuple[str, datetime, int, str]]] = defaultdict(list)
         self.identities: dict[tuple[str, bytes], datetime] = {}
@@ -168,17 +172,7 @@ class _Desk:
 
     def take_up(self, events: list[Change], now: datetime) -> None:
         """All transitions of one tick: first where the alerts stand now, then what that means for their groups."""
-        raised: set[int] = set()
-        for event in events:
-            alert = self.alerts[event.alert]
-            alert.severity = event.severity
-            if event.kind == "state":
-                alert.state = State(event.after)
-            elif event.kind == "severity" and Severity(event.after).rank > Severity(event.before).rank:
-                raised.add(alert.number)
-            elif event.kind == "flapping":
-                self.flap(alert, now if event.after == "flapping" else None)
-        self.inherit()
+        raised = self.note(events, now)
         begins = [event for event in events if event.kind == "state" and event.after == State.FIRING]
         begins.sort(key=lambda event: -event.severity.rank)
         for event in begins:
@@ -193,25 +187,34 @@ class _Desk:
                     others = any(self.alerts[number].is_active for number in group.members)
                     self.due(group, Event.RESOLVED if others else Event.ALL_RESOLVED, now)
             elif event.kind == "flapping":
-                same = {one.number for one in self.alerts.values() if one.key == alert.key}
+                same = {one.number for one in self.of_key[alert.key]}
                 for group in self.groups.values():
                     if group.members & same:
                         group.due_at = now
 
+    def note(self, events: list[Change], now: datetime) -> set[int]:
+        """Where the alerts stand after these transitions; returns those that got worse."""
+        raised: set[int] = set()
+        for event in events:
+            alert = self.alerts[event.alert]
+            alert.severity = event.severity
+            if event.kind == "state":
+                alert.state = State(event.after)
+            elif event.kind == "severity" and Severity(event.after).rank > Severity(event.before).rank:
+                raised.add(alert.number)
+            elif event.kind == "flapping":
+                self.flap(alert, now if event.after == "flapping" else None)
+            if alert.key in self.flapping:  # so does what begins while its series flaps
+                alert.flaps_since = self.flapping[alert.key]
+        return raised
+
     def flap(self, alert: _Alert, since: datetime | None) -> None:
         if since is not None:
-            alert.flaps_since = since
+            self.flapping[alert.key] = since
             return
-        for other in self.alerts.values():
-            if other.key == alert.key:
-                other.flaps_since = None
-
-    def inherit(self) -> None:
-        """An alert that begins while its series flaps goes on flapping."""
-        flapping = {one.key: one.flaps_since for one in self.alerts.values() if one.flaps_since is not None}
-        for alert in self.alerts.values():
-            if alert.is_active and alert.flaps_since is None and alert.key in flapping:
-                alert.flaps_since = flapping[alert.key]
+        self.flapping.pop(alert.key, None)
+        for other in self.of_key[alert.key]:
+            other.flaps_since = None
 
     def of(self, alert: _Alert) -> Iterable[_Group]:
         return [group for group in self.groups.values() if alert.number in group.members]

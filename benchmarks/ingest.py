@@ -896,10 +896,7 @@ def _flat_told(points: Sequence[tuple[int, float]]) -> bool:
             size, cost = min(points, key=lambda point: abs(point[0] - mark))
             print(f"  {size:>12,} {cost:5.2f}")
     ends = [(0, 0.0), *(points[len(points) * tenth // 10 - 1] for tenth in range(1, 11) if len(points) >= 10)]
-    spent = [size * cost for size, cost in ends]
-    tenths = [
-        (b - a) / (to - start) for a, b, (start, _), (to, _) in zip(spent, spent[1:], ends, ends[1:], strict=False)
-    ]
+    tenths = [(to * cost - start * before) / (to - start) for (start, before), (to, cost) in pairwise(ends)]
     if not tenths:
         return True
     print("in each tenth of it: " + " ".join(f"{cost:.2f}" for cost in tenths), end="; ")

@@ -3,10 +3,12 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 from playwright.sync_api import Browser, sync_playwright
@@ -68,17 +70,24 @@ def _nothing_remembered() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_over(request: pytest.FixtureRequest) -> None:
-    """Series commit on a connection of their own: what a rolled-back test left of them goes before one that commits."""
-    marker = request.node.get_closest_marker("django_db")
-    commits = marker is not None and marker.kwargs.get("transaction", False)
-    if not (commits or "transactional_db" in request.fixturenames):
-        return
-    request.getfixturevalue("transactional_db")
-    from apps.metrics.models import Metric
+def _nothing_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Series commit on a connection of their own: what a rolled-back test leaves of them goes after it."""
+    from apps.metrics import registry
 
-    if Metric.objects.exists():
-        call_command("flush", interactive=False, verbosity=0)
+    used: list[dict[str, object]] = []
+    second = registry._second_connection
+
+    def noted() -> AbstractContextManager[Any]:
+        used.append(connection.get_connection_params())
+        return second()
+
+    monkeypatch.setattr(registry, "_second_connection", noted)
+    yield  # set up before the database is, and so torn down after its rollback
+    if used:
+        with psycopg.connect(**used[-1], autocommit=True) as raw:  # type: ignore[arg-type]
+            raw.execute(
+                "SET session_replication_role = replica; DELETE FROM metrics_series; DELETE FROM metrics_metric"
+            )
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_a_key_that_is_lost_stops_only_jobs_that_carry_secrets(target, rounds, s
     job(target.address, name="shut", auth="bearer", secrets={"credential": "tok"})
     settings.SECRET_FIELD_KEYS = ["another key"]
     rounds.run()
-    rows = {str(row.job): row for row in ScrapeTarget.objects.select_related("job")}
+    rows = {str(row.job): row for row in ScrapeTarget.objects.all().with_job()}
     assert rows["open"].health == "up"
     assert "cannot be decrypted" in rows["shut"].error
 

@@ -36,7 +36,7 @@ def standing(target: ScrapeTarget) -> tuple[str, str, str]:
 def targets(request: HttpRequest) -> HttpResponse:
     """Every target by job: is it up, since when, how much it shows, what is wrong."""
     who = principal_of(request)
-    rows = ScrapeTarget.objects.filter(ended=False).visible_to(who.scope).select_related("job")
+    rows = ScrapeTarget.objects.filter(ended=False).visible_to(who.scope).with_job()
     wanted = request.GET.get("health", "")
     found = sorted(rows, key=lambda row: (row.dropped, row.health != "down", str(row.job), row.instance))
     counts = {name: sum(row.health == name and not row.dropped for row in found) for name in TONES}
@@ -61,7 +61,7 @@ def targets(request: HttpRequest) -> HttpResponse:
 
 
 def _visible(who: Principal, pk: int) -> ScrapeTarget:
-    found = ScrapeTarget.objects.filter(pk=pk, ended=False).select_related("job")
+    found = ScrapeTarget.objects.filter(pk=pk, ended=False).with_job()
     target = found.visible_to(who.scope).first()
     if target is None:
         raise Http404

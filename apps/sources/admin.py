@@ -276,7 +276,6 @@ class ScrapeTargetAdmin(AuditedAdmin[ScrapeTarget]):
     list_display = ("instance", "job", "state", "last_at", "kept", "refused", "error")
     list_filter = ("job", "health", "dropped")
     search_fields = ("url", "error")
-    list_select_related = ("job",)
     actions = ("scrape_now",)
     fields = (
         "job", "url", "labels", "discovered", "source", "interval", "timeout", "dropped", "state", "health_at",
@@ -285,7 +284,7 @@ class ScrapeTargetAdmin(AuditedAdmin[ScrapeTarget]):
     readonly_fields = ("state",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ScrapeTarget]:
-        rows = super().get_queryset(request).filter(ended=False)
+        rows = ScrapeTarget.objects.filter(ended=False).with_job().order_by("job__name", "url")
         return rows.filter(pk__in=ScrapeTarget.objects.visible_to(principal_of(request).scope))
 
     @display(description="State", ordering="health", label={"up": "success", "down": "danger", "dropped": "warning"})

@@ -193,7 +193,7 @@ class LookSerializer(serializers.Serializer[Any]):
 class TargetViewSet(viewsets.GenericViewSet[ScrapeTarget], mixins.ListModelMixin, mixins.RetrieveModelMixin):
     """Targets of the scrape jobs, those that relabelling drops among them."""
 
-    queryset = ScrapeTarget.objects.filter(ended=False).select_related("job").order_by("job__name", "url", "pk")
+    queryset = ScrapeTarget.objects.filter(ended=False).with_job().order_by("job__name", "url", "pk")
     serializer_class = TargetSerializer
     permission_classes = (Needs(Right.READ),)
 

@@ -11,7 +11,7 @@ from apps.sources.models import ScrapeJob, ScrapeTarget, sees
 
 def pools(by: Principal) -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]]]:
     """(scrape pools, active targets, dropped targets), in the shape of /api/v1/targets."""
-    rows = ScrapeTarget.objects.filter(ended=False).select_related("job").order_by("job__name", "url", "pk")
+    rows = ScrapeTarget.objects.filter(ended=False).with_job().order_by("job__name", "url", "pk")
     seen = [row for row in rows if sees(by.scope, row.labels)]
     on = query.collection_on()
     active = [_active(row) for row in seen if on and not row.dropped]

@@ -139,6 +139,10 @@ class TargetQuerySet(models.QuerySet["ScrapeTarget"]):
         """Return those that are scraped."""
         return self.filter(dropped=False, ended=False)
 
+    def with_job(self) -> TargetQuerySet:
+        """Fetch their jobs, too, without the secrets: one that no key opens must not hide all the targets."""
+        return self.select_related("job").defer("job__secrets")
+
     def visible_to(self, scope: Scope) -> TargetQuerySet:
         """Return those whose labels the scope accepts."""
         if not scope.matchers:

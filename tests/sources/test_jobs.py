@@ -318,3 +318,14 @@ def test_a_look_shows_what_is_read_and_refused_and_stores_nothing(root, target):
     from apps.metrics.models import Batch
 
     assert not Batch.objects.exists()
+
+
+def test_a_secret_that_no_key_opens_hides_no_target(root, settings):
+    job("a:1", auth="bearer", secrets={"credential": "tok"})
+    settings.SECRET_FIELD_KEYS = ["another key"]
+    row = only()
+    for url in ("/monitoring/targets/", f"/monitoring/targets/{row.pk}/", f"{V1}/targets/", f"{V1}/scrape-jobs/",
+                reverse("admin:sources_scrapetarget_changelist"), reverse("admin:sources_scrapejob_changelist"),
+                reverse("admin:sources_scrapejob_change", args=[row.job_id])):  # fmt: skip
+        assert root.get(url).status_code == 200, url
+    assert listing.pools(ADMIN)[0] == ["web"]

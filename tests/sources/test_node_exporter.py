@@ -113,7 +113,7 @@ def test_node_exporter_is_scraped_over_tls_with_a_password(exporter, rounds):
     rounds.run()
     from apps.sources.models import ScrapeTarget
 
-    errors = {str(row.job): row.error for row in ScrapeTarget.objects.select_related("job")}
+    errors = {str(row.job): row.error for row in ScrapeTarget.objects.all().with_job()}
     assert errors["wrong"] == "The target answered with HTTP status 401 instead of 200."
     assert "certificate verify failed" in errors["nameless"]
     assert "certificate verify failed" in errors["unknown"]

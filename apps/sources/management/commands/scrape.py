@@ -56,13 +56,13 @@ class Command(BaseCommand):
         self.stdout.write(f"{'Would be: ' if done.dry_run else ''}{len(done.changes)} jobs.")
 
     def _targets(self, options: dict[str, Any]) -> None:
-        for row in ScrapeTarget.objects.filter(ended=False).select_related("job"):
+        for row in ScrapeTarget.objects.filter(ended=False).with_job():
             state = "dropped" if row.dropped else row.health
             self.stdout.write(f"{row.pk}\t{state}\t{row.job}\t{row.instance}\t{row.url}\t{row.error}")
 
     def _look(self, options: dict[str, Any]) -> None:
         wanted = options["target"]
-        rows = ScrapeTarget.objects.active().select_related("job")
+        rows = ScrapeTarget.objects.active().with_job()
         found = [row for row in rows if wanted in (str(row.pk), row.url, row.instance)]
         if not found:
             raise CommandError(f"There is no target {wanted}.", returncode=1)

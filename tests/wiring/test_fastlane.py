@@ -124,7 +124,7 @@ def lane(serve: Any) -> Lane:
 
 @pytest.fixture
 def anybody(monkeypatch):
-    monkeypatch.setattr(fastauth, "identify", lambda scope, right: (Principal.system("test"), None))
+    monkeypatch.setattr(fastauth, "identify", lambda scope, right, told="": (Principal.system("test"), None))
 
 
 def test_a_store_that_cannot_be_read_now_is_503_with_a_sentence(anybody):
@@ -295,7 +295,7 @@ def test_a_body_that_drips_in_for_ever_is_given_up(anybody, monkeypatch):
 def test_a_refusal_tells_how_to_come_in(monkeypatch):
     client = Client(lane(lambda by, request: Answer(200)))
     refusal = fastauth.Refusal(401, "Who are you?")
-    monkeypatch.setattr(fastauth, "identify", lambda scope, right: (Principal.anonymous(), refusal))
+    monkeypatch.setattr(fastauth, "identify", lambda scope, right, told="": (Principal.anonymous(), refusal))
     assert asyncio.run(client.ask()) == (401, b'{"error":"Who are you?"}')
     assert client.headers[b"www-authenticate"].startswith(b"Bearer")
     refusal = fastauth.Refusal(429, "Wait.", 7)

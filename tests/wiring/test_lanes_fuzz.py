@@ -79,7 +79,7 @@ def anybody(db, monkeypatch):
     labels = [{"__name__": "up", "job": job} for job in "abc"]
     services.ingest(samples=Samples.of(labels, [SECONDS * 1000] * 3, [1.0] * 3), by=Principal.system("test"), now=NOW)
     by = Principal("token", "1", "fuzz", frozenset(Right), Scope((("job", "=~", "a|b"),)))
-    monkeypatch.setattr(fastauth, "identify", lambda scope, right: (by, None))
+    monkeypatch.setattr(fastauth, "identify", lambda scope, right, told="": (by, None))
 
 
 def check(said: Any, path: str) -> None:

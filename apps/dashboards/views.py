@@ -35,6 +35,7 @@ from apps.metrics import query
 from apps.metrics import senders as pushing
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
+from apps.oncall import foresight
 from apps.promql.errors import DeadlineExceeded, PromQLError
 
 log = logging.getLogger(__name__)
@@ -273,7 +274,22 @@ def _standing(
 def _notifications(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any]:
     problems = dict(snapshots.reach().broken)
     contacts = [snapshots.contact_row(contact, problems) for contact in Contact.objects.order_by("name")]
-    return {"contacts": contacts, "deliveries": snapshots.deliveries(scope=who.scope)}
+    asked = {name: request.GET.get(name, "") for name in ("labels", "at")}
+    return {
+        "contacts": contacts,
+        "deliveries": snapshots.deliveries(scope=who.scope),
+        "asked": asked,
+        **(_foreseen(asked, who, now) if "labels" in request.GET else {}),
+    }
+
+
+def _foreseen(asked: Mapping[str, str], who: Principal, now: datetime) -> dict[str, Any]:
+    """Who would be told of the alert that was asked for, or what is wrong with the question."""
+    try:
+        labels, at = foresight.labels_of(asked["labels"]), foresight.moment_of(asked["at"], now=now)
+        return {"foreseen": foresight.who_would_be_told(labels, at=at, scope=who.scope)}
+    except ValidationError as error:
+        return {"refused": " ".join(error.messages)}
 
 
 TAB_CONTENT = {"history": _history, "rules": _rules, "hygiene": _hygiene, "notifications": _notifications}

@@ -1,6 +1,7 @@
 """The admin of policies, routes and rules' own targets, and the record of groups, escalations and notices."""
 
 import copy
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django import forms
@@ -9,9 +10,11 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, ManyToManyField, QuerySet
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import (
+    UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
@@ -22,11 +25,12 @@ from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import UnknownKind, extend
 from apps.notifications.models import Contact
-from apps.oncall import services
+from apps.oncall import foresight, services
 from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route, RuleTarget, Step
 from apps.oncall.steps import ContactIds, clean, steps
 
 SEPARATOR = "__"
+SHOWN_STEPS = 30
 TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
@@ -47,6 +51,10 @@ def _fields() -> dict[str, forms.Field]:
             if isinstance(field, ContactIds):
                 boxes = forms.CheckboxSelectMultiple
                 shown = forms.MultipleChoiceField(choices=contact_choices, widget=boxes, **options)
+            elif isinstance(field, forms.ChoiceField):
+                shown = forms.ChoiceField(
+                    choices=field.choices, initial=field.initial, widget=UnfoldAdminSelectWidget, **options
+                )
             elif isinstance(field, forms.BooleanField):
                 shown = forms.BooleanField(widget=UnfoldBooleanSwitchWidget, **options)
             else:
@@ -134,7 +142,25 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     inlines = (StepInline,)
     list_display = ("name", "summary", "used_by")
     search_fields = ("name", "description")
-    fields = ("name", "description")
+    fields = ("name", "description", "shown_run")
+    readonly_fields = ("shown_run",)
+
+    def get_fields(self, request: HttpRequest, obj: Policy | None = None) -> Any:
+        return self.fields if obj is not None else ("name", "description")
+
+    @display(description="Dry run")
+    def shown_run(self, policy: Policy) -> str:
+        """As saved, for a critical alert that fires now and that nobody acknowledges."""
+        if not policy.pk:
+            return ""
+        now = timezone.now()
+        run = foresight.dry_run(policy, at=now, severity="critical")
+        lines = [
+            f"{minutes(step.at - now)}  {', '.join(step.contacts) or 'nobody'}: {step.reason}"
+            for step in run.steps[:SHOWN_STEPS]
+        ]
+        more = ["…"] if run.is_cut or len(run.steps) > SHOWN_STEPS else []
+        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join([*lines, *more]))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
         return super().get_queryset(request).prefetch_related("steps", "routes", "rule_targets__rule")
@@ -181,6 +207,12 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Policy]) -> None:
         for policy in queryset:
             self.delete_model(request, policy)
+
+
+def minutes(since: timedelta) -> str:
+    """Return how long after the start something is, as +minutes:seconds."""
+    whole = int(since.total_seconds())
+    return f"+{whole // 60}:{whole % 60:02}"
 
 
 def describe(kind: str, config: dict[str, Any], names: dict[int, str]) -> str:

@@ -8,6 +8,7 @@ from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, pagination, serializers, status, viewsets
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
@@ -16,7 +17,7 @@ from apps.accounts.api import Exact, Needs
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
-from apps.oncall import quieting, services
+from apps.oncall import foresight, quieting, services
 from apps.oncall.models import Escalation, Notice, Policy, Route, Step
 from apps.oncall.steps import kinds
 
@@ -101,6 +102,22 @@ class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
         """Delete a policy that nothing names."""
         services.delete_policy(by=principal_of(request), policy=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(
+        operation_id="policy_dry_run",
+        parameters=[
+            OpenApiParameter("severity", str, description="Of the alert; warning without it."),
+            OpenApiParameter("at", str, description="When it starts, ISO 8601; now without it."),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    @action(detail=True, url_path="dry-run")
+    def dry_run(self, request: Request, pk: str) -> Response:
+        """Return what the policy would do, step by step, if nobody acknowledged; nothing is told or saved."""
+        asked = request.query_params
+        at = foresight.moment_of(asked.get("at", ""), now=timezone.now())
+        found = foresight.dry_run(self.get_object(), at=at, severity=asked.get("severity") or "warning")
+        return Response(found.as_dict())
 
 
 # --- Routes ----------------------------------------------------------------------------------------------------------
@@ -244,6 +261,30 @@ class SilencePreviewViewSet(viewsets.ViewSet):
         return Response(found.as_dict())
 
 
+class ForesightViewSet(viewsets.ViewSet):
+    """Who would be told of an alert; nothing is told or saved."""
+
+    permission_classes = (Needs(Right.READ),)
+
+    @extend_schema(
+        operation_id="who_would_be_told",
+        parameters=[
+            OpenApiParameter("labels", str, description='Of the alert, such as service="db", severity="critical".'),
+            OpenApiParameter("at", str, description="When it fires, ISO 8601; now without it."),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def list(self, request: Request) -> Response:
+        """Return every route that the alert would take, and who would be told when, if nobody acknowledged."""
+        asked = request.query_params
+        found = foresight.who_would_be_told(
+            foresight.labels_of(asked.get("labels", "")),
+            at=foresight.moment_of(asked.get("at", ""), now=timezone.now()),
+            scope=principal_of(request).scope,
+        )
+        return Response(found.as_dict())
+
+
 def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
     router.register("policies", PolicyViewSet, basename="policy")
@@ -251,3 +292,4 @@ def register(router: BaseRouter) -> None:
     router.register("escalations", EscalationViewSet, basename="escalation")
     router.register("notices", NoticeViewSet, basename="notice")
     router.register("silence-preview", SilencePreviewViewSet, basename="silencepreview")
+    router.register("who-would-be-told", ForesightViewSet, basename="whowouldbetold")

@@ -8,6 +8,8 @@ from typing import Any, Final
 from apps.core.registry import UnknownKind
 from apps.oncall.steps import Moment, steps
 
+MOST_TURNS: Final = 1000
+"""A dry run that goes on for longer than this is cut there."""
 LEAST_ROUND: Final = timedelta(seconds=60)
 """A round that waited nowhere is followed by this pause: a policy without a wait must not page without a breath."""
 
@@ -72,6 +74,32 @@ def advance(plan: Sequence[Mapping[str, Any]], progress: Progress, *, now: datet
             return Turn(tuple(actions), Progress(position, rounds), now + pause, "; ".join(reasons))
     reasons.append("the policy has come to its end")
     return Turn(tuple(actions), Progress(position, rounds), None, "; ".join(reasons))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One turn of a dry run: when it is taken and what it comes to."""
+
+    at: datetime
+    turn: Turn
+
+
+def play(
+    plan: Sequence[Mapping[str, Any]], *, start: datetime, severity: str, most: int = MOST_TURNS
+) -> tuple[Stage, ...]:
+    """Take every step on a simulated clock as if nobody ever acknowledged, by the very function that runs live.
+
+    At most `most` stages: the last one's `turn.due_at` is None unless the run was cut there.
+    """
+    stages: list[Stage] = []
+    progress, due_at = Progress(), start
+    while len(stages) < most:
+        turn = advance(plan, progress, now=due_at, severity=severity)
+        stages.append(Stage(due_at, turn))
+        if turn.due_at is None:
+            break
+        progress, due_at = turn.after, turn.due_at
+    return tuple(stages)
 
 
 def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int], has_route_contacts: bool) -> bool:

@@ -222,9 +222,13 @@ class Routing:
 
     def of(self, alert: Alert) -> list[Route | RuleTarget | None]:
         """Return where the alert goes: its rule's own target, else the routes it matches; None is the fall-back."""
-        if alert.rule_id is not None and (target := self.targets.get(alert.rule_id)) is not None:
+        return self.places(alert.rule_id, alert.routing_labels)
+
+    def places(self, rule: int | None, labels: Mapping[str, str]) -> list[Route | RuleTarget | None]:
+        """Return where an alert of that rule with these labels goes."""
+        if rule is not None and (target := self.targets.get(rule)) is not None:
             return [target]
-        return [self.routes[pk] for pk in grouping.matching(self.specs, alert.routing_labels)] or [None]
+        return [self.routes[pk] for pk in grouping.matching(self.specs, labels)] or [None]
 
 
 def _join(alert: Alert, routing: Routing, event: Event, now: datetime) -> None:
@@ -297,6 +301,13 @@ def _group(place: Route | RuleTarget | None, alert: Alert, routing: Routing, now
         group.save()
     routing.groups[key] = group
     return group
+
+
+def timers_of(place: Route | RuleTarget | None) -> Timers:
+    """Return the timers of where an alert goes."""
+    if isinstance(place, Route):
+        return Timers(place.group_wait, place.group_interval, place.repeat_interval)
+    return DEFAULT if place is None else root_timers()
 
 
 def root_timers() -> Timers:
@@ -458,9 +469,7 @@ def _flush(pk: int, muting: Quiet, now: datetime) -> None:
     alerts = _in_order(members)
     source = group.route or group.target
     policy = source.policy if source else None
-    receivers = _receivers(group)
-    if not receivers and not _policy_tells(policy):
-        receivers = _fallback()
+    receivers = first_told(source)
     book = Book(group, alerts, muting, now)
     times: list[datetime] = []
     for contact in {**receivers, **book.told_contacts}.values():
@@ -507,9 +516,16 @@ def _leave(group: NotificationGroup, alerts: Mapping[int, Alert]) -> None:
     GroupMember.objects.filter(group=group, alert__in=ended).delete()
 
 
-def _receivers(group: NotificationGroup) -> dict[int, Contact]:
-    """Return the enabled contacts that the group's route or rule names now."""
-    source = group.route or group.target
+def first_told(source: Route | RuleTarget | None) -> dict[int, Contact]:
+    """Return whom a group's own message goes to: the receivers, or the fall-back contact if nobody else ever is."""
+    receivers = _receivers(source)
+    if receivers or _policy_tells(source.policy if source else None):
+        return receivers
+    return _fallback()
+
+
+def _receivers(source: Route | RuleTarget | None) -> dict[int, Contact]:
+    """Return the enabled contacts that the route or rule names now."""
     return {} if source is None else {contact.pk: contact for contact in source.contacts.filter(enabled=True)}
 
 
@@ -788,18 +804,19 @@ def _step(
         one.save(update_fields=["due_at", "reason"])
         return
     plan = one.plan["steps"]
+    source = None if group is None else group.route or group.target
     progress = escalation.Progress(one.position, one.rounds)
     turn = escalation.advance(plan, progress, now=now, severity=one.severity)
     after, due_at, reason = turn.after, turn.due_at, turn.reason
     has_told = False
     for action in turn.actions:
         until = None
-        for contact in _named(action, group).values():
+        for contact in named(action, source).values():
             decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
             if decision.firing:
                 has_told = True
-                named = f"escalation “{one.plan['name']}”: {action.reason}"
-                news[contact.pk].append(Decision(decision.firing, decision.still, (), named[:200]))
+                words = f"escalation “{one.plan['name']}”: {action.reason}"
+                news[contact.pk].append(Decision(decision.firing, decision.still, (), words[:200]))
                 contacts[contact.pk] = contact
             if decision.next_at is not None:
                 until = min(until or decision.next_at, decision.next_at)
@@ -818,14 +835,14 @@ def _step(
     live.publish("incidents", one.incident_id)
 
 
-def _named(action: escalation.Action, group: NotificationGroup | None) -> dict[int, Contact]:
+def named(action: escalation.Action, source: Route | RuleTarget | None) -> dict[int, Contact]:
     """Return whom a step tells; where all of them are gone or switched off, the fall-back contact."""
-    named = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=action.contacts)}
-    if action.route_contacts and group is not None:
-        named |= _receivers(group)
+    found = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=action.contacts)}
+    if action.route_contacts:
+        found |= _receivers(source)
     if action.fallback:
-        named |= _fallback()
-    return named or _fallback()
+        found |= _fallback()
+    return found or _fallback()
 
 
 def _was_told(one: Escalation, book: Book) -> bool:
@@ -841,8 +858,8 @@ def _tell_fallback_at_the_end(
     for contact in _fallback().values():
         decision = grouping.page(book.standings(contact, incident=one.incident_id), now=book.now)
         if decision.firing:
-            named = f"escalation “{one.plan['name']}” told nobody"
-            news[contact.pk].append(Decision(decision.firing, decision.still, (), named[:200]))
+            words = f"escalation “{one.plan['name']}” told nobody"
+            news[contact.pk].append(Decision(decision.firing, decision.still, (), words[:200]))
             contacts[contact.pk] = contact
         until = decision.next_at
     return until

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from apps.core.registry import UnknownKind
@@ -12,6 +12,10 @@ MOST_TURNS: Final = 1000
 """A dry run that goes on for longer than this is cut there."""
 LEAST_ROUND: Final = timedelta(seconds=60)
 """A round that waited nowhere is followed by this pause: a policy without a wait must not page without a breath."""
+
+
+ANY: Final = Moment(0, "critical", datetime(2000, 1, 1, tzinfo=UTC))
+"""A moment for asking whom a step tells, which does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def advance(plan: Sequence[Mapping[str, Any]], progress: Progress, *, now: datet
     while position < len(plan):
         step = plan[position]
         try:
-            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(Moment(rounds, severity))
+            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(Moment(rounds, severity, now))
         except UnknownKind:
             reasons.append(f"step {position + 1} is of the unknown kind {step['kind']!r} and was passed over")
             position += 1
@@ -64,7 +68,7 @@ def advance(plan: Sequence[Mapping[str, Any]], progress: Progress, *, now: datet
         if outcome.contacts or outcome.route_contacts or outcome.fallback:
             here = Progress(position, rounds)
             actions.append(Action(here, outcome.reason, outcome.contacts, outcome.route_contacts, outcome.fallback))
-        position += 1
+        position = min(position + 1 + outcome.skip, len(plan))
         pause = outcome.pause
         if outcome.restart:
             position, rounds = 0, rounds + 1
@@ -106,7 +110,7 @@ def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int
     """Whether any step would tell one of the contacts that can be told, the route's included, or the fall-back one."""
     for step in plan:
         try:
-            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(Moment(0, ""))
+            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(ANY)
         except UnknownKind:
             continue
         if outcome.fallback or (outcome.route_contacts and has_route_contacts) or contacts & set(outcome.contacts):

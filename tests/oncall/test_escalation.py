@@ -55,11 +55,56 @@ def test_a_plan_is_played_in_order(plan: list[dict[str, Any]], told: list[tuple[
     assert played(plan) == told
 
 
+@pytest.mark.parametrize(
+    ("severity", "told"),
+    [("info", [2]), ("warning", [2]), ("error", [1, 2]), ("critical", [1, 2])],
+)
+def test_steps_are_for_what_is_severe_enough(severity: str, told: list[int]):
+    plan = [{"kind": "only_severity", "config": {"severity": "error", "steps": 1}}, notify(1), notify(2)]
+    turn = advance(plan, Progress(), now=NOW, severity=severity)
+    assert [contact for action in turn.actions for contact in action.contacts] == told
+    assert ("leaves out the next 1" in turn.reason) == (told == [2])
+
+
+@pytest.mark.parametrize(
+    ("at", "is_within"),
+    [
+        (datetime(2026, 11, 23, 7, 0, tzinfo=UTC), True),  # Monday, 8:00 in Berlin
+        (datetime(2026, 11, 23, 6, 59, tzinfo=UTC), False),
+        (datetime(2026, 11, 23, 17, 0, tzinfo=UTC), False),
+        (datetime(2026, 7, 20, 6, 0, tzinfo=UTC), True),  # the same hour there, in summer time
+        (datetime(2026, 11, 28, 12, 0, tzinfo=UTC), False),  # Saturday
+        (datetime(2026, 12, 25, 12, 0, tzinfo=UTC), False),  # Friday, but Christmas
+    ],
+)
+@pytest.mark.parametrize("outside", [False, True])
+def test_steps_are_for_hours_of_the_week_there(at: datetime, is_within: bool, outside: bool):
+    hours = {"hours": "mon-fri 08:00-18:00", "zone": "Europe/Berlin", "country": "DE", "outside": outside, "steps": 1}
+    turn = advance([{"kind": "only_hours", "config": hours}, notify(1)], Progress(), now=at, severity="info")
+    assert bool(turn.actions) == (is_within != outside)
+
+
+def test_leaving_out_more_steps_than_there_are_comes_to_the_end():
+    plan = [{"kind": "only_severity", "config": {"severity": "critical", "steps": 50}}, notify(1)]
+    turn = advance(plan, Progress(), now=NOW, severity="info")
+    assert (turn.actions, turn.due_at, turn.after) == ((), None, Progress(2, 0))
+
+
 def test_a_step_of_an_unknown_kind_is_named():
     assert "unknown kind 'gone'" in advance([{"kind": "gone"}], Progress(), now=NOW, severity="info").reason
 
 
-any_step = st.one_of(st.integers(1, 5).map(notify), st.floats(0.01, 100).map(wait), st.integers(1, 3).map(repeat))
+any_step = st.one_of(
+    st.integers(1, 5).map(notify),
+    st.floats(0.01, 100).map(wait),
+    st.integers(1, 3).map(repeat),
+    st.integers(1, 3).map(lambda steps: {"kind": "only_hours", "config": {"hours": "", "zone": "UTC", "steps": steps}}),
+    st.builds(
+        lambda severity, steps: {"kind": "only_severity", "config": {"severity": severity, "steps": steps}},
+        st.sampled_from(["warning", "critical"]),
+        st.integers(1, 3),
+    ),
+)
 
 
 @given(st.lists(any_step, max_size=6))
@@ -90,6 +135,11 @@ def test_whether_a_plan_would_tell_anybody():
         ("wait", {"minutes": 1, "hours": 2}, "no such setting"),
         ("wait", {"minutes": 10**400}, "too large"),
         ("notify", {"contacts": [{"id": 1}]}, "contacts"),
+        ("only_severity", {"severity": "bad", "steps": 1}, "bad"),
+        ("only_severity", {"severity": "error", "steps": 0}, "greater"),
+        ("only_hours", {"hours": "monday", "zone": "UTC", "steps": 1}, "no line of hours"),
+        ("only_hours", {"zone": "Mars", "steps": 1}, "no time zone"),
+        ("only_hours", {"zone": "UTC", "country": "XX", "steps": 1}, "no country"),
     ],
 )
 def test_a_wrong_step_is_refused_in_words(kind: str, data: dict[str, Any], problem: str):
@@ -102,6 +152,8 @@ def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
         "notify": {"contacts": ["phone"]},
         "wait": {"minutes": 3},
         "repeat": {"times": 2},
+        "only_severity": {"severity": "error", "steps": 2},
+        "only_hours": {"hours": "mon-fri 08:00-18:00", "zone": "Europe/Berlin", "country": "DE", "steps": 1},
     }
     assert set(given_settings) == set(steps.all())
     for kind, data in given_settings.items():

@@ -6,7 +6,7 @@ together, `oncall.services` does what they say. From the `Config` form come the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -18,15 +18,17 @@ from apps.core.registry import Plugin, Registry
 
 @dataclass(frozen=True)
 class Moment:
-    """Where an escalation stands when a step is reached: how often it has gone round, and how bad it is."""
+    """Where an escalation stands when a step is reached: how often it has gone round, how bad it is, and when."""
 
     rounds: int
     severity: str
+    at: datetime
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step wants: contacts told, a pause before the next step, or a new round from the first one.
+    """What a step wants: contacts told, a pause before the next step, a new round from the first one, or that so many
+    of the steps behind it are left out (`skip`).
 
     `contacts` are ids; `route_contacts` and `fallback` stand for whoever that is when the step is reached.
     """
@@ -37,6 +39,7 @@ class Outcome:
     fallback: bool = False
     pause: timedelta | None = None
     restart: bool = False
+    skip: int = 0
 
 
 class Step(Plugin):

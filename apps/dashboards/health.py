@@ -28,6 +28,7 @@ from apps.core.tasks import LOOPS, QUEUES
 from apps.metrics import query
 from apps.metrics import services as metrics
 from apps.metrics.models import Batch, Block, CollectorSetting
+from apps.oncall import overdue
 from apps.oncall.reachability import reachability
 
 log = logging.getLogger(__name__)
@@ -243,6 +244,11 @@ def _contacts(now: datetime) -> Verdict:
     return (Status.PASS if reach.ok else Status.WARN), reach.sentence
 
 
+def _oncall(now: datetime) -> Verdict:
+    found = overdue.find(now=now)
+    return (Status.FAIL, found.sentence) if found.is_any else (Status.PASS, "What is due is told.")
+
+
 def _level(name: str, percent: float, warn: float, fail: float) -> Verdict:
     status = Status.FAIL if percent >= fail else Status.WARN if percent >= warn else Status.PASS
     return status, f"{name} is at {percent:.0f} %."
@@ -273,6 +279,7 @@ CHECKS: dict[str, Callable[[datetime], Verdict]] = {
     "beat": _beat,
     "collectors": _collectors,
     "contacts": _contacts,
+    "oncall": _oncall,
     "memory": _memory,
     "cpu": _cpu,
     "disk": _disk,

@@ -16,7 +16,9 @@ from datetime import datetime
 from typing import Final
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from apps.accounts.models import User
 from apps.core import http
@@ -119,21 +121,8 @@ class _Drain:
         for delivery in batch:
             ident = delivery.contact_id or 0
             if ident not in self.runs:
-                self.runs[ident] = self.open(contacts.get(ident))
+                self.runs[ident] = run_to(contacts.get(ident), self.administrators)
             self.runs[ident].waiting.append(delivery)
-
-    def open(self, contact: Contact | None) -> Run:
-        """Return an empty run to the contact."""
-        if contact is None:
-            return Run(None, "The contact was deleted.", deque())
-        try:
-            channel = contact.open_channel(Sender(contact.name, settings.PORTAL_URL, self.administrators))
-        except (Undecryptable, LookupError) as error:
-            return Run(None, str(error), deque())
-        except Exception as error:  # a channel that cannot even be opened must not hold up those of the others
-            log.exception("The channel %s of contact %s could not be opened", contact.kind, contact.pk)
-            return Run(None, f"The channel {contact.kind} could not be opened ({type(error).__name__}).", deque())
-        return Run(channel, "", deque(), contact.limits)
 
     def launch(self) -> None:
         """Send the head of every run that is not being sent, as far as there are threads and claims still hold."""
@@ -191,6 +180,40 @@ class _Drain:
         if outcomes:
             LOST.inc(outbox.finish(outcomes, now=now))
             outbox.release(returned)
+
+
+def run_to(contact: Contact | None, administrators: tuple[str, ...]) -> Run:
+    """Return an empty run to the contact."""
+    if contact is None:
+        return Run(None, "The contact was deleted.", deque())
+    try:
+        channel = contact.open_channel(Sender(contact.name, settings.PORTAL_URL, administrators))
+    except (Undecryptable, LookupError) as error:
+        return Run(None, str(error), deque())
+    except Exception as error:  # a channel that cannot even be opened must not hold up those of the others
+        log.exception("The channel %s of contact %s could not be opened", contact.kind, contact.pk)
+        return Run(None, f"The channel {contact.kind} could not be opened ({type(error).__name__}).", deque())
+    return Run(channel, "", deque(), contact.limits)
+
+
+def send_directly(*, contact: Contact, message: Message, purpose: str, now: datetime) -> Delivery:
+    """Send one message here and now, past what waits in the outbox and past the contact's limit; return its record.
+
+    For what must not depend on the workers that send. The row is claimed before: one that did not leave, or whose
+    sender died, is sent by the outbox like any other. It never raises for what a receiver does.
+    """
+    mine = uuid.uuid4()
+    with transaction.atomic():
+        delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=now)
+        Delivery.objects.filter(pk=delivery.pk, state="queued").update(
+            claim=mine, claimed_until=Now() + outbox.LEASE, attempts=1
+        )
+    delivery.refresh_from_db()
+    if delivery.claim == mine:
+        run = run_to(contact, administrators())
+        outbox.finish([judge(delivery, attempt(run.channel, run.obstacle, [delivery]), now)], now=now)
+        delivery.refresh_from_db()
+    return delivery
 
 
 def administrators() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.oncall import renewal, replies, telling
+from apps.oncall import overdue, renewal, replies, telling
 
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
@@ -40,3 +40,9 @@ def escalate(*, now: datetime) -> None:
 def renew(*, now: datetime) -> None:
     """Tell receivers that forget again what fires."""
     renewal.renew(now=now)
+
+
+@loop("oncall.overdue", every=30.0, queue="slow", lease=60.0, fallback=True)
+def look_for_overdue(*, now: datetime) -> None:
+    """See whether the loops above do what is due; on another queue than theirs, and in the beat without workers."""
+    overdue.look(now=now)

@@ -1,0 +1,90 @@
+"""On-call that stands still is noticed, and said past everything that may be what stands still."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from apps.dashboards.health import _oncall
+from apps.notifications.models import Contact, Delivery
+from apps.oncall import overdue
+from apps.oncall.models import Escalation
+from tests.notifications.receivers import Answer, HttpReceiver
+from tests.oncall.conftest import Night
+
+LATER = timedelta(minutes=5)
+
+
+@pytest.fixture
+def wire(settings: Any, night: Night) -> Iterator[HttpReceiver]:
+    """The receiver of the fall-back contact."""
+    settings.OUTBOUND_ALLOW = ["127.0.0.1"]
+    receiver = HttpReceiver()
+    config = {"url": receiver.url}
+    Contact.objects.create(name="fall-back", kind="webhook", config=config, is_fallback=True)
+    yield receiver
+    receiver.close()
+
+
+def titles(wire: HttpReceiver) -> list[str]:
+    return [request.json()["title"] for request in wire.requests]
+
+
+def begun(night: Night) -> None:
+    """An incident whose escalation waits for its second step, which nobody will take."""
+    ann = night.contact("ann")
+    told = ("notify", {"contacts": [ann.pk]})
+    night.route("root", policy=night.policy(told, ("wait", {"minutes": 10}), told))
+    night.fire()
+    night.wait(minutes=1)
+
+
+def test_what_is_done_in_time_is_not_overdue(night: Night, wire: HttpReceiver):
+    begun(night)
+    night.wait(hours=1)
+    assert not overdue.look(now=night.now).is_any
+    assert wire.requests == []
+
+
+def test_a_stalled_escalation_is_said_directly_and_once_an_hour_and_when_it_is_over(night: Night, wire: HttpReceiver):
+    begun(night)
+    night.now += timedelta(minutes=15)
+    found = overdue.look(now=night.now)
+    assert (found.escalations, found.incidents) == (1, (night.escalation.incident_id,))
+    assert "1 escalations" in titles(wire)[0]
+    direct = Delivery.objects.get(group_key=overdue.KEY)
+    assert (direct.state, direct.contact_name) == ("sent", "fall-back")
+    assert _oncall(night.now)[0] == "fail"
+    overdue.look(now=night.now + timedelta(minutes=59))
+    assert len(wire.requests) == 1
+    overdue.look(now=night.now + timedelta(minutes=60))
+    assert len(wire.requests) == 2
+    Escalation.objects.update(due_at=night.now)
+    night.wait(seconds=1)
+    overdue.look(now=night.now)
+    overdue.look(now=night.now)
+    assert len(wire.requests) == 3
+    assert "goes on" in titles(wire)[-1]
+    assert _oncall(night.now)[0] == "pass"
+
+
+def test_changes_that_nobody_takes_up_are_overdue(night: Night, wire: HttpReceiver):
+    night.fire()
+    assert overdue.look(now=night.now + LATER).transitions == 1
+    assert len(wire.requests) == 1
+
+
+def test_what_does_not_leave_directly_is_left_to_the_outbox(night: Night, wire: HttpReceiver):
+    night.fire()
+    wire.answer = lambda request: Answer(status=503)
+    overdue.look(now=night.now + LATER)
+    kept = Delivery.objects.get(group_key=overdue.KEY)
+    assert (kept.state, kept.claim, len(wire.requests)) == ("queued", None, 1)
+    assert "503" in kept.error
+
+
+def test_without_a_fallback_contact_it_is_at_least_seen(night: Night, caplog: pytest.LogCaptureFixture):
+    night.fire()
+    assert overdue.look(now=night.now + LATER).is_any
+    assert "no fall-back contact" in caplog.text

@@ -20,12 +20,14 @@ from apps.dashboards import snapshots
 from apps.dashboards.snapshots import Row
 from apps.dashboards.views import attempt, shell
 from apps.dashboards.wording import duration, transition_entry
-from apps.notifications.models import Delivery
+from apps.notifications.models import Contact, Delivery, Reply
+from apps.oncall import escalation, telling
 from apps.oncall.models import Escalation, Notice
 
 PER_PAGE = 50
 ALERTS = 200
 TIMELINE = 200
+RUNS = 20
 TABS = (("open", "Open"), ("resolved", "Resolved"))
 
 
@@ -104,6 +106,8 @@ def incident(request: HttpRequest, pk: int) -> HttpResponse:
         }
         for alert in shown
     ]
+    runs = Escalation.objects.filter(incident=found).select_related("policy")[:RUNS]
+    names = dict(Contact.objects.values_list("pk", "name"))
     may = who.can(Right.OPERATE)
     others = Incident.objects.visible_to(who.scope).filter(state="open").exclude(pk=pk).order_by("-opened_at")[:50]
     return shell(
@@ -117,7 +121,7 @@ def incident(request: HttpRequest, pk: int) -> HttpResponse:
         headline=_headline(found, counts, now),
         tone=found.severity if found.state == "open" else "ok",
         timeline=_timeline(found, who),
-        escalations=Escalation.objects.filter(incident=found).select_related("policy"),
+        escalations=[_escalation(one, names) for one in runs],
         others=others if may else (),
         may={"operate": may, "act": may and found.state == "open" and counts["active"] > 0},
     )  # fmt: skip
@@ -133,6 +137,29 @@ def _headline(found: Incident, counts: Row, now: datetime) -> str:
     return f"{counts['active']} of {alerts} active, {owner}"
 
 
+def _reply_entry(reply: Reply) -> Row:
+    title = f"{reply.who} answered {reply.get_action_display().lower()} ({reply.get_via_display().lower()})"
+    text = f"To the message to {reply.delivery.contact_name}. {reply.outcome or 'Not done yet.'}"
+    tone = "quiet" if reply.was_done or not reply.handled_at else "warning"
+    return {"at": reply.at.isoformat(), "icon": "check", "tone": tone, "title": title, "text": text, "url": ""}
+
+
+def _escalation(one: Escalation, names: dict[int, str]) -> Row:
+    """One escalation with the plan that it follows, and the policy as it is now where that differs."""
+    words = escalation.spelled(one.plan.get("steps", []), names)
+    now = telling.changed_since(one)
+    return {
+        "one": one,
+        "name": one.plan.get("name", ""),
+        "steps": [
+            {"text": text, "is_next": one.state == "running" and number == one.position}
+            for number, text in enumerate(words)
+        ],
+        "is_changed": now is not None,
+        "now": escalation.spelled(now or [], names),
+    }
+
+
 def _timeline(found: Incident, who: Principal) -> list[Row]:
     """Transitions of its alerts, messages about them and what its escalations do, newest first."""
     changes = found.transitions.visible_to(who.scope).exclude(kind="state", after__in=("pending", "inactive"))
@@ -142,7 +169,11 @@ def _timeline(found: Incident, who: Principal) -> list[Row]:
     ]
     told = Notice.objects.filter(alert__in=Alert.objects.visible_to(who.scope).filter(incident=found).values("pk"))
     deliveries = Delivery.objects.filter(pk__in=told.values("delivery")).order_by("-id")[:TIMELINE]
-    entries += [snapshots.delivery_entry(row) for row in deliveries]
+    entries += [snapshots.delivery_entry(row, with_reason=True) for row in deliveries]
+    replies = Reply.objects.filter(
+        Q(delivery__in=told.values("delivery")) | Q(delivery__carried__in=told.values("delivery"))
+    )
+    entries += [_reply_entry(row) for row in replies.select_related("delivery").distinct().order_by("-id")[:TIMELINE]]
     for one in Escalation.objects.filter(incident=found):
         at, text = one.ended_at or one.started_at, f"{one.get_state_display()}: {one.reason}"
         title = f"Escalation “{one.plan.get('name', '')}”"

@@ -202,8 +202,10 @@ def _visible_deliveries(scope: Scope) -> Any:
     return found.filter(pk__in=Notice.objects.filter(alert__in=seen).values("delivery"))
 
 
-def delivery_entry(delivery: Delivery) -> Row:
-    """Return one message as timelines show it: who was told what, when, or why not."""
+def delivery_entry(delivery: Delivery, *, with_reason: bool = False) -> Row:
+    """Return one message as timelines show it: who was told what, when, or why not; and why, and by which id it is
+    known to who carried it.
+    """
     what = str(delivery.message.get("title", "")) if isinstance(delivery.message, dict) else ""
     words = {
         "sent": "told",
@@ -215,6 +217,10 @@ def delivery_entry(delivery: Delivery) -> Row:
     text = f"{what} ({delivery.purpose})" if what else delivery.purpose
     if delivery.error and delivery.state in ("failed", "queued"):
         text += f": {delivery.error}"
+    if with_reason:
+        reason = str(delivery.message.get("reason", "")) if isinstance(delivery.message, dict) else ""
+        text += f". Because: {reason}" if reason else ""
+        text += f". {delivery.kind} id {delivery.provider_id}" if delivery.provider_id else ""
     return {
         "at": _iso(delivery.finished_at or delivery.created_at),
         "icon": "send",

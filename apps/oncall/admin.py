@@ -23,9 +23,9 @@ from unfold.widgets import (
 from apps.accounts.admin import AuditedAdmin, AuditedStackedInline
 from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
-from apps.core.registry import UnknownKind, extend
+from apps.core.registry import extend
 from apps.notifications.models import Contact
-from apps.oncall import foresight, services
+from apps.oncall import escalation, foresight, services, telling
 from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route, RuleTarget, Step
 from apps.oncall.steps import ContactIds, clean, steps
 
@@ -177,7 +177,9 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     def summary(self, policy: Policy) -> str:
         names = vars(policy).get("contact_names")
         names = dict(contact_choices()) if names is None else names
-        return " › ".join(describe(step.kind, step.config, names) for step in policy.steps.all())
+        return " › ".join(
+            escalation.spelled([{"kind": step.kind, "config": step.config} for step in policy.steps.all()], names)
+        )
 
     @display(description="Used by")
     def used_by(self, policy: Policy) -> str:
@@ -213,14 +215,6 @@ def minutes(since: timedelta) -> str:
     """Return how long after the start something is, as +minutes:seconds."""
     whole = int(since.total_seconds())
     return f"+{whole // 60}:{whole % 60:02}"
-
-
-def describe(kind: str, config: dict[str, Any], names: dict[int, str]) -> str:
-    """Return a step in a few words; one whose plug-in is gone says so."""
-    try:
-        return steps.get(kind).describe(config, names)
-    except UnknownKind:
-        return f"unknown step {kind}"
 
 
 class Lines(forms.CharField):
@@ -405,20 +399,25 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
     }
 
     @display(description="Policy")
-    def policy_name(self, escalation: Escalation) -> str:
-        return str(escalation.plan.get("name", ""))
+    def policy_name(self, running: Escalation) -> str:
+        return str(running.plan.get("name", ""))
 
     @display(description="State", label=COLOURS)
-    def shown_state(self, escalation: Escalation) -> str:
-        return escalation.get_state_display()
+    def shown_state(self, running: Escalation) -> str:
+        return running.get_state_display()
 
     @display(description="Plan")
-    def shown_plan(self, escalation: Escalation) -> str:
+    def shown_plan(self, running: Escalation) -> str:
+        """The copy that it follows; beside it, where that differs, the policy as it is now."""
         names = dict(contact_choices())
-        lines = []
-        for number, step in enumerate(escalation.plan.get("steps", [])):
-            mark = "→ " if number == escalation.position else ""
-            lines.append(f"{mark}{number + 1}. {describe(step['kind'], step['config'], names)}")
+        words = escalation.spelled(running.plan.get("steps", []), names)
+        lines = [
+            f"{'→ ' if number == running.position else ''}{number + 1}. {text}" for number, text in enumerate(words)
+        ]
+        now = telling.changed_since(running)
+        if now is not None:
+            lines += ["", "The policy was changed since; now it is:" if now else "The policy is gone by now."]
+            lines += [f"{number}. {text}" for number, text in enumerate(escalation.spelled(now, names), start=1)]
         return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines))
 
 

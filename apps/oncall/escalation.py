@@ -106,6 +106,17 @@ def play(
     return tuple(stages)
 
 
+def spelled(plan: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> list[str]:
+    """Return each step in a few words, contacts by their `names`; one whose plug-in is gone says so."""
+    words = []
+    for step in plan:
+        try:
+            words.append(steps.get(str(step["kind"])).describe(step.get("config", {}), names))
+        except UnknownKind:
+            words.append(f"unknown step {step['kind']}")
+    return words
+
+
 def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int], has_route_contacts: bool) -> bool:
     """Whether any step would tell one of the contacts that can be told, the route's included, or the fall-back one."""
     for step in plan:

@@ -353,6 +353,12 @@ def frozen(policy: Policy) -> dict[str, Any]:
     return {"name": policy.name, "steps": list(steps)}
 
 
+def changed_since(one: Escalation) -> list[dict[str, Any]] | None:
+    """Return the steps that its policy has now, if the escalation does not follow these; [] if the policy is gone."""
+    now = frozen(one.policy)["steps"] if one.policy is not None else []
+    return None if now == one.plan.get("steps", []) else now
+
+
 def _stop_escalations(incident: Incident | None, now: datetime) -> None:
     """Stop what runs for the incident if nothing in it fires, or somebody has acknowledged all that does."""
     if incident is None:

@@ -61,6 +61,7 @@ def pages(incident: Incident) -> dict[str, str]:
         "inhibition": "/monitoring/quiet/?tab=inhibition",
         "silence": f"/monitoring/quiet/new/?alert={alert.key}",
         "services": "/monitoring/services/",
+        "foresight": "/monitoring/alerts/?tab=notifications&labels=severity%3D%22critical%22",
     }
 
 

@@ -142,11 +142,11 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     inlines = (StepInline,)
     list_display = ("name", "summary", "used_by")
     search_fields = ("name", "description")
-    fields = ("name", "description", "shown_run")
+    fields = ("name", "description", "acknowledged_for", "shown_run")
     readonly_fields = ("shown_run",)
 
     def get_fields(self, request: HttpRequest, obj: Policy | None = None) -> Any:
-        return self.fields if obj is not None else ("name", "description")
+        return self.fields if obj is not None else ("name", "description", "acknowledged_for")
 
     @display(description="Dry run")
     def shown_run(self, policy: Policy) -> str:
@@ -198,6 +198,7 @@ class PolicyAdmin(AuditedAdmin[Policy]):
             by=principal_of(request),
             name=values["name"],
             description=values["description"],
+            acknowledged_for=values["acknowledged_for"],
             steps=rows,
             policy=Policy.objects.get(pk=form.instance.pk) if change else None,
         )

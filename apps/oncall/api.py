@@ -63,10 +63,11 @@ class PolicySerializer(Exact, serializers.ModelSerializer[Policy]):
     """An escalation policy with its steps in order."""
 
     steps = StepSerializer(many=True)
+    acknowledged_for = Seconds(required=False, allow_null=True)
 
     class Meta:
         model = Policy
-        fields = ("id", "name", "description", "steps")
+        fields = ("id", "name", "description", "acknowledged_for", "steps")
 
 
 class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Policy]):
@@ -91,6 +92,7 @@ class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
         values = {
             "name": policy.name,
             "description": policy.description,
+            "acknowledged_for": policy.acknowledged_for,
             "steps": list(policy.steps.order_by("position").values("kind", "config")),
             **form.validated_data,
         }

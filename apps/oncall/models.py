@@ -42,12 +42,23 @@ class Policy(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     description = models.TextField(blank=True, default="")
+    acknowledged_for = models.DurationField(
+        null=True,
+        blank=True,
+        help_text="What goes on for so long after it was acknowledged is escalated anew. Empty: never.",
+    )
 
     class Meta:
         ordering = ("name",)
         verbose_name = "escalation policy"
         verbose_name_plural = "escalation policies"
-        constraints = (models.CheckConstraint(condition=~Q(name=""), name="policy_has_a_name"),)
+        constraints = (
+            models.CheckConstraint(condition=~Q(name=""), name="policy_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(acknowledged_for=None) | Q(acknowledged_for__gte=timedelta(minutes=1)),
+                name="policy_acknowledged_for_a_minute",
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name

@@ -29,13 +29,16 @@ def save_policy(
     name: str,
     steps: Sequence[StepData],
     description: str = "",
+    acknowledged_for: timedelta | None = None,
     policy: Policy | None = None,
 ) -> Policy:
     """Make or change a policy with its steps ({"kind", "config"}, in order). What runs keeps the copy it began with."""
     before = _policy_state(policy) if policy is not None else None
     cleaned = check_steps(steps)
     policy = policy or Policy()
-    policy.name, policy.description = name.strip(), description
+    if acknowledged_for is not None and acknowledged_for < timedelta(minutes=1):
+        raise ValidationError({"acknowledged_for": "At least a minute."})
+    policy.name, policy.description, policy.acknowledged_for = name.strip(), description, acknowledged_for
     policy.full_clean(validate_constraints=False)
     policy.save()
     policy.steps.all().delete()

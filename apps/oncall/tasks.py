@@ -33,7 +33,10 @@ def escalate(*, now: datetime) -> None:
             try:
                 telling.settle(now=now)
             finally:
-                telling.remind(now=now)
+                try:
+                    telling.resume(now=now)
+                finally:
+                    telling.remind(now=now)
 
 
 @loop("oncall.renew", every=60.0, queue="fast", lease=30.0)

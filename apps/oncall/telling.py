@@ -6,6 +6,7 @@ Every hand-over is a row, every piece of work one transaction that either happen
 2. `flush`     a group that is due → Notice and Delivery rows for each contact; escalations start.
 3. `escalate`  an escalation that is due → the same for its step, and its next time.
 4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
+   `resume`    an acknowledgement that has worn off → it is taken back.
 5. `remind`    a Silence that ends soon → its author is told, by their own contacts.
 A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
 
@@ -24,12 +25,13 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Case, Max, Q, Value, When
+from django.db.models import Case, Exists, Max, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, Least
 
 from apps.accounts.audit import record
 from apps.accounts.rights import EVERYTHING, Principal
 from apps.alerting import changes, quiet
+from apps.alerting import services as alerting
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import Alert, Incident, QuietChange, Silence, Transition
@@ -135,6 +137,9 @@ def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
                 _end(alert, now)
         case "severity":
             if alert.is_active and _rank(transition.after) > _rank(transition.before):
+                if alert.acknowledged_at is not None and alert.acknowledged_at <= transition.at:
+                    # Somebody took on what it was; now it is worse than that.
+                    alert = alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
                 _join(alert, routing, Event.RAISED, now)
                 _restart_escalations(alert, now)
         case "moved":
@@ -350,7 +355,12 @@ def _flap(alert: Alert, now: datetime) -> None:
 def frozen(policy: Policy) -> dict[str, Any]:
     """Return the policy as an escalation keeps it."""
     steps = policy.steps.order_by("position").values("kind", "config")
-    return {"name": policy.name, "steps": list(steps)}
+    waits = policy.acknowledged_for
+    return {
+        "name": policy.name,
+        "steps": list(steps),
+        "acknowledged_for": None if waits is None else waits.total_seconds(),
+    }
 
 
 def changed_since(one: Escalation) -> list[dict[str, Any]] | None:
@@ -869,6 +879,24 @@ def _tell_fallback_at_the_end(
             contacts[contact.pk] = contact
         until = decision.next_at
     return until
+
+
+def resume(*, now: datetime, limit: int = BATCH) -> int:
+    """Take back acknowledgements after which an incident goes on for longer than its policy allows; return how many.
+
+    The alerts' groups are told then as of any that nobody acknowledged, and the policy begins anew.
+    """
+    stopped = Escalation.objects.filter(state="acknowledged", plan__acknowledged_for__gt=0)
+    active = Alert.objects.active().filter(incident=OuterRef("incident"), acknowledged_at__isnull=False)
+    due = stopped.filter(Exists(active)).order_by("ended_at", "pk").values_list("pk", flat=True)
+    return _each(list(due[:limit]), lambda pk: _resume(pk, now), "Acknowledged escalation")
+
+
+def _resume(pk: int, now: datetime) -> None:
+    one = Escalation.objects.get(pk=pk)
+    before = now - timedelta(seconds=one.plan["acknowledged_for"])
+    for alert in Alert.objects.active().filter(incident=one.incident_id, acknowledged_at__lte=before).order_by("pk"):
+        alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
 
 
 # --- 4. What did not arrive ------------------------------------------------------------------------------------------

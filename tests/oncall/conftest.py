@@ -29,9 +29,9 @@ class Night:
     def contact(self, name: str, **fields: Any) -> Contact:
         return Contact.objects.create(name=name, kind="webhook", config={"url": f"https://{name}.example/"}, **fields)
 
-    def policy(self, *steps: tuple[str, dict[str, Any]], name: str = "night") -> Policy:
+    def policy(self, *steps: tuple[str, dict[str, Any]], name: str = "night", **values: Any) -> Policy:
         rows = [{"kind": kind, "config": config} for kind, config in steps]
-        return services.save_policy(by=BY, name=name, steps=rows)
+        return services.save_policy(by=BY, name=name, steps=rows, **values)
 
     def route(self, name: str = "root", *contacts: Contact, is_root: bool = True, **values: Any) -> Route:
         values = {"name": name, "group_wait": timedelta(seconds=30), **values}
@@ -63,6 +63,7 @@ class Night:
             self.run()
 
     def run(self) -> None:
+        telling.resume(now=self.now)
         telling.tell(now=self.now)
         telling.flush(now=self.now)
         telling.escalate(now=self.now)

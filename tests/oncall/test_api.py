@@ -94,3 +94,13 @@ def test_what_happened_is_read(client: Client, night: Night):
     reader = Caller(client, "read")
     assert reader("get", "escalations").json()["results"][0]["state"] == "running"
     assert reader("get", "notices").json()["results"][0]["contact_name"] == "phone"
+
+
+def test_how_long_an_acknowledgement_holds_is_kept_and_changed_by_the_api(admin: Caller, night: Night):
+    ann = night.contact("ann")
+    steps = [{"kind": "notify", "config": {"contacts": [ann.pk]}}]
+    made = admin("post", "policies", {"name": "night", "acknowledged_for": 1800, "steps": steps}).json()
+    path = f"policies/{made['id']}"
+    assert admin("patch", path, {"description": "x"}).json()["acknowledged_for"] == 1800
+    assert admin("patch", path, {"acknowledged_for": 5}).status_code == 400
+    assert admin("patch", path, {"acknowledged_for": None}).json()["acknowledged_for"] is None

@@ -229,6 +229,48 @@ def test_a_raised_severity_is_told_at_once_and_starts_the_escalation_over(night:
     assert night.texts(phone) == "30s +disk; 60s +disk"
 
 
+def test_what_gets_worse_after_it_was_acknowledged_is_escalated_anew(night: Night):
+    phone = night.contact("phone")
+    night.route("root", policy=night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60})))
+    disk = night.fire(severity="warning")
+    night.wait(minutes=1)
+    night.acknowledge(disk)
+    night.wait(minutes=10)
+    _raise(night, disk, "critical")
+    night.wait(minutes=1)
+    assert [at for at, _ in night.told(phone)] == ["30", "660"]
+    disk.refresh_from_db()
+    assert disk.acknowledged_at is None
+    assert list(Escalation.objects.order_by("pk").values_list("state", flat=True)) == ["acknowledged", "running"]
+
+
+def test_an_acknowledgement_made_after_it_got_worse_stays(night: Night):
+    night.route("root", night.contact("slack"))
+    disk = night.fire(severity="warning")
+    night.wait(minutes=1)
+    _raise(night, disk, "critical")
+    night.now += timedelta(seconds=1)
+    night.acknowledge(disk)
+    night.wait(minutes=1)
+    disk.refresh_from_db()
+    assert disk.acknowledged_at is not None
+
+
+@pytest.mark.parametrize(("acknowledged_for", "told"), [(None, ["30"]), (timedelta(minutes=30), ["30", "1860"])])
+def test_an_acknowledgement_wears_off_where_the_policy_says_so(
+    night: Night, acknowledged_for: timedelta | None, told: list[str]
+):
+    phone = night.contact("phone")
+    steps = ("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60})
+    night.route("root", policy=night.policy(*steps, acknowledged_for=acknowledged_for))
+    disk = night.fire()
+    night.wait(minutes=1)
+    night.acknowledge(disk)
+    for _ in range(35):
+        night.wait(minutes=1)
+    assert [at for at, _ in night.told(phone)] == told
+
+
 def test_nobody_is_paged_twice_at_the_same_moment_by_route_and_policy(night: Night):
     slack = night.contact("slack")
     policy = night.policy(("notify", {"route_contacts": True, "contacts": ["slack"]}), ("wait", {"minutes": 60}))

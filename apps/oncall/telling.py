@@ -42,6 +42,7 @@ from apps.notifications.models import Contact
 from apps.oncall import escalation, grouping, messages
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
+from apps.oncall.schedules import contacts_on_call
 
 log = logging.getLogger(__name__)
 
@@ -794,11 +795,13 @@ def _step(
     has_told = False
     for action in turn.actions:
         until = None
-        for contact in _named(action, group).values():
+        named_by, why = _named(action, group, now)
+        reason = f"{reason}; {why}" if why else reason
+        for contact in named_by.values():
             decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
             if decision.firing:
                 has_told = True
-                named = f"escalation “{one.plan['name']}”: {action.reason}"
+                named = f"escalation “{one.plan['name']}”: {why or action.reason}"
                 news[contact.pk].append(Decision(decision.firing, decision.still, (), named[:200]))
                 contacts[contact.pk] = contact
             if decision.next_at is not None:
@@ -818,14 +821,22 @@ def _step(
     live.publish("incidents", one.incident_id)
 
 
-def _named(action: escalation.Action, group: NotificationGroup | None) -> dict[int, Contact]:
-    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact."""
+def _named(action: escalation.Action, group: NotificationGroup | None, now: datetime) -> tuple[dict[int, Contact], str]:
+    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact.
+
+    With a step that asks a schedule comes, in words, who is on call by it or why nobody.
+    """
+    why = ""
     named = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=action.contacts)}
     if action.route_contacts and group is not None:
         named |= _receivers(group)
     if action.fallback:
         named |= _fallback()
-    return named or _fallback()
+    if action.schedule:
+        on_call, why = contacts_on_call(action.schedule, now)
+        named |= on_call
+        why = why if named else f"{why}: the fall-back contact is told"
+    return named or _fallback(), why
 
 
 def _was_told(one: Escalation, book: Book) -> bool:

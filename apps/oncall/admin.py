@@ -20,14 +20,26 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, AuditedStackedInline
+from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
+from apps.accounts.models import User
 from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
 from apps.notifications.models import Contact
-from apps.oncall import escalation, foresight, services, telling
-from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route, RuleTarget, Step
-from apps.oncall.steps import ContactIds, clean, steps
+from apps.oncall import escalation, foresight, schedules, services, telling
+from apps.oncall.models import (
+    Escalation,
+    Layer,
+    Notice,
+    NotificationGroup,
+    Override,
+    Policy,
+    Route,
+    RuleTarget,
+    Schedule,
+    Step,
+)
+from apps.oncall.steps import ContactIds, ScheduleName, clean, steps
 
 SEPARATOR = "__"
 SHOWN_STEPS = 30
@@ -38,6 +50,16 @@ TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 def contact_choices() -> list[tuple[int, str]]:
     """Return the contacts there are, for forms."""
     return list(Contact.objects.values_list("pk", "name"))
+
+
+def schedule_names() -> list[str]:
+    """Return the names of the schedules there are, for forms."""
+    return list(Schedule.objects.values_list("name", flat=True))
+
+
+def schedule_choices() -> list[tuple[str, str]]:
+    """Return none and each schedule, for forms."""
+    return [("", "–"), *((name, name) for name in schedule_names())]
 
 
 def _fields() -> dict[str, forms.Field]:
@@ -55,6 +77,8 @@ def _fields() -> dict[str, forms.Field]:
                 shown = forms.ChoiceField(
                     choices=field.choices, initial=field.initial, widget=UnfoldAdminSelectWidget, **options
                 )
+            elif isinstance(field, ScheduleName):
+                shown = forms.ChoiceField(choices=schedule_choices, widget=UnfoldAdminSelectWidget, **options)
             elif isinstance(field, forms.BooleanField):
                 shown = forms.BooleanField(widget=UnfoldBooleanSwitchWidget, **options)
             else:
@@ -87,7 +111,7 @@ class StepForm(forms.ModelForm[Step]):
         own = f"{kind}{SEPARATOR}"
         typed = {name.removeprefix(own): value for name, value in values.items() if name.startswith(own)}
         try:
-            self.instance.config = clean(kind, typed, contact_choices())
+            self.instance.config = clean(kind, typed, contact_choices(), schedule_names())
         except ValidationError as error:
             for name, texts in error.message_dict.items():
                 self.add_error(own + name if own + name in self.fields else "kind", texts)
@@ -357,6 +381,96 @@ class RuleTargetInline(AuditedStackedInline):
 
 
 extend(AlertRule, "inlines", RuleTargetInline)
+
+
+# --- Schedules -------------------------------------------------------------------------------------------------------
+class People(Lines):
+    """Usernames, one a line; the value is the list of their ids."""
+
+    def clean(self, value: Any) -> Any:
+        """Find the people; name the one who does not exist."""
+        names = super().clean(value)
+        known = dict(User.objects.filter(username__in=names).values_list("username", "pk"))
+        if unknown := [name for name in names if name not in known]:
+            raise ValidationError(f"There is nobody called {unknown[0]!r}.")
+        return [known[name] for name in names]
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show usernames; the id of somebody who is gone stays, so that saving says so."""
+        if not isinstance(value, list):
+            return value
+        names = dict(User.objects.filter(pk__in=value).values_list("pk", "username"))
+        return "\n".join(str(names.get(person, person)) for person in value)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare usernames."""
+        return bool(self.to_python(self.prepare_value(initial or [])) != self.to_python(data))
+
+
+class LayerForm(forms.ModelForm[Layer]):
+    """A layer whose people are typed a line each."""
+
+    people = People(required=False, help_text="Usernames of those who take turns, one a line, in order.")
+
+    class Meta:
+        model = Layer
+        fields = (
+            "position", "name", "people", "rotation", "every", "hand_over", "weekday", "zone", "hours",
+            "starts_at", "ends_at",
+        )  # fmt: skip
+
+
+class LayerInline(AuditedStackedInline):
+    """Who takes turns; the last layer that has somebody wins."""
+
+    model = Layer
+    form = LayerForm
+
+
+class OverrideInline(AuditedTabularInline):
+    """Who is on call instead, for a while."""
+
+    model = Override
+    fields = ("person", "starts_at", "ends_at", "reason")
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(AuditedAdmin[Schedule]):
+    """Schedules with their layers and overrides, and who is on call now."""
+
+    inlines = (LayerInline, OverrideInline)
+    list_display = ("name", "zone", "description")
+    search_fields = ("name", "description")
+    readonly_fields = ("now",)
+    fields = ("name", "zone", "description", "now")
+
+    @display(description="On call now")
+    def now(self, schedule: Schedule) -> str:
+        shift = schedules.on_call(schedule, timezone.now()) if schedule.pk else None
+        if shift is None:
+            return "nobody"
+        person = User.objects.filter(pk=shift.person).first()
+        return f"{person or 'somebody who is gone'} ({shift.reason})"
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Write down who made an override."""
+        for row in formset.forms:
+            if isinstance(row.instance, Override) and not row.instance.by:
+                row.instance.by = principal_of(request).name
+        super().save_formset(request, form, formset, change)
+
+    def delete_model(self, request: HttpRequest, obj: Schedule) -> None:
+        schedules.delete_schedule(by=principal_of(request), schedule=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        for schedule in queryset:
+            self.delete_model(request, schedule)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        """Say beforehand which policies name a schedule: they keep it from being deleted."""
+        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
+        users = [f"policy {name}" for schedule in objs for name in schedule.policies]
+        return listed, counts, perms_needed, [*protected, *users]
 
 
 # --- The record ------------------------------------------------------------------------------------------------------

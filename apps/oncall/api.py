@@ -1,6 +1,6 @@
-"""The API of policies, routes and escalations under /api/v1/portal/: parse, one verb, answer."""
+"""The API of policies, routes, schedules and escalations under /api/v1/portal/: parse, one verb, answer."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import QuerySet
@@ -14,11 +14,12 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
+from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
-from apps.oncall import foresight, quieting, services
-from apps.oncall.models import Escalation, Notice, Policy, Route, Step
+from apps.oncall import foresight, quieting, rotation, schedules, services
+from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step
 from apps.oncall.steps import kinds
 
 
@@ -180,6 +181,203 @@ class RouteViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+# --- Schedules -------------------------------------------------------------------------------------------------------
+MOST_DAYS = 366
+"""The longest span whose shifts are answered at once."""
+
+
+class PeopleField(serializers.ListField):
+    """People by username, in order; stored as their ids."""
+
+    child = serializers.CharField()
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return ids."""
+        names = super().to_internal_value(data)
+        known = dict(User.objects.filter(username__in=names).values_list("username", "pk"))
+        if unknown := [name for name in names if name not in known]:
+            raise serializers.ValidationError(f"There is nobody called {unknown[0]!r}.")
+        return [known[name] for name in names]
+
+    def to_representation(self, data: Any) -> Any:
+        """Return usernames; of those who are gone the id."""
+        names = names_of(data)
+        return [names.get(person, str(person)) for person in data]
+
+
+class LayerSerializer(Exact, serializers.ModelSerializer[Layer]):
+    """One layer; `people` are usernames in the order of their turns."""
+
+    people = PeopleField()
+
+    class Meta:
+        model = Layer
+        fields = schedules.LAYER_FIELDS
+
+
+class ScheduleSerializer(Exact, serializers.ModelSerializer[Schedule]):
+    """A schedule with its layers; the last layer that has somebody wins."""
+
+    layers = LayerSerializer(many=True)
+
+    class Meta:
+        model = Schedule
+        fields = ("id", "name", "description", "zone", "layers")
+
+
+class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Schedule]):
+    """Schedules: who is on call when."""
+
+    queryset = Schedule.objects.prefetch_related("layers").order_by("name")
+    serializer_class = ScheduleSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+
+    def create(self, request: Request) -> Response:
+        """Make a schedule."""
+        form = self.get_serializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        made = schedules.save_schedule(by=principal_of(request), **form.validated_data)
+        return Response(self.get_serializer(made).data, status=status.HTTP_201_CREATED)
+
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change what is sent; layers are replaced as a whole."""
+        schedule = self.get_object()
+        form = self.get_serializer(schedule, data=request.data, partial=True)
+        form.is_valid(raise_exception=True)
+        kept = {"name": schedule.name, "zone": schedule.zone, "description": schedule.description}
+        schedules.save_schedule(by=principal_of(request), schedule=schedule, **{**kept, **form.validated_data})
+        return Response(self.get_serializer(self.get_object()).data)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Delete a schedule that no policy names."""
+        schedules.delete_schedule(by=principal_of(request), schedule=self.get_object())
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(
+        operation_id="schedules_on_call",
+        parameters=[OpenApiParameter("at", OpenApiTypes.DATETIME, description="When; left out: now.")],
+        responses=OpenApiTypes.OBJECT,
+        filters=False,
+    )
+    @action(detail=False, url_path="on-call", pagination_class=None)
+    def on_call(self, request: Request) -> Response:
+        """Return who is on call by each schedule, now or at a moment, and why; `person` is null where nobody is."""
+        at = _moment(request, "at", timezone.now())
+        found = [(schedule, schedules.on_call(schedule, at)) for schedule in self.get_queryset()]
+        names = names_of([shift.person for _, shift in found if shift])
+        return Response(
+            [
+                {
+                    "schedule": schedule.name,
+                    "at": at,
+                    "person": names.get(shift.person) if shift else None,
+                    "reason": shift.reason if shift else "nobody is on call",
+                }
+                for schedule, shift in found
+            ]
+        )
+
+    @extend_schema(
+        operation_id="schedule_shifts",
+        parameters=[
+            OpenApiParameter("start", OpenApiTypes.DATETIME, description="From when; left out: now."),
+            OpenApiParameter("end", OpenApiTypes.DATETIME, description="Until when; left out: 14 days later."),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    @action(detail=True)
+    def shifts(self, request: Request, pk: str) -> Response:
+        """Return the shifts of a span, its gaps, where overrides disagree, and everybody's hours."""
+        start = _moment(request, "start", timezone.now())
+        end = _moment(request, "end", start + timedelta(days=14))
+        if not start < end <= start + timedelta(days=MOST_DAYS):
+            raise serializers.ValidationError({"end": f"After the start, and at most {MOST_DAYS} days later."})
+        found = schedules.plan(self.get_object(), start, end)
+        names = names_of([*found.loads, *(person for clash in found.clashes for person in clash.people)])
+        return Response(
+            {
+                "shifts": [
+                    {
+                        "start": shift.start,
+                        "end": shift.end,
+                        "person": names.get(shift.person),
+                        "reason": shift.reason,
+                        "is_override": shift.is_override,
+                    }
+                    for shift in found.shifts
+                ],
+                "gaps": [{"start": gap.start, "end": gap.end, "reason": gap.reason} for gap in found.gaps],
+                "clashes": [
+                    {
+                        "start": clash.start,
+                        "end": clash.end,
+                        "reason": clash.reason,
+                        "people": [names.get(person) for person in clash.people],
+                    }
+                    for clash in found.clashes
+                ],
+                "hours": [_load(names.get(person), load) for person, load in found.loads.items()],
+            }
+        )
+
+
+def _load(person: str | None, load: rotation.Load) -> dict[str, Any]:
+    return {"person": person, "hours": load.hours, "nights": load.nights, "weekends": load.weekends}
+
+
+class OverrideSerializer(Exact, serializers.ModelSerializer[Override]):
+    """Somebody who is on call whatever the layers say; schedule and person are given by name."""
+
+    schedule = serializers.SlugRelatedField[Schedule](slug_field="name", queryset=Schedule.objects.all())
+    person = serializers.SlugRelatedField[User](slug_field="username", queryset=User.objects.all())
+
+    class Meta:
+        model = Override
+        fields = ("id", "schedule", "person", "starts_at", "ends_at", "by", "reason")
+        read_only_fields = ("by",)
+
+
+class OverrideViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Override]):
+    """Overrides; a swap is two of them."""
+
+    queryset = Override.objects.select_related("schedule", "person").order_by("-id")
+    serializer_class = OverrideSerializer
+    permission_classes = (Needs(Right.READ, Right.OPERATE),)
+    pagination_class = NewestFirst
+
+    def create(self, request: Request) -> Response:
+        """Put somebody on call for a while."""
+        form = self.get_serializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        made = schedules.override(by=principal_of(request), **form.validated_data)
+        return Response(self.get_serializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Take an override back."""
+        schedules.delete_override(by=principal_of(request), override=self.get_object())
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def names_of(people: list[int]) -> dict[int, str]:
+    """Return the usernames by id."""
+    return dict(User.objects.filter(pk__in=people).values_list("pk", "username"))
+
+
+def _moment(request: Request, name: str, default: datetime) -> datetime:
+    """Return the time of the query, which needs a time zone."""
+    if not (text := request.query_params.get(name)):
+        return default
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None or not 1970 < at.year < 2200:
+        raise serializers.ValidationError({name: "Give a time with its zone, such as 2026-11-30T09:00:00Z."})
+    return at
+
+
 # --- What happened ---------------------------------------------------------------------------------------------------
 class EscalationSerializer(serializers.ModelSerializer[Escalation]):
     """A policy on its way for one incident, with the copy of the policy that it follows."""
@@ -291,6 +489,8 @@ def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
     router.register("policies", PolicyViewSet, basename="policy")
     router.register("routes", RouteViewSet, basename="route")
+    router.register("schedules", ScheduleViewSet, basename="schedule")
+    router.register("overrides", OverrideViewSet, basename="override")
     router.register("escalations", EscalationViewSet, basename="escalation")
     router.register("notices", NoticeViewSet, basename="notice")
     router.register("silence-preview", SilencePreviewViewSet, basename="silencepreview")

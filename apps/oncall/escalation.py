@@ -35,6 +35,7 @@ class Action:
     contacts: tuple[int, ...]
     route_contacts: bool
     fallback: bool
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def advance(plan: Sequence[Mapping[str, Any]], progress: Progress, *, now: datet
             position += 1
             continue
         reasons.append(f"step {position + 1} {outcome.reason}")
-        if outcome.contacts or outcome.route_contacts or outcome.fallback:
-            here = Progress(position, rounds)
-            actions.append(Action(here, outcome.reason, outcome.contacts, outcome.route_contacts, outcome.fallback))
+        if outcome.contacts or outcome.route_contacts or outcome.fallback or outcome.schedule:
+            told = (outcome.contacts, outcome.route_contacts, outcome.fallback, outcome.schedule)
+            actions.append(Action(Progress(position, rounds), outcome.reason, *told))
         position = min(position + 1 + outcome.skip, len(plan))
         pause = outcome.pause
         if outcome.restart:
@@ -118,12 +119,20 @@ def spelled(plan: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> list
 
 
 def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int], has_route_contacts: bool) -> bool:
-    """Whether any step would tell one of the contacts that can be told, the route's included, or the fall-back one."""
+    """Whether any step would tell one of the contacts that can be told, the route's included, or the fall-back one.
+
+    One that tells who is on call counts: where nobody is, it tells the fall-back contact.
+    """
     for step in plan:
         try:
             outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(ANY)
         except UnknownKind:
             continue
-        if outcome.fallback or (outcome.route_contacts and has_route_contacts) or contacts & set(outcome.contacts):
+        if (
+            outcome.fallback
+            or outcome.schedule
+            or (outcome.route_contacts and has_route_contacts)
+            or contacts & set(outcome.contacts)
+        ):
             return True
     return False

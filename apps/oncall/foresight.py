@@ -100,7 +100,8 @@ def dry_run(policy: Policy, *, at: datetime, severity: str, source: Route | Rule
     for stage in stages:
         names: dict[str, None] = {}
         for action in stage.turn.actions:
-            names |= dict.fromkeys(_names(telling.named(action, source).values()))
+            found, _ = telling.named(action, source, stage.at)
+            names |= dict.fromkeys(_names(found.values()))
         told.append(Told(stage.at, tuple(names), stage.turn.reason))
     is_cut = stages[-1].turn.due_at is not None
     if source is None and not is_cut and not any(step.contacts for step in told):

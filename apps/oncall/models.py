@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
+from apps.accounts.hours import parse_week, parse_zone
+from apps.accounts.models import User
 from apps.alerting.models import Alert, AlertRule, Incident, severities
 from apps.notifications.models import Contact, Delivery
+from apps.oncall.rotation import Layer as Turns
+from apps.oncall.rotation import Override as Span
 from apps.oncall.steps import kinds
 
 Choices = list[tuple[str, str]]
@@ -30,6 +35,16 @@ def escalation_states() -> Choices:
 def notice_kinds() -> Choices:
     """What somebody was told."""
     return [("firing", "Firing"), ("resolved", "Resolved")]
+
+
+def rotations() -> Choices:
+    """What the length of a turn is counted in."""
+    return [("daily", "Days"), ("weekly", "Weeks")]
+
+
+def weekdays() -> list[tuple[int, str]]:
+    """Days of the week, Monday is 0."""
+    return list(enumerate(("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
 
 
 def group_by_default() -> list[str]:
@@ -317,3 +332,138 @@ class Notice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.alert_id} to {self.contact_name}"
+
+
+# --- Who is on call --------------------------------------------------------------------------------------------------
+class Schedule(models.Model):
+    """Who is on call when: layers of people who take turns, and overrides above them."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.TextField(blank=True, default="")
+    zone = models.CharField("time zone", max_length=64, default="UTC", help_text="Such as Europe/Berlin.")
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.CheckConstraint(condition=~Q(name=""), name="schedule_has_a_name"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def policies(self) -> list[str]:
+        """Names of the policies with a step that names this schedule, as it is stored."""
+        stored = Schedule.objects.filter(pk=self.pk).values_list("name", flat=True)
+        named = Policy.objects.filter(steps__kind="notify_schedule", steps__config__schedule__in=list(stored))
+        return list(named.distinct().values_list("name", flat=True))
+
+    def clean(self) -> None:
+        """Refuse a zone that is none, and another name while a policy uses this one."""
+        try:
+            parse_zone(self.zone)
+        except ValueError as error:
+            raise ValidationError({"zone": str(error)}) from None
+        is_renamed = self.pk and not Schedule.objects.filter(pk=self.pk, name=self.name).exists()
+        if is_renamed and (users := self.policies):
+            raise ValidationError({"name": f"Used by {', '.join(users)} under its present name: change those first."})
+
+
+class Layer(models.Model):
+    """People who take turns by the clock on a wall; of two layers that have somebody the later one wins."""
+
+    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="layers")
+    position = models.PositiveSmallIntegerField(default=1, help_text="The last layer that has somebody wins.")
+    name = models.CharField(max_length=100)
+    people = models.JSONField(default=list, blank=True, help_text="Those who take turns, in order.")
+    rotation = models.CharField(max_length=10, choices=rotations, default="weekly")
+    every = models.PositiveSmallIntegerField(default=1, help_text="How many days or weeks a turn lasts.")
+    hand_over = models.TimeField("hand-over", default=time(9, 0), help_text="Time of day in the time zone.")
+    weekday = models.PositiveSmallIntegerField(choices=weekdays, default=0, help_text="Weekly turns begin on it.")
+    zone = models.CharField(
+        "time zone", max_length=64, blank=True, default="", help_text="Such as Asia/Tokyo. Empty: the schedule's."
+    )
+    hours = models.TextField(
+        blank=True, default="", help_text="One line each, such as mon-fri 08:00-18:00. Empty: around the clock."
+    )
+    starts_at = models.DateTimeField(help_text="The first of the people is on call then.")
+    ends_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("schedule", "position", "id")
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(ends_at__isnull=True) | Q(ends_at__gt=models.F("starts_at")),
+                name="layer_ends_after_its_start",
+            ),
+            models.CheckConstraint(condition=Q(every__gte=1, every__lte=366), name="layer_turns_are_of_a_year_at_most"),
+            models.CheckConstraint(condition=Q(weekday__lte=6), name="layer_weekday_is_one"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Refuse, by field, what does not mean anything."""
+        problems: dict[str, str] = {}
+        for name, read in (("zone", parse_zone), ("hours", parse_week)):
+            try:
+                if getattr(self, name):
+                    read(getattr(self, name))
+            except ValueError as error:
+                problems[name] = str(error)
+        if self.every is not None and not 1 <= self.every <= 366:
+            problems["every"] = "From 1 to 366."
+        if self.ends_at and self.starts_at and self.ends_at <= self.starts_at:
+            problems["ends_at"] = "It has to end after it starts."
+        is_list = isinstance(self.people, list) and all(type(person) is int for person in self.people)
+        if not is_list or User.objects.filter(pk__in=self.people).count() < len(set(self.people)):
+            problems["people"] = "Somebody named here does not exist."
+        if problems:
+            raise ValidationError(problems)
+
+    @property
+    def turns(self) -> Turns:
+        """What the row means; ValueError where it means nothing."""
+        return Turns(
+            name=self.name,
+            people=tuple(self.people),
+            starts_at=self.starts_at,
+            zone=parse_zone(self.zone or self.schedule.zone),
+            hand_over=self.hand_over,
+            days=self.every * (7 if self.rotation == "weekly" else 1),
+            weekday=self.weekday if self.rotation == "weekly" else None,
+            ends_at=self.ends_at,
+            week=parse_week(self.hours),
+        )
+
+
+class Override(models.Model):
+    """Somebody who is on call whatever the layers say; the one made last wins. A swap is two of them."""
+
+    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="overrides")
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="overrides")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    by = models.CharField(max_length=200, blank=True, default="", editable=False, help_text="Who made it.")
+    reason = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (models.Index(fields=["schedule", "ends_at"], name="override_of_schedule"),)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=models.F("starts_at")), name="override_ends_after_its_start"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.person} for {self.schedule}"
+
+    def clean(self) -> None:
+        """Refuse one that is over before it begins."""
+        if self.starts_at and self.ends_at and self.ends_at <= self.starts_at:
+            raise ValidationError({"ends_at": "It has to end after it starts."})
+
+    @property
+    def span(self) -> Span:
+        """What the row means."""
+        return Span(self.starts_at, self.ends_at, self.person_id, self.by, self.reason)

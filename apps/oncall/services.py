@@ -16,7 +16,7 @@ from apps.core.registry import UnknownKind
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
 from apps.oncall import steps as plugins
-from apps.oncall.models import Policy, Route, RuleTarget, Step
+from apps.oncall.models import Policy, Route, RuleTarget, Schedule, Step
 
 StepData = Mapping[str, Any]
 
@@ -64,6 +64,7 @@ def check_steps(data: Sequence[StepData]) -> list[dict[str, Any]]:
     if not data:
         raise ValidationError({"steps": "A policy needs at least one step, or nobody is told by it."})
     contacts = list(Contact.objects.values_list("pk", "name"))
+    schedules = list(Schedule.objects.values_list("name", flat=True))
     cleaned = []
     for number, step in enumerate(data, start=1):
         try:
@@ -71,7 +72,7 @@ def check_steps(data: Sequence[StepData]) -> list[dict[str, Any]]:
             if not isinstance(config, Mapping):
                 raise ValidationError("config must be an object.")
             kind = str(step.get("kind", ""))
-            cleaned.append({"kind": kind, "config": plugins.clean(kind, config, contacts)})
+            cleaned.append({"kind": kind, "config": plugins.clean(kind, config, contacts, schedules)})
         except UnknownKind:
             known = ", ".join(name for name, _ in plugins.kinds())
             raise ValidationError({"steps": f"Step {number}: there is no kind {kind!r}; known: {known}."}) from None

@@ -44,6 +44,7 @@ from apps.notifications.models import Contact
 from apps.oncall import escalation, grouping, messages
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
+from apps.oncall.schedules import contacts_on_call
 
 log = logging.getLogger(__name__)
 
@@ -827,11 +828,13 @@ def _step(
     has_told = False
     for action in turn.actions:
         until = None
-        for contact in named(action, source).values():
+        told, why = named(action, source, now)
+        reason = f"{reason}; {why}" if why else reason
+        for contact in told.values():
             decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
             if decision.firing:
                 has_told = True
-                words = f"escalation “{one.plan['name']}”: {action.reason}"
+                words = f"escalation “{one.plan['name']}”: {why or action.reason}"
                 news[contact.pk].append(Decision(decision.firing, decision.still, (), words[:200]))
                 contacts[contact.pk] = contact
             if decision.next_at is not None:
@@ -851,14 +854,24 @@ def _step(
     live.publish("incidents", one.incident_id)
 
 
-def named(action: escalation.Action, source: Route | RuleTarget | None) -> dict[int, Contact]:
-    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact."""
+def named(
+    action: escalation.Action, source: Route | RuleTarget | None, now: datetime
+) -> tuple[dict[int, Contact], str]:
+    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact.
+
+    With a step that asks a schedule comes, in words, who is on call by it or why nobody.
+    """
+    why = ""
     found = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=action.contacts)}
     if action.route_contacts:
         found |= _receivers(source)
     if action.fallback:
         found |= _fallback()
-    return found or _fallback()
+    if action.schedule:
+        on_call, why = contacts_on_call(action.schedule, now)
+        found |= on_call
+        why = why if found else f"{why}: the fall-back contact is told"
+    return found or _fallback(), why
 
 
 def _was_told(one: Escalation, book: Book) -> bool:

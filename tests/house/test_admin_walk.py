@@ -52,6 +52,7 @@ EDITS: dict[str, dict[str, str]] = {
     "notifications.contact": {"name": "another"},
     "oncall.policy": {"description": "For nights."},
     "oncall.route": {"name": "another"},
+    "oncall.schedule": {"description": "Who has the database."},
     "sources.scrapejob": {"metrics_path": "/other"},
 }
 # Rows that saving or an action wants to be of a certain kind.

@@ -27,6 +27,7 @@ from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
 from apps.notifications import replies
 from apps.notifications import services as notifications
+from apps.oncall import schedules
 from apps.oncall import services as oncall
 from apps.promql.source import Matcher
 from apps.sources import services as sources
@@ -236,6 +237,12 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "oncall.delete_route": lambda: do(oncall.delete_route, route=make("oncall.route", name="x")),
     "oncall.save_policy": lambda: do(oncall.save_policy, name="Night", steps=STEPS),
     "oncall.save_route": lambda: do(oncall.save_route, values={"name": "web", "matchers": []}),
+    "oncall.save_schedule": lambda: do(schedules.save_schedule, name="Database", layers=[]),
+    "oncall.delete_schedule": lambda: do(schedules.delete_schedule, schedule=make("oncall.schedule")),
+    "oncall.override": lambda: do(
+        schedules.override, schedule=make("oncall.schedule"), person=user(), starts_at=AT, ends_at=AT + DAY
+    ),
+    "oncall.delete_override": lambda: do(schedules.delete_override, override=make("oncall.override")),
     "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
     "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),
     "sources.save_job": lambda: do(sources.save_job, job=ScrapeJob(name="new"), now=AT),
@@ -303,6 +310,19 @@ WRITES: dict[str, Callable[[], Call]] = {
     "POST routes/": lambda: (f"{V1}/routes/", {"name": "web", "matchers": ["service=web"]}),
     "PATCH routes/<str:pk>/": lambda: (f"{V1}/routes/{make('oncall.route', name='x').pk}/", {"name": "y"}),
     "DELETE routes/<str:pk>/": lambda: (f"{V1}/routes/{make('oncall.route', name='x').pk}/", None),
+    "POST schedules/": lambda: (f"{V1}/schedules/", {"name": "Database", "layers": []}),
+    "PATCH schedules/<str:pk>/": lambda: (f"{V1}/schedules/{make('oncall.schedule').pk}/", {"description": "x"}),
+    "DELETE schedules/<str:pk>/": lambda: (f"{V1}/schedules/{make('oncall.schedule').pk}/", None),
+    "POST overrides/": lambda: (
+        f"{V1}/overrides/",
+        {
+            "schedule": make("oncall.schedule").name,
+            "person": user().username,
+            "starts_at": AT.isoformat(),
+            "ends_at": (AT + DAY).isoformat(),
+        },
+    ),
+    "DELETE overrides/<str:pk>/": lambda: (f"{V1}/overrides/{make('oncall.override').pk}/", None),
     "POST rules/": lambda: (
         f"{V1}/rules/",
         {"slug": "hot", "name": "Hot", "group": "g", "expression": "up", "levels": LEVELS},

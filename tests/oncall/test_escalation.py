@@ -150,6 +150,7 @@ def test_a_wrong_step_is_refused_in_words(kind: str, data: dict[str, Any], probl
 def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
     given_settings: dict[str, dict[str, Any]] = {
         "notify": {"contacts": ["phone"]},
+        "notify_schedule": {"schedule": "Database"},
         "wait": {"minutes": 3},
         "repeat": {"times": 2},
         "only_severity": {"severity": "error", "steps": 2},
@@ -157,6 +158,6 @@ def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
     }
     assert set(given_settings) == set(steps.all())
     for kind, data in given_settings.items():
-        once = clean(kind, data, [(1, "phone")])
-        assert clean(kind, once, [(1, "phone")]) == once
+        once = clean(kind, data, [(1, "phone")], ["Database"])
+        assert clean(kind, once, [(1, "phone")], ["Database"]) == once
         assert steps.get(kind).describe(once, {1: "phone"})

@@ -30,13 +30,15 @@ class Outcome:
     """What a step wants: contacts told, a pause before the next step, a new round from the first one, or that so many
     of the steps behind it are left out (`skip`).
 
-    `contacts` are ids; `route_contacts` and `fallback` stand for whoever that is when the step is reached.
+    `contacts` are ids; `route_contacts`, `fallback` and `schedule` (by name) stand for whoever that is when the step is
+    reached.
     """
 
     reason: str
     contacts: tuple[int, ...] = ()
     route_contacts: bool = False
     fallback: bool = False
+    schedule: str = ""
     pause: timedelta | None = None
     restart: bool = False
     skip: int = 0
@@ -73,7 +75,13 @@ class ContactIds(forms.TypedMultipleChoiceField):
         super().__init__(coerce=int, empty_value=[], **options)
 
 
-def clean(kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]]) -> dict[str, Any]:
+class ScheduleName(forms.ChoiceField):
+    """A schedule to choose from, by its name; the choices are put in by whoever shows the form."""
+
+
+def clean(
+    kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]], schedules: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the step's settings as JSON. Contacts may be given by id or name; `ValidationError` names the fields."""
     by_name = {name: ident for ident, name in contacts}
     values = {
@@ -83,7 +91,7 @@ def clean(kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]
         for name, value in data.items()
     }
     form = steps.get(kind).Config(values)
-    offer(form, contacts)
+    offer(form, contacts, schedules)
     unknown = sorted(set(data) - set(form.fields))
     if unknown:
         has = ", ".join(form.fields) or "none"
@@ -97,11 +105,13 @@ def clean(kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]
     return dict(form.cleaned_data)
 
 
-def offer(form: forms.Form, contacts: Sequence[tuple[int, str]]) -> None:
-    """Put the contacts that exist into the form's choices."""
+def offer(form: forms.Form, contacts: Sequence[tuple[int, str]], schedules: Sequence[str] = ()) -> None:
+    """Put the contacts and the schedules that exist into the form's choices."""
     for field in form.fields.values():
         if isinstance(field, ContactIds):
             field.choices = list(contacts)
+        if isinstance(field, ScheduleName):
+            field.choices = [(name, name) for name in schedules]
 
 
 @document("steps.md", "Steps of an escalation policy")

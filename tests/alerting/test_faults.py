@@ -7,18 +7,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.apps import apps
 from django.db import connection
 
 from apps.alerting import evaluation, services
 from apps.alerting.evaluation import TickFailed
 from apps.alerting.models import (
     Alert,
-    AlertRule,
     GroupRun,
     Incident,
-    RecordingRule,
-    RuleGroup,
-    RuleLevel,
     Transition,
 )
 from apps.metrics import query
@@ -112,19 +109,13 @@ def run_in_child(world: World, moment: int) -> bool:
 
 def clear() -> None:
     with connection.cursor() as cursor:
-        for model in (
-            Transition,
-            Alert,
-            Incident,
-            GroupRun,
-            RuleLevel,
-            AlertRule,
-            RecordingRule,
-            RuleGroup,
-            Batch,
-            Series,
-        ):
-            cursor.execute(f"DELETE FROM {model._meta.db_table}")
+        cursor.execute("SET session_replication_role = replica")  # no order of tables: no foreign keys
+        tables = [
+            model._meta.db_table for model in apps.get_app_config("alerting").get_models(include_auto_created=True)
+        ]
+        for table in (*tables, Batch._meta.db_table, Series._meta.db_table):
+            cursor.execute(f"DELETE FROM {table}")
+        cursor.execute("SET session_replication_role = origin")
 
 
 @pytest.mark.slow

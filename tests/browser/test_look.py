@@ -20,6 +20,7 @@ PAGES = {
     "history": "/monitoring/alerts/?tab=history",
     "rules": "/monitoring/alerts/?tab=rules",
     "notifications": "/monitoring/alerts/?tab=notifications",
+    "hygiene": "/monitoring/alerts/?tab=hygiene",
     "alert": "/monitoring/alerts/{key}/",
     "answer": "/r/{token}/",
     "senders": "/monitoring/senders/",

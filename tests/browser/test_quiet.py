@@ -103,11 +103,13 @@ def test_an_open_incident_follows_what_happens_and_is_split_and_merged(window, s
     services.acknowledge_incident(by=BY, incident=stormy, now=timezone.now())
     expect(page.locator(".verdict-text")).to_contain_text("test is on it")
     page.locator("input[name=alert]").first.check()
-    page.get_by_role("button", name="Split off the chosen").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Split off the chosen").click()
     own = Incident.objects.latest("pk")
     assert own.alerts.count() == 1
     page.get_by_label("Another open incident that is the same fault").select_option(str(own.pk))
-    page.get_by_role("button", name="Merge into this one").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Merge into this one").click()
     expect(page.locator(".facts").first).to_contain_text("by hand")
     own.refresh_from_db()
     assert own.merged_into == stormy

@@ -114,10 +114,11 @@ def test_an_alert_from_the_first_number_to_the_last_message(
         lambda: [found for found in program.alerts("active") if found["acknowledged"]], PATIENCE, "the acknowledgement"
     )
     assert alert["acknowledgedBy"] == "admin"
+    [incident] = [row["incident"] for row in admin.rows("alerts/") if row["key"] == alert["id"]]
     until(
-        lambda: "acknowledged" in {row["state"] for row in admin.rows("escalations/")},
+        lambda: {"acknowledged"} == {row["state"] for row in admin.rows("escalations/") if row["incident"] == incident},
         PATIENCE,
-        f"the escalation that the acknowledgement stops, of {admin.rows('escalations/')}",
+        "every escalation of the incident to be stopped by the acknowledgement",
     )
     told = (len(hooks.about("checkout-slow")), len(mailbox.about("Checkout takes")))
     page.wait_for_timeout(8_000)

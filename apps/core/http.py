@@ -28,6 +28,7 @@ import orjson
 from django.conf import settings
 
 Observer = Callable[[str, int, float], None]
+Trace = Callable[[str, Mapping[str, Any]], None]
 
 
 class OutboundError(Exception):
@@ -160,6 +161,50 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
+def addresses(host: str, port: int, *, allow_private: bool = False, allow_loopback: bool = False) -> list[str]:
+    """Resolve the name and return the addresses that may be reached, in the resolver's order.
+
+    Raises `Refused` where none of them may, `Unreachable` where the name has none.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise Unreachable(f"The name {host} does not resolve ({error}).") from error
+    allowed = []
+    refusal: Refused | None = None
+    for literal in dict.fromkeys(str(address[0]) for *_, address in found):
+        try:
+            check_address(host, port, literal, allow_private=allow_private, allow_loopback=allow_loopback)
+            allowed.append(literal)
+        except Refused as error:
+            refusal = error
+    if not allowed:
+        raise refusal or Unreachable(f"The name {host} has no address.")
+    return allowed
+
+
+def connect(
+    host: str, port: int, *, timeout: float, allow_private: bool = False, allow_loopback: bool = False
+) -> socket.socket:
+    """Return a TCP connection to the first address that may be reached and answers; the caller closes it.
+
+    `timeout` (seconds) bounds all tries together and stays that of the socket. Raises Refused, Unreachable.
+    """
+    ends = time.perf_counter() + timeout
+    failure: OSError | None = None
+    for literal in addresses(host, port, allow_private=allow_private, allow_loopback=allow_loopback):
+        left = ends - time.perf_counter()
+        if left <= 0:
+            break
+        try:
+            return socket.create_connection((literal, port), left)
+        except OSError as error:
+            failure = error
+    if failure is None or isinstance(failure, TimeoutError):
+        raise Unreachable(f"{host}:{port} did not answer within {timeout:g} s.") from failure
+    raise Unreachable(f"{host}:{port} could not be reached: {failure.strerror or failure}.") from failure
+
+
 class _PinnedBackend(httpcore.SyncBackend):
     """Resolves once, checks every address and connects to the first allowed one."""
 
@@ -176,22 +221,17 @@ class _PinnedBackend(httpcore.SyncBackend):
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
-            raise httpcore.ConnectError(f"The name {host} does not resolve ({error}).") from error
-        refusal: Refused | None = None
+            literals = addresses(host, port, allow_private=self.allow_private, allow_loopback=self.allow_loopback)
+        except Unreachable as error:
+            raise httpcore.ConnectError(str(error)) from error
         failure: Exception | None = None
-        for *_, address in found:
-            literal = str(address[0])
+        for literal in literals:
             try:
-                check_address(host, port, literal, allow_private=self.allow_private, allow_loopback=self.allow_loopback)
                 left = _deadline.left(timeout, httpcore.ConnectTimeout)
                 return _Stream(super().connect_tcp(literal, port, left, local_address, socket_options))
-            except Refused as error:
-                refusal = error
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
-        raise failure or refusal or httpcore.ConnectError(f"The name {host} has no address.")
+        raise failure or httpcore.ConnectError(f"The name {host} has no address.")
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
         raise Refused("Unix sockets are not reachable from here.")
@@ -364,11 +404,23 @@ class Line:
         """Hang up."""
         self._pool.close()
 
-    def get(self, url: str, *, headers: Mapping[str, str], timeout: float, max_bytes: int, follow: int = 0) -> Response:
+    def ask(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        max_bytes: int,
+        follow: int = 0,
+        method: str = "GET",
+        content: bytes | None = None,
+        trace: Trace | None = None,
+    ) -> Response:
         """Ask once and return the answer, unpacked where it came in gzip, whatever its status.
 
         `timeout` (seconds) bounds the whole, redirects included. Headers that carry a secret stay with the host that
-        they were meant for. Raises Refused, Unreachable and TooLarge.
+        they were meant for. `trace` is called with httpcore's events as they happen. Raises Refused, Unreachable and
+        TooLarge.
         """
         own = {"user-agent": f"MonitoringPortal/{settings.VERSION}", **headers}
         first = host = _origin_of(url)
@@ -377,7 +429,7 @@ class Line:
         _deadline.at = started + timeout
         try:
             for hop in range(follow + 1):
-                answer = self._exchange(url, own, timeout, max_bytes)
+                answer = self._exchange(method, url, own, content, timeout, max_bytes, trace)
                 status = answer.status
                 location = answer.headers.get("location")
                 if not (300 <= status < 400 and location) or hop == follow:
@@ -386,19 +438,31 @@ class Line:
                 host = _origin_of(url)
                 if host != first:
                     own = {name: value for name, value in own.items() if name in OPEN_HEADERS}
+                if status in {301, 302, 303} and method != "HEAD":
+                    method, content = "GET", None
             raise AssertionError("unreachable")  # pragma: no cover
         finally:
             _deadline.at = float("inf")
             for observe in observers:
                 observe(_host_of(url), status, time.perf_counter() - started)
 
-    def _exchange(self, url: str, headers: Mapping[str, str], timeout: float, max_bytes: int) -> Response:
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        timeout: float,
+        max_bytes: int,
+        trace: Trace | None,
+    ) -> Response:
         host = _host_of(url)
         started = time.perf_counter()
         steps = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+        extensions = {"timeout": steps, **self._names, **({"trace": trace} if trace else {})}
         try:
             with self._pool.stream(
-                "GET", url, headers=list(headers.items()), extensions={"timeout": steps, **self._names}
+                method, url, headers=list(headers.items()), content=content, extensions=extensions
             ) as answer:
                 told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
                 content = _unpacked(answer.iter_stream(), told.get("content-encoding", ""), max_bytes)

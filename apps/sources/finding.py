@@ -84,7 +84,7 @@ def _from_address(plan: plans.Plan, url: str) -> list[Group]:
         raise BadGroups(plan.problem)
     line = http.Line(allow_private=plan.job.trusted, allow_loopback=plan.job.trusted)
     try:
-        answer = line.get(
+        answer = line.ask(
             url,
             headers={
                 "accept": "application/json",

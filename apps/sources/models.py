@@ -1,16 +1,18 @@
-"""Jobs (what is scraped, and how) and targets (each address of a job, and how its last scrape went)."""
+"""Scrape jobs and their targets, checks of what is asked from outside, and how the last try of each went."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 
+from apps.core.registry import UnknownKind
 from apps.core.secrets import EncryptedJSONField
 from apps.promql.source import Matcher
+from apps.sources.probes import kinds, probes
 
 if TYPE_CHECKING:
     from apps.accounts.rights import Scope
@@ -210,3 +212,121 @@ class ScrapeTarget(models.Model):
     def shown_labels(self) -> list[tuple[str, Any]]:
         """Return the labels for a page, sorted."""
         return sorted(self.labels.items())
+
+
+# --- Checks ----------------------------------------------------------------------------------------------------------
+def check_healths() -> Choices:
+    """How a check stands."""
+    return [("unknown", "Not asked yet"), ("up", "Up"), ("failing", "Failing, not confirmed"), ("down", "Down")]
+
+
+class CheckQuerySet(models.QuerySet["Check"]):
+    """Questions about checks."""
+
+    def visible_to(self, scope: Scope) -> CheckQuerySet:
+        """Return those whose series the scope accepts."""
+        if not scope.matchers:
+            return self
+        return self.filter(pk__in=[check.pk for check in self if sees(scope, check.series_labels)])
+
+
+class CheckManager(models.Manager.from_queryset(CheckQuerySet)):  # type: ignore[misc]
+    """Leaves secrets in the database until one is asked for: one that no key opens must not hide all the others."""
+
+    def get_queryset(self) -> CheckQuerySet:
+        """Return every check, its secrets deferred."""
+        return CheckQuerySet(self.model, using=self._db).defer("secrets")
+
+
+class Check(models.Model):
+    """Something that is asked from outside, again and again: settings, clock, lease and last outcome in one row."""
+
+    name = models.CharField(max_length=100, unique=True, help_text="Becomes the label check.")
+    kind = models.CharField(max_length=40, choices=kinds)
+    enabled = models.BooleanField(default=True, help_text="Switched off, its series end and nothing is asked.")
+    config = models.JSONField(default=dict, blank=True, editable=False)
+    secrets = EncryptedJSONField(default=dict, blank=True, editable=False)
+    labels = models.JSONField(
+        default=dict, blank=True, help_text='Of its series: {"service": "shop"}; names as in PromQL.'
+    )
+    interval = models.DurationField(default=timedelta(minutes=1), help_text="How often it is asked.")
+    timeout = models.DurationField(default=timedelta(seconds=10), help_text="How long the answer may take as a whole.")
+    confirm = models.PositiveSmallIntegerField(
+        "failures to be down",
+        default=2,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="So many failures in a row make it down; before that it is failing, and nobody is told.",
+    )
+    trusted = models.BooleanField(
+        "private networks", default=False, editable=False,
+        help_text="An administrator saved its settings: private networks and this machine may be asked.",
+    )  # fmt: skip
+    health = models.CharField(max_length=10, choices=check_healths, default="unknown", editable=False)
+    health_at = models.DateTimeField("since", null=True, editable=False)
+    failures = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+    last_at = models.DateTimeField("last asked", null=True, editable=False)
+    duration = models.DurationField(null=True, editable=False)
+    error = models.TextField(blank=True, default="", editable=False, help_text="Why the last try failed.")
+    certificate = models.JSONField(null=True, editable=False, help_text="The certificate that the server showed.")
+    shown = models.JSONField(default=list, editable=False, help_text="Series that the last round wrote.")
+    due_at = models.DateTimeField(null=True, editable=False)
+    claim = models.UUIDField(null=True, editable=False)
+    claimed_until = models.DateTimeField(null=True, editable=False)
+
+    objects = CheckManager()
+
+    class Meta:
+        ordering = ("name",)
+        indexes = (models.Index(fields=("due_at",), condition=Q(enabled=True), name="check_due"),)
+        constraints = (
+            models.CheckConstraint(condition=~Q(name=""), name="check_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(interval__gte=timedelta(seconds=5), interval__lte=timedelta(days=1)), name="check_interval"
+            ),
+            models.CheckConstraint(
+                condition=Q(timeout__gte=timedelta(seconds=1), timeout__lte=F("interval")),
+                name="check_timeout_within_interval",
+            ),
+            models.CheckConstraint(condition=Q(confirm__gte=1), name="check_confirm_at_least_one"),
+            models.CheckConstraint(
+                condition=~Q(health__in=["down", "failing"]) | ~Q(error=""), name="check_down_has_a_reason"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def address(self) -> str:
+        """What is asked, for people and as the label instance."""
+        try:
+            return probes.get(self.kind).address_of(self.config)
+        except (UnknownKind, KeyError):
+            return ""
+
+    @property
+    def series_labels(self) -> dict[str, str]:
+        """The labels of its series; its own come first, so that they cannot hide which check it is."""
+        return {**self.labels, "job": "checks", "check": self.name, "instance": self.address}
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the certificate that the server showed ends."""
+        text = (self.certificate or {}).get("not_after")
+        return datetime.fromisoformat(text) if text else None
+
+
+class CheckChange(models.Model):
+    """A check went up or down: its history."""
+
+    check_row = models.ForeignKey(Check, on_delete=models.CASCADE, related_name="changes")
+    at = models.DateTimeField()
+    health = models.CharField(max_length=10, choices=check_healths)
+    reason = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ("-at", "-id")
+        indexes = (models.Index(fields=("check_row", "-at", "-id"), name="check_changes"),)
+
+    def __str__(self) -> str:
+        return f"{self.check_row_id} {self.health}"

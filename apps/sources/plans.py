@@ -51,7 +51,7 @@ class Plan:
     def ask(self, line: http.Line, url: str, timeout: timedelta) -> http.Response:
         """Fetch what a target shows. Raises OutboundError."""
         seconds = timeout.total_seconds()
-        return line.get(
+        return line.ask(
             url,
             headers={**self.headers, "x-prometheus-scrape-timeout-seconds": f"{seconds:g}"},
             timeout=seconds,

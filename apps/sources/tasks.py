@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.sources import finding, scraping
+from apps.sources import checking, finding, scraping
 
 
 @loop("sources.scrape", every=1.0, queue="fast", lease=None, fallback=True)
@@ -16,3 +16,9 @@ def scrape(*, now: datetime) -> None:
 def discover(*, now: datetime) -> None:
     """Ask the files and addresses that list targets."""
     finding.discover(now=now)
+
+
+@loop("sources.check", every=1.0, queue="fast", lease=None, fallback=True)
+def check(*, now: datetime) -> None:
+    """Claim the checks that are due; each is asked on a thread of its own."""
+    checking.check(now=now)

@@ -13,11 +13,12 @@ from apps.dashboards import facade
 from apps.notifications import api as notifications
 from apps.oncall import api as oncall
 from apps.sources import api as sources
+from apps.sources import check_api as checks
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting, quiet, notifications, oncall, sources):
+for room in (accounts, alerting, quiet, notifications, oncall, sources, checks):
     room.register(router)
 
 urlpatterns = [

@@ -44,6 +44,7 @@ from apps.metrics import (
 )
 from apps.metrics.middleware import GONE, observe
 from apps.oncall import alertmanager_api
+from apps.sources import ping_api
 from monitoring_portal.gathering import Gathering
 from monitoring_portal.postgresql.kept import KEPT
 
@@ -100,6 +101,7 @@ ROUTES: dict[str, Lane] = {
     **intake_api.LANES,
     **changes_api.LANES,
     **alertmanager_api.LANES,
+    **ping_api.LANES,
 }
 
 

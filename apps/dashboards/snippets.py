@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
+from django.conf import settings
+
+from apps.sources.models import Heartbeat
+
 PLACEHOLDER: Final = "YOUR_TOKEN"
 
 
@@ -81,5 +85,28 @@ def snippets(url: str, token: str, statsd: str) -> list[Snippet]:
             f"from datadog import initialize, statsd\n\n"
             f'initialize(statsd_host="{host}", statsd_port={port})\n'
             'statsd.increment("orders", tags=["kind:new"])\n',
+        ),
+    ]
+
+
+def heartbeat(beat: Heartbeat) -> list[Snippet]:
+    """How the job of a heartbeat calls; who knows the address may call."""
+    url = f"{settings.PORTAL_URL.rstrip('/')}/ping/{beat.code}"
+    return [
+        Snippet(
+            "crontab", "Crontab", "behind the command", f"0 3 * * * backup.sh && curl -fsS -m 10 --retry 5 {url}\n"
+        ),
+        Snippet(
+            "shell",
+            "Start, end and exit status",
+            "around the command",
+            f"curl -fsS -m 10 {url}/start\nout=$(backup.sh 2>&1); status=$?\n"
+            f'curl -fsS -m 10 --retry 5 --data-raw "$out" {url}/$status\n',
+        ),
+        Snippet(
+            "python",
+            "Python",
+            "at the end of the job",
+            f'import urllib.request\nurllib.request.urlopen("{url}", timeout=10)\n',
         ),
     ]

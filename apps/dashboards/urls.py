@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import incident_pages, quiet_pages, target_pages, views
+from apps.dashboards import check_pages, incident_pages, quiet_pages, target_pages, views
 
 urlpatterns = [
     path(
@@ -41,6 +41,10 @@ urlpatterns = [
     path("monitoring/targets/", target_pages.targets, name="targets"),
     path("monitoring/targets/<int:pk>/", target_pages.target, name="target"),
     path("monitoring/targets/<int:pk>/scrape/", target_pages.scrape_now, name="scrape-now"),
+    path("monitoring/checks/", check_pages.checks, name="checks"),
+    path("monitoring/checks/<int:pk>/", check_pages.check, name="check"),
+    path("monitoring/checks/<int:pk>/ask/", check_pages.check_now, name="check-now"),
+    path("monitoring/heartbeats/<int:pk>/", check_pages.heartbeat, name="heartbeat"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

@@ -25,7 +25,7 @@ from apps.accounts.permissions import ROLES, Principal, Right, page, principal_o
 from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
-from apps.dashboards import plots, snapshots, snippets, wording
+from apps.dashboards import check_panels, plots, snapshots, snippets, wording
 from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.plots import unit_of
@@ -446,7 +446,11 @@ def data(request: HttpRequest) -> HttpResponse:
                 return _json({"error": f"There is no table {name!r}."}, 404)
             return _json(plots.tabulate(TABLES[name], span, scope=who.scope))
         keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
-        known = {**PANELS, **panels_asked(who, request.GET.get("target", ""))}
+        known = {
+            **PANELS,
+            **panels_asked(who, request.GET.get("target", "")),
+            **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
+        }
         if unknown := [key for key in keys if key not in known and key != "alert"]:
             return _json({"error": f"There is no panel {unknown[0]!r}."}, 404)
         panels = [known[key] for key in keys if key != "alert"]

@@ -164,7 +164,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
                 "kinds": channels.kinds(),
                 "opts": self.opts,
             }
-            return TemplateResponse(request, "notifications/choose_channel.html", context)
+            return TemplateResponse(request, "admin/choose_kind.html", context)
         return super().add_view(request, form_url, {**(extra_context or {}), "show_save_and_add_another": False})
 
     # --- what is written ---

@@ -18,7 +18,11 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
-from apps.sources import scrapeconfigs, services
+from apps.sources import (
+    check_admin,  # noqa: F401 - registers the pages of checks and heartbeats
+    scrapeconfigs,
+    services,
+)
 from apps.sources.discovery import PlainLoader
 from apps.sources.models import ScrapeJob, ScrapeTarget
 

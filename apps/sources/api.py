@@ -31,10 +31,12 @@ PLAIN = (
 class Seconds(serializers.FloatField):
     """A duration as a number of seconds."""
 
+    most = 86_400
+
     def to_internal_value(self, data: Any) -> Any:
         value = super().to_internal_value(data)
-        if not 0 < value <= 86_400:
-            raise serializers.ValidationError("Give seconds, more than 0 and at most 86400.")
+        if not 0 < value <= self.most:
+            raise serializers.ValidationError(f"Give seconds, more than 0 and at most {self.most}.")
         return timedelta(seconds=value)
 
     def to_representation(self, value: Any) -> Any:

@@ -5,7 +5,7 @@ changes what a check asks takes its way into private networks away with that, an
 secrets, which would go to the new address.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -41,9 +41,7 @@ def save_check(*, by: Principal, check: Check, values: Mapping[str, Any], now: d
     stored = Check.objects.select_for_update().filter(pk=check.pk).first() if check.pk else None
     before = None if stored is None else audited(stored)
     had = {} if stored is None else secrets_of(stored)
-    config, secrets = cleaned(check, values, had)
-    _check(check)
-    trusted = _trusted(by, check, config, stored, had, secrets)
+    config, secrets, trusted = examine(by=by, check=check, values=values, stored=stored)
     is_other = stored is None or _asks(stored, had) != (check.kind, config, secrets, check.name, check.labels)
     check.config, check.secrets, check.trusted = config, secrets, trusted
     if stored is not None:
@@ -68,6 +66,17 @@ def save_check(*, by: Principal, check: Check, values: Mapping[str, Any], now: d
             return check
     record(by=by, verb="sources.save_check", target=check, before=before, after=after)
     return check
+
+
+def examine(
+    *, by: Principal, check: Check, values: Mapping[str, Any], stored: Check | None = None
+) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """Return (settings to show, secrets, trusted) that a check would get; refuse what `save_check` would refuse."""
+    stored = stored or (Check.objects.filter(pk=check.pk).first() if check.pk else None)
+    had = {} if stored is None else secrets_of(stored)
+    config, secrets = cleaned(check, values, had)
+    _check(check)
+    return config, secrets, _trusted(by, check, config, stored, had, secrets)
 
 
 def _asks(check: Check, secrets: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -129,21 +138,26 @@ def _trusted(
 def _check(check: Check) -> None:
     """Raise ValidationError, by field, for what the fields themselves do not see."""
     problems: dict[str, str] = {}
-    labels = check.labels
-    if not isinstance(labels, dict) or len(labels) > MOST_LABELS:
-        problems["labels"] = f"At most {MOST_LABELS} labels: a name and a text each."
-    else:
-        for name, value in labels.items():
-            if name in RESERVED or not IDENTIFIER.fullmatch(str(name)) or str(name).startswith("__"):
-                problems["labels"] = f"{str(name)[:60]!r} is taken or no name of a label."
-            elif not isinstance(value, str) or not 0 < len(value) <= 200 or "\0" in value:
-                problems["labels"] = f"The label {name} is a text of 1 to 200 characters."
+    if problem := label_problem(check.labels, reserved=RESERVED):
+        problems["labels"] = problem
     if not timedelta(seconds=5) <= check.interval <= timedelta(days=1):
         problems["interval"] = "From 5 seconds to a day."
     elif not timedelta(seconds=1) <= check.timeout <= min(check.interval, timedelta(minutes=2)):
         problems["timeout"] = "From a second to as long as the interval, at most two minutes."
     if problems:
         raise ValidationError(problems)
+
+
+def label_problem(labels: object, *, reserved: Collection[str]) -> str:
+    """Return what is wrong with the labels that somebody gives to series, or nothing."""
+    if not isinstance(labels, dict) or len(labels) > MOST_LABELS:
+        return f"At most {MOST_LABELS} labels: a name and a text each."
+    for name, value in labels.items():
+        if name in reserved or not IDENTIFIER.fullmatch(str(name)) or str(name).startswith("__"):
+            return f"{str(name)[:60]!r} is taken or no name of a label."
+        if not isinstance(value, str) or not 0 < len(value) <= 200 or "\0" in value:
+            return f"The label {name} is a text of 1 to 200 characters."
+    return ""
 
 
 def secrets_of(check: Check) -> dict[str, Any]:

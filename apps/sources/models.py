@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from django.db.models import F, Q
 from apps.core.registry import UnknownKind
 from apps.core.secrets import EncryptedJSONField
 from apps.promql.source import Matcher
+from apps.sources.cadence import Plan
 from apps.sources.probes import kinds, probes
 
 if TYPE_CHECKING:
@@ -330,3 +332,109 @@ class CheckChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.check_row_id} {self.health}"
+
+
+# --- Heartbeats ------------------------------------------------------------------------------------------------------
+def signals() -> Choices:
+    """What a ping says."""
+    return [("success", "Success"), ("start", "Started"), ("fail", "Failed"), ("log", "Log only")]
+
+
+class HeartbeatQuerySet(models.QuerySet["Heartbeat"]):
+    """Questions about heartbeats."""
+
+    def visible_to(self, scope: Scope) -> HeartbeatQuerySet:
+        """Return those whose series the scope accepts."""
+        if not scope.matchers:
+            return self
+        return self.filter(pk__in=[beat.pk for beat in self if sees(scope, beat.series_labels)])
+
+
+class Heartbeat(models.Model):
+    """A job that should call now and then: it is down when it does not, or says that it failed.
+
+    `deadline_at` is when it counts as missed: the time it is expected, and the grace. A job that said it started has to
+    end within the grace.
+    """
+
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(max_length=100, unique=True, help_text="Becomes the label heartbeat, and part of its URL.")
+    code = models.UUIDField(unique=True, default=uuid.uuid4, editable=False, help_text="Who knows it may ping.")
+    enabled = models.BooleanField(default=True, help_text="Paused, nothing is expected, and its series end.")
+    labels = models.JSONField(default=dict, blank=True, help_text='Of its series: {"service": "shop"}.')
+    period = models.DurationField(default=timedelta(days=1), help_text="How often it calls.")
+    cron = models.CharField(
+        max_length=100, blank=True, default="", help_text="Instead of the period: when it calls, such as 0 3 * * *."
+    )
+    zone = models.CharField("time zone", max_length=64, default="UTC", help_text="Of the cron expression.")
+    grace = models.DurationField(default=timedelta(hours=1), help_text="How much later it may call, or how long run.")
+    confirm = models.PositiveSmallIntegerField(
+        "failures to be down",
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="So many failures or missed calls in a row make it down.",
+    )
+    health = models.CharField(max_length=10, choices=check_healths, default="unknown", editable=False)
+    health_at = models.DateTimeField("since", null=True, editable=False)
+    failures = models.PositiveIntegerField("failures in a row", default=0, editable=False)
+    reason = models.TextField(blank=True, default="", editable=False, help_text="Why it is not up.")
+    last_ping_at = models.DateTimeField("last call", null=True, editable=False)
+    last_success_at = models.DateTimeField(null=True, editable=False)
+    started_at = models.DateTimeField("running since", null=True, editable=False)
+    duration = models.DurationField("last run took", null=True, editable=False)
+    expected_at = models.DateTimeField(null=True, editable=False)
+    deadline_at = models.DateTimeField(null=True, editable=False)
+    pings = models.PositiveIntegerField("calls", default=0, editable=False)
+
+    objects = HeartbeatQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name", "pk")
+        indexes = (models.Index(fields=("deadline_at",), condition=Q(enabled=True), name="heartbeat_deadline"),)
+        constraints = (
+            models.CheckConstraint(condition=~Q(slug=""), name="heartbeat_has_a_slug"),
+            models.CheckConstraint(
+                condition=Q(period__gte=timedelta(minutes=1), period__lte=timedelta(days=366)), name="heartbeat_period"
+            ),
+            models.CheckConstraint(
+                condition=Q(grace__gte=timedelta(seconds=30), grace__lte=timedelta(days=366)), name="heartbeat_grace"
+            ),
+            models.CheckConstraint(
+                condition=~Q(health__in=["down", "failing"]) | ~Q(reason=""), name="heartbeat_down_has_a_reason"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name or self.slug
+
+    @property
+    def series_labels(self) -> dict[str, str]:
+        """The labels of its series; its own come first, so that they cannot hide which heartbeat it is."""
+        return {**self.labels, "job": "heartbeats", "heartbeat": self.slug}
+
+    @property
+    def plan(self) -> Plan:
+        """When it is expected."""
+        return Plan(self.period, self.grace, self.cron, self.zone)
+
+
+class Ping(models.Model):
+    """One call of a heartbeat; the newest are kept."""
+
+    heartbeat = models.ForeignKey(Heartbeat, on_delete=models.CASCADE, related_name="calls")
+    at = models.DateTimeField()
+    signal = models.CharField(max_length=10, choices=signals)
+    exit_status = models.PositiveSmallIntegerField(null=True)
+    run = models.UUIDField(null=True, help_text="The run that it belongs to (rid).")
+    duration = models.DurationField(null=True)
+    method = models.CharField(max_length=10, blank=True, default="")
+    agent = models.CharField(max_length=200, blank=True, default="")
+    address = models.CharField(max_length=60, blank=True, default="")
+    body = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (models.Index(fields=("heartbeat", "-id"), name="ping_of_heartbeat"),)
+
+    def __str__(self) -> str:
+        return f"{self.signal} of {self.heartbeat_id}"

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.sources import checking, finding, scraping
+from apps.sources import checking, finding, heartbeats, scraping
 
 
 @loop("sources.scrape", every=1.0, queue="fast", lease=None, fallback=True)
@@ -22,3 +22,9 @@ def discover(*, now: datetime) -> None:
 def check(*, now: datetime) -> None:
     """Claim the checks that are due; each is asked on a thread of its own."""
     checking.check(now=now)
+
+
+@loop("sources.heartbeats", every=15.0, queue="fast", fallback=True)
+def look_after_heartbeats(*, now: datetime) -> None:
+    """Notice the jobs that have not called in time."""
+    heartbeats.look_after(now=now)

@@ -7,6 +7,7 @@ from apps.accounts.permissions import Principal
 from apps.alerting import evaluation
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, RecordingRule
+from apps.core.telemetry import Reading
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from apps.notifications import sending
@@ -14,8 +15,10 @@ from apps.notifications import services as notifications
 from apps.notifications.models import Contact
 from apps.oncall import telling
 from apps.oncall.models import Route
+from apps.sources import checks, heartbeats
 from apps.sources import services as sources
-from apps.sources.models import ScrapeJob, ScrapeTarget
+from apps.sources.heartbeats import Call
+from apps.sources.models import Check, CheckChange, Heartbeat, ScrapeJob, ScrapeTarget
 from monitoring_portal import setup
 
 BY = Principal.system("scene", via="command")
@@ -246,3 +249,41 @@ def write_targets(*, now: datetime) -> ScrapeTarget:
         duration=timedelta(seconds=10), error="shop-2 did not answer within 10 s.",
     )  # fmt: skip
     return ScrapeTarget.objects.get(labels__instance="shop-1:8080")
+
+
+def write_checks(*, now: datetime) -> None:
+    """Checks that are up and down, a certificate that ends soon, and jobs that called, failed and are late."""
+    hour = timedelta(hours=1)
+    certificate = {"subject": "shop.example", "issuer": "R11", "names": ["shop.example", "www.shop.example"]}
+    for name, kind, config, health, reason, days in (
+        ("Shop", "http", {"url": "https://shop.example/health"}, "up", "", 61),
+        ("Booking", "http", {"url": "https://booking.example/"}, "up", "", 9),
+        ("Mail", "tcp", {"address": "mail.example:25"}, "down", "mail.example:25 did not answer within 10 s.", None),
+        ("Cache", "redis", {"address": "cache.example:6379"}, "failing", "The connection failed: reset.", None),
+    ):
+        check = checks.save_check(by=BY, check=Check(name=name, kind=kind), values=config, now=now)
+        ends = {**certificate, "not_after": (now + timedelta(days=days)).isoformat()} if days else None
+        Check.objects.filter(pk=check.pk).update(
+            health=health, error=reason, health_at=now - 3 * hour, last_at=now, certificate=ends, due_at=now + hour,
+            duration=timedelta(milliseconds=184), failures=3 if reason else 0,
+        )  # fmt: skip
+        CheckChange.objects.create(check_row=check, at=now - 3 * hour, health="down" if reason else "up", reason=reason)
+        labels = {"job": "checks", "check": name, "instance": check.address}
+        samples = []
+        for minute in range(-60, 1):
+            is_up = float(not (health == "down" and minute > -20))
+            values = [("check_up", {}, is_up), ("probe_success", {}, is_up), ("probe_duration_seconds", {}, 0.18)]
+            values += [
+                ("probe_http_duration_seconds", {"phase": phase}, seconds + 0.02 * wave(60 * minute))
+                for phase, seconds in (("connect", 0.02), ("tls", 0.05), ("processing", 0.09), ("transfer", 0.01))
+                if kind == "http"
+            ]
+            at = int((now + timedelta(minutes=minute)).timestamp() * 1000)
+            samples += [Reading(series, value, labels | more, timestamp_ms=at) for series, more, value in values]
+        metrics.ingest(samples=Samples.from_readings(samples, now), by=BY, now=now, window=None)
+    for name, words, age in (("Backup", "", 0), ("Invoices", "No space left on device", 0), ("Reports", "", 62)):
+        beat = heartbeats.save_heartbeat(by=BY, beat=Heartbeat(name=name, period=hour), now=now)
+        at = now - timedelta(minutes=age)
+        for signal, moment in (("start", at - timedelta(seconds=80)), ("fail" if words else "success", at)):
+            call = Call(signal, body=words if signal == "fail" else "", address="192.0.2.7", agent="curl/8.5.0")
+            heartbeats.ping(beat=beat, call=call, now=moment)

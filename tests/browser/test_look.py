@@ -8,7 +8,7 @@ from django.conf import settings
 
 from apps.notifications.links import token_of
 from apps.notifications.models import Delivery
-from apps.sources.models import ScrapeTarget
+from apps.sources.models import Check, Heartbeat, ScrapeTarget
 from tests.browser.conftest import LOOKS
 
 PAGES = {
@@ -26,6 +26,11 @@ PAGES = {
     "senders": "/monitoring/senders/",
     "targets": "/monitoring/targets/",
     "target": "/monitoring/targets/{target}/",
+    "checks": "/monitoring/checks/",
+    "heartbeats": "/monitoring/checks/?tab=heartbeats",
+    "certificates": "/monitoring/checks/?tab=certificates",
+    "check": "/monitoring/checks/{check}/",
+    "heartbeat": "/monitoring/heartbeats/{beat}/",
     "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",
@@ -45,7 +50,10 @@ def test_a_page_is_sound(window, full_scene, name):
     """The three looks share one scene, for setting it up costs more than looking at it."""
     told = Delivery.objects.filter(purpose="firing").earliest("pk")
     target = ScrapeTarget.objects.get(labels__instance="shop-1:8080")
-    path = PAGES[name].format(key=full_scene[0].key, token=token_of(told.key), target=target.pk)
+    path = PAGES[name].format(
+        key=full_scene[0].key, token=token_of(told.key), target=target.pk,
+        check=Check.objects.get(name="Shop").pk, beat=Heartbeat.objects.get(name="Invoices").pk,
+    )  # fmt: skip
     for look in LOOKS:
         it = window(None if name in ("login", "answer") else "ada", look)
         page = it.go(path)

@@ -53,6 +53,8 @@ EDITS: dict[str, dict[str, str]] = {
     "oncall.policy": {"description": "For nights."},
     "oncall.route": {"name": "another"},
     "oncall.schedule": {"description": "Who has the database."},
+    "sources.check": {"name": "another"},
+    "sources.heartbeat": {"name": "another"},
     "sources.scrapejob": {"metrics_path": "/other"},
 }
 # Rows that saving or an action wants to be of a certain kind.

@@ -30,8 +30,9 @@ from apps.notifications import services as notifications
 from apps.oncall import schedules
 from apps.oncall import services as oncall
 from apps.promql.source import Matcher
+from apps.sources import checks, heartbeats
 from apps.sources import services as sources
-from apps.sources.models import ScrapeJob
+from apps.sources.models import Check, Heartbeat, ScrapeJob
 from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
 from tests.house.rows import AT, make
@@ -115,6 +116,15 @@ SCRAPES = "scrape_configs: [{job_name: web, static_configs: [{targets: ['web-1:8
 def scrape_job(**values: Any) -> Any:
     made = ScrapeJob(**{"name": "web", "targets": [{"targets": ["web-1:80"]}]} | values)
     return sources.save_job(by=Principal.system("test"), job=made, now=AT)
+
+
+def check() -> Any:
+    made = Check(name="db", kind="tcp")
+    return checks.save_check(by=Principal.system("test"), check=made, values={"address": "db:5432"}, now=AT)
+
+
+def beat() -> Any:
+    return heartbeats.save_heartbeat(by=Principal.system("test"), beat=Heartbeat(name="Backup"), now=AT)
 
 
 def new_band() -> AdaptiveBand:
@@ -243,6 +253,13 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         schedules.override, schedule=make("oncall.schedule"), person=user(), starts_at=AT, ends_at=AT + DAY
     ),
     "oncall.delete_override": lambda: do(schedules.delete_override, override=make("oncall.override")),
+    "sources.check_now": lambda: do(checks.check_now, check=check(), now=AT),
+    "sources.delete_check": lambda: do(checks.delete_check, check=check(), now=AT),
+    "sources.delete_heartbeat": lambda: do(heartbeats.delete_heartbeat, beat=beat(), now=AT),
+    "sources.save_check": lambda: do(
+        checks.save_check, check=Check(name="new", kind="tcp"), values={"address": "db:1"}, now=AT
+    ),
+    "sources.save_heartbeat": lambda: do(heartbeats.save_heartbeat, beat=Heartbeat(name="new"), now=AT),
     "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
     "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),
     "sources.save_job": lambda: do(sources.save_job, job=ScrapeJob(name="new"), now=AT),
@@ -299,6 +316,13 @@ WRITES: dict[str, Callable[[], Call]] = {
     "PATCH contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", {"name": "Hooks"}),
     "DELETE contacts/<str:pk>/": lambda: (f"{V1}/contacts/{contact().pk}/", None),
     "POST contacts/<str:pk>/test/": lambda: (f"{V1}/contacts/{contact().pk}/test/", {}),
+    "POST checks/": lambda: (f"{V1}/checks/", {"name": "new", "kind": "tcp", "config": {"address": "db:1"}}),
+    "PATCH checks/<str:pk>/": lambda: (f"{V1}/checks/{check().pk}/", {"interval": 90}),
+    "DELETE checks/<str:pk>/": lambda: (f"{V1}/checks/{check().pk}/", None),
+    "POST checks/<str:pk>/ask/": lambda: (f"{V1}/checks/{check().pk}/ask/", {}),
+    "POST heartbeats/": lambda: (f"{V1}/heartbeats/", {"name": "new"}),
+    "PATCH heartbeats/<str:pk>/": lambda: (f"{V1}/heartbeats/{beat().pk}/", {"period": 3600}),
+    "DELETE heartbeats/<str:pk>/": lambda: (f"{V1}/heartbeats/{beat().pk}/", None),
     "POST scrape-jobs/": lambda: (f"{V1}/scrape-jobs/", {"name": "new", "targets": [{"targets": ["a:1"]}]}),
     "PATCH scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", {"interval": 60}),
     "DELETE scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", None),

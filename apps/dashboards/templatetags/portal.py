@@ -52,6 +52,14 @@ def lasted(span: timedelta | None) -> str:
 
 
 @register.filter
+def share_of_time(share: float | None) -> str:
+    """Write a share of a time as people know uptimes: 99.95 %; nothing short of the whole is rounded up to it."""
+    if share is None or share != share:
+        return "–"
+    return "100 %" if share >= 1 else f"{int(share * 100_000) / 1000:.3f}".rstrip("0").rstrip(".") + " %"
+
+
+@register.filter
 def measured(value: float | str | None, unit: str) -> str:
     """Write a number with its unit, as the charts do: 4.2 s, 83 %, 1.5 GiB. NaN and the infinities come as texts."""
     if value is None:

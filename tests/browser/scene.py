@@ -272,14 +272,15 @@ def write_checks(*, now: datetime) -> None:
         samples = []
         for minute in range(-60, 1):
             is_up = float(not (health == "down" and minute > -20))
-            values = [("check_up", {}, is_up), ("probe_success", {}, is_up), ("probe_duration_seconds", {}, 0.18)]
-            values += [
-                ("probe_http_duration_seconds", {"phase": phase}, seconds + 0.02 * wave(60 * minute))
-                for phase, seconds in (("connect", 0.02), ("tls", 0.05), ("processing", 0.09), ("transfer", 0.01))
-                if kind == "http"
-            ]
-            at = int((now + timedelta(minutes=minute)).timestamp() * 1000)
-            samples += [Reading(series, value, labels | more, timestamp_ms=at) for series, more, value in values]
+            values: list[tuple[str, dict[str, str], float]] = [
+                ("check_up", {}, is_up), ("probe_success", {}, is_up), ("probe_duration_seconds", {}, 0.18),
+            ]  # fmt: skip
+            for phase, seconds in (("connect", 0.02), ("tls", 0.05), ("processing", 0.09), ("transfer", 0.01)):
+                if kind == "http":
+                    took = seconds + 0.02 * wave(60 * minute)
+                    values.append(("probe_http_duration_seconds", {"phase": phase}, took))
+            stamp = int((now + timedelta(minutes=minute)).timestamp() * 1000)
+            samples += [Reading(series, value, labels | more, timestamp_ms=stamp) for series, more, value in values]
         metrics.ingest(samples=Samples.from_readings(samples, now), by=BY, now=now, window=None)
     for name, words, age in (("Backup", "", 0), ("Invoices", "No space left on device", 0), ("Reports", "", 62)):
         beat = heartbeats.save_heartbeat(by=BY, beat=Heartbeat(name=name, period=hour), now=now)

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 import redis
 from cryptography import x509
@@ -227,6 +230,44 @@ def test_workers_of_another_application_answer_until_they_are_killed(valkey, tmp
         worker.kill()
         worker.wait()
     assert probe("celery", **values).reason == "0 of 1 workers answered."
+
+
+@pytest.fixture
+def name_server() -> Iterator[str]:
+    """A name server that knows shop.example, and nothing else."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            while True:
+                try:
+                    asked, client = server.recvfrom(512)
+                except OSError:
+                    return
+                answer = dns.message.make_response(dns.message.from_wire(asked))
+                name = answer.question[0].name
+                if name.to_text() == "shop.example.":
+                    answer.answer.append(dns.rrset.from_text(name, 300, "IN", "A", "192.0.2.7"))
+                else:
+                    answer.set_rcode(dns.rcode.NXDOMAIN)
+                server.sendto(answer.to_wire(), client)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_name_is_judged_by_its_records(name_server):
+    found = probe("dns", name="shop.example", server=name_server, expect=r"^192\.0\.2\.")
+    assert (found.reason, figures(found)["probe_dns_ttl_seconds"]) == ("", 300.0)
+    assert "as expected" in probe("dns", name="shop.example", server=name_server, expect="^10").reason
+    assert probe("dns", name="other.example", server=name_server).reason == "There is no such name."
+
+
+def test_this_machine_answers_a_ping_where_pings_are_allowed():
+    found = probe("icmp", host="127.0.0.1", count=2)
+    if "does not let" in found.reason:
+        pytest.skip(found.reason)
+    assert (found.reason, figures(found)["probe_icmp_loss_ratio"]) == ("", 0.0)
 
 
 def test_a_server_of_another_protocol_is_named_as_such(banner, target: Target):

@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -79,7 +80,7 @@ def call(path: str, *, query: bytes = b"", body: bytes = b"", method: str = "GET
     return ping_api.ping(ADMIN, request)
 
 
-def told(beat: Heartbeat, signal: str, minutes: float, **more: object) -> Heartbeat:
+def told(beat: Heartbeat, signal: str, minutes: float, **more: Any) -> Heartbeat:
     heartbeats.ping(beat=beat, call=Call(signal, **more), now=NOW + timedelta(minutes=minutes))
     return Heartbeat.objects.get(pk=beat.pk)
 

@@ -44,7 +44,7 @@ from apps.metrics import (
 )
 from apps.metrics.middleware import GONE, observe
 from apps.oncall import alertmanager_api
-from apps.sources import ping_api
+from apps.sources import beacon_api, ping_api
 from monitoring_portal.gathering import Gathering
 from monitoring_portal.postgresql.kept import KEPT
 
@@ -102,6 +102,7 @@ ROUTES: dict[str, Lane] = {
     **changes_api.LANES,
     **alertmanager_api.LANES,
     **ping_api.LANES,
+    **beacon_api.LANES,
 }
 
 

@@ -11,9 +11,10 @@ from django.views.decorators.http import require_GET, require_POST
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
 from apps.dashboards import check_panels, snapshots, snippets, uptime, views
+from apps.dashboards.panels import FRONTEND
 from apps.metrics import query
 from apps.sources import checks as verbs
-from apps.sources.models import Check, Heartbeat
+from apps.sources.models import Check, Heartbeat, Site
 
 MOST_ROWS = 500
 SOON_DAYS = 14
@@ -175,4 +176,25 @@ def heartbeat(request: HttpRequest, pk: int) -> HttpResponse:
         panels=check_panels.panels_of_heartbeat(row),
         with_range=True,
         may=may,
+    )
+
+
+@require_GET
+@never_cache
+@page(Right.READ)
+def frontend(request: HttpRequest) -> HttpResponse:
+    """How pages do in the browsers of those who use them, by kind of page and device."""
+    who = principal_of(request)
+    listed = list(Site.objects.filter(enabled=True)) if not who.scope.matchers else []
+    return views.shell(
+        request,
+        "frontend",
+        "Front end",
+        "badge",
+        {"alerts": snapshots.alerts(scope=who.scope)},
+        panels=FRONTEND,
+        sites=listed,
+        snippets=[snippet for site in listed for snippet in snippets.site(site)] if who.can(Right.EDIT) else [],
+        with_range=True,
+        may=_may(request, who),
     )

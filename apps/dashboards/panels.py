@@ -392,7 +392,44 @@ SYSTEM = (
     ),
 )
 
+
+# --- Front ends: what browsers report --------------------------------------------------------------------------------
+def _vital(name: str, unit: str, title: str, about: str) -> Panel:
+    series = f"web_vitals_{name}_{'ratio' if unit == 'count' else 'seconds'}_bucket"
+    routes = f"topk(8, histogram_quantile(0.75, sum by (le, route) (rate({series}[$window]))))"
+    return Panel(
+        f"frontend-{name}", title, unit, (Query(routes, "{route}"),), ("portal",), help=about,
+        empty="No page has reported in this time.",
+    )  # fmt: skip
+
+
+# Thresholds: https://web.dev/articles/vitals
+FRONTEND = (
+    _vital("lcp", "seconds", "Largest contentful paint, p75", "Good up to 2.5 s, poor beyond 4 s."),
+    _vital("inp", "seconds", "Interaction to next paint, p75", "Good up to 200 ms, poor beyond 500 ms."),
+    _vital("cls", "count", "Cumulative layout shift, p75", "Good up to 0.1, poor beyond 0.25."),
+    _vital("fcp", "seconds", "First contentful paint, p75", "Good up to 1.8 s, poor beyond 3 s."),
+    _vital("ttfb", "seconds", "Time to first byte, p75", "Good up to 0.8 s, poor beyond 1.8 s."),
+    Panel(
+        "frontend-views", "Page views", "/s",
+        (Query("sum by (device) (rate(frontend_page_views_total[$window]))", "{device}"),), ("portal",), stacked=True,
+        empty="No page has reported in this time.",
+    ),
+    Panel(
+        "frontend-errors", "Script errors", "/s",
+        (Query("topk(8, sum by (route) (rate(frontend_errors_total[$window])))", "{route}"),), ("portal",),
+        empty="No page has reported an error in this time.",
+    ),
+    Panel(
+        "frontend-devices", "Largest contentful paint by device, p75", "seconds",
+        (Query(
+            "histogram_quantile(0.75, sum by (le, device) (rate(web_vitals_lcp_seconds_bucket[$window])))", "{device}"
+        ),), ("portal",), empty="No page has reported in this time.",
+    ),
+)  # fmt: skip
+
 PANELS: dict[str, Panel] = {
-    panel.key: panel for panel in (*TILES, *PERFORMANCE, *(panel for section in SYSTEM for panel in section.panels))
+    panel.key: panel
+    for panel in (*TILES, *PERFORMANCE, *FRONTEND, *(panel for section in SYSTEM for panel in section.panels))
 }
 TABLES: dict[str, Table] = {ENDPOINTS.key: ENDPOINTS}

@@ -5,7 +5,7 @@ from typing import Final
 
 from django.conf import settings
 
-from apps.sources.models import Heartbeat
+from apps.sources.models import Heartbeat, Site
 
 PLACEHOLDER: Final = "YOUR_TOKEN"
 
@@ -108,5 +108,26 @@ def heartbeat(beat: Heartbeat) -> list[Snippet]:
             "Python",
             "at the end of the job",
             f'import urllib.request\nurllib.request.urlopen("{url}", timeout=10)\n',
+        ),
+    ]
+
+
+def site(one: Site) -> list[Snippet]:
+    """How the pages of a front end report: the portal's own script, or Google's web-vitals."""
+    url = settings.PORTAL_URL.rstrip("/")
+    return [
+        Snippet(
+            f"{one.name}-script",
+            "The portal's script",
+            f"in every page of {one.name}",
+            f'<script src="{url}/rum/beacon.js" data-key="{one.key}" defer></script>\n',
+        ),
+        Snippet(
+            f"{one.name}-web-vitals",
+            "web-vitals",
+            f"in the bundle of {one.name}",
+            "import {onCLS, onINP, onLCP, onFCP, onTTFB} from 'web-vitals';\n"
+            f"const send = (m) => navigator.sendBeacon('{url}/rum/{one.key}', JSON.stringify(m));\n"
+            "[onCLS, onINP, onLCP, onFCP, onTTFB].forEach((on) => on(send));\n",
         ),
     ]

@@ -45,6 +45,7 @@ urlpatterns = [
     path("monitoring/checks/<int:pk>/", check_pages.check, name="check"),
     path("monitoring/checks/<int:pk>/ask/", check_pages.check_now, name="check-now"),
     path("monitoring/heartbeats/<int:pk>/", check_pages.heartbeat, name="heartbeat"),
+    path("monitoring/frontend/", check_pages.frontend, name="frontend"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

@@ -1,4 +1,4 @@
-"""The admin of checks and heartbeats: pick what to ask, fill in its fields, ask now, read how it went."""
+"""The admin of checks, heartbeats and front ends: pick what to ask, fill in its fields, ask now, read how it went."""
 
 import copy
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
     UnfoldBooleanSwitchWidget,
 )
@@ -24,8 +25,8 @@ from unfold.widgets import (
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
-from apps.sources import checks, heartbeats
-from apps.sources.models import Check, Heartbeat
+from apps.sources import checks, heartbeats, sites
+from apps.sources.models import Check, Heartbeat, Site
 from apps.sources.probes import Probe, probes
 
 PREFIX = "setting_"
@@ -258,3 +259,63 @@ class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Heartbeat]) -> None:
         for beat in queryset:
             self.delete_model(request, beat)
+
+
+class SiteForm(forms.ModelForm[Site]):
+    """A front end; its origins stand one in a line."""
+
+    origins = forms.CharField(
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text="Where its pages come from, one in a line, such as https://shop.example.",
+    )
+
+    class Meta:
+        model = Site
+        fields = ("name", "enabled", "origins", "rate")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.instance.pk and isinstance(self.instance.origins, list):
+            self.initial["origins"] = "\n".join(self.instance.origins)
+
+    def clean_origins(self) -> list[str]:
+        """Return the list, each an origin."""
+        try:
+            return sites.origins_of(self.cleaned_data["origins"].split())
+        except ValidationError as error:
+            raise ValidationError(error.message_dict["origins"]) from None
+
+
+@admin.register(Site)
+class SiteAdmin(AuditedAdmin[Site]):
+    """Front ends whose pages report how they do."""
+
+    form = SiteForm
+    list_display = ("name", "shown_origins", "rate", "enabled")
+    list_filter = ("enabled",)
+    search_fields = ("name",)
+    actions = ("renew_key",)
+    readonly_fields = ("page",)
+
+    @display(description="Origins")
+    def shown_origins(self, site: Site) -> str:
+        return ", ".join(site.origins[:3])
+
+    @display(description="How its pages report")
+    def page(self, site: Site) -> str:
+        return format_html('<a href="{}">Snippet and charts</a>', reverse("frontend"))
+
+    def save_model(self, request: HttpRequest, obj: Site, form: Any, change: bool) -> None:
+        sites.save_site(by=principal_of(request), site=obj)
+
+    def delete_model(self, request: HttpRequest, obj: Site) -> None:
+        sites.delete_site(by=principal_of(request), site=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        for site in queryset:
+            self.delete_model(request, site)
+
+    @action(description="Give another key: pages with the old one report no more", permissions=["change"])
+    def renew_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        for site in queryset:
+            sites.renew_site_key(by=principal_of(request), site=site)

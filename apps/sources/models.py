@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -438,3 +439,30 @@ class Ping(models.Model):
 
     def __str__(self) -> str:
         return f"{self.signal} of {self.heartbeat_id}"
+
+
+# --- Front ends ------------------------------------------------------------------------------------------------------
+def public_key() -> str:
+    """Return a new key of a site; it stands in its pages, so it is no secret."""
+    return secrets.token_urlsafe(12)
+
+
+class Site(models.Model):
+    """A front end whose pages report how they do; `key` stands in them for all to see."""
+
+    name = models.SlugField(max_length=60, unique=True, help_text="Becomes the label site.")
+    key = models.CharField(max_length=40, unique=True, default=public_key, editable=False)
+    enabled = models.BooleanField(default=True, help_text="Switched off, its reports are refused.")
+    origins = models.JSONField(default=list, help_text='Where its pages come from: ["https://shop.example"].')
+    rate = models.PositiveIntegerField(
+        default=50,
+        validators=[MinValueValidator(1), MaxValueValidator(10_000)],
+        help_text="Beacons a second that one web process takes; those beyond are refused and counted.",
+    )
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.CheckConstraint(condition=~Q(name=""), name="site_has_a_name"),)
+
+    def __str__(self) -> str:
+        return self.name

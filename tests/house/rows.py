@@ -41,6 +41,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "sources.scrapetarget": lambda n: {"job": make("sources.scrapejob"), "key": f"{n:032x}", "due_at": AT},
     "sources.check": lambda n: {"kind": "tcp", "config": {"address": "db.example:5432"}},
     "sources.heartbeat": lambda n: {"zone": "Europe/Berlin"},
+    "sources.site": lambda n: {"origins": ["https://shop.example"], "key": f"key-{n}"},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip

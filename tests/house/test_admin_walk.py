@@ -55,6 +55,7 @@ EDITS: dict[str, dict[str, str]] = {
     "oncall.schedule": {"description": "Who has the database."},
     "sources.check": {"name": "another"},
     "sources.heartbeat": {"name": "another"},
+    "sources.site": {"name": "another"},
     "sources.scrapejob": {"metrics_path": "/other"},
 }
 # Rows that saving or an action wants to be of a certain kind.

@@ -30,9 +30,9 @@ from apps.notifications import services as notifications
 from apps.oncall import schedules
 from apps.oncall import services as oncall
 from apps.promql.source import Matcher
-from apps.sources import checks, heartbeats
+from apps.sources import checks, heartbeats, sites
 from apps.sources import services as sources
-from apps.sources.models import Check, Heartbeat, ScrapeJob
+from apps.sources.models import Check, Heartbeat, ScrapeJob, Site
 from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
 from tests.house.rows import AT, make
@@ -125,6 +125,10 @@ def check() -> Any:
 
 def beat() -> Any:
     return heartbeats.save_heartbeat(by=Principal.system("test"), beat=Heartbeat(name="Backup"), now=AT)
+
+
+def site() -> Any:
+    return sites.save_site(by=Principal.system("test"), site=Site(name="shop", origins=["https://a.example"]))
 
 
 def new_band() -> AdaptiveBand:
@@ -260,6 +264,9 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         checks.save_check, check=Check(name="new", kind="tcp"), values={"address": "db:1"}, now=AT
     ),
     "sources.save_heartbeat": lambda: do(heartbeats.save_heartbeat, beat=Heartbeat(name="new"), now=AT),
+    "sources.delete_site": lambda: do(sites.delete_site, site=site()),
+    "sources.renew_site_key": lambda: do(sites.renew_site_key, site=site()),
+    "sources.save_site": lambda: do(sites.save_site, site=Site(name="new", origins=["https://a.example"])),
     "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
     "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),
     "sources.save_job": lambda: do(sources.save_job, job=ScrapeJob(name="new"), now=AT),

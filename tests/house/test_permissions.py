@@ -66,6 +66,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/checks/<int:pk>/": {"GET": R},
     "monitoring/checks/<int:pk>/ask/": {"POST": O},
     "monitoring/heartbeats/<int:pk>/": {"GET": R},
+    "monitoring/frontend/": {"GET": R},
     "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }
@@ -138,6 +139,7 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "oncall.schedule": (R, E, E, E),
     "sources.check": (R, E, E, E),
     "sources.heartbeat": (R, E, E, E),
+    "sources.site": (R, E, E, E),
     "sources.scrapejob": (R, E, E, E),
     "sources.scrapetarget": (R, None, None, None),
 }
@@ -261,6 +263,8 @@ FAST: dict[str, Need | tuple[Need, Need]] = {
     "/api/v1/scrape_pools": R,
     "/api/push/<code>": OPEN,
     "/ping/<path...>": OPEN,
+    "/rum/<key>": OPEN,
+    "/rum/beacon.js": OPEN,
     "/api/v1/alertmanagers": R,
     "/api/v1/status/buildinfo": R,
     "/api/v1/status/runtimeinfo": R,
@@ -411,6 +415,7 @@ def test_only_these_are_open_to_all():
         "", "r/<str:token>/", "accounts/login/", "accounts/logout/", "admin/login/", "admin/logout/",
         "api/monitoring/health", "api/monitoring/health/",
         "/-/healthy", "/-/ready", "/api/push/<code>", "/ping/<path...>",
+        "/rum/<key>", "/rum/beacon.js",
     }  # fmt: skip
 
 

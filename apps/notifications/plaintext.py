@@ -28,6 +28,7 @@ def render(message: Message, *, limit: int, with_title: bool = True, with_url: b
     parts = [one_line(message.title)] if with_title else []
     parts += [message.body, *(f"{name}: {value}" for name, value in message.facts)]
     parts += [_finding(item) for item in message.alerts]
+    parts += ["\n".join(f"{name}: {url}" for name, url in message.links)]
     if message.reason:
         parts.append(f"Why you get this: {message.reason}.")
     links = f"Acknowledge: {message.answer_url}\n{message.url}" if message.answer_url else message.url

@@ -64,6 +64,18 @@ class Channel(Plugin):
     listed: ClassVar[int] = 100
     """Alerts in one message; a flood is a number and a link, except to a receiver that keeps alerts itself."""
 
+    draws: ClassVar[bool] = False
+    """Whether it shows a message's curve: reading one costs."""
+
+    keeps_alerts: ClassVar[bool] = False
+    """Whether the receiver reads the alerts as data: a template's text then leaves them, elsewhere it replaces them."""
+
+    document: ClassVar[str] = ""
+    """What a template may write in place of the channel's own: "html" or "json"; "" for nothing."""
+
+    longest: ClassVar[int] = 0
+    """Characters that a small screen or a voice takes of a text; 0: room enough."""
+
     renewed_after: ClassVar[timedelta | None] = None
     """How often a receiver that forgets is told again of what fires; None: it does not forget."""
 

@@ -22,6 +22,7 @@ class Voice(Channel):
 
     kind = "voice"
     label = "Telephone (Twilio)"
+    longest = SPOKEN
     limits = "3/15m, 7/1h"
 
     class Config(TwilioConfig):

@@ -32,6 +32,8 @@ class Webhook(Channel):
 
     kind = "webhook"
     label = "Webhook"
+    keeps_alerts = True
+    document = "json"
 
     class Config(forms.Form):
         """Where to, and the two secrets that tell the receiver who asks."""
@@ -59,7 +61,7 @@ class Webhook(Channel):
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Post the message; the answer's body is not looked at."""
-        content = orjson.dumps(payload(message, key, self.sender))
+        content = message.document.encode() or orjson.dumps(payload(message, key, self.sender))
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(key)}
         if token := self.settings.get("token"):
             headers["Authorization"] = f"Bearer {token}"

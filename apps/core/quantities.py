@@ -15,7 +15,8 @@ def quantity(value: float, unit: str = "") -> str:
         return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     if unit in ("", "count", "plain"):
         return f"{value:.6g}"
-    return UNITS.get(unit, lambda number: f"{number:.6g} {unit}")(value)
+    write = UNITS.get(unit)
+    return write(value) if write is not None else f"{value:.6g} {unit}"
 
 
 def span(length: timedelta) -> str:

@@ -183,8 +183,8 @@ def _facts(view: AlertView, now: datetime | None) -> list[Fact]:
         threshold = "" if view.threshold is None else quantity(view.threshold, view.unit)
         against = f" (threshold {view.comparison} {threshold})".replace("  ", " ") if threshold else ""
         facts.append(("Value", f"{quantity(view.value, view.unit)}{against}"))
-    lasts = "" if now is None or view.ended_at is not None or now <= view.started_at else now - view.started_at
-    facts.append(("Since", f"{_people(view.started_at)}{f', for {span(lasts)}' if lasts else ''}"))
+    lasts = "" if now is None or view.ended_at is not None else f", for {span(now - view.started_at)}"
+    facts.append(("Since", f"{_people(view.started_at)}{lasts}"))
     if view.ended_at is not None:
         facts.append(("Ended", f"{_people(view.ended_at)}, after {span(view.ended_at - view.started_at)}"))
         if view.reason:

@@ -17,6 +17,7 @@ from apps.core.documents import document
 from apps.core.http import Response
 from apps.core.registry import Plugin, Registry
 from apps.notifications.message import Message
+from apps.notifications.plaintext import brief, render, segments
 
 RETRY_STATUSES = frozenset({408, 425, 429})
 """Answers below 500 that ask for another try."""
@@ -91,6 +92,15 @@ class Channel(Plugin):
     def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:  # noqa: ARG003 - a channel overrides it
         """Return why a message cannot even be tried with these settings ("" when it can); `config` has no secrets."""
         return ""
+
+    @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Return how the receiver shows the message, for a preview: title, text, maybe html or document (JSON)."""
+        if cls.longest:
+            text = brief(message, limit=cls.longest)
+            return {"title": message.title, "text": text, "characters": len(text), "segments": segments(text)}
+        text = render(message, limit=4000, with_title=False)
+        return {"title": message.title, "text": text, "characters": len(text)}
 
     @classmethod
     def alertmanager(

@@ -1,5 +1,6 @@
 """E-mail, by SMTP or any provider that Anymail knows: plain text and HTML, one thread per group of alerts."""
 
+import base64
 import hashlib
 import logging
 import smtplib
@@ -99,6 +100,13 @@ class Email(Channel):
         return str(getattr(status, "message_id", None) or f"{key}@{host}")
 
     @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Show both parts, the pictures inside."""
+        pictures = drawn(message.curve) if message.curve else {}
+        inside = {look: "data:image/png;base64," + base64.b64encode(png).decode() for look, png in pictures.items()}
+        return {"title": message.title, "text": text(message), "html": html(message, inside)}
+
+    @classmethod
     def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:
         """Miss the addresses."""
         if config.get("to") or sender.administrators:
@@ -134,11 +142,17 @@ def thread_of(message: Message, key: uuid.UUID) -> str:
     return "thread-" + hashlib.sha256(message.group_key.encode()).hexdigest()[:32]
 
 
+class _Illustrated(EmailMultiAlternatives):
+    """Its attachments are pictures that the HTML shows, no files."""
+
+    mixed_subtype = "related"
+
+
 def compose(message: Message, *, sender: str, to: list[str], message_id: str, thread: str) -> EmailMultiAlternatives:
     """Return the e-mail: text, HTML, pictures, and the headers by which mail programs keep one group in one thread."""
     pictures = drawn(message.curve) if message.curve else {}
     idents = {look: f"{look}.{message_id.strip('<>')}" for look in pictures}
-    mail = EmailMultiAlternatives(
+    mail = (_Illustrated if pictures else EmailMultiAlternatives)(
         subject=" ".join(message.title.split())[:200],
         body=text(message),
         from_email=sender,
@@ -155,8 +169,6 @@ def compose(message: Message, *, sender: str, to: list[str], message_id: str, th
     if message.severity == "critical" and message.status == "firing":
         mail.extra_headers["X-Priority"] = "1"
     mail.attach_alternative(html(message, {look: f"cid:{ident}" for look, ident in idents.items()}), "text/html")
-    if pictures:
-        mail.mixed_subtype = "related"
     for look, content in pictures.items():
         picture = MIMEImage(content, "png")
         picture.add_header("Content-ID", f"<{idents[look]}>")

@@ -38,6 +38,12 @@ class Voice(Channel):
         return create(self.settings, "Calls", values, self.timeout)
 
     @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Show what is said: the title alone."""
+        said = cut(one_line(message.title), SPOKEN)
+        return {"title": message.title, "text": said, "characters": len(said)}
+
+    @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:
         """Return the number."""
         return str(config.get("to", ""))

@@ -73,6 +73,13 @@ class Webhook(Channel):
         return ""
 
     @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Show the body that is posted."""
+        body = message.document or orjson.dumps(payload(message, uuid.UUID(int=0), Sender())).decode()
+        text = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode()
+        return {"title": message.title, "text": text, "characters": len(body)}
+
+    @classmethod
     def alertmanager(
         cls,
         config: Mapping[str, Any],

@@ -22,7 +22,7 @@ DENSITY: Final = 2
 SMOOTH: Final = 2
 """Lines are drawn this much larger and scaled down: Pillow draws them with steps."""
 LEFT, RIGHT, TOP, BOTTOM = 72, 14, 18, 28
-TEXT: Final = 13
+TEXT: Final = 14
 
 
 @dataclass(frozen=True)

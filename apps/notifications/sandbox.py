@@ -10,6 +10,7 @@ Imported by those who have a template: it brings Jinja2 along. Pure.
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -222,8 +223,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             autoescape=kind == HTML,
             undefined=ChainableUndefined,
             finalize=_json_part if kind == JSON else _part,
-            trim_blocks=True,
-            lstrip_blocks=True,
             optimized=False,
             cache_size=0,
         )
@@ -316,6 +315,8 @@ def _steps(context: Context, values: Any, weight: int) -> Iterator[Any]:
 
 
 # --- From text to a template that can be rendered --------------------------------------------------------------------
+_ALONE: Final = re.compile(r"^[ \t]*((?:\{%(?:[^%\n]|%(?!\}))*%\}[ \t]*)+)\n", re.MULTILINE)
+"""A line with nothing but tags: it leaves no empty line behind. A tag at the end of a text keeps the line's end."""
 _SANDBOXES: Final = {kind: _Sandbox(kind) for kind in (PLAIN, HTML, JSON)}
 
 
@@ -426,7 +427,7 @@ def _count(node: nodes.Node) -> int:
 @lru_cache(maxsize=256)
 def _compiled(source: str, kind: str) -> Any:
     # The parser asks only for the syntax, in which the three do not differ.
-    tree = _bounded(parsed(source))
+    tree = _bounded(parsed(_ALONE.sub(r"\1", source)))
     sandbox = _SANDBOXES[kind]
     tree.set_environment(sandbox)
     try:

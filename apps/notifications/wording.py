@@ -354,10 +354,10 @@ def describe() -> str:
         "",
         "| name | |",
         "|---|---|",
-        *(f"| `{name}` | {what} |" for name, what in VARIABLES.items()),
+        *(f"| `{name}` | {_cell(what)} |" for name, what in VARIABLES.items()),
     ]
     rows += ["", "## Filters", "", "| name | |", "|---|---|"]
-    rows += [f"| `{name}` | {what.replace('|', '&#124;')} |" for name, (_, what) in sandbox.FILTERS.items()]
+    rows += [f"| `{name}` | {_cell(what)} |" for name, (_, what) in sandbox.FILTERS.items()]
     rows += ["", "## Functions", ""]
     for kind, of in ((str, "texts"), (dict, "mappings")):
         rows.append(f"- of {of}: {', '.join(f'`{name}()`' for name in sandbox.METHODS[kind])}")
@@ -370,3 +370,8 @@ def describe() -> str:
         f"{sandbox.BUDGET:,} parts worked through, loops counted out. A text message is cut at {SMS} characters.",
     ]
     return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    """A bar within a table's cell, in code, too."""
+    return text.replace("|", "\\|")

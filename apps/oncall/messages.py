@@ -135,7 +135,9 @@ def _links(listed: Sequence[AlertView], occasion: Occasion) -> tuple[Fact, ...]:
 
 
 def _links_of(view: AlertView, occasion: Occasion) -> tuple[Fact, ...]:
-    links = [("Chart", f"{occasion.portal_url}/monitoring/alerts/{view.key}/#panel-alert")]
+    links = []
+    if view.unit:  # what was posted from outside has no series
+        links.append(("Chart", f"{occasion.portal_url}/monitoring/alerts/{view.key}/#panel-alert"))
     if view.is_firing:
         links.append(("Silence", f"{occasion.portal_url}/monitoring/quiet/new/?alert={quote(view.key)}"))
     return tuple(links)

@@ -38,6 +38,10 @@ VALUES: dict[str, Any] = {
         ("{{ 'yes' if labels.host in ['web-1', 'web-2'] else 'no' }}", "yes"),
         ("{% set short = labels.host.upper() %}{{ short ~ '/' ~ count }}", "WEB-1/2"),
         ("{{ labels | join(', ') }} {{ 4000 | duration }} {{ alerts | length }}", "host, items 1 h 6 min 2"),
+        (
+            "{% if count %}\n  {% for n in range(2) %}\n{{ n }}{% if n %}!{% endif %}\n{% endfor %}\n{% endif %}\nend",
+            "0\n1!\nend",
+        ),
         ("{# said to nobody #}{% raw %}{{ raw }}{% endraw %}", "{{ raw }}"),
         ("{% for n in range(3) %}{{ n }}{% endfor %}{{ count * 2 + 1 }}", "0125"),
     ],

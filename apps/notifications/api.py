@@ -146,7 +146,7 @@ class MessageTemplateSerializer(serializers.ModelSerializer[MessageTemplate]):
         read_only_fields = fields
 
 
-class Draft(Exact):
+class TemplateDraft(Exact):
     """A template's texts as they are written right now."""
 
     kind = serializers.ChoiceField(choices=template_kinds(), required=False, allow_blank=True)
@@ -155,7 +155,7 @@ class Draft(Exact):
     document = serializers.CharField(max_length=MOST_SOURCE, required=False, allow_blank=True)
 
 
-class MessageTemplateInput(Draft):
+class MessageTemplateInput(TemplateDraft):
     """What may be sent of a template."""
 
     name = serializers.CharField(max_length=100)
@@ -163,7 +163,7 @@ class MessageTemplateInput(Draft):
     enabled = serializers.BooleanField(required=False)
 
 
-class PreviewInput(Draft):
+class TemplatePreviewInput(TemplateDraft):
     """A draft, and of what: `alert` is a key of examples/, empty for the built-in example."""
 
     alert = serializers.CharField(max_length=100, required=False, allow_blank=True)
@@ -205,11 +205,11 @@ class MessageTemplateViewSet(
         services.delete_message_template(by=principal_of(request), template=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(request=PreviewInput, responses=OpenApiTypes.OBJECT)
+    @extend_schema(request=TemplatePreviewInput, responses=OpenApiTypes.OBJECT)
     @action(detail=False, methods=["post"], permission_classes=[Needs(Right.EDIT)])
     def preview(self, request: Request) -> Response:
         """Show a draft as its channels would, of a past alert; nothing is saved or sent."""
-        form = PreviewInput(data=request.data)
+        form = TemplatePreviewInput(data=request.data)
         form.is_valid(raise_exception=True)
         asked = form.validated_data
         scope = principal_of(request).scope
@@ -218,11 +218,11 @@ class MessageTemplateViewSet(
             raise ValidationError({"alert": "There is no such alert: choose one of message-templates/examples/."})
         return Response(trying.preview(_wording(asked), message))
 
-    @extend_schema(request=Draft, responses=OpenApiTypes.OBJECT)
+    @extend_schema(request=TemplateDraft, responses=OpenApiTypes.OBJECT)
     @action(detail=False, methods=["post"], permission_classes=[Needs(Right.EDIT)])
     def lint(self, request: Request) -> Response:
         """Say what is wrong with a draft (`faults`, by field) and what its readers will miss (`lint`)."""
-        form = Draft(data=request.data)
+        form = TemplateDraft(data=request.data)
         form.is_valid(raise_exception=True)
         draft = _wording(form.validated_data)
         return Response({"faults": wording.faults(draft), "lint": wording.lint(draft)})

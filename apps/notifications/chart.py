@@ -83,7 +83,8 @@ def draw(curve: Curve, palette: Palette = LIGHT) -> bytes:
         x = field.x(curve.since)
         write(x + (5 if x < WIDTH / 2 else -5), TOP + 2, "fired", "lt" if x < WIDTH / 2 else "rt")
     out = io.BytesIO()
-    picture.quantize(64, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    # A third of the bytes of all colours, for a sixth of the time of the best choice of 64.
+    picture.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG")
     return out.getvalue()
 
 

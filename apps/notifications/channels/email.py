@@ -7,6 +7,7 @@ import smtplib
 import uuid
 from collections.abc import Mapping
 from email.mime.image import MIMEImage
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -204,8 +205,12 @@ def is_address(value: str) -> bool:
     return value.startswith(("https://", "http://")) and len(value.split()) == 1
 
 
-def drawn(curve: Curve) -> dict[str, bytes]:
-    """Return the chart's pictures by look; none where it cannot be drawn: the message leaves without."""
+@lru_cache(maxsize=16)
+def drawn(curve: Curve) -> Mapping[str, bytes]:
+    """Return the chart's pictures by look; none where it cannot be drawn: the message leaves without.
+
+    Several contacts of a group get the same one.
+    """
     try:
         return {look: chart.draw(curve, palette) for look, palette in PICTURES.items()}
     except Exception:

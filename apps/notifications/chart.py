@@ -79,8 +79,8 @@ def draw(curve: Curve, palette: Palette = LIGHT) -> bytes:
         above = field.y(curve.threshold) - 5
         label = _plain(f"threshold {quantity(curve.threshold, curve.unit)}")
         write(LEFT + 6, above if above > TOP + 8 else above + 18, label, "ls", palette.limit)
-    if curve.since:
-        x = field.x(curve.since)
+    if field.since:
+        x = field.x(field.since)
         write(x + (5 if x < WIDTH / 2 else -5), TOP + 2, "fired", "lt" if x < WIDTH / 2 else "rt")
     out = io.BytesIO()
     # A third of the bytes of all colours, for a sixth of the time of the best choice of 64.
@@ -94,6 +94,7 @@ class _Field:
     def __init__(self, curve: Curve, low: float, high: float) -> None:
         self.curve, self.low, self.high = curve, low, high
         self.length = max(1, curve.step * (len(curve.values) - 1))
+        self.since = curve.since if curve.start < curve.since <= curve.start + self.length else 0
 
     def x(self, at: float) -> float:
         return LEFT + (at - self.curve.start) / self.length * (WIDTH - LEFT - RIGHT)
@@ -108,13 +109,13 @@ def _lines(pen: "ImageDraw", field: _Field, ticks: list[float], palette: Palette
         pen.line([(x * large, y * large) for x, y in points], fill=colour, width=round(width * large), joint="curve")
 
     curve = field.curve
-    if curve.since:
-        box = (field.x(curve.since) * large, TOP * large, (WIDTH - RIGHT) * large, (HEIGHT - BOTTOM) * large)
+    if field.since:
+        box = (field.x(field.since) * large, TOP * large, (WIDTH - RIGHT) * large, (HEIGHT - BOTTOM) * large)
         pen.rectangle(box, fill=palette.breach)
     for tick in ticks:
         line([(LEFT, field.y(tick)), (WIDTH - RIGHT, field.y(tick))], palette.grid, 1)
-    if curve.since:
-        x = field.x(curve.since)
+    if field.since:
+        x = field.x(field.since)
         line([(x, TOP), (x, HEIGHT - BOTTOM)], palette.text, 1)
     if curve.threshold is not None:
         y = field.y(curve.threshold)

@@ -23,6 +23,8 @@ PERIOD: Final = timedelta(days=30)
 LONGEST: Final = timedelta(days=366)
 TRIED: Final = timedelta(days=7)
 """How far back a proposal is tried."""
+PAGING: Final = ("error", "critical")
+"""Severities of which somebody is woken: their message must say in a line what is wrong."""
 MOST_FIRINGS: Final = 100_000
 EXPLAINED: Final = 50
 """Rules without series of which one report looks for the reason."""
@@ -38,12 +40,13 @@ class Upkeep:
     nothing: tuple[str, ...] = ()
     matches: int | None = None
     lacks_runbook: bool = False
+    lacks_summary: bool = False
     due: bool = False
 
     @property
     def is_fine(self) -> bool:
         """Whether nobody has to look at it."""
-        return not (self.proposals or self.matches == 0 or self.lacks_runbook or self.due)
+        return not (self.proposals or self.matches == 0 or self.lacks_runbook or self.lacks_summary or self.due)
 
 
 @dataclass(slots=True)
@@ -93,12 +96,17 @@ def report(*, start: datetime, end: datetime, today: date, scope: Scope = EVERYT
                 tuple(hygiene.proposals(mine, rule.pending_period, rule_plan(rule).levels, end)),
                 tuple(reasons),
                 matches,
-                not rule.runbook.strip(),
-                rule.review_on is not None and rule.review_on <= today,
+                lacks_runbook=not (rule.runbook.strip() or _says(rule, "runbook") or _says(rule, "runbook_url")),
+                lacks_summary=not _says(rule, "summary") and any(lv.severity in PAGING for lv in rule.levels.all()),
+                due=rule.review_on is not None and rule.review_on <= today,
             )
         )
     found.rules.sort(key=lambda each: (-(each.noise.self_resolved + each.noise.ignored), each.is_fine, each.rule.slug))
     return found
+
+
+def _says(rule: AlertRule, annotation: str) -> bool:
+    return bool(str(rule.annotations.get(annotation) or "").strip())
 
 
 def proposals_of(rule: AlertRule, *, start: datetime, end: datetime) -> list[Proposal]:
@@ -170,6 +178,7 @@ def as_dict(found: Upkeep) -> dict[str, Any]:
         "series": found.matches,
         "nothing": list(found.nothing),
         "lacks_runbook": found.lacks_runbook,
+        "lacks_summary": found.lacks_summary,
         "review_on": found.rule.review_on.isoformat() if found.rule.review_on else None,
         "due": found.due,
         "proposals": [

@@ -42,6 +42,7 @@ ICONS = {
     "notice": "campaign",
     "notificationgroup": "workspaces",
     "contact": "contact_mail",
+    "messagetemplate": "edit_note",
     "delivery": "outgoing_mail",
     "metric": "straighten",
     "series": "show_chart",

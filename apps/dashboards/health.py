@@ -28,6 +28,7 @@ from apps.core.tasks import LOOPS, QUEUES
 from apps.metrics import query
 from apps.metrics import services as metrics
 from apps.metrics.models import Batch, Block, CollectorSetting
+from apps.notifications import templates
 from apps.oncall import overdue
 from apps.oncall.reachability import reachability
 
@@ -241,6 +242,8 @@ def _collectors(now: datetime) -> Verdict:
 
 def _contacts(now: datetime) -> Verdict:
     reach = reachability()
+    if reach.ok and (failed := templates.problems()):
+        return Status.WARN, f"Message templates that fail, so that the portal's own words are told: {'; '.join(failed)}"
     return (Status.PASS if reach.ok else Status.WARN), reach.sentence
 
 

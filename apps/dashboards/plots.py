@@ -11,6 +11,7 @@ import numpy as np
 
 from apps.accounts.permissions import Scope
 from apps.alerting.models import Alert, RuleLevel
+from apps.alerting.units import unit_of
 from apps.dashboards.panels import Panel, Query, Table
 from apps.dashboards.timespan import Span
 from apps.metrics import query
@@ -188,21 +189,3 @@ def _series(rows: list[tuple[str, Any, Any]], start: int, step: int) -> Row:
         series.append({"name": name if seen[name] == 1 else f"{name} ({seen[name]})", "values": values.tolist()})
         newest = max(newest, int(np.flatnonzero(~np.isnan(values))[-1]))
     return {"series": series, "more": more, "newest": start + newest * step if newest >= 0 else None}
-
-
-UNITS = (
-    (re.compile(r"responseTime\b|_milliseconds|\b1000 \*"), "ms"),
-    (
-        re.compile(r"errorRate|memoryUsage|memoryPercentage|cpuUsage|diskUsage|dbConnections|\b100 ?\*|percent"),
-        "percent",
-    ),
-    (re.compile(r"throughput"), "req/s"),
-    (re.compile(r"^(?!.*\brate\().*_bytes\b"), "bytes"),
-    (re.compile(r"\brate\(.*_bytes(_total)?\b"), "bytes/s"),
-    (re.compile(r"^(?!.*\brate\().*_seconds\b"), "seconds"),
-)
-
-
-def unit_of(expression: str) -> str:
-    """Guess the unit of an expression from the names in it (DESIGN §3: units stand in metric names)."""
-    return next((unit for pattern, unit in UNITS if pattern.search(expression)), "count")

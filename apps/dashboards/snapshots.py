@@ -16,8 +16,9 @@ from apps.accounts.models import AuditEntry
 from apps.accounts.permissions import Principal, Right, Scope
 from apps.alerting import quiet
 from apps.alerting.models import Alert, Transition
+from apps.alerting.units import unit_of
 from apps.dashboards.health import Health, Status
-from apps.dashboards.plots import RANKS, unit_of
+from apps.dashboards.plots import RANKS
 from apps.dashboards.wording import FIRING_FIRST, audit_title, duration, transition_entry
 from apps.metrics.models import CollectionSwitch
 from apps.notifications.models import Contact, Delivery

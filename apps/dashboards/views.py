@@ -25,10 +25,10 @@ from apps.accounts.permissions import ROLES, Principal, Right, page, principal_o
 from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
+from apps.alerting.units import unit_of
 from apps.dashboards import check_panels, plots, snapshots, snippets, wording
 from apps.dashboards.health import health
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
-from apps.dashboards.plots import unit_of
 from apps.dashboards.target_panels import panels_asked
 from apps.dashboards.timespan import DEFAULT, POINTS, RANGES, STEPS, BadSpan, span_of
 from apps.metrics import query

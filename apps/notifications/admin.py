@@ -24,9 +24,9 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import Right, principal_of
 from apps.core.registry import UnknownKind
 from apps.core.secrets import Undecryptable
-from apps.notifications import configuration, services
+from apps.notifications import configuration, services, trying, wording
 from apps.notifications.channels import Channel, channels
-from apps.notifications.models import Contact, Delivery, Reply
+from apps.notifications.models import Contact, Delivery, MessageTemplate, Reply
 
 PREFIX = "setting_"
 WIDGETS: dict[type[forms.Widget], type[forms.Widget]] = {
@@ -233,6 +233,84 @@ class ContactAdmin(AuditedAdmin[Contact]):
         url = reverse("admin:notifications_delivery_change", args=[delivery.pk])
         text = format_html('A test to {} is on its way: <a href="{}">see what becomes of it</a>.', contact.name, url)
         self.message_user(request, text)
+
+
+@admin.register(MessageTemplate)
+class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
+    """People's own words, with a preview of a past alert beneath the form."""
+
+    list_display = ("name", "shown_kind", "shown_severity", "state", "enabled")
+    list_filter = ("enabled", "severity")
+    search_fields = ("name", "title", "body")
+    fields = ("name", "enabled", "kind", "severity", "title", "body", "document", "state", "problem", "problem_at")
+    readonly_fields = ("state", "problem", "problem_at")
+    change_form_outer_after_template = "notifications/template_preview.html"
+
+    class form(forms.ModelForm[MessageTemplate]):  # noqa: N801 - Django's name
+        """Refuses what could not be told, beside the field that is wrong."""
+
+        class Meta:
+            widgets: ClassVar[dict[str, Any]] = {
+                "title": UnfoldAdminTextareaWidget({"rows": 2, "class": "portal-template"}),
+                "body": UnfoldAdminTextareaWidget({"rows": 10, "class": "portal-template"}),
+                "document": UnfoldAdminTextareaWidget({"rows": 8, "class": "portal-template"}),
+            }
+
+        def clean(self) -> dict[str, Any]:
+            """Let the wording judge."""
+            values = super().clean() or self.cleaned_data
+            draft = wording.Wording(*(values.get(name, "") for name in ("title", "body", "document", "kind")))
+            for field, sentence in wording.faults(draft).items():
+                self.add_error(field, sentence)
+            return values
+
+    @display(description="Channel", ordering="kind")
+    def shown_kind(self, template: MessageTemplate) -> str:
+        return template.get_kind_display() or "Every channel"
+
+    @display(description="Severity", ordering="severity")
+    def shown_severity(self, template: MessageTemplate) -> str:
+        return template.get_severity_display() or "Every severity"
+
+    @display(description="State", label={"in use": "success", "problem": "danger", "off": "warning"})
+    def state(self, template: MessageTemplate) -> str:
+        return "problem" if template.problem else "in use" if template.enabled else "off"
+
+    def save_model(self, request: HttpRequest, obj: MessageTemplate, form: Any, change: bool) -> None:
+        stored = MessageTemplate.objects.get(pk=obj.pk) if change else None
+        by = principal_of(request)
+        saved = services.save_message_template(
+            by=by, now=timezone.now(), template=stored, values={**vars(obj), **form.cleaned_data}
+        )
+        obj.__dict__.update(saved.__dict__)
+        for sentence in wording.lint(saved.wording):
+            self.message_user(request, sentence, messages.WARNING)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Templates have no relations."""
+
+    def delete_model(self, request: HttpRequest, obj: MessageTemplate) -> None:
+        services.delete_message_template(by=principal_of(request), template=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[MessageTemplate]) -> None:
+        for template in queryset:
+            self.delete_model(request, template)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Offer past alerts for the preview."""
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **self._examples(request)})
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Offer past alerts for the preview."""
+        return super().add_view(request, form_url, {**(extra_context or {}), **self._examples(request)})
+
+    def _examples(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            "examples": trying.examples(principal_of(request).scope) if self.has_add_permission(request) else [],
+            "variables": wording.VARIABLES,
+        }
 
 
 @admin.register(Delivery)

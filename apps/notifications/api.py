@@ -17,9 +17,10 @@ from apps.accounts.api import Exact, Needs
 from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
 from apps.core.secrets import Undecryptable
-from apps.notifications import configuration, services
+from apps.notifications import configuration, services, trying, wording
 from apps.notifications.channels import kinds
-from apps.notifications.models import Contact, Delivery
+from apps.notifications.models import Contact, Delivery, MessageTemplate, template_kinds, template_severities
+from apps.notifications.wording import MOST_SOURCE, Wording
 
 
 class ContactSerializer(serializers.ModelSerializer[Contact]):
@@ -136,6 +137,108 @@ class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         return Response(DeliverySerializer(delivery).data, status=status.HTTP_202_ACCEPTED)
 
 
+class MessageTemplateSerializer(serializers.ModelSerializer[MessageTemplate]):
+    """A message template; `kind` and `severity` are empty where it is for every one."""
+
+    class Meta:
+        model = MessageTemplate
+        fields = ("id", "name", "kind", "severity", "title", "body", "document", "enabled", "problem", "problem_at")
+        read_only_fields = fields
+
+
+class TemplateDraft(Exact):
+    """A template's texts as they are written right now."""
+
+    kind = serializers.ChoiceField(choices=template_kinds(), required=False, allow_blank=True)
+    title = serializers.CharField(max_length=MOST_SOURCE, required=False, allow_blank=True)
+    body = serializers.CharField(max_length=MOST_SOURCE, required=False, allow_blank=True)
+    document = serializers.CharField(max_length=MOST_SOURCE, required=False, allow_blank=True)
+
+
+class MessageTemplateInput(TemplateDraft):
+    """What may be sent of a template."""
+
+    name = serializers.CharField(max_length=100)
+    severity = serializers.ChoiceField(choices=template_severities(), required=False, allow_blank=True)
+    enabled = serializers.BooleanField(required=False)
+
+
+class TemplatePreviewInput(TemplateDraft):
+    """A draft, and of what: `alert` is a key of examples/, empty for the built-in example."""
+
+    alert = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    is_over = serializers.BooleanField(required=False)
+
+
+class MessageTemplateViewSet(
+    mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[MessageTemplate]
+):
+    """Message templates: people's own words, by channel and severity."""
+
+    queryset = MessageTemplate.objects.order_by("kind", "severity", "name")
+    serializer_class = MessageTemplateSerializer
+    permission_classes = (Needs(Right.READ, Right.EDIT),)
+
+    @extend_schema(request=MessageTemplateInput, responses={201: MessageTemplateSerializer})
+    def create(self, request: Request) -> Response:
+        """Make a template; what could not be told is refused with a sentence for each field."""
+        form = MessageTemplateInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        values = form.validated_data
+        template = services.save_message_template(by=principal_of(request), now=timezone.now(), values=values)
+        return Response(self.get_serializer(template).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=MessageTemplateInput, responses=MessageTemplateSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change what is sent; saving forgets the problem."""
+        template = self.get_object()
+        form = MessageTemplateInput(data=request.data, partial=True)
+        form.is_valid(raise_exception=True)
+        template = services.save_message_template(
+            by=principal_of(request), now=timezone.now(), template=template, values=form.validated_data
+        )
+        return Response(self.get_serializer(template).data)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Delete a template."""
+        services.delete_message_template(by=principal_of(request), template=self.get_object())
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(request=TemplatePreviewInput, responses=OpenApiTypes.OBJECT)
+    @action(detail=False, methods=["post"], permission_classes=[Needs(Right.EDIT)])
+    def preview(self, request: Request) -> Response:
+        """Show a draft as its channels would, of a past alert; nothing is saved or sent."""
+        form = TemplatePreviewInput(data=request.data)
+        form.is_valid(raise_exception=True)
+        asked = form.validated_data
+        scope = principal_of(request).scope
+        message = trying.example(asked.get("alert", ""), scope, is_over=asked.get("is_over", False))
+        if message is None:
+            raise ValidationError({"alert": "There is no such alert: choose one of message-templates/examples/."})
+        return Response(trying.preview(_wording(asked), message))
+
+    @extend_schema(request=TemplateDraft, responses=OpenApiTypes.OBJECT)
+    @action(detail=False, methods=["post"], permission_classes=[Needs(Right.EDIT)])
+    def lint(self, request: Request) -> Response:
+        """Say what is wrong with a draft (`faults`, by field) and what its readers will miss (`lint`)."""
+        form = TemplateDraft(data=request.data)
+        form.is_valid(raise_exception=True)
+        draft = _wording(form.validated_data)
+        return Response({"faults": wording.faults(draft), "lint": wording.lint(draft)})
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @action(detail=False, methods=["get"], permission_classes=[Needs(Right.EDIT)], pagination_class=None)
+    def examples(self, request: Request) -> Response:
+        """List past alerts and incidents to try a template with."""
+        found = trying.examples(principal_of(request).scope)
+        return Response([{"key": key, "label": label} for key, label in found])
+
+
+def _wording(values: dict[str, Any]) -> Wording:
+    return Wording(**{name: values.get(name, "") for name in ("title", "body", "document", "kind")})
+
+
 class NewestFirst(pagination.CursorPagination):
     """Pages of a table that only grows, without counting it."""
 
@@ -171,4 +274,5 @@ class DeliveryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 def register(router: BaseRouter) -> None:
     """Add this room's endpoints to /api/v1/portal/."""
     router.register("contacts", ContactViewSet, basename="contact")
+    router.register("message-templates", MessageTemplateViewSet, basename="message-template")
     router.register("deliveries", DeliveryViewSet, basename="delivery")

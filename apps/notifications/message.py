@@ -14,8 +14,28 @@ Fact = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class Curve:
+    """What a finding's value did of late, for channels that draw: `values` at start, start + step, … (epoch seconds).
+
+    None is a gap. `since` is when it began, 0 where that is not on the curve.
+    """
+
+    title: str
+    start: int
+    step: int
+    values: tuple[float | None, ...]
+    unit: str = ""
+    threshold: float | None = None
+    comparison: str = ""
+    since: int = 0
+
+
+@dataclass(frozen=True)
 class Item:
-    """One finding in a message. Times are RFC 3339 texts in UTC; `ended_at` is empty while it lasts."""
+    """One finding in a message. Times are RFC 3339 texts in UTC; `ended_at` is empty while it lasts.
+
+    `value` and `threshold` are finite numbers in `unit` (see `core.quantities`); `links` are pages, by their names.
+    """
 
     title: str
     status: str
@@ -28,6 +48,14 @@ class Item:
     ended_at: str = ""
     fingerprint: str = ""
     facts: tuple[Fact, ...] = ()
+    name: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    comparison: str = ""
+    unit: str = ""
+    runbook: str = ""
+    runbook_url: str = ""
+    links: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +63,8 @@ class Message:
     """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved.
 
     `answer_url` leads to the page where it is acknowledged, escalated, silenced or resolved without a log-in.
-    `truncated` counts the alerts that are not listed.
+    `truncated` counts the alerts that are not listed, `changes` says what was changed shortly before, a line each.
+    `document` is what a template of people's own puts in place of the channel's own HTML or JSON.
     """
 
     title: str
@@ -50,6 +79,11 @@ class Message:
     reason: str = ""
     truncated: int = 0
     answer_url: str = ""
+    changes: tuple[str, ...] = ()
+    links: tuple[Fact, ...] = ()
+    incident: int | None = None
+    curve: Curve | None = None
+    document: str = ""
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
@@ -76,6 +110,9 @@ class Message:
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known["facts"] = _facts(known.get("facts", ()))
         known["alerts"] = tuple(_item(item) for item in known.get("alerts", ()))
+        known["links"] = _facts(known.get("links", ()))
+        known["changes"] = tuple(map(str, known.get("changes", ())))
+        known["curve"] = _curve(curve) if (curve := known.get("curve")) else None
         return cls(**known)
 
 
@@ -86,4 +123,11 @@ def _facts(pairs: Any) -> tuple[Fact, ...]:
 def _item(data: Mapping[str, Any]) -> Item:
     known = {name: data[name] for name in Item.__dataclass_fields__ if name in data}
     known["facts"] = _facts(known.get("facts", ()))
+    known["links"] = _facts(known.get("links", ()))
     return Item(**known)
+
+
+def _curve(data: Mapping[str, Any]) -> Curve:
+    known = {name: data[name] for name in Curve.__dataclass_fields__ if name in data}
+    known["values"] = tuple(known["values"])
+    return Curve(**known)

@@ -1,4 +1,4 @@
-"""Contacts (configured channels) and deliveries (the outbox and the log of what left, in one table)."""
+"""Contacts (configured channels), deliveries (outbox and log of what left, in one table), templates and replies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from django.db.models import Q
 from apps.core.secrets import EncryptedJSONField
 from apps.notifications import restraint
 from apps.notifications.channels import Channel, Sender, channels, kinds
+from apps.notifications.message import SEVERITIES
+from apps.notifications.wording import Wording
 
 Choices = list[tuple[str, str]]
 
@@ -214,6 +216,61 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} to {self.contact_name}"
+
+
+def template_kinds() -> Choices:
+    """The channels that a template can be for."""
+    return [("", "Every channel"), *kinds()]
+
+
+def template_severities() -> Choices:
+    """The severities that a template can be for."""
+    return [("", "Every severity"), *((severity, severity.capitalize()) for severity in SEVERITIES)]
+
+
+class MessageTemplate(models.Model):
+    """People's own words for messages; the most specific one that is enabled counts (see `wording.choose`)."""
+
+    name = models.CharField(max_length=100, unique=True)
+    kind = models.CharField("channel", max_length=40, choices=template_kinds, blank=True, default="")
+    severity = models.CharField(max_length=10, choices=template_severities, blank=True, default="")
+    title = models.TextField(blank=True, default="", help_text="Empty: the portal's own title.")
+    body = models.TextField(blank=True, default="", help_text="Empty: the portal's own text, with every alert.")
+    document = models.TextField(
+        blank=True,
+        default="",
+        help_text="E-mail: HTML in place of the list of alerts, each value escaped. Webhook: the whole body as JSON. "
+        "Other channels: leave it empty.",
+    )
+    enabled = models.BooleanField(default=True)
+    problem = models.TextField(
+        blank=True, default="", editable=False, help_text="Why it could not be used; the portal's own words were told."
+    )
+    problem_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ("kind", "severity", "name")
+        constraints = (
+            models.UniqueConstraint(
+                fields=["kind", "severity"],
+                condition=Q(enabled=True),
+                name="template_once_a_place",
+                violation_error_message="There is an enabled template for this channel and severity already: "
+                "change that one, or switch it off.",
+            ),
+            models.CheckConstraint(
+                condition=Q(problem="", problem_at__isnull=True) | (~Q(problem="") & Q(problem_at__isnull=False)),
+                name="template_problem_has_time",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def wording(self) -> Wording:
+        """What it says, as a value."""
+        return Wording(self.title, self.body, self.document, self.kind, self.severity, self.pk or 0)
 
 
 class Reply(models.Model):

@@ -10,9 +10,27 @@ SMS_LIMITS: Final = "5/15m, 11/1h"
 """What a person can bear, and a bill: GoAlert's defaults."""
 
 
-def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters of the text; an ellipsis says that there was more."""
-    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+GSM: Final = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
+    "abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+"""The alphabet of text messages (3GPP TS 23.038 §6.2.1)."""
+GSM_TWICE: Final = frozenset("\f^{}\\[~]|€")
+"""Its second page: each takes two places."""
+
+
+def segments(text: str) -> int:
+    """Return in how many parts a text message leaves, each of which is paid for."""
+    if set(text) <= GSM | GSM_TWICE:
+        places, alone, part = sum(1 + (letter in GSM_TWICE) for letter in text), 160, 153
+    else:
+        places, alone, part = len(text.encode("utf-16-le")) // 2, 70, 67
+    return 1 if places <= alone else -(-places // part)
+
+
+def cut(text: str, limit: int, mark: str = "…") -> str:
+    """Return at most `limit` characters of the text; the mark says that there was more."""
+    return text if len(text) <= limit else text[: max(limit - len(mark), 0)] + mark[: max(limit, 0)]
 
 
 def one_line(text: str) -> str:
@@ -28,6 +46,7 @@ def render(message: Message, *, limit: int, with_title: bool = True, with_url: b
     parts = [one_line(message.title)] if with_title else []
     parts += [message.body, *(f"{name}: {value}" for name, value in message.facts)]
     parts += [_finding(item) for item in message.alerts]
+    parts += ["\n".join(f"{name}: {url}" for name, url in message.links)]
     if message.reason:
         parts.append(f"Why you get this: {message.reason}.")
     links = f"Acknowledge: {message.answer_url}\n{message.url}" if message.answer_url else message.url
@@ -42,7 +61,8 @@ def brief(message: Message, *, limit: int) -> str:
         words += "".join(f"; {name.lower()} {known[name]}" for name in ("Value", "Since") if name in known)
     elif not message.alerts and message.body:
         words += f": {one_line(message.body)}"
-    return _within(words, message.answer_url or message.url, limit)
+    # Three dots: one letter outside of the GSM alphabet would leave less than half of the room.
+    return _within(words, message.answer_url or message.url, limit, "...")
 
 
 def _finding(item: Item) -> str:
@@ -52,7 +72,7 @@ def _finding(item: Item) -> str:
     return "\n".join(lines)
 
 
-def _within(text: str, url: str, limit: int) -> str:
+def _within(text: str, url: str, limit: int, mark: str = "…") -> str:
     if not url or len(url) + 2 > limit:
-        return cut(text, limit)
-    return f"{cut(text, limit - len(url) - 1)}\n{url}"
+        return cut(text, limit, mark)
+    return f"{cut(text, limit - len(url) - 1, mark)}\n{url}"

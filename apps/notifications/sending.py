@@ -24,7 +24,7 @@ from apps.accounts.models import User
 from apps.core import http
 from apps.core.secrets import Undecryptable
 from apps.core.telemetry import Counter, Histogram
-from apps.notifications import outbox
+from apps.notifications import outbox, templates
 from apps.notifications.bundling import bundle
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
 from apps.notifications.links import url_of
@@ -33,6 +33,7 @@ from apps.notifications.models import Contact, Delivery
 from apps.notifications.outbox import Outcome
 from apps.notifications.restraint import Limits, room, room_at
 from apps.notifications.retrying import after_failure
+from apps.notifications.wording import Wording, worded
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Tried:
-    """What one try met; `failure` is None when the receiver took the message."""
+    """What one try met; `failure` is None when the receiver took the message.
+
+    `template` is the key of a template that could not be used, `wrong` says why.
+    """
 
     provider_id: str
     failure: DeliveryFailed | None
     seconds: float
+    template: int = 0
+    wrong: str = ""
 
 
 def drain(*, clock: Clock, threads: int = THREADS, claiming: float = CLAIMING) -> int:
@@ -102,6 +108,7 @@ class _Drain:
         self.runs: dict[int, Run] = {}
         self.flying: dict[Future[Tried], int] = {}
         self.tries = 0
+        self.wordings: tuple[Wording, ...] = ()
 
     def run(self, batch: list[Delivery], ends: float) -> int:
         while True:
@@ -116,6 +123,8 @@ class _Drain:
 
     def take(self, batch: list[Delivery]) -> None:
         """Sort claimed deliveries into runs, one for each contact."""
+        if batch:
+            self.wordings = templates.in_use()
         idents = {delivery.contact_id for delivery in batch if delivery.contact_id is not None}
         contacts = Contact.objects.in_bulk(idents - set(self.runs))
         for delivery in batch:
@@ -139,7 +148,7 @@ class _Drain:
                 outbox.hold(run.waiting, until=until)
                 del self.runs[ident]
             else:
-                self.flying[self.pool.submit(attempt, run.channel, run.obstacle, run.flying)] = ident
+                self.flying[self.pool.submit(attempt, run.channel, run.obstacle, run.flying, self.wordings)] = ident
 
     def next_of(self, ident: int, run: Run) -> datetime | None:
         """Move to `flying` what is sent next: the head, or all that waits where the limit has no room for each.
@@ -167,7 +176,10 @@ class _Drain:
         for future in done:
             ident = self.flying.pop(future)
             run = self.runs[ident]
-            wave = [judge(delivery, future.result(), now) for delivery in run.flying]
+            tried = future.result()
+            if tried.wrong:
+                templates.note_failure(tried.template, tried.wrong, now=now)
+            wave = [judge(delivery, tried, now) for delivery in run.flying]
             first = wave[0].delivery
             outcomes += [wave[0], *(replace(outcome, carrier=first.pk) for outcome in wave[1:])]
             has_to_wait = any(not outcome.sent and outcome.due_at is not None for outcome in wave)
@@ -238,14 +250,19 @@ def together(deliveries: Sequence[Delivery]) -> tuple[Message, uuid.UUID]:
     return message, uuid.uuid5(deliveries[0].key, " ".join(str(delivery.key) for delivery in deliveries))
 
 
-def attempt(channel: Channel | None, obstacle: str, deliveries: Sequence[Delivery]) -> Tried:
+def attempt(
+    channel: Channel | None, obstacle: str, deliveries: Sequence[Delivery], wordings: Sequence[Wording] = ()
+) -> Tried:
     """Send deliveries as one message; never raises, never quotes an unexpected error: it may hold a secret."""
     started = time.perf_counter()
-    provider_id, failure = "", None
+    provider_id, failure, wrong, template = "", None, "", 0
     try:
         if channel is None:
             raise DeliveryFailed(obstacle, permanent=True)
-        provider_id = channel.send(*together(deliveries))
+        message, key = together(deliveries)
+        if len(deliveries) == 1:  # a bundle says in the portal's words what became of the others
+            message, wrong, template = worded(message, wordings, type(channel))
+        provider_id = channel.send(message, key)
     except DeliveryFailed as error:
         failure = error
     except http.OutboundError as error:
@@ -260,7 +277,7 @@ def attempt(channel: Channel | None, obstacle: str, deliveries: Sequence[Deliver
         failure = DeliveryFailed(
             f"The channel {kind} failed ({type(error).__name__}); the log names the place.", permanent=False
         )
-    return Tried(provider_id, failure, time.perf_counter() - started)
+    return Tried(provider_id, failure, time.perf_counter() - started, template, wrong)
 
 
 def judge(delivery: Delivery, tried: Tried, now: datetime) -> Outcome:

@@ -16,10 +16,10 @@ from apps.core import live
 from apps.core.defaults import write_once
 from apps.core.registry import extensions
 from apps.core.secrets import MASK, Undecryptable
-from apps.notifications import configuration, outbox
+from apps.notifications import configuration, outbox, wording
 from apps.notifications.channels import channels
 from apps.notifications.message import Message
-from apps.notifications.models import Contact, Delivery
+from apps.notifications.models import Contact, Delivery, MessageTemplate
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +161,39 @@ def send_test(*, by: Principal, contact: Contact, now: datetime) -> Delivery:
     delivery = outbox.enqueue(contact=contact, message=message, purpose="test", now=now)
     record(by=by, verb="notifications.send_test", target=contact, after={"delivery": str(delivery.key)})
     return delivery
+
+
+# --- Message templates -------------------------------------------------------------------------------------------
+@verb("notifications.save_message_template", right=Right.EDIT)
+def save_message_template(
+    *, by: Principal, now: datetime, template: MessageTemplate | None = None, values: Mapping[str, Any]
+) -> MessageTemplate:
+    """Make or change a template: `values` by field, those left out stay. What could not be told is a ValidationError.
+
+    Saving forgets the problem: the template is tried anew.
+    """
+    before = state_of(template) if template is not None else None
+    template = template or MessageTemplate()
+    for field in ("name", "kind", "severity", "title", "body", "document", "enabled"):
+        setattr(template, field, values.get(field, getattr(template, field)))
+    template.name, template.problem, template.problem_at = template.name.strip(), "", None
+    if faults := wording.faults(template.wording):
+        raise ValidationError(dict(faults))
+    template.full_clean()
+    template.save()
+    before, after = changes(before or {}, state_of(template))
+    if before or after:
+        record(by=by, verb="notifications.save_message_template", target=template, before=before or None, after=after)
+    return template
+
+
+@verb("notifications.delete_message_template", right=Right.EDIT)
+def delete_message_template(*, by: Principal, template: MessageTemplate) -> None:
+    """Delete a template: the next less specific one counts, or the portal's own words."""
+    before = state_of(template)
+    target = (template._meta.label_lower, str(template.pk), template.name)
+    template.delete()
+    record(by=by, verb="notifications.delete_message_template", target=target, before=before)
 
 
 # --- Contacts from the environment (SPEC A4) ---------------------------------------------------------------------

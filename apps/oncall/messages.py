@@ -4,9 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Final
+from urllib.parse import quote
 
-from apps.notifications.message import SEVERITIES, Fact, Item, Message
+from apps.core.quantities import quantity, span
+from apps.notifications.message import SEVERITIES, Curve, Fact, Item, Message
 
 LISTED: Final = 100
 """Alerts in one message; a flood is a number and a link."""
@@ -35,6 +38,8 @@ class AlertView:
     acknowledged_by: str = ""
     resolved_by: str = ""
     reason: str = ""
+    unit: str = ""
+    incident: int | None = None
 
     @property
     def title(self) -> str:
@@ -52,6 +57,10 @@ class Occasion:
     portal_url: str
     changed: Sequence[str] = ()
     """What was changed shortly before, a line each."""
+    now: datetime | None = None
+    """When the message is written, for how long it has been going on."""
+    curve: Curve | None = None
+    """What the value of the first of them did of late."""
 
 
 def build(
@@ -77,6 +86,10 @@ def build(
         url=_url(occasion, listed),
         facts=(("Changed shortly before", "; ".join(occasion.changed)),) if occasion.changed else (),
         alerts=tuple(_item(view, occasion) for view in listed[:most]),
+        changes=tuple(occasion.changed),
+        links=_links(listed, occasion),
+        incident=_incident(listed),
+        curve=occasion.curve,
         group_key=occasion.group_key,
         group_labels=dict(occasion.group_labels),
         reason=occasion.reason,
@@ -107,6 +120,34 @@ def _url(occasion: Occasion, listed: Sequence[AlertView]) -> str:
     return f"{page}{listed[0].key}/" if len(listed) == 1 else page
 
 
+def _incident(listed: Sequence[AlertView]) -> int | None:
+    """The incident that all of them are part of."""
+    first = listed[0].incident
+    return first if all(view.incident == first for view in listed) else None
+
+
+def _links(listed: Sequence[AlertView], occasion: Occasion) -> tuple[Fact, ...]:
+    """Where to look and what to do next; the page itself and the answer have buttons of their own."""
+    links: list[Fact] = []
+    if (incident := _incident(listed)) is not None:
+        links.append((f"Incident #{incident}", f"{occasion.portal_url}/monitoring/incidents/{incident}/"))
+    return (*links, *(_links_of(listed[0], occasion) if len(listed) == 1 else ()))
+
+
+def _links_of(view: AlertView, occasion: Occasion) -> tuple[Fact, ...]:
+    links = []
+    if view.unit:  # what was posted from outside has no series
+        links.append(("Chart", f"{occasion.portal_url}/monitoring/alerts/{view.key}/#panel-alert"))
+    if view.is_firing:
+        links.append(("Silence", f"{occasion.portal_url}/monitoring/quiet/new/?alert={quote(view.key)}"))
+    return tuple(links)
+
+
+def _finite(number: float | None) -> float | None:
+    """JSON has no word for what is no number."""
+    return number if number is not None and isfinite(number) else None
+
+
 def _item(view: AlertView, occasion: Occasion) -> Item:
     return Item(
         title=view.title,
@@ -119,7 +160,15 @@ def _item(view: AlertView, occasion: Occasion) -> Item:
         started_at=_rfc3339(view.started_at),
         ended_at="" if view.ended_at is None else _rfc3339(view.ended_at),
         fingerprint=view.fingerprint,
-        facts=tuple(_facts(view)),
+        facts=tuple(_facts(view, occasion.now)),
+        name=view.name,
+        value=_finite(view.value),
+        threshold=_finite(view.threshold),
+        comparison=view.comparison,
+        unit=view.unit,
+        runbook=steps(view.annotations.get("runbook") or view.runbook),
+        runbook_url=view.annotations.get("runbook_url", ""),
+        links=_links_of(view, occasion),
     )
 
 
@@ -128,18 +177,18 @@ def _text(view: AlertView) -> str:
     return description if description else view.message if view.message != view.title else ""
 
 
-def _facts(view: AlertView) -> list[Fact]:
+def _facts(view: AlertView, now: datetime | None) -> list[Fact]:
     facts: list[Fact] = [("Severity", view.severity)]
     if view.service:
         facts.append(("Service", view.service))
     if view.value is not None:
-        against = (
-            "" if view.threshold is None else f" (threshold {view.comparison} {view.threshold:g})".replace("  ", " ")
-        )
-        facts.append(("Value", f"{view.value:.6g}{against}"))
-    facts.append(("Since", _people(view.started_at)))
+        threshold = "" if view.threshold is None else quantity(view.threshold, view.unit)
+        against = f" (threshold {view.comparison} {threshold})".replace("  ", " ") if threshold else ""
+        facts.append(("Value", f"{quantity(view.value, view.unit)}{against}"))
+    lasts = "" if now is None or view.ended_at is not None else f", for {span(now - view.started_at)}"
+    facts.append(("Since", f"{_people(view.started_at)}{lasts}"))
     if view.ended_at is not None:
-        facts.append(("Ended", _people(view.ended_at)))
+        facts.append(("Ended", f"{_people(view.ended_at)}, after {span(view.ended_at - view.started_at)}"))
         if view.reason:
             by = f" by {view.resolved_by}" if view.resolved_by else ""
             facts.append(("Why it ended", f"{view.reason.replace('_', ' ')}{by}"))
@@ -153,9 +202,11 @@ def _facts(view: AlertView) -> list[Fact]:
         for name, value in view.annotations.items()
         if name not in {"summary", "description", "runbook", "runbook_url"} and value
     ]
-    runbook = view.annotations.get("runbook_url") or view.annotations.get("runbook") or view.runbook
-    if runbook:
-        facts.append(("Runbook", steps(runbook)))
+    link, what_to_do = view.annotations.get("runbook_url", ""), view.annotations.get("runbook") or view.runbook
+    if link:
+        facts.append(("Runbook", link))
+    if what_to_do:
+        facts.append(("What to do" if link else "Runbook", steps(what_to_do)))
     return facts
 
 

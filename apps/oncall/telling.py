@@ -36,12 +36,13 @@ from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import Alert, Incident, QuietChange, Silence, Transition
 from apps.alerting.suppression import LOUD, Suppressor, Verdict
+from apps.alerting.units import unit_of
 from apps.core import live
 from apps.core.tasks import wake
 from apps.notifications import outbox
-from apps.notifications.message import Message
+from apps.notifications.message import Curve, Message
 from apps.notifications.models import Contact
-from apps.oncall import escalation, grouping, messages
+from apps.oncall import curves, escalation, grouping, messages
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
 from apps.oncall.schedules import contacts_on_call
@@ -573,6 +574,7 @@ class Book:
         found = Notice.objects.filter(alert__in=alerts, contact__isnull=False)
         self.notices: list[Notice] = []
         self._known: dict[tuple[int, int], list[Notice]] = defaultdict(list)
+        self._curves: dict[int, Curve | None] = {}
         self._add(found.select_related("delivery", "contact").order_by("at", "pk"))
 
     def _add(self, notices: Iterable[Notice]) -> None:
@@ -668,6 +670,14 @@ class Book:
         in_this_group = any(notice.group_id == here for notice in firing)
         return Told(firing[-1].at, _rank(firing[-1].severity), is_over=is_over or not in_this_group)
 
+    def curve(self, contact: Contact, first: int, *_: int) -> Curve | None:
+        """What the value of the first alert did of late, where the contact's channel draws it; read once a book."""
+        if not _draws(contact):
+            return None
+        if first not in self._curves:
+            self._curves[first] = curves.read(self.alerts[first], now=self.now)
+        return self._curves[first]
+
     def send(self, contact: Contact, decision: Decision, *, running: Mapping[int, Escalation] | None = None) -> None:
         """Write the message into the outbox and a notice of each piece of news."""
         view = {pk: view_of(alert) for pk, alert in self.alerts.items()}
@@ -682,6 +692,8 @@ class Book:
                 decision.reason,
                 settings.PORTAL_URL,
                 self.changed if decision.firing else (),
+                self.now,
+                self.curve(contact, *decision.firing, *decision.still, *decision.resolved),
             ),
             most=_listed_by(contact),
         )
@@ -727,6 +739,13 @@ def _listed_by(contact: Contact) -> int:
         return messages.LISTED
 
 
+def _draws(contact: Contact) -> bool:
+    try:
+        return contact.channel.draws
+    except LookupError:
+        return False
+
+
 def _cooldown(alert: Alert) -> timedelta:
     return alert.rule.cooldown if alert.rule else settings.ALERT_COOLDOWN
 
@@ -760,6 +779,8 @@ def view_of(alert: Alert) -> messages.AlertView:
         acknowledged_by=alert.acknowledged_by,
         resolved_by=alert.resolved_by,
         reason=alert.resolve_reason,
+        unit=unit_of(alert.rule.expression) if alert.rule else "",
+        incident=alert.incident_id,
     )
 
 

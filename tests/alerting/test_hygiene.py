@@ -13,6 +13,7 @@ from apps.alerting.lifecycle import Severity
 from apps.alerting.models import Alert, AlertRule
 from apps.alerting.thresholds import Level
 from tests.alerting.conftest import SETUP, World
+from tests.house.rows import make
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 HOT = Level(Severity.WARNING, ">", 80.0)
@@ -127,3 +128,22 @@ def test_the_page_and_the_table_open(
     assert editor.get("/monitoring/hygiene/hot/wait/").status_code == 200
     assert editor.post("/monitoring/hygiene/hot/wait/").status_code == 302
     assert AlertRule.objects.get(slug="hot").pending_period > timedelta(0)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("severity", "annotations", "lacks"),
+    [
+        ("critical", {}, (True, True)),
+        ("critical", {"summary": "{{ $value }} is too much", "runbook_url": "https://wiki.example/"}, (False, False)),
+        ("warning", {"runbook": "Look at it."}, (False, False)),
+    ],
+)
+def test_a_rule_that_wakes_people_says_what_is_wrong_and_what_to_do(
+    severity: str, annotations: dict[str, str], lacks: tuple[bool, bool]
+) -> None:
+    rule = make("alerting.alertrule", runbook="", annotations=annotations, group=make("alerting.rulegroup"))
+    make("alerting.rulelevel", rule=rule, severity=severity)
+    at = datetime(2026, 11, 29, tzinfo=UTC)
+    [found] = upkeep.report(start=at - timedelta(days=1), end=at, today=at.date()).rules
+    assert (found.lacks_summary, found.lacks_runbook) == lacks

@@ -11,8 +11,9 @@ from django.conf import settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.alerting.units import unit_of
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES
-from apps.dashboards.plots import legend, unit_of
+from apps.dashboards.plots import legend
 from apps.dashboards.templatetags.portal import measured
 from apps.dashboards.timespan import POINTS, RANGES, BadSpan, Span, floor, span_of
 from apps.promql.parser import parse

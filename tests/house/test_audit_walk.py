@@ -94,6 +94,13 @@ WINDOW: dict[str, Any] = {"name": "work", "matchers": ['service="db"'], "starts_
 INHIBITION: dict[str, Any] = {"name": "rule", "source_matchers": ['a="b"'], "target_matchers": ['c="d"']}
 
 
+TEMPLATE = {"name": "Short", "kind": "sms", "title": "{{ title }}"}
+
+
+def message_template() -> Any:
+    return notifications.save_message_template(by=Principal.system("test"), now=AT, values=TEMPLATE)
+
+
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 SILENCE_NOW: dict[str, Any] = {"matchers": ['service="db"'], "ends_at": LATER, "comment": "planned"}
 
@@ -246,6 +253,10 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "notifications.save_contact": lambda: do(
         notifications.save_contact, name="New", kind="webhook", values=WEBHOOK, now=AT
     ),
+    "notifications.delete_message_template": lambda: do(
+        notifications.delete_message_template, template=message_template()
+    ),
+    "notifications.save_message_template": lambda: do(notifications.save_message_template, now=AT, values=TEMPLATE),
     "notifications.send_test": lambda: do(notifications.send_test, contact=contact(), now=AT),
     "oncall.delete_policy": lambda: do(oncall.delete_policy, policy=make("oncall.policy")),
     "oncall.delete_route": lambda: do(oncall.delete_route, route=make("oncall.route", name="x")),
@@ -330,6 +341,12 @@ WRITES: dict[str, Callable[[], Call]] = {
     "POST heartbeats/": lambda: (f"{V1}/heartbeats/", {"name": "new"}),
     "PATCH heartbeats/<str:pk>/": lambda: (f"{V1}/heartbeats/{beat().pk}/", {"period": 3600}),
     "DELETE heartbeats/<str:pk>/": lambda: (f"{V1}/heartbeats/{beat().pk}/", None),
+    "POST message-templates/": lambda: (f"{V1}/message-templates/", TEMPLATE),
+    "PATCH message-templates/<str:pk>/": lambda: (
+        f"{V1}/message-templates/{message_template().pk}/",
+        {"title": "{{ name }}"},
+    ),
+    "DELETE message-templates/<str:pk>/": lambda: (f"{V1}/message-templates/{message_template().pk}/", None),
     "POST scrape-jobs/": lambda: (f"{V1}/scrape-jobs/", {"name": "new", "targets": [{"targets": ["a:1"]}]}),
     "PATCH scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", {"interval": 60}),
     "DELETE scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", None),
@@ -457,7 +474,7 @@ SEED: dict[str, Callable[[], Call]] = {
     "POST alerts": lambda: ("/api/monitoring/alerts", {"type": "disk", "severity": "WARNING", "message": "full"}),
     "PUT alerts": lambda: ("/api/monitoring/alerts", {"alertId": make("alerting.alert").key, "resolvedBy": "ann"}),
 }
-QUESTIONS = {"POST rules/preview/"}
+QUESTIONS = {"POST rules/preview/", "POST message-templates/preview/", "POST message-templates/lint/"}
 """Questions too long for an address: nothing is written."""
 NO_DECISIONS = {"POST metrics", "POST events"}
 """Writes of the seed's API that bring measurements: an entry a request would drown the trail."""

@@ -15,7 +15,7 @@ from apps.notifications.channels.email import Addresses, Email
 from apps.notifications.channels.slack import payload as slack_payload
 from apps.notifications.channels.webhook import Webhook, sign
 from apps.notifications.channels.webhook import payload as webhook_payload
-from apps.notifications.message import Item, Message
+from apps.notifications.message import Curve, Item, Message
 from tests.notifications.conftest import a_message
 from tests.notifications.messages import messages
 from tests.notifications.receivers import HttpReceiver, SmtpReceiver
@@ -42,6 +42,31 @@ def test_an_email_has_text_html_and_the_headers_of_its_thread(smtp_receiver: Smt
     assert first["Message-ID"] != second["Message-ID"]
     assert [part.get_content_type() for part in first.iter_parts()] == ["text/plain", "text/html"]
     assert "93 % of memory is used." in _part(first, "plain")
+
+
+CURVE = Curve("Memory", 1_764_000_000, 60, (50.0, None, 93.5, 97.0), "percent", 90.0, ">", 1_764_000_120)
+
+
+def test_an_email_shows_the_curve_in_a_light_and_a_dark_picture_and_in_words(smtp_receiver: SmtpReceiver):
+    Email({"to": ["a@example.com"]}, SENDER).send(replace(a_message(), curve=CURVE), KEY)
+    [mail] = smtp_receiver.mails
+    assert mail.get_content_type() == "multipart/related"
+    alternative, *pictures = mail.iter_parts()
+    assert [part.get_content_type() for part in alternative.iter_parts()] == ["text/plain", "text/html"]
+    assert [(part.get_content_type(), part.get_content_disposition()) for part in pictures] == [
+        ("image/png", "inline"),
+        ("image/png", "inline"),
+    ]
+    html = _part(mail, "html")
+    for part in pictures:
+        assert f"cid:{part['Content-ID'].strip('<>')}" in html
+    assert 'alt="Memory from 16:00 to 16:03 UTC: last 97 %, lowest 50 %, highest 97 %, threshold 90 %."' in html
+
+
+def test_an_email_whose_curve_cannot_be_drawn_leaves_without(smtp_receiver: SmtpReceiver):
+    Email({"to": ["a@example.com"]}, SENDER).send(replace(a_message(), curve=replace(CURVE, values=(None,))), KEY)
+    [mail] = smtp_receiver.mails
+    assert "<picture" not in _part(mail, "html")
 
 
 def test_an_email_without_addresses_goes_to_the_administrators(smtp_receiver: SmtpReceiver):

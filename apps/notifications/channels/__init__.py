@@ -17,6 +17,7 @@ from apps.core.documents import document
 from apps.core.http import Response
 from apps.core.registry import Plugin, Registry
 from apps.notifications.message import Message
+from apps.notifications.plaintext import brief, render, segments
 
 RETRY_STATUSES = frozenset({408, 425, 429})
 """Answers below 500 that ask for another try."""
@@ -64,6 +65,18 @@ class Channel(Plugin):
     listed: ClassVar[int] = 100
     """Alerts in one message; a flood is a number and a link, except to a receiver that keeps alerts itself."""
 
+    draws: ClassVar[bool] = False
+    """Whether it shows a message's curve: reading one costs."""
+
+    keeps_alerts: ClassVar[bool] = False
+    """Whether the receiver reads the alerts as data: a template's text then leaves them, elsewhere it replaces them."""
+
+    document: ClassVar[str] = ""
+    """What a template may write in place of the channel's own: "html" or "json"; "" for nothing."""
+
+    longest: ClassVar[int] = 0
+    """Characters that a small screen or a voice takes of a text; 0: room enough."""
+
     renewed_after: ClassVar[timedelta | None] = None
     """How often a receiver that forgets is told again of what fires; None: it does not forget."""
 
@@ -79,6 +92,15 @@ class Channel(Plugin):
     def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:  # noqa: ARG003 - a channel overrides it
         """Return why a message cannot even be tried with these settings ("" when it can); `config` has no secrets."""
         return ""
+
+    @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Return how the receiver shows the message, for a preview: title, text, maybe html or document (JSON)."""
+        if cls.longest:
+            text = brief(message, limit=cls.longest)
+            return {"title": message.title, "text": text, "characters": len(text), "segments": segments(text)}
+        text = render(message, limit=4000, with_title=False)
+        return {"title": message.title, "text": text, "characters": len(text)}
 
     @classmethod
     def alertmanager(

@@ -24,6 +24,7 @@ class Alertmanager(Channel):
 
     kind = "alertmanager"
     label = "Alertmanager"
+    keeps_alerts = True
     listed = 5000
     renewed_after: ClassVar[timedelta | None] = timedelta(minutes=1)
 

@@ -1,10 +1,14 @@
 """E-mail, by SMTP or any provider that Anymail knows: plain text and HTML, one thread per group of alerts."""
 
+import base64
 import hashlib
+import logging
 import smtplib
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from email.mime.image import MIMEImage
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from anymail.exceptions import AnymailAPIError, AnymailConfigurationError, AnymailError
@@ -14,11 +18,18 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.mail import EmailMultiAlternatives
 from django.core.validators import validate_email
 from django.template.loader import render_to_string
+from django.utils.safestring import mark_safe
 
 from apps.core.foreign_http import guarded
 from apps.core.http import OutboundError
+from apps.notifications import chart
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
-from apps.notifications.message import Message
+from apps.notifications.message import Curve, Message
+
+log = logging.getLogger(__name__)
+
+PICTURES: Final = {"light": chart.LIGHT, "dark": chart.DARK}
+"""The looks of a chart, each a picture of its own: few mail programs can choose, all show the first."""
 
 
 class Addresses(forms.CharField):
@@ -53,6 +64,8 @@ class Email(Channel):
 
     kind = "email"
     label = "E-mail"
+    draws = True
+    document = "html"
 
     class Config(forms.Form):
         """From whom and to whom."""
@@ -86,6 +99,13 @@ class Email(Channel):
             raise failure(error) from error
         status = getattr(mail, "anymail_status", None)
         return str(getattr(status, "message_id", None) or f"{key}@{host}")
+
+    @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Show both parts, the pictures inside."""
+        pictures = drawn(message.curve) if message.curve else {}
+        inside = {look: "data:image/png;base64," + base64.b64encode(png).decode() for look, png in pictures.items()}
+        return {"title": message.title, "text": text(message), "html": html(message, inside)}
 
     @classmethod
     def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:
@@ -123,12 +143,19 @@ def thread_of(message: Message, key: uuid.UUID) -> str:
     return "thread-" + hashlib.sha256(message.group_key.encode()).hexdigest()[:32]
 
 
+class _Illustrated(EmailMultiAlternatives):
+    """Its attachments are pictures that the HTML shows, no files."""
+
+    mixed_subtype = "related"
+
+
 def compose(message: Message, *, sender: str, to: list[str], message_id: str, thread: str) -> EmailMultiAlternatives:
-    """Return the e-mail: text, HTML, and the headers by which mail programs keep one group in one thread."""
-    context = {"message": message}
-    mail = EmailMultiAlternatives(
+    """Return the e-mail: text, HTML, pictures, and the headers by which mail programs keep one group in one thread."""
+    pictures = drawn(message.curve) if message.curve else {}
+    idents = {look: f"{look}.{message_id.strip('<>')}" for look in pictures}
+    mail = (_Illustrated if pictures else EmailMultiAlternatives)(
         subject=" ".join(message.title.split())[:200],
-        body=render_to_string("notifications/email.txt", context),
+        body=text(message),
         from_email=sender,
         to=to,
         headers={
@@ -142,8 +169,53 @@ def compose(message: Message, *, sender: str, to: list[str], message_id: str, th
     )
     if message.severity == "critical" and message.status == "firing":
         mail.extra_headers["X-Priority"] = "1"
-    mail.attach_alternative(render_to_string("notifications/email.html", context), "text/html")
+    mail.attach_alternative(html(message, {look: f"cid:{ident}" for look, ident in idents.items()}), "text/html")
+    for look, content in pictures.items():
+        picture = MIMEImage(content, "png")
+        picture.add_header("Content-ID", f"<{idents[look]}>")
+        picture.add_header("Content-Disposition", "inline", filename=f"chart-{look}.png")
+        mail.attach(picture)
     return mail
+
+
+def text(message: Message) -> str:
+    """Return the plain text."""
+    return render_to_string("notifications/email.txt", {"message": message})
+
+
+def html(message: Message, pictures: Mapping[str, str] | None = None) -> str:
+    """Return the HTML; `pictures` are the addresses of the chart's looks. Every text of a message is escaped.
+
+    A template's own HTML was escaped value by value when it was rendered.
+    """
+    context = {
+        "message": message,
+        "pictures": pictures or {},
+        "words": chart.words(message.curve) if message.curve and pictures else "",
+        "size": {"width": chart.WIDTH, "height": chart.HEIGHT},
+        "document": mark_safe(message.document),  # noqa: S308 - see above
+        "items": [(item, [(name, value, is_address(value)) for name, value in item.facts]) for item in message.alerts],
+        "is_single": len(message.alerts) == 1,
+    }
+    return render_to_string("notifications/email.html", context)
+
+
+def is_address(value: str) -> bool:
+    """Whether a fact is nothing but a web address."""
+    return value.startswith(("https://", "http://")) and len(value.split()) == 1
+
+
+@lru_cache(maxsize=16)
+def drawn(curve: Curve) -> Mapping[str, bytes]:
+    """Return the chart's pictures by look; none where it cannot be drawn: the message leaves without.
+
+    Several contacts of a group get the same one.
+    """
+    try:
+        return {look: chart.draw(curve, palette) for look, palette in PICTURES.items()}
+    except Exception:
+        log.exception("The chart of %s could not be drawn; its message leaves without.", curve.title)
+        return {}
 
 
 def failure(error: Exception) -> DeliveryFailed:

@@ -22,6 +22,7 @@ class Opsgenie(Channel):
 
     kind = "opsgenie"
     label = "Opsgenie"
+    keeps_alerts = True
     bundles = False
 
     class Config(forms.Form):

@@ -25,6 +25,7 @@ class PagerDuty(Channel):
 
     kind = "pagerduty"
     label = "PagerDuty"
+    keeps_alerts = True
     bundles = False
 
     class Config(forms.Form):

@@ -18,6 +18,7 @@ class Sms(Channel):
 
     kind = "sms"
     label = "SMS (Twilio)"
+    longest = SMS
     limits = SMS_LIMITS
 
     class Config(TwilioConfig):

@@ -27,6 +27,7 @@ class SmsGateway(Channel):
 
     kind = "sms_gateway"
     label = "SMS (HTTP gateway)"
+    longest = SMS
     limits = SMS_LIMITS
 
     class Config(forms.Form):

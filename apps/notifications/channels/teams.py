@@ -74,7 +74,7 @@ def _body(message: Message, shown: int) -> dict[str, Any]:
         "msteams": {"width": "Full"},
         "body": body,
     }
-    links = (("Acknowledge…", message.answer_url), ("Open", message.url))
+    links = (("Acknowledge…", message.answer_url), ("Open", message.url), *message.links[:3])
     card["actions"] = [{"type": "Action.OpenUrl", "title": name, "url": url} for name, url in links if url]
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
     return {"type": "message", "attachments": [attachment]}

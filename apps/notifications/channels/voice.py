@@ -22,6 +22,7 @@ class Voice(Channel):
 
     kind = "voice"
     label = "Telephone (Twilio)"
+    longest = SPOKEN
     limits = "3/15m, 7/1h"
 
     class Config(TwilioConfig):
@@ -35,6 +36,12 @@ class Voice(Channel):
         """Start the call; the id is Twilio's SID. That somebody listened is not known here."""
         values = {"To": self.settings["to"], "From": self.settings["sender"], "Twiml": twiml(message)}
         return create(self.settings, "Calls", values, self.timeout)
+
+    @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Show what is said: the title alone."""
+        said = cut(one_line(message.title), SPOKEN)
+        return {"title": message.title, "text": said, "characters": len(said)}
 
     @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ class Webhook(Channel):
 
     kind = "webhook"
     label = "Webhook"
+    keeps_alerts = True
+    document = "json"
 
     class Config(forms.Form):
         """Where to, and the two secrets that tell the receiver who asks."""
@@ -59,7 +61,7 @@ class Webhook(Channel):
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Post the message; the answer's body is not looked at."""
-        content = orjson.dumps(payload(message, key, self.sender))
+        content = message.document.encode() or orjson.dumps(payload(message, key, self.sender))
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(key)}
         if token := self.settings.get("token"):
             headers["Authorization"] = f"Bearer {token}"
@@ -69,6 +71,13 @@ class Webhook(Channel):
         response = http.send("POST", url, headers=headers, content=content, timeout=self.timeout)
         raise_for(response, urlsplit(url).hostname or "The receiver")
         return ""
+
+    @classmethod
+    def shown(cls, message: Message) -> dict[str, Any]:
+        """Show the body that is posted."""
+        body = message.document or orjson.dumps(payload(message, uuid.UUID(int=0), Sender())).decode()
+        text = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode()
+        return {"title": message.title, "text": text, "characters": len(body)}
 
     @classmethod
     def alertmanager(

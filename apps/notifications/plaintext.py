@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from apps.notifications.incoming import USAGE
 from apps.notifications.message import Item, Message
 
 SMS: Final = 459
@@ -10,9 +11,16 @@ SMS_LIMITS: Final = "5/15m, 11/1h"
 """What a person can bear, and a bill: GoAlert's defaults."""
 
 
+def length(text: str) -> int:
+    """Return the length as most receivers count it, in UTF-16 units: an emoji is two. Text messages do, too."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters of the text; an ellipsis says that there was more."""
-    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+    """Return at most `limit` UTF-16 units of the text; an ellipsis says that there was more."""
+    if length(text) <= limit:
+        return text
+    return text.encode("utf-16-le", "surrogatepass")[: 2 * max(limit - 1, 0)].decode("utf-16-le", "ignore") + "…"
 
 
 def one_line(text: str) -> str:
@@ -34,15 +42,19 @@ def render(message: Message, *, limit: int, with_title: bool = True, with_url: b
     return _within("\n\n".join(part for part in parts if part), links if with_url else "", limit)
 
 
-def brief(message: Message, *, limit: int) -> str:
-    """Return the message for a small screen: the title, the first finding's value, the link to answer."""
+def brief(message: Message, *, limit: int, code: str = "") -> str:
+    """Return the message for a small screen: the title, the first finding's value, the link to answer.
+
+    With a `code` it says how to answer in words.
+    """
     words = one_line(message.title)
     if len(message.alerts) == 1:
         known = dict(message.alerts[0].facts)
         words += "".join(f"; {name.lower()} {known[name]}" for name in ("Value", "Since") if name in known)
     elif not message.alerts and message.body:
         words += f": {one_line(message.body)}"
-    return _within(words, message.answer_url or message.url, limit)
+    how = f"{USAGE}: ack {code}\n" if code and message.answer_url else ""
+    return _within(words, how + (message.answer_url or message.url), limit)
 
 
 def _finding(item: Item) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 SEVERITIES: Final = ("info", "warning", "error", "critical")
-STATUSES: Final = ("firing", "resolved", "test", "reminder")
+STATUSES: Final = ("firing", "resolved", "test", "reminder", "update")
 COLOURS: Final = {"info": "#2f6fde", "warning": "#d99a00", "error": "#e0562b", "critical": "#c4122f"}
 RESOLVED: Final = "#1f9d55"
 Fact = tuple[str, str]
@@ -28,6 +28,7 @@ class Item:
     ended_at: str = ""
     fingerprint: str = ""
     facts: tuple[Fact, ...] = ()
+    acknowledged_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Message:
     """A message as every channel gets it. `group_key` stays the same from the first firing to the last resolved.
 
     `answer_url` leads to the page where it is acknowledged, escalated, silenced or resolved without a log-in.
-    `truncated` counts the alerts that are not listed.
+    `truncated` counts the alerts that are not listed. An `update` is no news: it goes only to channels that rewrite
+    what they said (`earlier`, by the provider's id). `code` names the message where somebody answers in words, and
+    `receipt_url` is where the provider tells what became of it. The sender fills in the last four.
     """
 
     title: str
@@ -50,6 +53,9 @@ class Message:
     reason: str = ""
     truncated: int = 0
     answer_url: str = ""
+    receipt_url: str = ""
+    code: str = ""
+    earlier: str = ""
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:

@@ -25,6 +25,7 @@ def purposes() -> Choices:
         ("renewal", "Renewal"),
         ("test", "Test"),
         ("reminder", "Reminder"),
+        ("update", "Update"),
     ]
 
 
@@ -53,6 +54,19 @@ def reply_actions() -> Choices:
         ("escalate", "Escalate"),
         ("silence", "Silence for an hour"),
         ("resolve", "Resolve"),
+    ]
+
+
+def receipt_states() -> Choices:
+    """What the provider told of a message that was handed over."""
+    return [
+        ("underway", "Under way"),
+        ("delivered", "Delivered"),
+        ("complained", "Called spam"),
+        ("partly", "Not to everybody"),
+        ("unanswered", "Not answered"),
+        ("failed", "Not delivered"),
+        ("bounced", "Bounced"),
     ]
 
 
@@ -178,6 +192,16 @@ class Delivery(models.Model):
     finished_at = models.DateTimeField(null=True, help_text="When it was sent, failed for good or was cancelled.")
     error = models.TextField(blank=True, default="", help_text="Why the last try failed.")
     provider_id = models.CharField(max_length=300, blank=True, default="")
+    receipt = models.CharField(
+        max_length=12,
+        choices=receipt_states,
+        blank=True,
+        default="",
+        help_text="What the provider told afterwards; what nobody read has failed, though it was sent.",
+    )
+    receipt_at = models.DateTimeField(null=True)
+    receipt_text = models.TextField(blank=True, default="")
+    recipients = models.JSONField(default=dict, help_text="What was told of each recipient, where that is known.")
     carrier = models.ForeignKey(
         "self",
         on_delete=models.SET_NULL,
@@ -188,10 +212,15 @@ class Delivery(models.Model):
 
     objects = DeliveryQuerySet.as_manager()
 
+    earlier = ""
+    """The provider's id of what this one rewrites, looked up by the sender; no column."""
+
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "deliveries"
         indexes = (
+            models.Index(fields=["provider_id"], condition=~Q(provider_id=""), name="delivery_provider_id"),
+            models.Index(fields=["receipt_at"], condition=Q(state="failed"), name="delivery_came_back"),
             models.Index(fields=["contact", "id"], condition=Q(state="queued"), name="delivery_queue"),
             models.Index(fields=["due_at"], condition=Q(state="queued"), name="delivery_due"),
             models.Index(fields=["contact", "-id"], name="delivery_of_contact"),

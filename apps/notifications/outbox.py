@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import connection, transaction
+from django.db.models import Case, F, Q, TextField, Value, When
 
 from apps.core import live
 from apps.core.tasks import wake
@@ -27,6 +28,7 @@ from apps.core.text import storable
 from apps.notifications.channels import channels
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
+from apps.notifications.receipts import CAME_BACK, LOST
 
 LEASE: Final = timedelta(seconds=120)
 PATIENCE: Final = timedelta(minutes=10)
@@ -176,12 +178,14 @@ def _finish(outcome: Outcome, now: datetime) -> bool:
     delivery, error = outcome.delivery, storable(outcome.error)
     mine = Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim, state="queued")
     if outcome.sent:
+        # A receipt may have overtaken this: what it says was lost is not sent.
+        is_lost = Q(receipt__in=LOST)
         kept = mine.update(
-            state="sent",
+            state=Case(When(is_lost, then=Value("failed")), default=Value("sent")),
             finished_at=now,
             claim=None,
             claimed_until=None,
-            error="",
+            error=Case(When(is_lost, then=F("receipt_text")), default=Value(""), output_field=TextField()),
             provider_id=storable(outcome.provider_id)[:300],
             carrier_id=outcome.carrier,
         )
@@ -197,7 +201,9 @@ def _note_health(outcome: Outcome, error: str, now: datetime) -> None:
     """Show on the contact what its last messages met; a row is written only where that changes something."""
     contact = Contact.objects.filter(pk=outcome.delivery.contact_id)
     if outcome.sent:
-        if contact.exclude(problem="").update(problem="", problem_at=None, last_ok_at=now):
+        # What came back is mended by a receipt, or by other settings, not by having been handed over once more.
+        mended = contact.exclude(problem="").exclude(problem__startswith=CAME_BACK)
+        if mended.update(problem="", problem_at=None, last_ok_at=now):
             live.publish("contacts", outcome.delivery.contact_id)
         else:
             contact.exclude(last_ok_at__gt=now - timedelta(minutes=1)).update(last_ok_at=now)

@@ -27,7 +27,8 @@ from apps.core.telemetry import Counter, Histogram
 from apps.notifications import outbox
 from apps.notifications.bundling import bundle
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
-from apps.notifications.links import url_of
+from apps.notifications.earlier import note_earlier
+from apps.notifications.links import code_of, receipt_url_of, url_of
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 from apps.notifications.outbox import Outcome
@@ -139,6 +140,7 @@ class _Drain:
                 outbox.hold(run.waiting, until=until)
                 del self.runs[ident]
             else:
+                note_earlier(run.channel, run.flying)
                 self.flying[self.pool.submit(attempt, run.channel, run.obstacle, run.flying)] = ident
 
     def next_of(self, ident: int, run: Run) -> datetime | None:
@@ -211,6 +213,7 @@ def send_directly(*, contact: Contact, message: Message, purpose: str, now: date
     delivery.refresh_from_db()
     if delivery.claim == mine:
         run = run_to(contact, administrators())
+        note_earlier(run.channel, [delivery])
         outbox.finish([judge(delivery, attempt(run.channel, run.obstacle, [delivery]), now)], now=now)
         delivery.refresh_from_db()
     return delivery
@@ -230,9 +233,16 @@ def together(deliveries: Sequence[Delivery]) -> tuple[Message, uuid.UUID]:
     """
     messages = [Message.from_json(delivery.message) for delivery in deliveries]
     message = bundle(messages)
-    if message.status == "firing":
-        # The first delivery stands for those told along: their alerts are answered together.
-        message = replace(message, answer_url=url_of(settings.PORTAL_URL, deliveries[0].key))
+    # The first delivery stands for those told along: their alerts are answered together, and so are receipts.
+    first = deliveries[0]
+    message = replace(
+        message,
+        receipt_url=receipt_url_of(settings.PORTAL_URL, first.kind, first.key),
+        code=code_of(first.key),
+        earlier=first.earlier,
+    )
+    if message.status in ("firing", "update"):
+        message = replace(message, answer_url=url_of(settings.PORTAL_URL, first.key))
     if len(deliveries) == 1:
         return message, deliveries[0].key
     return message, uuid.uuid5(deliveries[0].key, " ".join(str(delivery.key) for delivery in deliveries))

@@ -120,6 +120,7 @@ def _item(view: AlertView, occasion: Occasion) -> Item:
         ended_at="" if view.ended_at is None else _rfc3339(view.ended_at),
         fingerprint=view.fingerprint,
         facts=tuple(_facts(view)),
+        acknowledged_by=view.acknowledged_by,
     )
 
 

@@ -8,6 +8,8 @@ Every hand-over is a row, every piece of work one transaction that either happen
 4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
    `resume`    an acknowledgement that has worn off → it is taken back.
 5. `remind`    a Silence that ends soon → its author is told, by their own contacts.
+6. `rewrite`   an acknowledgement or an answer → messages that can be rewritten say so; in the transaction of 1 or of
+               the answer.
 A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
 
 Decisions stand in `grouping`, `escalation` and alerting's `suppression`; here is only what carries them out. One
@@ -18,6 +20,7 @@ without a race.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
@@ -25,7 +28,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Case, Exists, Max, OuterRef, Q, Value, When
+from django.db.models import Case, Exists, F, Max, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce, Least
 
 from apps.accounts.audit import record
@@ -39,8 +42,9 @@ from apps.alerting.suppression import LOUD, Suppressor, Verdict
 from apps.core import live
 from apps.core.tasks import wake
 from apps.notifications import outbox
+from apps.notifications.channels import channels
 from apps.notifications.message import Message
-from apps.notifications.models import Contact
+from apps.notifications.models import Contact, Delivery
 from apps.oncall import escalation, grouping, messages
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
@@ -55,6 +59,8 @@ CHANGES_TOLD: Final = 3
 """Changes in one message; the alert's page lists more."""
 UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
+REOPENED_FOR: Final = timedelta(days=1)
+"""How long after a message came back this is still taken up: longer than any loop stands still."""
 HELD_FOR: Final = timedelta(minutes=1)
 """How soon an escalation that is held back looks again."""
 PAGING: Final = ("pagerduty", "opsgenie")
@@ -78,6 +84,7 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
     One that cannot be taken up stays and is tried again with the next tick; it does not stop the others.
     """
     taken: list[int] = []
+    taken_on: list[int] = []
     failed = 0
     with transaction.atomic():
         _lock()
@@ -88,12 +95,15 @@ def tell(*, now: datetime, limit: int = BATCH) -> int:
                 with transaction.atomic():
                     _take_up(transition, routing, now)
                 taken.append(transition.pk)
+                if transition.kind in ("acknowledged", "unacknowledged"):
+                    taken_on.append(transition.alert_id)
                 changed = changed or silence.may_have_changed_by(transition)
             except Exception:
                 failed += 1
                 routing.forget_groups()
                 log.exception("Transition %s could not be taken up; it is tried again.", transition.pk)
         Transition.objects.filter(pk__in=taken).update(told_at=now)
+        rewrite(taken_on, now=now)
         if changed:
             held = NotificationGroup.objects.filter(members__in=GroupMember.objects.exclude(held_by=""))
             held.update(due_at=now)
@@ -914,7 +924,13 @@ def _resume(pk: int, now: datetime) -> None:
 
 # --- 4. What did not arrive ------------------------------------------------------------------------------------------
 def settle(*, now: datetime, limit: int = BATCH) -> int:
-    """Look at notices whose fate was open: sent is settled, failed or stuck goes to the fall-back contact."""
+    """Look at notices whose fate was open: sent is settled, failed or stuck goes to the fall-back contact.
+
+    What was sent and came back since (bounced, not delivered) is open again.
+    """
+    came_back = Delivery.objects.filter(state="failed", receipt_at__gt=now - REOPENED_FOR)
+    late = Notice.objects.filter(kind="firing", delivery__in=came_back, settled_at__lt=F("delivery__receipt_at"))
+    Notice.objects.filter(pk__in=late.values("pk")).update(settled_at=None)
     known = Notice.objects.unsettled().filter(Q(delivery__state="sent") | Q(delivery__isnull=True))
     known.update(settled_at=now)
     stuck = Q(delivery__state__in=("failed", "cancelled")) | Q(at__lte=now - UNTOLD_FOR)
@@ -978,6 +994,39 @@ def _remind(pk: UUID, now: datetime) -> None:
             delivery = outbox.enqueue(contact=contact, message=message, purpose="reminder", now=now)
             _record("oncall.notify", delivery, now, {"contact": contact.name, "purpose": "reminder"})
     Silence.objects.filter(pk=pk).update(reminded_at=now)
+
+
+# --- 6. What is rewritten --------------------------------------------------------------------------------------------
+def rewrite(alerts: Sequence[int], *, reason: str = "", now: datetime) -> None:
+    """Have messages about these alerts say how things stand, at contacts whose channel rewrites them.
+
+    No news, so no notice and no entry. It never raises: whom it serves has more to do.
+    """
+    try:
+        with transaction.atomic():
+            _rewrite(alerts, reason, now)
+    except Exception:
+        log.exception("Messages about the alerts %s could not be rewritten.", alerts[:10])
+
+
+def _rewrite(alerts: Sequence[int], reason: str, now: datetime) -> None:
+    kinds = [kind for kind, channel in channels.all().items() if channel.rewrites]
+    told = Notice.objects.filter(alert__in=alerts, kind="firing", contact__kind__in=kinds, contact__enabled=True)
+    places = list(told.order_by().values_list("contact", "group").distinct()) if alerts else []
+    for contact_pk, group_pk in places:
+        mine = Notice.objects.filter(contact=contact_pk, group=group_pk, kind="firing").values("alert")
+        firing = Alert.objects.active().filter(pk__in=mine).select_related("rule").prefetch_related("rule__levels")
+        contact, group = Contact.objects.get(pk=contact_pk), NotificationGroup.objects.filter(pk=group_pk).first()
+        views = [view_of(alert) for alert in _in_order(firing).values()]
+        if not views or group is None:
+            continue
+        owners = ", ".join(sorted({view.acknowledged_by for view in views} - {""}))
+        why = reason or (f"acknowledged by {owners}" if owners else "nobody has taken it on")
+        occasion = messages.Occasion(group.key, group.labels, why[:200], settings.PORTAL_URL)
+        message = replace(messages.build([], views, [], occasion, most=_listed_by(contact)), status="update")
+        waiting = Delivery.objects.queued().filter(contact=contact, group_key=group.key, purpose="update", claim=None)
+        if not waiting.update(message=message.to_json()):
+            outbox.enqueue(contact=contact, message=message, purpose="update", now=now)
 
 
 def _record(verb: str, target: Any, now: datetime, after: Mapping[str, Any]) -> None:

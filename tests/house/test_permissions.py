@@ -31,6 +31,9 @@ Need = Right | str | frozenset[Right]
 PAGES: dict[str, dict[str, Need]] = {
     "": {"GET": OPEN},
     "r/<str:token>/": {"GET": OPEN, "POST": OPEN},
+    "from/email/": {"HEAD": OPEN, "POST": OPEN},
+    "from/<slug:kind>/": {"POST": OPEN},
+    "from/<slug:kind>/<str:token>/": {"POST": OPEN},
     "accounts/login/": {"GET": OPEN, "POST": OPEN},
     "accounts/logout/": {"POST": OPEN},
     "monitoring/": {"GET": R},
@@ -393,7 +396,8 @@ def test_every_model_of_the_admin_is_in_the_table():
 def test_only_these_are_open_to_all():
     everything: dict[str, Any] = PAGES | ADMIN | API | {path: {"GET": need} for path, need in FAST.items()}
     assert {pattern for pattern, methods in everything.items() if OPEN in methods.values()} == {
-        "", "r/<str:token>/", "accounts/login/", "accounts/logout/", "admin/login/", "admin/logout/",
+        "", "r/<str:token>/", "from/email/", "from/<slug:kind>/", "from/<slug:kind>/<str:token>/",
+        "accounts/login/", "accounts/logout/", "admin/login/", "admin/logout/",
         "api/monitoring/health", "api/monitoring/health/",
         "/-/healthy", "/-/ready",
     }  # fmt: skip

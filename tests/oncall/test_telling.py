@@ -1,6 +1,6 @@
 """Who is told what and when, from alert to outbox, on a clock that is stepped by hand."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,9 @@ from django.db import connection, transaction
 
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Transition
-from apps.notifications.models import Delivery
+from apps.notifications import callbacks
+from apps.notifications.incoming import Receipt
+from apps.notifications.models import Contact, Delivery
 from apps.oncall import services, telling
 from apps.oncall.models import Escalation, Notice, Route
 from tests.oncall.conftest import BY, Night
@@ -445,3 +447,34 @@ def test_a_message_names_what_was_changed_shortly_before(night: Night):
     night.wait(minutes=1)
     (delivery,) = Delivery.objects.all()
     assert delivery.message["facts"] == [["Changed shortly before", "21:50 UTC shop: 1.4 deployed (test)"]]
+
+
+def bounced(contact: Contact, now: datetime) -> None:
+    """Let the provider say that the last message to the contact did not arrive after all."""
+    delivery = Delivery.objects.filter(contact=contact).latest("pk")
+    callbacks.note_receipt(delivery=delivery, receipt=Receipt("bounced", "no such user"), recipients=(), now=now)
+
+
+def test_what_was_sent_and_bounces_an_hour_later_is_told_to_the_fallback_contact(night: Night):
+    anna, fallback = night.contact("anna"), night.contact("fallback", is_fallback=True)
+    night.route("root", anna)
+    night.fire()
+    night.wait(hours=1)
+    assert night.told(fallback) == []
+    bounced(anna, night.now)
+    night.wait(seconds=1)
+    assert night.texts(fallback) == "3600s +disk"
+    night.wait(minutes=10)
+    assert len(night.told(fallback)) == 1
+    anna.refresh_from_db()
+    assert anna.problem == "Came back: no such user"
+
+
+def test_what_bounces_when_somebody_else_knows_is_told_to_nobody(night: Night):
+    anna, ben, fallback = night.contact("anna"), night.contact("ben"), night.contact("fallback", is_fallback=True)
+    night.route("root", anna, ben)
+    night.fire()
+    night.wait(minutes=1)
+    bounced(anna, night.now)
+    night.wait(minutes=1)
+    assert night.told(fallback) == []

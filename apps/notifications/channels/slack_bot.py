@@ -20,7 +20,7 @@ from django.core.validators import RegexValidator
 
 from apps.core import http
 from apps.notifications.block_kit import LONGEST_URL, escape, link, payload
-from apps.notifications.channels import Channel, DeliveryFailed, answered, raise_for
+from apps.notifications.channels import Channel, DeliveryFailed, Sender, answered, raise_for
 from apps.notifications.fields import HEADER_VALUE, provider_url
 from apps.notifications.incoming import Answer, Call, Heard, Unverified
 from apps.notifications.links import token_in
@@ -171,6 +171,19 @@ class SlackBot(Channel):
         if is_guest or not team or user.get("team_id") != team or not user.get("is_email_confirmed"):
             return ""
         return str(_part(user.get("profile")).get("email") or "")
+
+    @classmethod
+    def alertmanager(
+        cls,
+        config: Mapping[str, Any],
+        secrets: frozenset[str],  # noqa: ARG003
+        sender: Sender,  # noqa: ARG003
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Name the method and the channel; the token is the secret."""
+        api = (config.get("api_url") or "https://slack.com/api").rstrip("/")
+        token = {"authorization": {"credentials": "<secret>"}}
+        url = f"{api}/chat.postMessage"
+        return {"slack_configs": {"api_url": url, "channel": config.get("channel", ""), "http_config": token}}
 
     @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import apps.notifications.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("notifications", "0003_replies"),
+        ("notifications", "0004_people_are_told_as_they_want"),
     ]
 
     operations = [

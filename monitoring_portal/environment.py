@@ -108,6 +108,12 @@ def listing(name: str, default: list[str]) -> list[str]:
     )
 
 
+def prefixed(prefix: str) -> dict[str, str]:
+    """Return every variable that begins so, by the rest of its name; `*_FILE` names a file as everywhere."""
+    names = {name.removesuffix("_FILE") for name in os.environ if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value.strip() for name in sorted(names) if (value := raw(name)) is not None}
+
+
 def networks(name: str) -> list[str]:
     """Return a list of host names and networks in CIDR notation."""
 

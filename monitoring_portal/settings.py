@@ -204,6 +204,9 @@ EMAIL_USE_TLS = env.boolean("SMTP_TLS", False)
 EMAIL_USE_SSL = env.boolean("SMTP_SSL", False)
 EMAIL_TIMEOUT = 15
 EMAIL_BACKEND = env.text("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
+# What Anymail asks for (https://anymail.dev): ANYMAIL_POSTMARK_SERVER_TOKEN, ANYMAIL_WEBHOOK_SECRET, …. What a provider
+# has no notion of, such as metadata, is left out of the e-mail instead of refusing it.
+ANYMAIL = {"IGNORE_UNSUPPORTED_FEATURES": True, **env.prefixed("ANYMAIL_")}
 ALERT_EMAIL_ENABLED = env.boolean("ALERT_EMAIL_ENABLED", True)
 ALERT_EMAIL_FROM = env.text("ALERT_EMAIL_FROM")
 ALERT_EMAIL_TO = env.listing("ALERT_EMAIL_TO", [])

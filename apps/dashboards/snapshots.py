@@ -218,6 +218,8 @@ def delivery_entry(delivery: Delivery, *, with_reason: bool = False) -> Row:
     text = f"{what} ({delivery.purpose})" if what else delivery.purpose
     if delivery.error and delivery.state in ("failed", "queued"):
         text += f": {delivery.error}"
+    if delivery.receipt:
+        text += f". {delivery.get_receipt_display()} at {delivery.receipt_at:%H:%M:%S} UTC ({delivery.receipt_text})"
     if with_reason:
         reason = str(delivery.message.get("reason", "")) if isinstance(delivery.message, dict) else ""
         text += f". Because: {reason}" if reason else ""

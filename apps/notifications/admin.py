@@ -18,6 +18,7 @@ from unfold.widgets import (
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
     UnfoldAdminURLInputWidget,
+    UnfoldBooleanSwitchWidget,
 )
 
 from apps.accounts.admin import AuditedAdmin
@@ -35,6 +36,7 @@ WIDGETS: dict[type[forms.Widget], type[forms.Widget]] = {
     forms.EmailInput: UnfoldAdminEmailInputWidget,
     forms.URLInput: UnfoldAdminURLInputWidget,
     forms.TextInput: UnfoldAdminTextInputWidget,
+    forms.CheckboxInput: UnfoldBooleanSwitchWidget,
 }
 
 
@@ -78,7 +80,8 @@ def settings_form(channel: type[Channel], contact: Contact) -> type[SettingsForm
     for name, field in channel.Config().fields.items():
         secret = name in channel.secrets()
         widget = WIDGETS.get(type(field.widget))
-        fields[PREFIX + name] = forms.CharField(
+        plain = forms.BooleanField if isinstance(field, forms.BooleanField) else forms.CharField
+        fields[PREFIX + name] = plain(
             required=False,
             label=field.label or name.replace("_", " ").capitalize(),
             help_text=f"{field.help_text} Stored encrypted; leave blank to keep it." if secret else field.help_text,
@@ -318,15 +321,27 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
     """The delivery log: who was told what, when, by which provider id; to be read only."""
 
     edit_right = None
-    list_display = ("id", "created_at", "contact_name", "kind", "title", "purpose", "shown_state", "attempts", "error")
+    list_display = (
+        "id",
+        "created_at",
+        "contact_name",
+        "kind",
+        "title",
+        "purpose",
+        "shown_state",
+        "receipt",
+        "attempts",
+        "error",
+    )
     list_display_links = ("id", "title")
-    list_filter = ("state", "purpose", "kind", "contact")
+    list_filter = ("state", "receipt", "purpose", "kind", "contact")
     search_fields = ("contact_name", "error", "provider_id")
     list_per_page = 50
     ordering = ("-id",)
     fields = (
         "key", "contact_name", "kind", "purpose", "shown_state", "title", "text", "group_key",
         "created_at", "due_at", "attempts", "finished_at", "error", "provider_id", "carrier",
+        "receipt", "receipt_at", "receipt_text", "recipients",
     )  # fmt: skip
     readonly_fields = ("title", "text", "shown_state")
 

@@ -71,7 +71,8 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
         model = Delivery
         fields = (
             "id", "key", "contact", "contact_name", "kind", "purpose", "state", "message", "created_at", "due_at",
-            "attempts", "finished_at", "error", "provider_id", "carrier",
+            "attempts", "finished_at", "error", "provider_id", "carrier", "receipt", "receipt_at", "receipt_text",
+            "recipients",
         )  # fmt: skip
         read_only_fields = fields
 

@@ -10,5 +10,9 @@ class NotificationsConfig(AppConfig):
     verbose_name = "Notifications"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from apps.notifications import checks  # noqa: F401
+        """Register the system checks, and listen to what mail providers tell."""
+        from anymail.signals import tracking
+
+        from apps.notifications import checks, email_events  # noqa: F401
+
+        tracking.connect(email_events.take, dispatch_uid="notifications.email_events")

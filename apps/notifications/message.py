@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 SEVERITIES: Final = ("info", "warning", "error", "critical")
-STATUSES: Final = ("firing", "resolved", "test", "reminder")
+STATUSES: Final = ("firing", "resolved", "test", "reminder", "update")
 COLOURS: Final = {"info": "#2f6fde", "warning": "#d99a00", "error": "#e0562b", "critical": "#c4122f"}
 RESOLVED: Final = "#1f9d55"
 Fact = tuple[str, str]
@@ -56,6 +56,7 @@ class Item:
     runbook: str = ""
     runbook_url: str = ""
     links: tuple[Fact, ...] = ()
+    acknowledged_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ class Message:
 
     `answer_url` leads to the page where it is acknowledged, escalated, silenced or resolved without a log-in.
     `truncated` counts the alerts that are not listed, `changes` says what was changed shortly before, a line each.
-    `document` is what a template of people's own puts in place of the channel's own HTML or JSON.
+    `document` is what a template of people's own puts in place of the channel's own HTML or JSON. An `update` is no
+    news: it goes only to channels that rewrite what they said (`earlier`, by the provider's id). `code` names the
+    message where somebody answers in words, and `receipt_url` is where the provider tells what became of it. The sender
+    fills in the last four.
     """
 
     title: str
@@ -84,6 +88,9 @@ class Message:
     incident: int | None = None
     curve: Curve | None = None
     document: str = ""
+    receipt_url: str = ""
+    code: str = ""
+    earlier: str = ""
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:

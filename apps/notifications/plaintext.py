@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from apps.notifications.incoming import USAGE
 from apps.notifications.message import Item, Message
 
 SMS: Final = 459
@@ -24,13 +25,21 @@ def segments(text: str) -> int:
     if set(text) <= GSM | GSM_TWICE:
         places, alone, part = sum(1 + (letter in GSM_TWICE) for letter in text), 160, 153
     else:
-        places, alone, part = len(text.encode("utf-16-le")) // 2, 70, 67
+        places, alone, part = length(text), 70, 67
     return 1 if places <= alone else -(-places // part)
 
 
+def length(text: str) -> int:
+    """Return the length as most receivers count it, in UTF-16 units: an emoji is two. Text messages do, too."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def cut(text: str, limit: int, mark: str = "…") -> str:
-    """Return at most `limit` characters of the text; the mark says that there was more."""
-    return text if len(text) <= limit else text[: max(limit - len(mark), 0)] + mark[: max(limit, 0)]
+    """Return at most `limit` UTF-16 units of the text; the mark says that there was more."""
+    if length(text) <= limit:
+        return text
+    kept = text.encode("utf-16-le", "surrogatepass")[: 2 * max(limit - len(mark), 0)]
+    return kept.decode("utf-16-le", "ignore") + mark[: max(limit, 0)]
 
 
 def one_line(text: str) -> str:
@@ -53,16 +62,20 @@ def render(message: Message, *, limit: int, with_title: bool = True, with_url: b
     return _within("\n\n".join(part for part in parts if part), links if with_url else "", limit)
 
 
-def brief(message: Message, *, limit: int) -> str:
-    """Return the message for a small screen: the title, the first finding's value, the link to answer."""
+def brief(message: Message, *, limit: int, code: str = "") -> str:
+    """Return the message for a small screen: the title, the first finding's value, the link to answer.
+
+    With a `code` it says how to answer in words.
+    """
     words = one_line(message.title)
     if len(message.alerts) == 1:
         known = dict(message.alerts[0].facts)
         words += "".join(f"; {name.lower()} {known[name]}" for name in ("Value", "Since") if name in known)
     elif not message.alerts and message.body:
         words += f": {one_line(message.body)}"
+    how = f"{USAGE}: ack {code}\n" if code and message.answer_url else ""
     # Three dots: one letter outside of the GSM alphabet would leave less than half of the room.
-    return _within(words, message.answer_url or message.url, limit, "...")
+    return _within(words, how + (message.answer_url or message.url), limit, "...")
 
 
 def _finding(item: Item) -> str:

@@ -14,8 +14,8 @@ from apps.notifications.models import Contact, Delivery, Reply, reply_actions
 log = logging.getLogger(__name__)
 
 
-def principal_for(delivery: Delivery, *, address: str) -> Principal:
-    """Return who answers by a link: the contact's person with their own rights, or a team's contact, which may operate.
+def principal_for(delivery: Delivery, *, address: str, how: str = "by link") -> Principal:
+    """Return who answers: the contact's person with their own rights, or a team's contact, which may operate.
 
     Raises ValidationError where nobody stands behind the contact any more.
     """
@@ -23,7 +23,7 @@ def principal_for(delivery: Delivery, *, address: str) -> Principal:
     if contact is None or not contact.enabled:
         raise ValidationError(f"The contact {delivery.contact_name} was deleted or switched off. Log in instead.")
     if contact.owner is None:
-        name = f"{contact.name} (by link)"
+        name = f"{contact.name} ({how})"[:200]
         return Principal("contact", str(contact.pk), name, frozenset({Right.OPERATE}), address=address, via="page")
     if not contact.owner.is_active:
         raise ValidationError(f"The account of {contact.owner} is closed.")

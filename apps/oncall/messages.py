@@ -169,6 +169,7 @@ def _item(view: AlertView, occasion: Occasion) -> Item:
         runbook=steps(view.annotations.get("runbook") or view.runbook),
         runbook_url=view.annotations.get("runbook_url", ""),
         links=_links_of(view, occasion),
+        acknowledged_by=view.acknowledged_by,
     )
 
 

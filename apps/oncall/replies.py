@@ -14,6 +14,7 @@ from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.alerting.services import silences
 from apps.notifications.models import Reply
+from apps.oncall import telling
 from apps.oncall.models import Escalation
 
 AT_ONCE: Final = 50
@@ -40,6 +41,9 @@ def take(*, now: datetime) -> int:
                 reply.outcome, reply.was_done = words or "It was refused.", False
             reply.handled_at = now
             reply.save(update_fields=["handled_at", "outcome", "was_done"])
+            if reply.action != "acknowledge" or not reply.was_done:  # which is told by its transition
+                about = [alert.pk for alert in alerts_of(reply)]
+                telling.rewrite(about, reason=f"{reply.who}: {reply.outcome}", now=now)
             done += 1
     return done
 
@@ -57,6 +61,8 @@ def principal_of(reply: Reply) -> Principal:
 def alerts_of(reply: Reply) -> list[Alert]:
     """Return what the message said fires and that still does, oldest first; messages told along count, too."""
     about = Q(notices__delivery=reply.delivery_id) | Q(notices__delivery__carrier=reply.delivery_id)
+    if reply.delivery.purpose == "update":  # which repeats what was told of the group, and has no notices of its own
+        about |= Q(notices__contact=reply.delivery.contact_id, notices__group__key=reply.delivery.group_key)
     return list(Alert.objects.active().filter(about, notices__kind="firing").distinct().order_by("pk"))
 
 

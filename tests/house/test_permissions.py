@@ -31,6 +31,9 @@ Need = Right | str | frozenset[Right]
 PAGES: dict[str, dict[str, Need]] = {
     "": {"GET": OPEN},
     "r/<str:token>/": {"GET": OPEN, "POST": OPEN},
+    "from/email/": {"HEAD": OPEN, "POST": OPEN},
+    "from/<slug:kind>/": {"POST": OPEN},
+    "from/<slug:kind>/<str:token>/": {"POST": OPEN},
     "accounts/login/": {"GET": OPEN, "POST": OPEN},
     "accounts/logout/": {"POST": OPEN},
     "monitoring/": {"GET": R},
@@ -86,6 +89,7 @@ ADMIN: dict[str, dict[str, Need]] = {
     "admin/alerting/incident/<path:object_id>/resolve/": {"GET": O, "POST": O},
     "admin/alerting/rulegroup/export/": {"GET": R, "POST": R},
     "admin/alerting/rulegroup/import/": {"GET": E, "POST": E},
+    "admin/oncall/route/import/": {"GET": A, "POST": A},
     "admin/metrics/tombstone/delete-series/": {"GET": A, "POST": A},
     "admin/metrics/block/store/": {"GET": R},
     "admin/sources/scrapejob/import/": {"GET": A, "POST": A},
@@ -197,6 +201,7 @@ API: dict[str, dict[str, Need]] = {
     "api/v1/portal/silences/<uuid:pk>/": {"GET": R, "PUT": O, "DELETE": O},
     "api/v1/portal/silence-preview/": {"GET": R},
     "api/v1/portal/who-would-be-told/": {"GET": R},
+    "api/v1/portal/import/": {"POST": A},
     "api/v1/portal/maintenance-windows/": {"GET": R, "POST": E},
     "api/v1/portal/maintenance-windows/<str:pk>/": {"GET": R, "PUT": E, "PATCH": E, "DELETE": E},
     "api/v1/portal/inhibitions/": {"GET": R, "POST": E},
@@ -418,7 +423,8 @@ def test_every_model_of_the_admin_is_in_the_table():
 def test_only_these_are_open_to_all():
     everything: dict[str, Any] = PAGES | ADMIN | API | {path: {"GET": need} for path, need in FAST.items()}
     assert {pattern for pattern, methods in everything.items() if OPEN in methods.values()} == {
-        "", "r/<str:token>/", "accounts/login/", "accounts/logout/", "admin/login/", "admin/logout/",
+        "", "r/<str:token>/", "from/email/", "from/<slug:kind>/", "from/<slug:kind>/<str:token>/",
+        "accounts/login/", "accounts/logout/", "admin/login/", "admin/logout/",
         "api/monitoring/health", "api/monitoring/health/",
         "/-/healthy", "/-/ready", "/api/push/<code>", "/ping/<path...>",
         "/rum/<key>", "/rum/beacon.js",

@@ -29,7 +29,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What the receiver answers; `delay` in seconds before it."""
+    """What the receiver answers; `delay` in seconds before it. Status 0: it hangs up without a word."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -61,6 +61,9 @@ class HttpReceiver:
                     receiver.requests.append(request)
                 answer = receiver.answer(request)
                 time.sleep(answer.delay)
+                if not answer.status:
+                    self.close_connection = True
+                    return
                 try:
                     self.send_response(answer.status)
                     for name, value in answer.headers.items():

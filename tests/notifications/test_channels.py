@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from apps.notifications.block_kit import payload as slack_payload
 from apps.notifications.channels import Sender
 from apps.notifications.channels.email import Addresses, Email
-from apps.notifications.channels.slack import payload as slack_payload
 from apps.notifications.channels.webhook import Webhook, sign
 from apps.notifications.channels.webhook import payload as webhook_payload
 from apps.notifications.message import Curve, Item, Message

@@ -32,6 +32,8 @@ class Rig:
     stumble: Callable[[], None]
     hang: Callable[[], None]
     told: Callable[[], int]
+    misbehave: list[tuple[str, Callable[[], None], bool | None, str]]
+    """What a receiver may do: in a word, the switch, whether that lasts (None: it took the message), what is said."""
     ask_to_wait: Callable[[], None] | None = None
 
     def channel(self) -> Channel:
@@ -48,9 +50,21 @@ def _http_rig(kind: str, receiver: HttpReceiver, values: dict[str, Any]) -> Rig:
     def answers(answer: Answer) -> Callable[[], None]:
         return lambda: setattr(receiver, "answer", lambda request: answer)
 
+    receiver.answer = lambda request: Answer(body=TAKEN.get(kind, b"ok"))
+    elsewhere = {"Location": "http://10.0.0.1/latest/meta-data/"}
+    garbage = {"slack_bot": False}.get(kind)
+    redirected = "not a public address" if kind == "apprise" else "a redirect"  # Apprise follows, the door does not
     return Rig(
         kind,
         values,
+        misbehave=[
+            ("a wrong secret", answers(Answer(401)), True, "Check its secret"),
+            ("a wrong address", answers(Answer(404)), True, "Check its address"),
+            ("a redirect to a private address", answers(Answer(302, elsewhere)), True, redirected),
+            ("an error of its own", answers(Answer(500)), False, "tried again"),
+            ("nothing", answers(Answer(0)), False, ""),
+            ("garbage", answers(Answer(body=b"\x00<html>\xff")), garbage, "its Web API" if kind in TAKEN else ""),
+        ],
         refuse=answers(Answer(400, body=SECRET.encode())),
         stumble=answers(Answer(503)),
         hang=answers(Answer(delay=2.0)),
@@ -68,6 +82,11 @@ def _email_rig(receiver: SmtpReceiver, settings: Any) -> Rig:
         stumble=lambda: setattr(receiver, "reply", "451 Try again later"),
         hang=lambda: setattr(receiver, "delay", 1.5),
         told=lambda: len(receiver.mails),
+        misbehave=[
+            ("no such mailbox", lambda: setattr(receiver, "reply", "550 No such user"), True, "550 No such user"),
+            ("it shuts down", lambda: setattr(receiver, "reply", "421 Closing"), False, "421"),
+            ("garbage", lambda: setattr(receiver, "reply", "999 \x01"), False, ""),
+        ],
     )
 
 
@@ -81,6 +100,7 @@ SETTINGS: dict[str, Callable[[str], dict[str, Any]]] = {
     "ntfy": lambda url: {"server": url, "topic": "night", "token": SECRET},
     "opsgenie": lambda url: {"api_url": url, "api_key": SECRET},
     "pagerduty": lambda url: {"api_url": url, "routing_key": SECRET},
+    "slack_bot": lambda url: {"api_url": url, "channel": "C0123ABCD", "bot_token": SECRET, "signing_secret": SECRET},
     "slack": lambda url: {"webhook_url": f"{url}/{SECRET}"},
     "sms": lambda url: {"api_url": url, **TWILIO},
     "sms_gateway": lambda url: {"url": url, "to": "+4930123456", "token": SECRET},
@@ -90,6 +110,8 @@ SETTINGS: dict[str, Callable[[str], dict[str, Any]]] = {
     "webhook": lambda url: {"url": url, "token": SECRET, "signing_secret": SECRET},
 }
 """The settings of each channel that speaks HTTP, with the receiver's address in them."""
+TAKEN = {"slack_bot": b'{"ok": true, "channel": "C0123ABCD", "ts": "1.2"}'}
+"""How a receiver says that it took a message, where 200 is not enough."""
 RIGS = ("email", *SETTINGS)
 
 
@@ -128,6 +150,18 @@ def test_a_stumbling_receiver_is_tried_again(rig: Rig):
     failure = rig.send().failure
     assert failure is not None
     assert not failure.permanent
+
+
+def test_whatever_a_receiver_does_has_an_outcome_that_is_said(rig: Rig):
+    for what, switch, lasts, words in rig.misbehave:
+        switch()
+        failure = rig.send().failure
+        if lasts is None:
+            assert failure is None, what
+            continue
+        assert failure is not None, what
+        assert (failure.permanent, words in failure.reason) == (lasts, True), f"{what}: {failure.reason}"
+        assert len(failure.reason) > 20, what
 
 
 @pytest.mark.slow

@@ -149,13 +149,16 @@ def routes(night: Any) -> None:
     hook = night.contact("hook", secrets={"token": "s3cret"})
     mail = Contact.objects.create(name="mail", kind="email", config={"to": ["a@example.com"]})
     slack = Contact.objects.create(name="slack", kind="slack", config={}, secrets={"webhook_url": "https://s3cret"})
+    bot = Contact.objects.create(
+        name="bot", kind="slack_bot", config={"channel": "#night"}, secrets={"bot_token": "xoxb-s3cret"}
+    )
     policy = night.policy(("notify", {"contacts": [hook.pk]}))
     night.route("root", mail, policy=policy)
     night.route(
         "db", hook, is_root=False, matchers=['service=~"db|cache"', 'path!="C:\\\\x \\"y\\""'], group_by=["..."]
     )
     values = {"matchers": ["severity=critical"], "continue_matching": True, "group_wait": timedelta(0)}
-    services.save_route(by=BY, route=Route(position=2), values={"name": "loud", **values}, contacts=[slack])
+    services.save_route(by=BY, route=Route(position=2), values={"name": "loud", **values}, contacts=[slack, bot])
 
 
 def test_the_status_holds_a_configuration_without_secrets(headers, night):

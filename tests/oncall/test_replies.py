@@ -6,10 +6,12 @@ import pytest
 
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import Principal, Right
-from apps.alerting.models import Alert, Silence
-from apps.notifications.models import Delivery, Reply
+from apps.alerting import services as alerting
+from apps.alerting.models import Alert, Silence, Transition
+from apps.notifications.models import Contact, Delivery, Reply
 from apps.notifications.replies import reply
 from apps.oncall import replies
+from apps.oncall.models import Notice
 from tests.oncall.conftest import Night
 
 BY_LINK = Principal("contact", "1", "ops (by link)", frozenset({Right.OPERATE}))
@@ -90,3 +92,67 @@ def test_where_nothing_escalates_that_is_said(night: Night):
 def test_each_answer_is_handled_once(paged: Night):
     answer(paged, "acknowledge")
     assert replies.take(now=paged.now) == 0
+
+
+# --- Messages that are rewritten -------------------------------------------------------------------------------------
+@pytest.fixture
+def chat(night: Night) -> Night:
+    """A night in which a chat that rewrites its messages was told of two alerts, and a mailbox, too."""
+    bot = Contact.objects.create(name="bot", kind="slack_bot", config={"channel": "#night"})
+    night.route("root", bot, night.contact("hook"))
+    night.fire("disk")
+    night.fire("cpu")
+    night.wait(minutes=1)
+    return night
+
+
+def updates() -> list[tuple[str, str, list[str]]]:
+    """Return (contact, reason, who took each alert on) of what was rewritten."""
+    found = Delivery.objects.filter(purpose="update").order_by("pk")
+    return [
+        (each.contact_name, each.message["reason"], [item["acknowledged_by"] for item in each.message["alerts"]])
+        for each in found
+    ]
+
+
+def test_an_acknowledgement_is_written_into_the_message_that_told_of_it(chat: Night):
+    notices = Notice.objects.count()
+    chat.acknowledge(Alert.objects.get(type="disk"))
+    chat.run()
+    assert updates() == [("bot", "acknowledged by anna", ["anna"])]
+    assert Delivery.objects.get(purpose="update").message["status"] == "update"
+    assert Notice.objects.count() == notices
+
+
+def test_what_came_of_an_answer_is_written_into_the_message_and_the_rewritten_one_is_answered_likewise(chat: Night):
+    told = Delivery.objects.filter(contact_name="bot").earliest("pk")
+    reply(by=BY_LINK, delivery=told, action="silence", now=chat.now)
+    replies.take(now=chat.now)
+    chat.run()
+    [(_, reason, _)] = updates()
+    assert reason == "ops (by link): Silenced for an hour: 1 alert."
+    again = Delivery.objects.get(purpose="update")
+    given = reply(by=BY_LINK, delivery=again, action="resolve", now=chat.now)
+    replies.take(now=chat.now)
+    given.refresh_from_db()
+    assert given.was_done
+
+
+def test_one_that_has_not_left_is_replaced_by_the_next(chat: Night):
+    chat.held.add("bot")
+    for _ in range(2):
+        chat.acknowledge(Alert.objects.get(type="disk"))
+        chat.run()
+        alerting.unacknowledge(by=BY_LINK, alert=Alert.objects.get(type="disk"), now=chat.now)
+        chat.run()
+    assert updates() == [("bot", "nobody has taken it on", [""])]
+
+
+def test_a_message_that_cannot_be_rewritten_holds_up_nothing(chat: Night, monkeypatch: pytest.MonkeyPatch):
+    def explode(*args: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("apps.oncall.telling._rewrite", explode)
+    chat.acknowledge(Alert.objects.get(type="disk"))
+    chat.run()
+    assert not Transition.objects.untold().exists()

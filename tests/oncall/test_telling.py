@@ -1,6 +1,6 @@
 """Who is told what and when, from alert to outbox, on a clock that is stepped by hand."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,9 @@ from django.db import connection, transaction
 
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Transition
-from apps.notifications.models import Delivery
+from apps.notifications import callbacks
+from apps.notifications.incoming import Receipt
+from apps.notifications.models import Contact, Delivery
 from apps.oncall import services, telling
 from apps.oncall.models import Escalation, Notice, Route
 from tests.oncall.conftest import BY, Night
@@ -55,7 +57,7 @@ def test_what_begins_is_taken_up_before_what_ended_and_the_worst_first(night: Ni
 
 def test_the_beginnings_of_one_alert_keep_their_order(night: Night):
     night.route("root", night.contact("slack"))
-    _raise(night, night.fire("disk"), "critical")
+    night.worsen(night.fire("disk"), "critical")
     assert [row.kind for row in Transition.objects.untold().order_by("pk")] == ["state", "severity"]
     telling.tell(now=night.now, limit=1)
     assert night.group.due_at == night.now + timedelta(seconds=30)
@@ -223,7 +225,7 @@ def test_a_raised_severity_is_told_at_once_and_starts_the_escalation_over(night:
     night.route("root", slack, policy=policy)
     disk = night.fire(severity="warning")
     night.wait(minutes=1)
-    _raise(night, disk, "critical")
+    night.worsen(disk, "critical")
     night.wait(minutes=1)
     assert night.texts(slack) == "30s +disk; 60s +disk"
     assert night.texts(phone) == "30s +disk; 60s +disk"
@@ -236,7 +238,7 @@ def test_what_gets_worse_after_it_was_acknowledged_is_escalated_anew(night: Nigh
     night.wait(minutes=1)
     night.acknowledge(disk)
     night.wait(minutes=10)
-    _raise(night, disk, "critical")
+    night.worsen(disk, "critical")
     night.wait(minutes=1)
     assert [at for at, _ in night.told(phone)] == ["30", "660"]
     disk.refresh_from_db()
@@ -248,7 +250,7 @@ def test_an_acknowledgement_made_after_it_got_worse_stays(night: Night):
     night.route("root", night.contact("slack"))
     disk = night.fire(severity="warning")
     night.wait(minutes=1)
-    _raise(night, disk, "critical")
+    night.worsen(disk, "critical")
     night.now += timedelta(seconds=1)
     night.acknowledge(disk)
     night.wait(minutes=1)
@@ -411,16 +413,6 @@ def _fired(night: Night, **span: float) -> Alert:
     return alert
 
 
-def _raise(night: Night, alert: Alert, severity: str) -> None:
-    """Do what the evaluation does when a level of a rule is left behind."""
-    before = alert.severity
-    Alert.objects.filter(pk=alert.pk).update(severity=severity)
-    Transition.objects.create(
-        alert=alert, incident=alert.incident, at=night.now, kind="severity", before=before, after=severity,
-        reason="value", severity=severity, by="alerting.evaluate",
-    )  # fmt: skip
-
-
 def notify(*names: str) -> dict[str, object]:
     return {"kind": "notify", "config": {"contacts": list(names)}}
 
@@ -445,3 +437,34 @@ def test_a_message_names_what_was_changed_shortly_before(night: Night):
     night.wait(minutes=1)
     (delivery,) = Delivery.objects.all()
     assert delivery.message["facts"] == [["Changed shortly before", "21:50 UTC shop: 1.4 deployed (test)"]]
+
+
+def bounced(contact: Contact, now: datetime) -> None:
+    """Let the provider say that the last message to the contact did not arrive after all."""
+    delivery = Delivery.objects.filter(contact=contact).latest("pk")
+    callbacks.note_receipt(delivery=delivery, receipt=Receipt("bounced", "no such user"), recipients=(), now=now)
+
+
+def test_what_was_sent_and_bounces_an_hour_later_is_told_to_the_fallback_contact(night: Night):
+    anna, fallback = night.contact("anna"), night.contact("fallback", is_fallback=True)
+    night.route("root", anna)
+    night.fire()
+    night.wait(hours=1)
+    assert night.told(fallback) == []
+    bounced(anna, night.now)
+    night.wait(seconds=1)
+    assert night.texts(fallback) == "3600s +disk"
+    night.wait(minutes=10)
+    assert len(night.told(fallback)) == 1
+    anna.refresh_from_db()
+    assert anna.problem == "Came back: no such user"
+
+
+def test_what_bounces_when_somebody_else_knows_is_told_to_nobody(night: Night):
+    anna, ben, fallback = night.contact("anna"), night.contact("ben"), night.contact("fallback", is_fallback=True)
+    night.route("root", anna, ben)
+    night.fire()
+    night.wait(minutes=1)
+    bounced(anna, night.now)
+    night.wait(minutes=1)
+    assert night.told(fallback) == []

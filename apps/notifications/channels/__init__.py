@@ -16,6 +16,7 @@ from django import forms
 from apps.core.documents import document
 from apps.core.http import Response
 from apps.core.registry import Plugin, Registry
+from apps.notifications.incoming import Call, Heard
 from apps.notifications.message import Message
 from apps.notifications.plaintext import brief, render, segments
 
@@ -80,6 +81,12 @@ class Channel(Plugin):
     renewed_after: ClassVar[timedelta | None] = None
     """How often a receiver that forgets is told again of what fires; None: it does not forget."""
 
+    hears: ClassVar[bool] = False
+    """Whether the provider calls the portal, at /from/<kind>/: receipts of messages, answers of people."""
+
+    rewrites: ClassVar[bool] = False
+    """Whether it changes what it said as things go on: `Message.earlier` is its own id, and `update`s are for it."""
+
     def __init__(self, settings: Mapping[str, Any], sender: Sender | None = None) -> None:
         self.settings = settings
         self.sender = sender or Sender()
@@ -87,6 +94,28 @@ class Channel(Plugin):
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Hand the message to the receiver."""
         raise NotImplementedError
+
+    def hear(self, call: Call) -> Heard:
+        """Return what the provider says; raise `Unverified` unless the call is proved by this contact's own secret."""
+        raise NotImplementedError
+
+    def speak(self, call: Call, text: str) -> tuple[str, bytes]:
+        """Return (content type, body) by which whoever answered is told what came of it."""
+        return "text/plain; charset=utf-8", text.encode()
+
+    def email_of(self, call: Call, person: str) -> str:
+        """Return the address that the provider vouches for as this person's, "" where it vouches for none."""
+        return ""
+
+    @classmethod
+    def caller(cls, call: Call) -> Mapping[str, str]:  # noqa: ARG003 - a channel overrides it
+        """Return settings that a contact has if the (unproved) call is about it: fewer contacts have to be asked."""
+        return {}
+
+    @classmethod
+    def recipients(cls, config: Mapping[str, Any], sender: Sender) -> tuple[str, ...]:  # noqa: ARG003
+        """Return to whom one message goes where that may be several, as receipts name them."""
+        return ()
 
     @classmethod
     def obstacle(cls, config: Mapping[str, Any], sender: Sender) -> str:  # noqa: ARG003 - a channel overrides it

@@ -11,6 +11,7 @@ from django import forms
 
 from apps.core import http
 from apps.notifications.channels import Channel, answered, raise_for
+from apps.notifications.fields import incoming_url
 from apps.notifications.message import Message
 from apps.notifications.plaintext import cut, one_line, render
 
@@ -26,13 +27,7 @@ class Discord(Channel):
     class Config(forms.Form):
         """The webhook's address is a secret: whoever knows it may post."""
 
-        webhook_url = forms.URLField(
-            label="Webhook URL",
-            assume_scheme="https",
-            max_length=2000,
-            widget=forms.PasswordInput,
-            help_text="From Discord: Edit channel › Integrations › Webhooks.",
-        )
+        webhook_url = incoming_url("From Discord: Edit channel › Integrations › Webhooks.")
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Post one embed; `wait=true` makes Discord answer with the message, whose id is returned."""

@@ -24,6 +24,7 @@ from apps.core.foreign_http import guarded
 from apps.core.http import OutboundError
 from apps.notifications import chart
 from apps.notifications.channels import Channel, DeliveryFailed, Sender
+from apps.notifications.links import token_in
 from apps.notifications.message import Curve, Message
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Email(Channel):
             message_id=f"<{key}@{host}>",
             thread=f"<{thread_of(message, key)}@{host}>",
         )
+        if message.receipt_url:
+            mail.metadata = {"delivery": token_in(message.receipt_url)}  # type: ignore[attr-defined] # Anymail's
         try:
             with guarded():  # a provider's API is spoken to by Anymail itself
                 mail.send()
@@ -97,8 +100,14 @@ class Email(Channel):
             raise
         except Exception as error:
             raise failure(error) from error
-        status = getattr(mail, "anymail_status", None)
-        return str(getattr(status, "message_id", None) or f"{key}@{host}")
+        ident = getattr(getattr(mail, "anymail_status", None), "message_id", None)
+        # A provider that names each recipient's message apart gives a set: its receipts bring the metadata back.
+        return ident if isinstance(ident, str) else f"{key}@{host}"
+
+    @classmethod
+    def recipients(cls, config: Mapping[str, Any], sender: Sender) -> tuple[str, ...]:
+        """Return the addresses."""
+        return tuple(config.get("to") or sender.administrators)
 
     @classmethod
     def shown(cls, message: Message) -> dict[str, Any]:

@@ -4,10 +4,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from django import forms
-
 from apps.core import http
 from apps.notifications.channels import Channel, raise_for
+from apps.notifications.fields import IncomingWebhook, incoming_url
 from apps.notifications.message import Message
 from apps.notifications.plaintext import cut, one_line
 
@@ -22,19 +21,10 @@ class Mattermost(Channel):
     kind = "mattermost"
     label = "Mattermost"
 
-    class Config(forms.Form):
+    class Config(IncomingWebhook):
         """The webhook's address is a secret: whoever knows it may post."""
 
-        webhook_url = forms.URLField(
-            label="Webhook URL",
-            assume_scheme="https",
-            max_length=2000,
-            widget=forms.PasswordInput,
-            help_text="From Mattermost: Integrations › Incoming webhooks.",
-        )
-        channel = forms.CharField(
-            required=False, max_length=80, help_text="Name of the channel; empty: the webhook's own."
-        )
+        webhook_url = incoming_url("From Mattermost: Integrations › Incoming webhooks.")
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Post the message. Incoming webhooks take no idempotency key and give no id."""

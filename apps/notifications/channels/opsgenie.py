@@ -10,7 +10,7 @@ from django import forms
 
 from apps.core import http
 from apps.notifications.channels import Channel, answered, raise_for
-from apps.notifications.fields import HEADER_VALUE
+from apps.notifications.fields import HEADER_VALUE, provider_url
 from apps.notifications.message import Message
 from apps.notifications.plaintext import cut, one_line, render
 
@@ -35,13 +35,7 @@ class Opsgenie(Channel):
             widget=forms.PasswordInput,
             help_text="From Opsgenie: Teams › Integrations › API.",
         )
-        api_url = forms.URLField(
-            label="API",
-            required=False,
-            assume_scheme="https",
-            max_length=500,
-            help_text="Empty: https://api.opsgenie.com. In Europe: https://api.eu.opsgenie.com.",
-        )
+        api_url = provider_url("Empty: https://api.opsgenie.com. In Europe: https://api.eu.opsgenie.com.")
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Create or close; a test is created and closed at once. The id is that of Opsgenie's last request."""
@@ -73,7 +67,7 @@ def payload(message: Message, alias: str) -> dict[str, Any]:
         "source": "Monitoring Portal",
         "entity": cut(labels.get("instance") or labels.get("service", ""), 512),
         "tags": [message.severity],
-        "details": {cut(name, 100): cut(value, 500) for name, value in list(labels.items())[:30]},
+        "details": {cut(name, 60): cut(value, 200) for name, value in list(labels.items())[:30]},
     }
 
 

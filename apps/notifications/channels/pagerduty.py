@@ -12,12 +12,16 @@ from django.core.validators import RegexValidator
 
 from apps.core import http
 from apps.notifications.channels import Channel, raise_for
+from apps.notifications.fields import provider_url
 from apps.notifications.message import Message
 from apps.notifications.plaintext import cut, one_line
 
 ROUTING_KEY: Final = RegexValidator(
     r"^[A-Za-z0-9_-]{10,64}\Z", "An integration key is letters and digits, 32 as a rule."
 )
+
+PLACES: Final = {"group": "service", "class": "alertname"}
+"""Fields of an event, and the labels that they are taken from."""
 
 
 class PagerDuty(Channel):
@@ -38,13 +42,7 @@ class PagerDuty(Channel):
             widget=forms.PasswordInput,
             help_text="From PagerDuty: Service › Integrations › Events API v2.",
         )
-        api_url = forms.URLField(
-            label="API",
-            required=False,
-            assume_scheme="https",
-            max_length=500,
-            help_text="Empty: https://events.pagerduty.com. In Europe: https://events.eu.pagerduty.com.",
-        )
+        api_url = provider_url("Empty: https://events.pagerduty.com. In Europe: https://events.eu.pagerduty.com.")
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Send one event; a test is triggered and resolved at once, so that it leaves nobody a page to close."""
@@ -76,11 +74,10 @@ def payload(message: Message, dedup: str, action: str, portal_url: str) -> dict[
             "summary": cut(one_line(message.title) or "Message", 1024),
             "source": cut(labels.get("instance") or labels.get("service") or portal_url or "monitoring portal", 300),
             "severity": message.severity,
-            "group": cut(labels.get("service", ""), 200) or None,
-            "class": cut(labels.get("alertname", ""), 200) or None,
+            **{field: cut(labels[name], 200) for field, name in PLACES.items() if labels.get(name)},
             "custom_details": {
                 "body": cut(message.body, 2000),
-                "reason": message.reason,
+                "reason": cut(message.reason, 1000),
                 "alerts": [cut(f"{item.title} [{item.status}]", 300) for item in message.alerts[:50]],
                 **{name: cut(value, 500) for name, value in (first.facts if first else ())},
             },

@@ -11,6 +11,7 @@ from django import forms
 
 from apps.core import http
 from apps.notifications.channels import Channel, raise_for
+from apps.notifications.fields import incoming_url
 from apps.notifications.message import Item, Message
 from apps.notifications.plaintext import cut, one_line
 
@@ -31,12 +32,8 @@ class Teams(Channel):
     class Config(forms.Form):
         """The workflow's address holds its signature: it is a secret."""
 
-        webhook_url = forms.URLField(
-            label="Workflow URL",
-            assume_scheme="https",
-            max_length=2000,
-            widget=forms.PasswordInput,
-            help_text="From Teams: Workflows › Post to a channel when a webhook request is received.",
+        webhook_url = incoming_url(
+            "From Teams: Workflows › Post to a channel when a webhook request is received.", "Workflow URL"
         )
 
     def send(self, message: Message, key: uuid.UUID) -> str:

@@ -10,6 +10,7 @@ from django.core.validators import RegexValidator
 
 from apps.core import http
 from apps.notifications.channels import Channel, answered, raise_for
+from apps.notifications.fields import provider_url
 from apps.notifications.message import Message
 from apps.notifications.plaintext import render
 
@@ -35,20 +36,14 @@ class Telegram(Channel):
             max_length=100, validators=[CHAT], help_text="Number of the chat (negative for groups), or @channel."
         )
         thread = forms.IntegerField(required=False, min_value=1, help_text="Topic of a forum group.")
-        api_url = forms.URLField(
-            label="API",
-            assume_scheme="https",
-            required=False,
-            max_length=500,
-            help_text="Empty: https://api.telegram.org. A Bot API server of your own otherwise.",
-        )
+        api_url = provider_url("Empty: https://api.telegram.org. A Bot API server of your own otherwise.")
 
     def send(self, message: Message, key: uuid.UUID) -> str:
         """Send the text; the id is Telegram's message_id. The Bot API takes no idempotency key."""
         api = (self.settings.get("api_url") or "https://api.telegram.org").rstrip("/")
         body: dict[str, Any] = {
             "chat_id": self.settings["chat"],
-            "text": render(message, limit=LONGEST),
+            "text": render(message, limit=LONGEST).strip() or "Message",
             "link_preview_options": {"is_disabled": True},
             "disable_notification": message.status == "resolved" or message.severity == "info",
         }

@@ -7,11 +7,12 @@ from xml.sax.saxutils import escape
 
 from django import forms
 
+from apps.notifications import twilio
 from apps.notifications.channels import Channel
 from apps.notifications.fields import PHONE
+from apps.notifications.incoming import Call, Heard
 from apps.notifications.message import Message
 from apps.notifications.plaintext import cut, one_line
-from apps.notifications.twilio import TwilioConfig, create
 
 SPOKEN: Final = 400
 """Characters read aloud, twice: half a minute each."""
@@ -24,8 +25,9 @@ class Voice(Channel):
     label = "Telephone (Twilio)"
     longest = SPOKEN
     limits = "3/15m, 7/1h"
+    hears = True
 
-    class Config(TwilioConfig):
+    class Config(twilio.TwilioConfig):
         """Calls come from a number of the account."""
 
         sender = forms.CharField(
@@ -33,9 +35,18 @@ class Voice(Channel):
         )
 
     def send(self, message: Message, key: uuid.UUID) -> str:
-        """Start the call; the id is Twilio's SID. That somebody listened is not known here."""
+        """Start the call; the id is Twilio's SID. Whether somebody took it is told by a receipt."""
         values = {"To": self.settings["to"], "From": self.settings["sender"], "Twiml": twiml(message)}
-        return create(self.settings, "Calls", values, self.timeout)
+        return twilio.create(self.settings, "Calls", values | twilio.callback(message), self.timeout)
+
+    def hear(self, call: Call) -> Heard:
+        """Take what became of a call."""
+        return Heard(twilio.receipts(twilio.verify(call, self.settings["auth_token"])))
+
+    @classmethod
+    def caller(cls, call: Call) -> Mapping[str, str]:
+        """Go by the account."""
+        return {"account_sid": call.values.get("AccountSid", "")}
 
     @classmethod
     def shown(cls, message: Message) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import apps.notifications.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("notifications", "0003_replies"),
+        ("notifications", "0005_receipts"),
     ]
 
     operations = [

@@ -20,9 +20,10 @@ from apps.dashboards import snapshots
 from apps.dashboards.snapshots import Row
 from apps.dashboards.views import attempt, shell
 from apps.dashboards.wording import duration, transition_entry
-from apps.notifications.models import Contact, Delivery, Reply
-from apps.oncall import escalation, telling
+from apps.notifications.models import Delivery, Reply
+from apps.oncall import escalation, services, telling
 from apps.oncall.models import Escalation, Notice
+from apps.oncall.steps import Known
 
 PER_PAGE = 50
 ALERTS = 200
@@ -107,7 +108,7 @@ def incident(request: HttpRequest, pk: int) -> HttpResponse:
         for alert in shown
     ]
     runs = Escalation.objects.filter(incident=found).select_related("policy")[:RUNS]
-    names = dict(Contact.objects.values_list("pk", "name"))
+    known = services.known()
     may = who.can(Right.OPERATE)
     others = Incident.objects.visible_to(who.scope).filter(state="open").exclude(pk=pk).order_by("-opened_at")[:50]
     return shell(
@@ -121,7 +122,7 @@ def incident(request: HttpRequest, pk: int) -> HttpResponse:
         headline=_headline(found, counts, now),
         tone=found.severity if found.state == "open" else "ok",
         timeline=_timeline(found, who),
-        escalations=[_escalation(one, names) for one in runs],
+        escalations=[_escalation(one, known) for one in runs],
         others=others if may else (),
         may={"operate": may, "act": may and found.state == "open" and counts["active"] > 0},
     )  # fmt: skip
@@ -144,9 +145,9 @@ def _reply_entry(reply: Reply) -> Row:
     return {"at": reply.at.isoformat(), "icon": "check", "tone": tone, "title": title, "text": text, "url": ""}
 
 
-def _escalation(one: Escalation, names: dict[int, str]) -> Row:
+def _escalation(one: Escalation, known: Known) -> Row:
     """One escalation with the plan that it follows, and the policy as it is now where that differs."""
-    words = escalation.spelled(one.plan.get("steps", []), names)
+    words = escalation.spelled(one.plan.get("steps", []), known)
     now = telling.changed_since(one)
     return {
         "one": one,
@@ -156,7 +157,7 @@ def _escalation(one: Escalation, names: dict[int, str]) -> Row:
             for number, text in enumerate(words)
         ],
         "is_changed": now is not None,
-        "now": escalation.spelled(now or [], names),
+        "now": escalation.spelled(now or [], known),
     }
 
 

@@ -1,6 +1,7 @@
 """The admin of policies, routes and rules' own targets, and the record of groups, escalations and notices."""
 
 import copy
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -25,7 +26,6 @@ from apps.accounts.models import User
 from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
-from apps.notifications.models import Contact
 from apps.oncall import escalation, foresight, schedules, services, telling
 from apps.oncall.models import (
     Escalation,
@@ -39,7 +39,7 @@ from apps.oncall.models import (
     Schedule,
     Step,
 )
-from apps.oncall.steps import ContactIds, ScheduleName, clean, steps
+from apps.oncall.steps import ContactIds, ScheduleName, TeamId, clean, steps
 
 SEPARATOR = "__"
 SHOWN_STEPS = 30
@@ -47,19 +47,9 @@ TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
 
-def contact_choices() -> list[tuple[int, str]]:
-    """Return the contacts there are, for forms."""
-    return list(Contact.objects.values_list("pk", "name"))
-
-
-def schedule_names() -> list[str]:
-    """Return the names of the schedules there are, for forms."""
-    return list(Schedule.objects.values_list("name", flat=True))
-
-
-def schedule_choices() -> list[tuple[str, str]]:
-    """Return none and each schedule, for forms."""
-    return [("", "–"), *((name, name) for name in schedule_names())]
+def choices(what: str, *, blank: bool = False) -> Callable[[], list[tuple[Any, str]]]:
+    """Return what asks for the choices that there are when a form is shown."""
+    return lambda: [*([("", "–")] if blank else []), *services.known().of(what).items()]
 
 
 def _fields() -> dict[str, forms.Field]:
@@ -72,13 +62,14 @@ def _fields() -> dict[str, forms.Field]:
             shown: forms.Field
             if isinstance(field, ContactIds):
                 boxes = forms.CheckboxSelectMultiple
-                shown = forms.MultipleChoiceField(choices=contact_choices, widget=boxes, **options)
+                shown = forms.MultipleChoiceField(choices=choices(field.offers), widget=boxes, **options)
+            elif isinstance(field, (ScheduleName, TeamId)):
+                offered = choices(field.offers, blank=True)
+                shown = forms.ChoiceField(choices=offered, widget=UnfoldAdminSelectWidget, **options)
             elif isinstance(field, forms.ChoiceField):
                 shown = forms.ChoiceField(
                     choices=field.choices, initial=field.initial, widget=UnfoldAdminSelectWidget, **options
                 )
-            elif isinstance(field, ScheduleName):
-                shown = forms.ChoiceField(choices=schedule_choices, widget=UnfoldAdminSelectWidget, **options)
             elif isinstance(field, forms.BooleanField):
                 shown = forms.BooleanField(widget=UnfoldBooleanSwitchWidget, **options)
             else:
@@ -111,7 +102,7 @@ class StepForm(forms.ModelForm[Step]):
         own = f"{kind}{SEPARATOR}"
         typed = {name.removeprefix(own): value for name, value in values.items() if name.startswith(own)}
         try:
-            self.instance.config = clean(kind, typed, contact_choices(), schedule_names())
+            self.instance.config = clean(kind, typed, services.known())
         except ValidationError as error:
             for name, texts in error.message_dict.items():
                 self.add_error(own + name if own + name in self.fields else "kind", texts)
@@ -190,19 +181,18 @@ class PolicyAdmin(AuditedAdmin[Policy]):
         return super().get_queryset(request).prefetch_related("steps", "routes", "rule_targets__rule")
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Read the contacts' names once for all rows."""
+        """Read the names once for all rows."""
         found = super().get_changelist_instance(request)
-        names = dict(contact_choices())
+        known = services.known()
         for policy in found.result_list:
-            vars(policy)["contact_names"] = names
+            vars(policy)["known"] = known
         return found
 
     @display(description="Steps")
     def summary(self, policy: Policy) -> str:
-        names = vars(policy).get("contact_names")
-        names = dict(contact_choices()) if names is None else names
+        known = vars(policy).get("known") or services.known()
         return " › ".join(
-            escalation.spelled([{"kind": step.kind, "config": step.config} for step in policy.steps.all()], names)
+            escalation.spelled([{"kind": step.kind, "config": step.config} for step in policy.steps.all()], known)
         )
 
     @display(description="Used by")
@@ -524,15 +514,15 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
     @display(description="Plan")
     def shown_plan(self, running: Escalation) -> str:
         """The copy that it follows; beside it, where that differs, the policy as it is now."""
-        names = dict(contact_choices())
-        words = escalation.spelled(running.plan.get("steps", []), names)
+        known = services.known()
+        words = escalation.spelled(running.plan.get("steps", []), known)
         lines = [
             f"{'→ ' if number == running.position else ''}{number + 1}. {text}" for number, text in enumerate(words)
         ]
         now = telling.changed_since(running)
         if now is not None:
             lines += ["", "The policy was changed since; now it is:" if now else "The policy is gone by now."]
-            lines += [f"{number}. {text}" for number, text in enumerate(escalation.spelled(now, names), start=1)]
+            lines += [f"{number}. {text}" for number, text in enumerate(escalation.spelled(now, known), start=1)]
         return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines))
 
 

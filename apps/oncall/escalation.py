@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from apps.core.registry import UnknownKind
-from apps.oncall.steps import Moment, steps
+from apps.oncall.steps import Known, Moment, Outcome, steps
 
 MOST_TURNS: Final = 1000
 """A dry run that goes on for longer than this is cut there."""
@@ -28,14 +28,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Action:
-    """A step that tells somebody; `at` is the progress to come back to when it has to be held."""
+    """A step that tells whom it `asked` for; `at` is the progress to come back to when it has to be held."""
 
     at: Progress
-    reason: str
-    contacts: tuple[int, ...]
-    route_contacts: bool
-    fallback: bool
-    schedule: str = ""
+    asked: Outcome
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,8 @@ def advance(plan: Sequence[Mapping[str, Any]], progress: Progress, *, now: datet
             position += 1
             continue
         reasons.append(f"step {position + 1} {outcome.reason}")
-        if outcome.contacts or outcome.route_contacts or outcome.fallback or outcome.schedule:
-            told = (outcome.contacts, outcome.route_contacts, outcome.fallback, outcome.schedule)
-            actions.append(Action(Progress(position, rounds), outcome.reason, *told))
+        if outcome.tells:
+            actions.append(Action(Progress(position, rounds), outcome))
         position = min(position + 1 + outcome.skip, len(plan))
         pause = outcome.pause
         if outcome.restart:
@@ -107,12 +102,12 @@ def play(
     return tuple(stages)
 
 
-def spelled(plan: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> list[str]:
-    """Return each step in a few words, contacts by their `names`; one whose plug-in is gone says so."""
+def spelled(plan: Sequence[Mapping[str, Any]], known: Known) -> list[str]:
+    """Return each step in a few words, with the names that are `known`; one whose plug-in is gone says so."""
     words = []
     for step in plan:
         try:
-            words.append(steps.get(str(step["kind"])).describe(step.get("config", {}), names))
+            words.append(steps.get(str(step["kind"])).describe(step.get("config", {}), known))
         except UnknownKind:
             words.append(f"unknown step {step['kind']}")
     return words
@@ -121,7 +116,7 @@ def spelled(plan: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> list
 def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int], has_route_contacts: bool) -> bool:
     """Whether any step would tell one of the contacts that can be told, the route's included, or the fall-back one.
 
-    One that tells who is on call counts: where nobody is, it tells the fall-back contact.
+    One that tells people counts: where none of them can be told, it tells the fall-back contact.
     """
     for step in plan:
         try:
@@ -130,7 +125,7 @@ def tells_somebody(plan: Sequence[Mapping[str, Any]], *, contacts: frozenset[int
             continue
         if (
             outcome.fallback
-            or outcome.schedule
+            or outcome.names_people
             or (outcome.route_contacts and has_route_contacts)
             or contacts & set(outcome.contacts)
         ):

@@ -19,7 +19,7 @@ from apps.alerting.matching import MatcherError, accept, of_scope, parse_matcher
 from apps.alerting.models import AlertRule
 from apps.alerting.suppression import Subject
 from apps.notifications.models import Contact
-from apps.oncall import escalation, telling
+from apps.oncall import addressing, escalation, telling
 from apps.oncall.models import Policy, Route, RuleTarget
 
 FURTHEST: Final = timedelta(days=3660)
@@ -97,10 +97,11 @@ def dry_run(policy: Policy, *, at: datetime, severity: str, source: Route | Rule
     plan = telling.frozen(policy)
     stages = escalation.play(plan["steps"], start=at, severity=severity_of(severity), most=MOST_STEPS)
     told: list[Told] = []
+    whose = addressing.Turns(policy=policy.pk)
     for stage in stages:
         names: dict[str, None] = {}
         for action in stage.turn.actions:
-            found, _ = telling.named(action, source, stage.at)
+            found, _ = addressing.named(action, source, stage.at, whose=whose)
             names |= dict.fromkeys(_names(found.values()))
         told.append(Told(stage.at, tuple(names), stage.turn.reason))
     is_cut = stages[-1].turn.due_at is not None

@@ -257,6 +257,7 @@ class Escalation(models.Model):
     plan = models.JSONField()
     position = models.PositiveSmallIntegerField(default=0, help_text="The step that comes next, counted from 0.")
     rounds = models.PositiveSmallIntegerField(default=0, help_text="How often it has started over.")
+    turns = models.JSONField(default=dict, help_text="Who was told by steps in turn, as {position:round: person}.")
     severity = models.CharField(max_length=10, choices=severities)
     state = models.CharField(max_length=20, choices=escalation_states, default="running")
     reason = models.TextField(blank=True, default="", help_text="What it did last, or why it stopped.")
@@ -285,6 +286,20 @@ class Escalation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.plan.get('name', '')} for {self.incident}"
+
+
+class RoundRobin(models.Model):
+    """Who had the last turn of a step that tells people in turn; `key` is that of `oncall.turns`."""
+
+    key = models.CharField(max_length=40, unique=True)
+    last = models.PositiveIntegerField(help_text="The person who was told last.")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-at",)
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class NoticeQuerySet(models.QuerySet["Notice"]):

@@ -11,7 +11,6 @@ from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.hours import parse_zone
 from apps.accounts.models import User
 from apps.accounts.rights import Principal, Right
-from apps.notifications.models import Contact
 from apps.oncall import rotation
 from apps.oncall.models import Layer, Override, Schedule
 
@@ -123,24 +122,18 @@ def on_call(schedule: Schedule, at: datetime) -> rotation.Shift | None:
     return rotation.on_call(layers, overrides, at)
 
 
-def contacts_on_call(name: str, at: datetime) -> tuple[dict[int, Contact], str]:
-    """Return the contacts of whoever is on call by the schedule of that name, and in words who that is or why nobody.
-
-    Those of a person who is gone or switched off, or who has no contact that is on, are none: the words say so.
-    """
+def person_on_call(name: str, at: datetime) -> tuple[int | None, str]:
+    """Return the id of whoever is on call by the schedule of that name, and in words who that is or why nobody."""
     schedule = Schedule.objects.filter(name=name).first()
     if schedule is None:
-        return {}, f"the schedule {name} is gone"
+        return None, f"the schedule {name} is gone"
     shift = on_call(schedule, at)
     if shift is None:
-        return {}, f"nobody is on call by {name}"
+        return None, f"nobody is on call by {name}"
     person = User.objects.filter(pk=shift.person, is_active=True).first()
     if person is None:
-        return {}, f"who is on call by {name} is gone or switched off ({shift.reason})"
-    found = {contact.pk: contact for contact in Contact.objects.enabled().filter(owner=person)}
-    if not found:
-        return {}, f"{person} is on call by {name} and has no contact that is on"
-    return found, f"{person} is on call by {name} ({shift.reason})"
+        return None, f"who is on call by {name} is gone or switched off ({shift.reason})"
+    return person.pk, f"{person} is on call by {name} ({shift.reason})"
 
 
 def _parts(schedule: Schedule, start: datetime, end: datetime) -> tuple[list[rotation.Layer], list[rotation.Override]]:

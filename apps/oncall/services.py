@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Max
 
 from apps.accounts.audit import changes, record, state_of, verb
+from apps.accounts.models import Team, User
 from apps.accounts.rights import Principal, Right
 from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import AlertRule
@@ -63,22 +64,30 @@ def check_steps(data: Sequence[StepData]) -> list[dict[str, Any]]:
     """Return the steps with their settings cleaned; a ValidationError names the step and its field."""
     if not data:
         raise ValidationError({"steps": "A policy needs at least one step, or nobody is told by it."})
-    contacts = list(Contact.objects.values_list("pk", "name"))
-    schedules = list(Schedule.objects.values_list("name", flat=True))
-    cleaned = []
+    there, cleaned = known(), []
     for number, step in enumerate(data, start=1):
         try:
             config = step.get("config") or {}
             if not isinstance(config, Mapping):
                 raise ValidationError("config must be an object.")
             kind = str(step.get("kind", ""))
-            cleaned.append({"kind": kind, "config": plugins.clean(kind, config, contacts, schedules)})
+            cleaned.append({"kind": kind, "config": plugins.clean(kind, config, there)})
         except UnknownKind:
-            known = ", ".join(name for name, _ in plugins.kinds())
-            raise ValidationError({"steps": f"Step {number}: there is no kind {kind!r}; known: {known}."}) from None
+            kinds = ", ".join(name for name, _ in plugins.kinds())
+            raise ValidationError({"steps": f"Step {number}: there is no kind {kind!r}; known: {kinds}."}) from None
         except ValidationError as error:
             raise ValidationError({"steps": f"Step {number}: {_words(error)}"}) from None
     return cleaned
+
+
+def known() -> plugins.Known:
+    """Return what there is for a step to name: contacts, active people, teams and schedules."""
+    return plugins.Known(
+        contacts=dict(Contact.objects.values_list("pk", "name")),
+        people=dict(User.objects.filter(is_active=True).order_by("username").values_list("pk", "username")),
+        teams=dict(Team.objects.values_list("pk", "name")),
+        schedules={name: name for name in Schedule.objects.values_list("name", flat=True)},
+    )
 
 
 def _words(error: ValidationError) -> str:

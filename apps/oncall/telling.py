@@ -42,9 +42,9 @@ from apps.notifications import outbox
 from apps.notifications.message import Message
 from apps.notifications.models import Contact
 from apps.oncall import escalation, grouping, messages
+from apps.oncall.addressing import Turns, fallback, named, receivers
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
-from apps.oncall.schedules import contacts_on_call
 
 log = logging.getLogger(__name__)
 
@@ -486,21 +486,19 @@ def _flush(pk: int, muting: Quiet, now: datetime) -> None:
     alerts = _in_order(members)
     source = group.route or group.target
     policy = source.policy if source else None
-    receivers = first_told(source)
+    first = first_told(source)
     book = Book(group, alerts, muting, now)
     times: list[datetime] = []
-    for contact in {**receivers, **book.told_contacts}.values():
+    for contact in {**first, **book.told_contacts}.values():
         standings = book.standings(contact)
-        decision = grouping.decide(
-            standings, now=now, repeat=group.repeat_interval, is_receiver=contact.pk in receivers
-        )
+        decision = grouping.decide(standings, now=now, repeat=group.repeat_interval, is_receiver=contact.pk in first)
         if decision.is_worth_a_message:
             book.send(contact, decision)
             group.reason = decision.reason
         if decision.next_at is not None:
             times.append(decision.next_at)
     loud = [alert for alert in alerts.values() if alert.is_active and not book.verdicts[alert.pk].is_muted]
-    if not receivers and not _policy_tells(policy) and loud:
+    if not first and not _policy_tells(policy) and loud:
         log.error("Nobody can be told of %s: there is no fall-back contact.", group.key)
         group.reason = "nobody could be told: there is no fall-back contact"
         times.append(now + group.group_interval)
@@ -535,19 +533,10 @@ def _leave(group: NotificationGroup, alerts: Mapping[int, Alert]) -> None:
 
 def first_told(source: Route | RuleTarget | None) -> dict[int, Contact]:
     """Return whom a group's own message goes to: the receivers, or the fall-back contact if nobody else ever is."""
-    receivers = _receivers(source)
-    if receivers or _policy_tells(source.policy if source else None):
-        return receivers
-    return _fallback()
-
-
-def _receivers(source: Route | RuleTarget | None) -> dict[int, Contact]:
-    """Return the enabled contacts that the route or rule names now."""
-    return {} if source is None else {contact.pk: contact for contact in source.contacts.filter(enabled=True)}
-
-
-def _fallback() -> dict[int, Contact]:
-    return {contact.pk: contact for contact in Contact.objects.enabled().filter(is_fallback=True)}
+    found = receivers(source)
+    if found or _policy_tells(source.policy if source else None):
+        return found
+    return fallback()
 
 
 def _policy_tells(policy: Policy | None) -> bool:
@@ -555,7 +544,7 @@ def _policy_tells(policy: Policy | None) -> bool:
     if policy is None:
         return False
     enabled = frozenset(Contact.objects.enabled().values_list("pk", flat=True))
-    has_fallback = bool(_fallback())
+    has_fallback = bool(fallback())
     plan = [step for step in frozen(policy)["steps"] if has_fallback or not step["config"].get("fallback")]
     return escalation.tells_somebody(plan, contacts=enabled, has_route_contacts=False)
 
@@ -828,13 +817,13 @@ def _step(
     has_told = False
     for action in turn.actions:
         until = None
-        told, why = named(action, source, now)
+        told, why = named(action, source, now, whose=Turns(one))
         reason = f"{reason}; {why}" if why else reason
         for contact in told.values():
             decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
             if decision.firing:
                 has_told = True
-                words = f"escalation “{one.plan['name']}”: {why or action.reason}"
+                words = f"escalation “{one.plan['name']}”: {why or action.asked.reason}"
                 news[contact.pk].append(Decision(decision.firing, decision.still, (), words[:200]))
                 contacts[contact.pk] = contact
             if decision.next_at is not None:
@@ -854,26 +843,6 @@ def _step(
     live.publish("incidents", one.incident_id)
 
 
-def named(
-    action: escalation.Action, source: Route | RuleTarget | None, now: datetime
-) -> tuple[dict[int, Contact], str]:
-    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact.
-
-    With a step that asks a schedule comes, in words, who is on call by it or why nobody.
-    """
-    why = ""
-    found = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=action.contacts)}
-    if action.route_contacts:
-        found |= _receivers(source)
-    if action.fallback:
-        found |= _fallback()
-    if action.schedule:
-        on_call, why = contacts_on_call(action.schedule, now)
-        found |= on_call
-        why = why if found else f"{why}: the fall-back contact is told"
-    return found or _fallback(), why
-
-
 def _was_told(one: Escalation, book: Book) -> bool:
     """Whether anybody was told that something of the escalation's incident fires."""
     return any(n.kind == "firing" and book.alerts[n.alert_id].incident_id == one.incident_id for n in book.notices)
@@ -884,7 +853,7 @@ def _tell_fallback_at_the_end(
 ) -> datetime | None:
     """An escalation that told nobody leaves it to the fall-back contact; return until when that has to be held."""
     until = None
-    for contact in _fallback().values():
+    for contact in fallback().values():
         decision = grouping.page(book.standings(contact, incident=one.incident_id), now=book.now)
         if decision.firing:
             words = f"escalation “{one.plan['name']}” told nobody"
@@ -930,7 +899,7 @@ def _settle(pk: int, muting: Quiet, now: datetime) -> None:
     if not _is_known(notice, now):
         alert = notice.alert
         book = Book(notice.group, {alert.pk: alert}, muting, now)
-        for contact in _fallback().values():
+        for contact in fallback().values():
             if contact.pk == notice.contact_id:
                 continue
             decision = grouping.page(book.standings(contact), now=now)

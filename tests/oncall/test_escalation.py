@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.oncall.escalation import Progress, advance, tells_somebody
-from apps.oncall.steps import clean, steps
+from apps.oncall.steps import Known, clean, steps
 
+KNOWN = Known({1: "phone"}, {1: "anna", 2: "ben"}, {1: "Web"}, {"Database": "Database"})
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -31,7 +32,7 @@ def played(plan: list[dict[str, Any]]) -> list[tuple[float, int]]:
     told, progress, now = [], Progress(), NOW
     for _ in range(10_000):
         turn = advance(plan, progress, now=now, severity="critical")
-        told += [((now - NOW).total_seconds() / 60, contact) for a in turn.actions for contact in a.contacts]
+        told += [((now - NOW).total_seconds() / 60, contact) for a in turn.actions for contact in a.asked.contacts]
         if turn.due_at is None:
             return told
         assert turn.due_at > now
@@ -62,7 +63,7 @@ def test_a_plan_is_played_in_order(plan: list[dict[str, Any]], told: list[tuple[
 def test_steps_are_for_what_is_severe_enough(severity: str, told: list[int]):
     plan = [{"kind": "only_severity", "config": {"severity": "error", "steps": 1}}, notify(1), notify(2)]
     turn = advance(plan, Progress(), now=NOW, severity=severity)
-    assert [contact for action in turn.actions for contact in action.contacts] == told
+    assert [contact for action in turn.actions for contact in action.asked.contacts] == told
     assert ("leaves out the next 1" in turn.reason) == (told == [2])
 
 
@@ -129,6 +130,11 @@ def test_whether_a_plan_would_tell_anybody():
     [
         ("notify", {}, "tells nobody"),
         ("notify", {"contacts": ["nobody"]}, "nobody"),
+        ("notify_person", {"people": []}, "required"),
+        ("notify_person", {"people": ["carla"]}, "carla"),
+        ("notify_team", {"team": "Nobody"}, "Nobody"),
+        ("notify_round_robin", {"people": ["anna"], "team": "Web"}, "either"),
+        ("notify_round_robin", {}, "either"),
         ("wait", {}, "required"),
         ("wait", {"minutes": 0}, "greater"),
         ("repeat", {"times": "often"}, "whole number"),
@@ -144,13 +150,16 @@ def test_whether_a_plan_would_tell_anybody():
 )
 def test_a_wrong_step_is_refused_in_words(kind: str, data: dict[str, Any], problem: str):
     with pytest.raises(ValidationError, match=problem):
-        clean(kind, data, [(1, "phone")])
+        clean(kind, data, KNOWN)
 
 
 def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
     given_settings: dict[str, dict[str, Any]] = {
         "notify": {"contacts": ["phone"]},
+        "notify_person": {"people": ["anna", "ben"], "important": True},
+        "notify_round_robin": {"team": "Web"},
         "notify_schedule": {"schedule": "Database"},
+        "notify_team": {"team": "Web"},
         "wait": {"minutes": 3},
         "repeat": {"times": 2},
         "only_severity": {"severity": "error", "steps": 2},
@@ -158,6 +167,6 @@ def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
     }
     assert set(given_settings) == set(steps.all())
     for kind, data in given_settings.items():
-        once = clean(kind, data, [(1, "phone")], ["Database"])
-        assert clean(kind, once, [(1, "phone")], ["Database"]) == once
-        assert steps.get(kind).describe(once, {1: "phone"})
+        once = clean(kind, data, KNOWN)
+        assert clean(kind, once, KNOWN) == once
+        assert steps.get(kind).describe(once, KNOWN)

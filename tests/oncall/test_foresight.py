@@ -34,7 +34,7 @@ def happened() -> list[tuple[int, str]]:
 
 def test_a_dry_run_takes_every_step_on_a_simulated_clock():
     stages = play([notify(1), wait(5), repeat(1), notify(2)], start=NOW, severity="critical")
-    told = [((stage.at - NOW).total_seconds(), [a.contacts for a in stage.turn.actions]) for stage in stages]
+    told = [((stage.at - NOW).total_seconds(), [a.asked.contacts for a in stage.turn.actions]) for stage in stages]
     assert told == [(0, [(1,)]), (300, [(1,)]), (600, [(2,)])]
 
 

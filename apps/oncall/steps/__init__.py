@@ -4,10 +4,10 @@ Each step is asked with the moment it is reached and answers with an `Outcome`; 
 together, `oncall.services` does what they say. From the `Config` form come the admin's fields and the API's validation.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -27,21 +27,51 @@ class Moment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step wants: contacts told, a pause before the next step, a new round from the first one, or that so many
+    """What a step wants: somebody told, a pause before the next step, a new round from the first one, or that so many
     of the steps behind it are left out (`skip`).
 
-    `contacts` are ids; `route_contacts`, `fallback` and `schedule` (by name) stand for whoever that is when the step is
-    reached.
+    `contacts` and `people` are ids, `team` is one; it, `route_contacts`, `fallback` and `schedule` (by name) stand for
+    whoever that is when the step is reached. `in_turn`: one of the people and the team's members, the next in turn.
+    `important`: people are told as they want to be of important messages.
     """
 
     reason: str
     contacts: tuple[int, ...] = ()
+    people: tuple[int, ...] = ()
+    team: int | None = None
+    schedule: str = ""
     route_contacts: bool = False
     fallback: bool = False
-    schedule: str = ""
+    in_turn: bool = False
+    important: bool = False
     pause: timedelta | None = None
     restart: bool = False
     skip: int = 0
+
+    @property
+    def names_people(self) -> bool:
+        """Whether it asks for people, who are told by their own contacts."""
+        return bool(self.people or self.team is not None or self.schedule)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it asks for anybody to be told."""
+        return bool(self.contacts or self.names_people or self.route_contacts or self.fallback)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What there is for a step to name: contacts, people and teams as names by id, schedules by name."""
+
+    contacts: Mapping[int, str] = field(default_factory=dict)
+    people: Mapping[int, str] = field(default_factory=dict)
+    teams: Mapping[int, str] = field(default_factory=dict)
+    schedules: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, what: str) -> Mapping[Any, str]:
+        """Return the names of what a field `offers`, by the value that is stored."""
+        found: Mapping[Any, str] = getattr(self, what)
+        return found
 
 
 class Step(Plugin):
@@ -55,8 +85,8 @@ class Step(Plugin):
         raise NotImplementedError
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:  # noqa: ARG003
-        """Return the step in a few words; `names` are those of the contacts by id."""
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
+        """Return the step in a few words; `known` has the names of what it names."""
         return cls.label
 
 
@@ -71,31 +101,45 @@ def kinds() -> list[tuple[str, str]]:
 class ContactIds(forms.TypedMultipleChoiceField):
     """Contacts to choose from. The value is a list of ids; the choices are put in by whoever shows the form."""
 
+    offers: ClassVar[str] = "contacts"
+
     def __init__(self, **options: Any) -> None:
         super().__init__(coerce=int, empty_value=[], **options)
+
+
+class PersonIds(ContactIds):
+    """People to choose from, in order; likewise."""
+
+    offers = "people"
+
+
+class TeamId(forms.TypedChoiceField):
+    """A team to choose from; likewise. The value is its id, or None."""
+
+    offers: ClassVar[str] = "teams"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(coerce=int, empty_value=None, **options)
 
 
 class ScheduleName(forms.ChoiceField):
     """A schedule to choose from, by its name; the choices are put in by whoever shows the form."""
 
+    offers: ClassVar[str] = "schedules"
 
-def clean(
-    kind: str, data: Mapping[str, Any], contacts: Sequence[tuple[int, str]], schedules: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the step's settings as JSON. Contacts may be given by id or name; `ValidationError` names the fields."""
-    by_name = {name: ident for ident, name in contacts}
-    values = {
-        name: [by_name.get(entry, entry) if isinstance(entry, str) else entry for entry in value]
-        if isinstance(value, list)
-        else value
-        for name, value in data.items()
-    }
-    form = steps.get(kind).Config(values)
-    offer(form, contacts, schedules)
-    unknown = sorted(set(data) - set(form.fields))
-    if unknown:
+
+def clean(kind: str, data: Mapping[str, Any], known: Known) -> dict[str, Any]:
+    """Return the step's settings as JSON. What has an id may be given by it or by name.
+
+    `ValidationError` names the fields.
+    """
+    form = steps.get(kind).Config()
+    if unknown := sorted(set(data) - set(form.fields)):
         has = ", ".join(form.fields) or "none"
         raise ValidationError({unknown[0]: f"A step of kind {kind} has no such setting; it has {has}."})
+    values = {name: _by_id(value, form.fields[name], known) for name, value in data.items()}
+    form = steps.get(kind).Config(values)
+    offer(form, known)
     try:
         is_valid = form.is_valid()
     except OverflowError:  # a whole number of JSON that no float can hold
@@ -105,13 +149,20 @@ def clean(
     return dict(form.cleaned_data)
 
 
-def offer(form: forms.Form, contacts: Sequence[tuple[int, str]], schedules: Sequence[str] = ()) -> None:
-    """Put the contacts and the schedules that exist into the form's choices."""
-    for field in form.fields.values():
-        if isinstance(field, ContactIds):
-            field.choices = list(contacts)
-        if isinstance(field, ScheduleName):
-            field.choices = [(name, name) for name in schedules]
+def _by_id(value: Any, field: forms.Field, known: Known) -> Any:
+    if not (offers := getattr(field, "offers", "")):
+        return value
+    by_name = {name: ident for ident, name in known.of(offers).items()}
+    if isinstance(value, list):
+        return [by_name.get(entry, entry) if isinstance(entry, str) else entry for entry in value]
+    return by_name.get(value, value) if isinstance(value, str) else value
+
+
+def offer(form: forms.Form, known: Known) -> None:
+    """Put what there is into the form's choices."""
+    for one in form.fields.values():
+        if isinstance(one, (ContactIds, TeamId, ScheduleName)):
+            one.choices = list(known.of(one.offers).items())
 
 
 @document("steps.md", "Steps of an escalation policy")

@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-from apps.oncall.steps import ContactIds, Moment, Outcome, Step
+from apps.oncall.steps import ContactIds, Known, Moment, Outcome, Step
 
 
 class Notify(Step):
@@ -43,9 +43,9 @@ class Notify(Step):
         )
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:
         """Name those who are told."""
-        told = [names.get(ident, f"deleted contact {ident}") for ident in settings.get("contacts", ())]
+        told = [known.contacts.get(ident, f"deleted contact {ident}") for ident in settings.get("contacts", ())]
         told += ["the route's contacts"] if settings.get("route_contacts") else []
         told += ["the fall-back contact"] if settings.get("fallback") else []
         return "Notify " + ", ".join(told)

@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-from apps.oncall.steps import Moment, Outcome, ScheduleName, Step
+from apps.oncall.steps import Known, Moment, Outcome, ScheduleName, Step
 
 
 class NotifySchedule(Step):
@@ -21,13 +21,16 @@ class NotifySchedule(Step):
         """By which schedule."""
 
         schedule = ScheduleName(help_text="Whoever it has on call when the escalation comes here.")
+        important = forms.BooleanField(required=False, help_text="By the person's list for important messages.")
 
     def run(self, moment: Moment) -> Outcome:
         """Ask for the person on call to be told."""
         name = str(self.settings.get("schedule", ""))
-        return Outcome(reason=f"tells who is on call by {name}", schedule=name)
+        important = bool(self.settings.get("important"))
+        return Outcome(reason=f"tells who is on call by {name}", schedule=name, important=important)
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:  # noqa: ARG003
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
         """Name the schedule."""
-        return f"Notify who is on call by {settings.get('schedule', '')}"
+        important = " (important)" if settings.get("important") else ""
+        return f"Notify who is on call by {settings.get('schedule', '')}{important}"

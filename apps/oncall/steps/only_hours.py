@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 
 from apps.accounts.hours import Hours, check_country, parse_week, parse_zone
-from apps.oncall.steps import Moment, Outcome, Step
+from apps.oncall.steps import Known, Moment, Outcome, Step
 
 
 class OnlyHours(Step):
@@ -62,7 +62,7 @@ class OnlyHours(Step):
         return Outcome(reason=f"leaves out the next {count}: {words}", skip=count)
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:  # noqa: ARG003
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
         """Say when the next steps are taken."""
         when = "outside of" if settings.get("outside") else "in"
         hours = " ".join(str(settings.get("hours", "")).split()) or "the whole week"

@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 
 from apps.alerting.lifecycle import Severity
-from apps.oncall.steps import Moment, Outcome, Step
+from apps.oncall.steps import Known, Moment, Outcome, Step
 
 
 class OnlySeverity(Step):
@@ -36,6 +36,6 @@ class OnlySeverity(Step):
         return Outcome(reason=f"leaves out the next {count}: {is_now.value} is below {least.value}", skip=count)
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:  # noqa: ARG003
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
         """Say for what the next steps are."""
         return f"Next {settings.get('steps', 1)} only from {settings.get('severity', '')} on"

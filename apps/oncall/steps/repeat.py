@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-from apps.oncall.steps import Moment, Outcome, Step
+from apps.oncall.steps import Known, Moment, Outcome, Step
 
 
 class Repeat(Step):
@@ -27,6 +27,6 @@ class Repeat(Step):
         return Outcome(reason=f"has gone round {times + 1} times")
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:  # noqa: ARG003
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
         """Say how often."""
         return f"Repeat {settings.get('times', 0)} times"

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from apps.oncall.steps import Moment, Outcome, Step
+from apps.oncall.steps import Known, Moment, Outcome, Step
 
 
 class Wait(Step):
@@ -31,6 +31,6 @@ class Wait(Step):
         return Outcome(reason=f"waits {self.settings['minutes']:g} min for an acknowledgement", pause=pause)
 
     @classmethod
-    def describe(cls, settings: Mapping[str, Any], names: Mapping[int, str]) -> str:  # noqa: ARG003
+    def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
         """Say how long."""
         return f"Wait {settings.get('minutes', 0):g} min"

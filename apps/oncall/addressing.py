@@ -1,0 +1,125 @@
+"""Whom a step of an escalation tells: people, teams, schedules and turns become contacts, or it is said why not.
+
+Reads rows and, where it is handed the running escalation, keeps whose turn it was. `named` never comes back empty while
+there is a fall-back contact: the incident is not left untold.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from apps.accounts.models import Team, User
+from apps.notifications.models import Contact
+from apps.oncall import turns
+from apps.oncall.escalation import Action
+from apps.oncall.models import Escalation, RoundRobin, Route, RuleTarget
+from apps.oncall.schedules import person_on_call
+from apps.oncall.steps import Outcome
+
+GONE: Final = "is gone or switched off"
+NO_CONTACT: Final = "has no contact that is on"
+
+
+@dataclass
+class Turns:
+    """Whose turn it is, as far as somebody knows: kept on the running escalation `one`, or only foreseen without one.
+
+    A step that is reached again at the same place (it was held, or its worker died) keeps the person it had.
+    """
+
+    one: Escalation | None = None
+    policy: int | None = None
+    foreseen: dict[str, int] = field(default_factory=dict)
+
+    def take(self, action: Action, people: Sequence[int], obstacles: dict[int, str], now: datetime) -> turns.Turn:
+        """Return whose turn it is at that place of the escalation, and go on by one."""
+        place = f"{action.at.position}:{action.at.rounds}"
+        if self.one is not None and (had := self.one.turns.get(place)) in people and had not in obstacles:
+            return turns.Turn(had)
+        key = turns.key(self.one.policy_id if self.one else self.policy, action.asked.people, action.asked.team)
+        last = self.foreseen.get(key)
+        if last is None:
+            last = RoundRobin.objects.filter(key=key).values_list("last", flat=True).first()
+        turn = turns.next_in_turn(people, last, obstacles)
+        if turn.person is not None:
+            self.foreseen[key] = turn.person
+            if self.one is not None:
+                self.one.turns = {**self.one.turns, place: turn.person}
+                self.one.save(update_fields=["turns"])
+                RoundRobin.objects.update_or_create(key=key, defaults={"last": turn.person, "at": now})
+        return turn
+
+
+def named(
+    action: Action, source: Route | RuleTarget | None, now: datetime, *, whose: Turns
+) -> tuple[dict[int, Contact], str]:
+    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact.
+
+    With a step that asks for people comes, in words, who that is or why somebody cannot be told.
+    """
+    asked = action.asked
+    found = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=asked.contacts)}
+    if asked.route_contacts:
+        found |= receivers(source)
+    if asked.fallback:
+        found |= fallback()
+    why = ""
+    if asked.names_people:
+        own, why = _of_people(action, now, whose)
+        found |= own
+        why = why if found else f"{why}: the fall-back contact is told"
+    return found or fallback(), why
+
+
+def receivers(source: Route | RuleTarget | None) -> dict[int, Contact]:
+    """Return the enabled contacts that the route or rule names now."""
+    return {} if source is None else {contact.pk: contact for contact in source.contacts.filter(enabled=True)}
+
+
+def fallback() -> dict[int, Contact]:
+    """Return the fall-back contact, if there is one."""
+    return {contact.pk: contact for contact in Contact.objects.enabled().filter(is_fallback=True)}
+
+
+def _of_people(action: Action, now: datetime, whose: Turns) -> tuple[dict[int, Contact], str]:
+    """Return the contacts of the people whom the step asks for, and in words who that is and who could not be told."""
+    asked = action.asked
+    people, prefix = _people(asked, now)
+    if not people:
+        return {}, prefix
+    users = User.objects.filter(is_active=True).in_bulk(people)
+    contacts: dict[int, dict[int, Contact]] = {person: {} for person in users}
+    for contact in Contact.objects.enabled().filter(owner__in=users):
+        contacts[contact.owner_id or 0][contact.pk] = contact
+    names = dict(User.objects.filter(pk__in=people).values_list("pk", "username"))
+    obstacles = {person: GONE if person not in users else NO_CONTACT for person in people if not contacts.get(person)}
+    words = [f"{names.get(person, f'person {person}')} {obstacle}" for person, obstacle in obstacles.items()]
+    chosen = [person for person in people if person not in obstacles]
+    if asked.in_turn:
+        turn = whose.take(action, people, obstacles, now)
+        chosen = [] if turn.person is None else [turn.person]
+        words = [f"{names.get(person, f'person {person}')} {obstacle}" for person, obstacle in turn.passed]
+        words = [*(f"it is the turn of {names[person]}" for person in chosen), *words]
+    found = {pk: contact for person in chosen for pk, contact in contacts[person].items()}
+    return found, "; ".join([*([prefix] if prefix else []), *words])
+
+
+def _people(asked: Outcome, now: datetime) -> tuple[list[int], str]:
+    """Return the people whom the step asks for, in order, and what is to be said of them as a whole."""
+    people, words = list(asked.people), []
+    if asked.team is not None:
+        members = list(_members(asked.team))
+        people += members
+        if not members:
+            is_there = Team.objects.filter(pk=asked.team).first()
+            words.append(f"the team {is_there} has no members" if is_there else "the team is gone")
+    if asked.schedule:
+        person, why = person_on_call(asked.schedule, now)
+        people += [] if person is None else [person]
+        words.append(why)
+    return list(dict.fromkeys(people)), "; ".join(words)
+
+
+def _members(team: int) -> Iterable[int]:
+    return User.objects.filter(teams=team, is_active=True).order_by("username").values_list("pk", flat=True)

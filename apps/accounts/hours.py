@@ -6,14 +6,18 @@ skips is never within, one that it repeats is within twice.
 
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MIDNIGHT: Final = 24 * 60
 MOST_LINES: Final = 100
+FORESEEN: Final = timedelta(days=60)
+"""How far ahead the next opening or closing is looked for."""
+_MINUTE: Final = timedelta(minutes=1)
 _LINE: Final = re.compile(
     r"(?P<days>[a-z]{3}(?:-[a-z]{3})?(?:,[a-z]{3}(?:-[a-z]{3})?)*)\s+"
     r"(?P<begin>\d{1,2}:\d\d)\s*-\s*(?P<end>\d{1,2}:\d\d)\Z"
@@ -44,6 +48,41 @@ class Hours:
             return True
         minute = there.hour * 60 + there.minute
         return any(begin <= minute < end for begin, end in self.week[there.weekday()])
+
+    def changes_at(self, at: datetime) -> datetime | None:
+        """Return the next moment, in UTC and whole minutes, from which `covers` says something else than it does `at`.
+
+        None: nothing changes within `FORESEEN`. What it says changes where a span of the week begins or ends, at a
+        midnight (holidays), and on days whose clock is moved possibly at any quarter of an hour.
+        """
+        is_open, before = self.covers(at), at.astimezone(UTC)
+        for edge in self._edges(before):
+            if self.covers(edge) == is_open:
+                before = edge
+                continue
+            found = edge
+            while found - before > _MINUTE:
+                middle = (before + (found - before) / 2).replace(second=0, microsecond=0)
+                before, found = (middle, found) if self.covers(middle) == is_open else (before, middle)
+            return found
+        return None
+
+    def _edges(self, after: datetime) -> Iterator[datetime]:
+        """Moments behind `after` at which something may change, ascending."""
+        day = after.astimezone(self.zone).date()
+        last = day + FORESEEN
+        while day < last:
+            here = datetime.combine(day, time(), self.zone)
+            length = datetime.combine(day + timedelta(days=1), time(), self.zone).astimezone(UTC) - here.astimezone(UTC)
+            minutes = {0, *(edge for span in self.week[day.weekday()] for edge in span)}
+            if length != timedelta(days=1):
+                minutes |= set(range(0, 24 * 60, 15))
+            found = set()
+            for minute in minutes - {MIDNIGHT}:
+                wall = datetime.combine(day, time(minute // 60, minute % 60), self.zone)
+                found |= {wall.astimezone(UTC), wall.replace(fold=1).astimezone(UTC)}
+            yield from (moment for moment in sorted(found) if moment > after)
+            day += timedelta(days=1)
 
     def is_holiday(self, day: date) -> bool:
         """Whether that date, as the zone counts dates, is closed."""

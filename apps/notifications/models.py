@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
+from apps.accounts.hours import MIDNIGHT, Hours, parse_week, parse_zone
+from apps.accounts.models import Calendar
 from apps.core.secrets import EncryptedJSONField
-from apps.notifications import restraint
+from apps.notifications import holding, restraint
 from apps.notifications.channels import Channel, Sender, channels, kinds
+from apps.notifications.message import SEVERITIES
 
 Choices = list[tuple[str, str]]
+log = logging.getLogger(__name__)
+
+NO_TIME: Final = timedelta(0)
 
 
 def purposes() -> Choices:
@@ -30,7 +38,28 @@ def purposes() -> Choices:
 
 def delivery_states() -> Choices:
     """How far a delivery has come."""
-    return [("queued", "Queued"), ("sent", "Sent"), ("failed", "Failed"), ("cancelled", "Cancelled")]
+    return [
+        ("queued", "Queued"),
+        ("held", "Held back"),
+        ("sent", "Sent"),
+        ("failed", "Failed"),
+        ("cancelled", "Cancelled"),
+    ]
+
+
+def holds() -> Choices:
+    """Why a message is or was held back."""
+    return [
+        ("", "Not held back"),
+        (holding.ORDER, "Later in the person's order"),
+        (holding.QUIET, "Quiet hours"),
+        (holding.HOURS, "Outside of business hours"),
+    ]
+
+
+def severities() -> Choices:
+    """How bad something is, the mildest first."""
+    return [(severity, severity) for severity in SEVERITIES]
 
 
 def origins() -> Choices:
@@ -110,6 +139,45 @@ class Contact(models.Model):
         help_text="Messages in a time, such as 5/15m, 11/1h; what is over it is told in one. Empty: the channel's "
         "own (SMS 5/15m, 11/1h; telephone 3/15m, 7/1h; others none). none: no limit.",
     )
+    failover = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="stood_in_for",
+        verbose_name="fail-over contact",
+        help_text="Told in its place what it could not be told, before the fall-back contact is.",
+    )
+    calendar = models.ForeignKey(
+        Calendar,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="contacts",
+        verbose_name="business calendar",
+        help_text="Outside of its hours messages wait for one digest at the next opening. Empty: told at once.",
+    )
+    at_once_from = models.CharField(
+        max_length=10,
+        choices=severities,
+        default="critical",
+        help_text="What is at least so severe does not wait for the business calendar.",
+    )
+    default_after = models.DurationField(
+        "default list",
+        null=True,
+        blank=True,
+        default=NO_TIME,
+        help_text="A person's contact: how long after a step asked for the person it is told, unless somebody "
+        "acknowledges before. Empty: it is not told.",
+    )
+    important_after = models.DurationField(
+        "important list",
+        null=True,
+        blank=True,
+        default=NO_TIME,
+        help_text="The same for steps that are important.",
+    )
     origin = models.CharField(max_length=20, choices=origins, blank=True, default="", editable=False)
     problem = models.TextField(blank=True, default="", editable=False, help_text="Why messages do not arrive.")
     problem_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -126,6 +194,15 @@ class Contact(models.Model):
                 name="contact_problem_has_time",
             ),
             models.CheckConstraint(condition=~Q(name=""), name="contact_has_a_name"),
+            models.CheckConstraint(condition=~Q(failover=models.F("pk")), name="contact_is_not_its_own_failover"),
+            models.CheckConstraint(
+                condition=Q(is_fallback=False) | Q(calendar=None), name="contact_fallback_waits_for_no_calendar"
+            ),
+            models.CheckConstraint(
+                condition=(Q(default_after=None) | Q(default_after__gte=NO_TIME))
+                & (Q(important_after=None) | Q(important_after__gte=NO_TIME)),
+                name="contact_is_told_after_no_debt",
+            ),
         )
 
     def __str__(self) -> str:
@@ -141,6 +218,27 @@ class Contact(models.Model):
         """How many messages it gets in which time."""
         return restraint.parse(self.rate_limit or self.channel.limits)
 
+    def rules(self) -> list[holding.Rule]:
+        """Return what holds its messages back: its calendar, its person's quiet hours; the fall-back contact nothing.
+
+        A rule that cannot be read any more (a time zone that is gone) holds nothing back.
+        """
+        if self.is_fallback:
+            return []
+        found = []
+        try:
+            if self.calendar is not None:
+                found.append(holding.Rule(holding.HOURS, self.calendar.times, self.at_once_from))
+        except ValueError as error:
+            log.error("The business calendar of contact %s is passed over: %s", self.pk, error)
+        try:
+            quiet = QuietHours.objects.filter(person=self.owner_id).first() if self.owner_id else None
+            if quiet is not None:
+                found.append(quiet.rule)
+        except ValueError as error:
+            log.error("The quiet hours of contact %s are passed over: %s", self.pk, error)
+        return found
+
     def open_channel(self, sender: Sender) -> Channel:
         """Return the channel with this contact's settings, secrets included."""
         values: dict[str, Any] = {**self.config, **(self.secrets or {})}
@@ -153,6 +251,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def queued(self) -> DeliveryQuerySet:
         """Return those that have not left yet."""
         return self.filter(state="queued")
+
+    def held(self) -> DeliveryQuerySet:
+        """Return those that are held back: on-call lets them go when they are due, or drops them with a reason."""
+        return self.filter(state="held")
 
 
 class Delivery(models.Model):
@@ -183,7 +285,17 @@ class Delivery(models.Model):
         on_delete=models.SET_NULL,
         null=True,
         related_name="carried",
-        help_text="The delivery in whose message this one was told: the contact's limit left room for one.",
+        help_text="The delivery in whose message this one was told: the contact's limit, or a digest.",
+    )
+    held_for = models.CharField(
+        max_length=10, choices=holds, blank=True, default="", help_text="Why it is or was held back."
+    )
+    stands_in_for = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="stand_ins",
+        help_text="The delivery in whose place this one was told to the fail-over contact.",
     )
 
     objects = DeliveryQuerySet.as_manager()
@@ -194,14 +306,19 @@ class Delivery(models.Model):
         indexes = (
             models.Index(fields=["contact", "id"], condition=Q(state="queued"), name="delivery_queue"),
             models.Index(fields=["due_at"], condition=Q(state="queued"), name="delivery_due"),
+            models.Index(fields=["due_at", "contact"], condition=Q(state="held"), name="delivery_held"),
             models.Index(fields=["contact", "-id"], name="delivery_of_contact"),
             models.Index(fields=["contact", "finished_at"], condition=Q(state="sent"), name="delivery_sent"),
         )
         constraints = (
             models.CheckConstraint(
-                condition=Q(state="queued", finished_at__isnull=True)
-                | (~Q(state="queued") & Q(finished_at__isnull=False, claim__isnull=True)),
+                condition=Q(state__in=("queued", "held"), finished_at__isnull=True)
+                | (~Q(state__in=("queued", "held")) & Q(finished_at__isnull=False, claim__isnull=True)),
                 name="delivery_finished_has_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="held") | (Q(claim__isnull=True) & ~Q(held_for="") & ~Q(error="")),
+                name="delivery_held_has_reason",
             ),
             models.CheckConstraint(
                 condition=Q(claim__isnull=True, claimed_until__isnull=True)
@@ -214,6 +331,53 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} to {self.contact_name}"
+
+
+class QuietHours(models.Model):
+    """When a person is not to be disturbed, and by what they are all the same."""
+
+    person = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="quiet_hours")
+    zone = models.CharField("time zone", max_length=64, default="UTC", help_text="Such as Europe/Berlin.")
+    hours = models.TextField(
+        default="mon-sun 22:00-07:00", help_text="One line each, such as mon-sun 22:00-07:00 or sat-sun 00:00-24:00."
+    )
+    disturbed_from = models.CharField(
+        max_length=10,
+        choices=severities,
+        default="critical",
+        help_text="What is at least so severe is told all the same.",
+    )
+
+    class Meta:
+        ordering = ("person__username",)
+        verbose_name_plural = "quiet hours"
+
+    def __str__(self) -> str:
+        return f"Quiet hours of {self.person}"
+
+    def clean(self) -> None:
+        """Refuse, by field, what does not mean anything, and hours that never end."""
+        problems: dict[str, str] = {}
+        try:
+            week = parse_week(self.hours)
+            minutes = {day * MIDNIGHT + at for day, spans in enumerate(week) for a, b in spans for at in range(a, b)}
+            if not minutes:
+                problems["hours"] = "Write at least one line such as mon-sun 22:00-07:00."
+            elif len(minutes) == 7 * MIDNIGHT:
+                problems["hours"] = "Quiet hours that never end would keep you from being told at all."
+        except ValueError as error:
+            problems["hours"] = str(error)
+        try:
+            parse_zone(self.zone)
+        except ValueError as error:
+            problems["zone"] = str(error)
+        if problems:
+            raise ValidationError(problems)
+
+    @property
+    def rule(self) -> holding.Rule:
+        """What the row means; ValueError where it means nothing."""
+        return holding.Rule(holding.QUIET, Hours(parse_zone(self.zone), parse_week(self.hours)), self.disturbed_from)
 
 
 class Reply(models.Model):

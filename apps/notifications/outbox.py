@@ -25,6 +25,7 @@ from apps.core import live
 from apps.core.tasks import wake
 from apps.core.text import storable
 from apps.notifications.channels import channels
+from apps.notifications.holding import ORDER, Hold
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 
@@ -41,9 +42,18 @@ TRIES_UNTIL_PROBLEM: Final = 3
 
 
 def enqueue(
-    *, contact: Contact, message: Message, purpose: str, now: datetime, due_at: datetime | None = None
+    *,
+    contact: Contact,
+    message: Message,
+    purpose: str,
+    now: datetime,
+    due_at: datetime | None = None,
+    hold: Hold | None = None,
 ) -> Delivery:
-    """Put a message into the outbox, in the caller's transaction; to a contact that is switched off it is cancelled."""
+    """Put a message into the outbox, in the caller's transaction; to a contact that is switched off it is cancelled.
+
+    With a `hold` it does not leave before somebody lets it go (`let_go`, `keep`, `drop`).
+    """
     delivery = Delivery(
         contact=contact,
         contact_name=contact.name,
@@ -56,8 +66,10 @@ def enqueue(
     )
     if not contact.enabled:
         delivery.state, delivery.finished_at, delivery.error = "cancelled", now, "The contact is switched off."
+    elif hold is not None:
+        delivery.state, delivery.held_for, delivery.due_at, delivery.error = "held", hold.why, hold.until, hold.reason
     delivery.save(force_insert=True)
-    if contact.enabled:
+    if delivery.state == "queued":
         wake("notifications.deliver")
     return delivery
 
@@ -208,8 +220,41 @@ def _note_health(outcome: Outcome, error: str, now: datetime) -> None:
             contact.exclude(problem=error).update(problem=error)
 
 
+def let_go(delivery: Delivery, message: Message, *, now: datetime) -> None:
+    """Have what was held back leave now, as this message; its day of tries begins here."""
+    Delivery.objects.filter(pk=delivery.pk, state="held").update(
+        state="queued",
+        message=message.to_json(),
+        group_key=message.group_key,
+        created_at=now,
+        due_at=now,
+        error="",
+    )
+    wake("notifications.deliver")
+
+
+def keep(delivery: Delivery, hold: Hold) -> None:
+    """Hold back what is held back for longer."""
+    Delivery.objects.filter(pk=delivery.pk, state="held").update(
+        held_for=hold.why, due_at=hold.until, error=hold.reason
+    )
+
+
+def drop(delivery: Delivery, *, reason: str, now: datetime, carrier: Delivery | None = None) -> None:
+    """Cancel what was held back: there is no more to tell, or `carrier` tells it."""
+    Delivery.objects.filter(pk=delivery.pk, state="held").update(
+        state="cancelled", finished_at=now, error=reason, carrier=carrier
+    )
+
+
+def look_again(*, contact: Contact, now: datetime) -> None:
+    """Have what is held back by hours judged anew: they may have changed."""
+    by_hours = Delivery.objects.held().filter(contact=contact).exclude(held_for=ORDER)
+    by_hours.update(due_at=now)
+
+
 def cancel(*, contact: Contact, reason: str, now: datetime) -> int:
     """Drop what waits for a contact, in the caller's transaction; what is being sent right now may still arrive."""
-    return Delivery.objects.filter(contact=contact, state="queued").update(
+    return Delivery.objects.filter(contact=contact, state__in=("queued", "held")).update(
         state="cancelled", finished_at=now, claim=None, claimed_until=None, error=reason
     )

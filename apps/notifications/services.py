@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -23,6 +23,8 @@ from apps.notifications.models import Contact, Delivery
 
 log = logging.getLogger(__name__)
 
+OPTIONS: Final = ("failover", "calendar", "at_once_from", "default_after", "important_after")
+LONGEST_ORDER: Final = timedelta(days=1)
 ONE_FALLBACK = "There is always one fall-back contact: name another one as such instead."
 
 
@@ -40,9 +42,11 @@ def save_contact(
     owner: User | None = None,
     rate_limit: str = "",
     origin: str = "",
+    options: Mapping[str, Any] | None = None,
 ) -> Contact:
     """Make or change a contact. `values` are the channel's settings, secrets among them (see configuration.clean).
 
+    `options` (by OPTIONS) say who stands in for it and when it is told; what is left out stays.
     One that is switched off loses what waits for it. A change of the settings forgets the problem: it is tried anew.
     A wrong value is a ValidationError by field.
     """
@@ -60,6 +64,9 @@ def save_contact(
     contact.name, contact.enabled, contact.is_fallback, contact.owner = name.strip(), enabled, is_fallback, owner
     contact.rate_limit = rate_limit.strip()
     contact.config, contact.secrets = cleaned.config, cleaned.secrets
+    for option, value in (options or {}).items():
+        setattr(contact, option, value)
+    check_options(contact)
     if has_new_settings:
         contact.problem, contact.problem_at = "", None
     contact.full_clean(exclude=["is_fallback"], validate_constraints=False)
@@ -69,9 +76,31 @@ def save_contact(
     contact.save()
     if not enabled:
         outbox.cancel(contact=contact, reason="The contact was switched off.", now=now)
+    elif not is_new:
+        outbox.look_again(contact=contact, now=now)
     _record_change(by, contact, before, has_new_secrets=not is_new and cleaned.secrets != stored)
     live.publish("contacts", contact.pk)
     return contact
+
+
+def check_options(contact: Contact) -> None:
+    """Raise ValidationError by field where who stands in for a contact, or when it is told, makes no sense."""
+    problems: dict[str, str] = {}
+    chain, other = [contact], contact.failover
+    while other is not None and not problems:
+        if other in chain:
+            names = " → ".join(each.name for each in [*chain, other])
+            problems["failover"] = f"They would stand in for one another without end: {names}."
+        chain.append(other)
+        other = other.failover
+    if contact.is_fallback and contact.calendar is not None:
+        problems["calendar"] = "The fall-back contact is told at once, whatever the hour: it waits for no calendar."
+    for name in ("default_after", "important_after"):
+        after = getattr(contact, name)
+        if after is not None and not timedelta(0) <= after <= LONGEST_ORDER:
+            problems[name] = "From no time to a day."
+    if problems:
+        raise ValidationError(problems)
 
 
 def _record_change(by: Principal, contact: Contact, before: dict[str, Any] | None, *, has_new_secrets: bool) -> None:
@@ -150,6 +179,13 @@ def send_test(*, by: Principal, contact: Contact, now: datetime) -> Delivery:
     """Send a test message past the queue; what becomes of it stands on the delivery within seconds."""
     if not contact.enabled:
         raise ValidationError(f"{contact.name} is switched off: switch it on to send it a test.")
+    delivery = write_test(by=by, contact=contact, now=now)
+    record(by=by, verb="notifications.send_test", target=contact, after={"delivery": str(delivery.key)})
+    return delivery
+
+
+def write_test(*, by: Principal, contact: Contact, now: datetime) -> Delivery:
+    """Put a test into the outbox; whoever calls it records that."""
     message = Message(
         title=f"Test message to {contact.name}",
         body=f"{by.name} asked the monitoring portal for this test. If you can read it, this contact works.",
@@ -158,9 +194,7 @@ def send_test(*, by: Principal, contact: Contact, now: datetime) -> Delivery:
         facts=(("Contact", contact.name), ("Sent by", by.name), ("Sent at", now.strftime("%Y-%m-%d %H:%M:%S UTC"))),
         reason="somebody pressed “send test”",
     )
-    delivery = outbox.enqueue(contact=contact, message=message, purpose="test", now=now)
-    record(by=by, verb="notifications.send_test", target=contact, after={"delivery": str(delivery.key)})
-    return delivery
+    return outbox.enqueue(contact=contact, message=message, purpose="test", now=now)
 
 
 # --- Contacts from the environment (SPEC A4) ---------------------------------------------------------------------

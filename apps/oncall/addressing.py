@@ -6,10 +6,11 @@ there is a fall-back contact: the incident is not left untold.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from apps.accounts.models import Team, User
+from apps.notifications import holding, personal
 from apps.notifications.models import Contact
 from apps.oncall import turns
 from apps.oncall.escalation import Action
@@ -51,25 +52,33 @@ class Turns:
         return turn
 
 
-def named(
-    action: Action, source: Route | RuleTarget | None, now: datetime, *, whose: Turns
-) -> tuple[dict[int, Contact], str]:
-    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact.
+@dataclass
+class Addressees:
+    """Whom a step tells, in words who that is or why somebody cannot be told, and which contacts after which time."""
 
-    With a step that asks for people comes, in words, who that is or why somebody cannot be told.
-    """
+    contacts: dict[int, Contact]
+    why: str = ""
+    after: dict[int, timedelta] = field(default_factory=dict)
+
+
+def named(
+    action: Action, source: Route | RuleTarget | None, now: datetime, *, severity: str, whose: Turns
+) -> Addressees:
+    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact."""
     asked = action.asked
-    found = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=asked.contacts)}
+    direct = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=asked.contacts)}
     if asked.route_contacts:
-        found |= receivers(source)
+        direct |= receivers(source)
     if asked.fallback:
-        found |= fallback()
-    why = ""
-    if asked.names_people:
-        own, why = _of_people(action, now, whose)
-        found |= own
-        why = why if found else f"{why}: the fall-back contact is told"
-    return found or fallback(), why
+        direct |= fallback()
+    if not asked.names_people:
+        return Addressees(direct or fallback())
+    found = _of_people(action, now, severity, whose)
+    found.after = {pk: after for pk, after in found.after.items() if pk not in direct}
+    found.contacts |= direct
+    if not found.contacts:
+        return Addressees(fallback(), f"{found.why}: the fall-back contact is told")
+    return found
 
 
 def receivers(source: Route | RuleTarget | None) -> dict[int, Contact]:
@@ -82,27 +91,35 @@ def fallback() -> dict[int, Contact]:
     return {contact.pk: contact for contact in Contact.objects.enabled().filter(is_fallback=True)}
 
 
-def _of_people(action: Action, now: datetime, whose: Turns) -> tuple[dict[int, Contact], str]:
-    """Return the contacts of the people whom the step asks for, and in words who that is and who could not be told."""
+def _of_people(action: Action, now: datetime, severity: str, whose: Turns) -> Addressees:
+    """Return the contacts of the people whom the step asks for, each in their own order."""
     asked = action.asked
     people, prefix = _people(asked, now)
-    if not people:
-        return {}, prefix
     users = User.objects.filter(is_active=True).in_bulk(people)
-    contacts: dict[int, dict[int, Contact]] = {person: {} for person in users}
-    for contact in Contact.objects.enabled().filter(owner__in=users):
-        contacts[contact.owner_id or 0][contact.pk] = contact
+    contacts = personal.contacts_of(users)
+    orders = {person: personal.order(own, important=asked.important) for person, own in contacts.items()}
     names = dict(User.objects.filter(pk__in=people).values_list("pk", "username"))
-    obstacles = {person: GONE if person not in users else NO_CONTACT for person in people if not contacts.get(person)}
-    words = [f"{names.get(person, f'person {person}')} {obstacle}" for person, obstacle in obstacles.items()]
-    chosen = [person for person in people if person not in obstacles]
-    if asked.in_turn:
-        turn = whose.take(action, people, obstacles, now)
-        chosen = [] if turn.person is None else [turn.person]
-        words = [f"{names.get(person, f'person {person}')} {obstacle}" for person, obstacle in turn.passed]
-        words = [*(f"it is the turn of {names[person]}" for person in chosen), *words]
-    found = {pk: contact for person in chosen for pk, contact in contacts[person].items()}
-    return found, "; ".join([*([prefix] if prefix else []), *words])
+    obstacles = {person: GONE if person not in users else NO_CONTACT for person in people if not orders.get(person)}
+    chosen, passed = [person for person in people if person not in obstacles], tuple(obstacles.items())
+    words = [prefix] if prefix else []
+    if asked.in_turn and people:
+        quiet = {person: sleep for person in chosen if (sleep := _quiet(contacts[person], severity, now))}
+        turn = whose.take(action, people, {**obstacles, **quiet}, now)
+        if turn.person is None and quiet:
+            turn = whose.take(action, people, obstacles, now)  # all sleep: the next one hears of it in the morning
+        chosen, passed = [] if turn.person is None else [turn.person], turn.passed
+        words += [f"it is the turn of {names[person]}" for person in chosen]
+    words += [f"{names.get(person, f'person {person}')} {obstacle}" for person, obstacle in passed]
+    after = {pk: wait for person in chosen for pk, wait in orders[person].items()}
+    found = {contact.pk: contact for person in chosen for contact in contacts[person] if contact.pk in after}
+    return Addressees(found, "; ".join(words), after)
+
+
+def _quiet(contacts: Sequence[Contact], severity: str, now: datetime) -> str:
+    """Return what keeps all of the contacts from being told something so severe now, or nothing."""
+    found = [holding.hold(contact.rules(), severity, now) for contact in contacts]
+    first = found[0] if found else None
+    return f"is passed over ({first.reason.lower()})" if first is not None and all(found) else ""
 
 
 def _people(asked: Outcome, now: datetime) -> tuple[list[int], str]:

@@ -101,8 +101,8 @@ def dry_run(policy: Policy, *, at: datetime, severity: str, source: Route | Rule
     for stage in stages:
         names: dict[str, None] = {}
         for action in stage.turn.actions:
-            found, _ = addressing.named(action, source, stage.at, whose=whose)
-            names |= dict.fromkeys(_names(found.values()))
+            found = addressing.named(action, source, stage.at, severity=severity, whose=whose)
+            names |= dict.fromkeys(_names(found.contacts.values()))
         told.append(Told(stage.at, tuple(names), stage.turn.reason))
     is_cut = stages[-1].turn.due_at is not None
     if source is None and not is_cut and not any(step.contacts for step in told):

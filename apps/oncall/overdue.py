@@ -34,22 +34,28 @@ OVERDUE: Final = Gauge("portal_oncall_overdue", "What on-call should have done m
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """How many escalations, groups and transitions stand still, and the incidents of some of the escalations."""
+    """How much of what stands still, and the incidents of some of the escalations."""
 
     escalations: int = 0
     groups: int = 0
     transitions: int = 0
+    held: int = 0
     incidents: tuple[int, ...] = ()
 
     @property
     def is_any(self) -> bool:
         """Whether anything stands still."""
-        return bool(self.escalations or self.groups or self.transitions)
+        return bool(self.escalations or self.groups or self.transitions or self.held)
 
     @property
     def sentence(self) -> str:
         """Return what stands still, in words."""
-        counts = ((self.escalations, "escalations"), (self.groups, "groups"), (self.transitions, "changes of alerts"))
+        counts = (
+            (self.escalations, "escalations"),
+            (self.groups, "groups"),
+            (self.transitions, "changes of alerts"),
+            (self.held, "messages that were held back"),
+        )
         parts = [f"{count} {what}" for count, what in counts if count]
         return (
             f"On-call stands still: {', '.join(parts)} due for more than {LATE.seconds // 60} minutes; nobody is told."
@@ -63,6 +69,7 @@ def find(*, now: datetime) -> Overdue:
         escalations=late.count(),
         groups=NotificationGroup.objects.due(now - LATE).count(),
         transitions=Transition.objects.untold().filter(at__lte=now - LATE).count(),
+        held=Delivery.objects.held().filter(due_at__lte=now - LATE).count(),
         incidents=tuple(late.order_by("started_at", "pk").values_list("incident", flat=True)[:NAMED]),
     )
 
@@ -70,7 +77,7 @@ def find(*, now: datetime) -> Overdue:
 def look(*, now: datetime) -> Overdue:
     """Say it to the fall-back contact if anything stands still, again each hour, and once when it is over."""
     found = find(now=now)
-    for what in ("escalations", "groups", "transitions"):
+    for what in ("escalations", "groups", "transitions", "held"):
         OVERDUE.set(getattr(found, what), what=what)
     last = Delivery.objects.filter(group_key=KEY).order_by("-id").first()
     was_said = last is not None and last.purpose == "firing"

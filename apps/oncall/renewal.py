@@ -31,6 +31,7 @@ def _renew(contact: Contact, now: datetime) -> int:
     if Delivery.objects.queued().filter(contact=contact, purpose=PURPOSE).exists():
         return 0
     told = Notice.objects.filter(contact=contact, kind="firing", alert__state__in=("firing", "recovering"))
+    told = told.exclude(delivery__state="held")
     alerts = (
         Alert.objects.filter(pk__in=told.values("alert"))
         .select_related("rule")

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.oncall import overdue, renewal, replies, telling
+from apps.oncall import overdue, releasing, renewal, replies, telling
 
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
@@ -31,12 +31,15 @@ def escalate(*, now: datetime) -> None:
             telling.escalate(now=now)
         finally:
             try:
-                telling.settle(now=now)
+                releasing.release(now=now)
             finally:
                 try:
-                    telling.resume(now=now)
+                    telling.settle(now=now)
                 finally:
-                    telling.remind(now=now)
+                    try:
+                        telling.resume(now=now)
+                    finally:
+                        telling.remind(now=now)
 
 
 @loop("oncall.renew", every=60.0, queue="fast", lease=30.0)

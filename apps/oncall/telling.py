@@ -5,7 +5,8 @@ Every hand-over is a row, every piece of work one transaction that either happen
                QuietChange rows → groups that hold something back get due. The row goes with it.
 2. `flush`     a group that is due → Notice and Delivery rows for each contact; escalations start.
 3. `escalate`  an escalation that is due → the same for its step, and its next time.
-4. `settle`    a Notice whose message did not arrive → the fall-back contact is told.
+   `releasing` a Delivery that was held back and is due → it leaves, with others in a digest, or is dropped.
+4. `settle`    a Notice whose message did not arrive → its fail-over contact is told, else the fall-back contact.
    `resume`    an acknowledgement that has worn off → it is taken back.
 5. `remind`    a Silence that ends soon → its author is told, by their own contacts.
 A worker that dies in between changes nothing; the next tick finds the same rows. Messages leave by the outbox.
@@ -18,6 +19,7 @@ without a race.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
@@ -38,13 +40,14 @@ from apps.alerting.models import Alert, Incident, QuietChange, Silence, Transiti
 from apps.alerting.suppression import LOUD, Suppressor, Verdict
 from apps.core import live
 from apps.core.tasks import wake
-from apps.notifications import outbox
+from apps.notifications import holding, outbox
+from apps.notifications.holding import QUIET, Hold, Rule
 from apps.notifications.message import Message
-from apps.notifications.models import Contact
-from apps.oncall import escalation, grouping, messages
+from apps.notifications.models import Contact, Delivery
+from apps.oncall import escalation, failover, grouping, messages
 from apps.oncall.addressing import Turns, fallback, named, receivers
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
-from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
+from apps.oncall.models import NO_TIME, Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ def _lock() -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
 
 
-def _rank(severity: str) -> int:
+def rank(severity: str) -> int:
+    """How bad that is, as a number."""
     return Severity(severity).rank
 
 
@@ -137,7 +141,7 @@ def _take_up(transition: Transition, routing: "Routing", now: datetime) -> None:
             if not alert.is_active:
                 _end(alert, now)
         case "severity":
-            if alert.is_active and _rank(transition.after) > _rank(transition.before):
+            if alert.is_active and rank(transition.after) > rank(transition.before):
                 if alert.acknowledged_at is not None and alert.acknowledged_at <= transition.at:
                     # Somebody took on what it was; now it is worse than that.
                     alert = alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
@@ -430,12 +434,12 @@ def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: 
     for alert in alerts:
         if alert.is_active and alert.acknowledged_at is None and alert.incident_id is not None:
             known = worst.get(alert.incident_id)
-            worst[alert.incident_id] = max((known or alert.severity), alert.severity, key=_rank)
+            worst[alert.incident_id] = max((known or alert.severity), alert.severity, key=rank)
     if not worst:
         return False
     latest = Escalation.objects.filter(incident__in=worst, policy=policy).order_by("incident_id", "-pk")
     for past in latest.distinct("incident_id"):
-        is_over = past.state == "finished" and _rank(worst[past.incident_id]) <= _rank(past.severity)
+        is_over = past.state == "finished" and rank(worst[past.incident_id]) <= rank(past.severity)
         if past.state == "running" or is_over:
             del worst[past.incident_id]
     for incident, severity in worst.items():
@@ -459,10 +463,10 @@ def flush(*, now: datetime, limit: int = BATCH) -> int:
     """Tell every group that is due, each in a transaction of its own; return how many were looked at."""
     due = NotificationGroup.objects.due(now).order_by("due_at", "pk")
     muting = Quiet(now)
-    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _flush(pk, muting, now), "Group")
+    return each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _flush(pk, muting, now), "Group")
 
 
-def _each(keys: Sequence[Any], work: Callable[[Any], object], what: str) -> int:
+def each(keys: Sequence[Any], work: Callable[[Any], object], what: str) -> int:
     """Do one piece after the other; a piece that fails is rolled back, logged and stays due, the others go on."""
     failed = 0
     for key in keys:
@@ -483,7 +487,7 @@ def _flush(pk: int, muting: Quiet, now: datetime) -> None:
     if group is None:
         return
     members = Alert.objects.filter(memberships__group=group).select_related("rule").prefetch_related("rule__levels")
-    alerts = _in_order(members)
+    alerts = in_order(members)
     source = group.route or group.target
     policy = source.policy if source else None
     first = first_told(source)
@@ -516,9 +520,9 @@ def _flush(pk: int, muting: Quiet, now: datetime) -> None:
     live.publish("incidents")
 
 
-def _in_order(alerts: Iterable[Alert]) -> dict[int, Alert]:
+def in_order(alerts: Iterable[Alert]) -> dict[int, Alert]:
     """Return the alerts by key as messages list them: the worst first, then the oldest."""
-    ordered = sorted(alerts, key=lambda alert: (-_rank(alert.severity), alert.fired_at or alert.seen_at, alert.pk))
+    ordered = sorted(alerts, key=lambda alert: (-rank(alert.severity), alert.fired_at or alert.seen_at, alert.pk))
     return {alert.pk: alert for alert in ordered}
 
 
@@ -560,6 +564,7 @@ class Book:
         self.now = now
         self.verdicts = {pk: muting.of(alert) for pk, alert in alerts.items()}
         found = Notice.objects.filter(alert__in=alerts, contact__isnull=False)
+        self._rules: dict[int, list[Rule]] = {}
         self.notices: list[Notice] = []
         self._known: dict[tuple[int, int], list[Notice]] = defaultdict(list)
         self._add(found.select_related("delivery", "contact").order_by("at", "pk"))
@@ -631,7 +636,7 @@ class Book:
             Standing(
                 alert=alert.pk,
                 is_firing=alert.is_active,
-                rank=_rank(alert.severity),
+                rank=rank(alert.severity),
                 is_acknowledged=alert.acknowledged_at is not None,
                 told=self._told(alert, contact),
                 identity_told_at=self._identities.get((contact.pk, identity(alert))),
@@ -655,13 +660,45 @@ class Book:
         here = None if self.group is None else self.group.pk
         is_over = any(n.kind == "resolved" and n.group_id == here for n in mine)
         in_this_group = any(notice.group_id == here for notice in firing)
-        return Told(firing[-1].at, _rank(firing[-1].severity), is_over=is_over or not in_this_group)
+        return Told(firing[-1].at, rank(firing[-1].severity), is_over=is_over or not in_this_group)
 
-    def send(self, contact: Contact, decision: Decision, *, running: Mapping[int, Escalation] | None = None) -> None:
-        """Write the message into the outbox and a notice of each piece of news."""
+    def hold(self, contact: Contact, alerts: Iterable[int]) -> Hold | None:
+        """Return what holds back a message to the contact about these alerts, as bad as the worst of them."""
+        if contact.pk not in self._rules:
+            self._rules[contact.pk] = contact.rules()
+        severity = max((self.alerts[pk].severity for pk in alerts), key=rank)
+        return holding.hold(self._rules[contact.pk], severity, self.now)
+
+    def _unheard(self, contact: Contact, decision: Decision, held: Hold | None) -> Decision:
+        """Leave out what waits for the contact already, and ends of what has not reached it: both are told later.
+
+        Something that got worse since is told once more.
+        """
+        firing, resolved = [], []
+        for pk in decision.firing:
+            waits = [notice for notice in self._waiting(pk, contact) if rank(notice.severity) >= self._rank(pk)]
+            if held is None or not waits:
+                firing.append(pk)
+        for pk in decision.resolved:
+            mine = [notice for notice in self._known.get((pk, contact.pk), []) if notice.kind == "firing"]
+            waits = self._waiting(pk, contact)
+            reached = [n for n in mine if n.delivery is None or n.delivery.state not in ("failed", "cancelled")]
+            if not waits or len(reached) > len(waits):
+                resolved.append(pk)
+        return replace(decision, firing=tuple(firing), resolved=tuple(resolved))
+
+    def _waiting(self, alert: int, contact: Contact) -> list[Notice]:
+        mine = self._known.get((alert, contact.pk), [])
+        return [n for n in mine if n.kind == "firing" and n.delivery is not None and n.delivery.state == "held"]
+
+    def _rank(self, alert: int) -> int:
+        return rank(self.alerts[alert].severity)
+
+    def message(self, contact: Contact, decision: Decision) -> Message:
+        """Return the words for a decision."""
         view = {pk: view_of(alert) for pk, alert in self.alerts.items()}
         group_key = self.group.key if self.group else "ungrouped"
-        message = messages.build(
+        return messages.build(
             [view[pk] for pk in decision.firing],
             [view[pk] for pk in decision.still],
             [view[pk] for pk in decision.resolved],
@@ -672,10 +709,28 @@ class Book:
                 settings.PORTAL_URL,
                 self.changed if decision.firing else (),
             ),
-            most=_listed_by(contact),
+            most=listed_by(contact),
         )
+
+    def send(
+        self,
+        contact: Contact,
+        decision: Decision,
+        *,
+        running: Mapping[int, Escalation] | None = None,
+        after: timedelta = NO_TIME,
+    ) -> None:
+        """Write the message into the outbox and a notice of each piece of news.
+
+        What quiet hours, business hours or the person's own order (`after`) hold back is let go by `releasing`.
+        """
+        held = self.hold(contact, decision.firing or decision.resolved) or holding.in_order(after, self.now)
+        decision = self._unheard(contact, decision, held)
+        if not decision.is_worth_a_message:
+            return
+        message = self.message(contact, decision)
         purpose = "firing" if decision.firing else "resolved"
-        delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=self.now)
+        delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=self.now, hold=held)
         notices = []
         for kind, keys in (("firing", decision.firing), ("resolved", decision.resolved)):
             for pk in keys:
@@ -693,7 +748,7 @@ class Book:
                         severity=alert.severity,
                         reason=decision.reason,
                         at=self.now,
-                        settled_at=None if kind == "firing" else self.now,
+                        settled_at=None if kind == "firing" or contact.failover_id else self.now,
                     )
                 )
         self._add(Notice.objects.bulk_create(notices))
@@ -705,11 +760,14 @@ class Book:
             if notice.kind == "firing":
                 self._identities[contact.pk, notice.identity] = self.now
         told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
-        _record("oncall.notify", delivery, self.now, {**told, "alerts": [view[n.alert_id].key for n in notices]})
+        told |= {"held": held.reason} if held is not None else {}
+        about = [self.alerts[notice.alert_id].key for notice in notices]
+        _record("oncall.notify", delivery, self.now, {**told, "alerts": about})
         live.publish("alerts")
 
 
-def _listed_by(contact: Contact) -> int:
+def listed_by(contact: Contact) -> int:
+    """How many alerts a message to the contact lists."""
     try:
         return contact.channel.listed
     except LookupError:  # its file is gone: the outbox says so
@@ -758,7 +816,7 @@ def escalate(*, now: datetime, limit: int = BATCH) -> int:
     due = Escalation.objects.running().filter(due_at__lte=now).order_by("due_at", "pk")
     groups = list(dict.fromkeys(due.values_list("group", flat=True)[:limit]))
     muting = Quiet(now)
-    return _each(groups, lambda pk: _escalate(pk, muting, now), "Escalation of group")
+    return each(groups, lambda pk: _escalate(pk, muting, now), "Escalation of group")
 
 
 def _escalate(group_pk: int | None, muting: Quiet, now: datetime) -> None:
@@ -773,13 +831,28 @@ def _escalate(group_pk: int | None, muting: Quiet, now: datetime) -> None:
     group = running[0].group
     incidents = {one.incident_id: one for one in running}
     found = Alert.objects.filter(incident__in=incidents).select_related("rule").prefetch_related("rule__levels")
-    book = Book(group, _in_order(found.filter(fired_at__isnull=False)), muting, now)
-    news: dict[int, list[Decision]] = defaultdict(list)
-    contacts: dict[int, Contact] = {}
+    book = Book(group, in_order(found.filter(fired_at__isnull=False)), muting, now)
+    pages: dict[int, Page] = {}
     for one in running:
-        _step(one, book, group, news, contacts, now)
-    for pk, decisions in news.items():
-        book.send(contacts[pk], _merged(decisions), running=incidents)
+        _step(one, book, group, pages, now)
+    for page in pages.values():
+        book.send(page.contact, _merged(page.decisions), running=incidents, after=page.after)
+
+
+@dataclass
+class Page:
+    """What the escalations of one group tell one contact now, and how much later in its person's order."""
+
+    contact: Contact
+    after: timedelta
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def _page(pages: dict[int, Page], contact: Contact, decision: Decision, words: str, after: timedelta = NO_TIME) -> None:
+    """Put what one escalation tells the contact to what others do; the soonest counts."""
+    page = pages.setdefault(contact.pk, Page(contact, after))
+    page.after = min(page.after, after)
+    page.decisions.append(Decision(decision.firing, decision.still, (), words[:200]))
 
 
 def _merged(decisions: Sequence[Decision]) -> Decision:
@@ -792,8 +865,7 @@ def _step(
     one: Escalation,
     book: Book,
     group: NotificationGroup | None,
-    news: dict[int, list[Decision]],
-    contacts: dict[int, Contact],
+    pages: dict[int, Page],
     now: datetime,
 ) -> None:
     """Advance one escalation: collect what its steps tell whom, and write down where it stands."""
@@ -814,27 +886,37 @@ def _step(
     progress = escalation.Progress(one.position, one.rounds)
     turn = escalation.advance(plan, progress, now=now, severity=one.severity)
     after, due_at, reason = turn.after, turn.due_at, turn.reason
-    has_told = False
+    has_told, reaches, asleep = False, False, ""
     for action in turn.actions:
         until = None
-        told, why = named(action, source, now, whose=Turns(one))
-        reason = f"{reason}; {why}" if why else reason
-        for contact in told.values():
+        told = named(action, source, now, severity=one.severity, whose=Turns(one))
+        reason = f"{reason}; {told.why}" if told.why else reason
+        for contact in told.contacts.values():
             decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
+            held = book.hold(contact, decision.firing or [alert.pk for alert in mine])
+            sleeps = held is not None and held.why == QUIET
+            reaches, asleep = reaches or not sleeps, asleep if held is None or not sleeps else held.reason
             if decision.firing:
-                has_told = True
-                words = f"escalation “{one.plan['name']}”: {why or action.asked.reason}"
-                news[contact.pk].append(Decision(decision.firing, decision.still, (), words[:200]))
-                contacts[contact.pk] = contact
+                has_told = has_told or not sleeps
+                words = f"escalation “{one.plan['name']}”: {told.why or action.asked.reason}"
+                _page(pages, contact, decision, words, told.after.get(contact.pk, NO_TIME))
             if decision.next_at is not None:
                 until = min(until or decision.next_at, decision.next_at)
         if until is not None:
             after, due_at = action.at, until
             reason = "a contact was told of an earlier firing: the step is held until the cooldown is over"
             break
+    else:
+        if asleep and not reaches:
+            reason = f"{reason}; nobody hears it now ({asleep.lower()})"
+            if due_at is not None and after.rounds == one.rounds:
+                due_at, reason = now, f"{reason}: it goes on at once"
     if due_at is None and not has_told and not _was_told(one, book):
-        due_at = _tell_fallback_at_the_end(one, book, news, contacts)
-        reason = reason if due_at is None else "the fall-back contact was told of an earlier firing: held until then"
+        due_at = _tell_fallback_at_the_end(one, book, pages)
+        if due_at is not None:
+            reason = "the fall-back contact was told of an earlier firing: held until then"
+        elif any(page.contact.is_fallback for page in pages.values()):
+            reason = f"{reason}; nobody had heard of it: the fall-back contact is told"
     one.position, one.rounds, one.due_at, one.reason = after.position, after.rounds, due_at, reason
     if due_at is None:
         one.state, one.ended_at = "finished", now
@@ -844,21 +926,20 @@ def _step(
 
 
 def _was_told(one: Escalation, book: Book) -> bool:
-    """Whether anybody was told that something of the escalation's incident fires."""
-    return any(n.kind == "firing" and book.alerts[n.alert_id].incident_id == one.incident_id for n in book.notices)
+    """Whether anybody was told that something of the escalation's incident fires, or is without being woken."""
+    told = [n for n in book.notices if n.kind == "firing" and book.alerts[n.alert_id].incident_id == one.incident_id]
+    asleep = Delivery.objects.filter(held_for=QUIET, state__in=("held", "cancelled"))
+    unheard = set(asleep.filter(pk__in=[n.delivery_id for n in told]).values_list("pk", flat=True))
+    return any(notice.delivery_id not in unheard for notice in told)
 
 
-def _tell_fallback_at_the_end(
-    one: Escalation, book: Book, news: dict[int, list[Decision]], contacts: dict[int, Contact]
-) -> datetime | None:
+def _tell_fallback_at_the_end(one: Escalation, book: Book, pages: dict[int, Page]) -> datetime | None:
     """An escalation that told nobody leaves it to the fall-back contact; return until when that has to be held."""
     until = None
     for contact in fallback().values():
         decision = grouping.page(book.standings(contact, incident=one.incident_id), now=book.now)
         if decision.firing:
-            words = f"escalation “{one.plan['name']}” told nobody"
-            news[contact.pk].append(Decision(decision.firing, decision.still, (), words[:200]))
-            contacts[contact.pk] = contact
+            _page(pages, contact, decision, f"escalation “{one.plan['name']}” told nobody")
         until = decision.next_at
     return until
 
@@ -871,7 +952,7 @@ def resume(*, now: datetime, limit: int = BATCH) -> int:
     stopped = Escalation.objects.filter(state="acknowledged", plan__acknowledged_for__gt=0)
     active = Alert.objects.active().filter(incident=OuterRef("incident"), acknowledged_at__isnull=False)
     due = stopped.filter(Exists(active)).order_by("ended_at", "pk").values_list("pk", flat=True)
-    return _each(list(due[:limit]), lambda pk: _resume(pk, now), "Acknowledged escalation")
+    return each(list(due[:limit]), lambda pk: _resume(pk, now), "Acknowledged escalation")
 
 
 def _resume(pk: int, now: datetime) -> None:
@@ -886,17 +967,23 @@ def settle(*, now: datetime, limit: int = BATCH) -> int:
     """Look at notices whose fate was open: sent is settled, failed or stuck goes to the fall-back contact."""
     known = Notice.objects.unsettled().filter(Q(delivery__state="sent") | Q(delivery__isnull=True))
     known.update(settled_at=now)
-    stuck = Q(delivery__state__in=("failed", "cancelled")) | Q(at__lte=now - UNTOLD_FOR)
-    lost = Notice.objects.unsettled().filter(stuck).order_by("pk").values_list("pk", flat=True)[:limit]
+    escalates = Escalation.objects.running().filter(incident=OuterRef("alert__incident"))
+    sleeps = Q(delivery__state="held", delivery__held_for=QUIET) & ~Exists(escalates)
+    late = (~Q(delivery__state="held") | sleeps) & Q(at__lte=now - UNTOLD_FOR)
+    lost = Notice.objects.unsettled().filter(Q(delivery__state__in=("failed", "cancelled")) | late)
     muting = Quiet(now)
-    return _each(list(lost), lambda pk: _settle(pk, muting, now), "Notice")
+    keys = list(lost.order_by("pk").values_list("pk", flat=True)[:limit])
+    return each(keys, lambda pk: _settle(pk, muting, now), "Notice")
 
 
 def _settle(pk: int, muting: Quiet, now: datetime) -> None:
-    notice = Notice.objects.select_related("alert__rule", "contact", "group").filter(pk=pk, settled_at=None).first()
+    found = Notice.objects.select_related("alert__rule", "contact__failover", "delivery", "group")
+    notice = found.filter(pk=pk, settled_at=None).first()
     if notice is None:
         return
-    if not _is_known(notice, now):
+    if failover.stand_in(notice, now=now):
+        return
+    if notice.kind == "firing" and not _is_known(notice, now):
         alert = notice.alert
         book = Book(notice.group, {alert.pk: alert}, muting, now)
         for contact in fallback().values():
@@ -904,10 +991,16 @@ def _settle(pk: int, muting: Quiet, now: datetime) -> None:
                 continue
             decision = grouping.page(book.standings(contact), now=now)
             if decision.firing:
-                book.send(contact, Decision(decision.firing, (), (), f"{notice.contact_name} could not be told"))
+                book.send(contact, Decision(decision.firing, (), (), _in_vain(notice)))
             elif decision.next_at is not None:
                 return  # in the cooldown of an earlier firing: looked at again until that is over
     Notice.objects.filter(pk=pk).update(settled_at=now)
+
+
+def _in_vain(notice: Notice) -> str:
+    if notice.delivery is not None and notice.delivery.state == "held":
+        return f"{notice.contact_name} is not disturbed ({notice.delivery.error.lower()})"[:200]
+    return f"{notice.contact_name} could not be told"
 
 
 def _is_known(notice: Notice, now: datetime) -> bool:
@@ -927,7 +1020,7 @@ def remind(*, now: datetime, limit: int = BATCH) -> int:
     A kind of contact that opens an incident for whatever it is sent (PAGING) is left out: this is no alert.
     """
     due = Silence.objects.current(now).filter(remind_at__lte=now, reminded_at__isnull=True).order_by("remind_at", "pk")
-    return _each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _remind(pk, now), "Silence")
+    return each(list(due.values_list("pk", flat=True)[:limit]), lambda pk: _remind(pk, now), "Silence")
 
 
 def _remind(pk: UUID, now: datetime) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
-from apps.alerting.models import Alert
+from apps.alerting.models import Alert, Transition
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import services, telling
+from apps.oncall import releasing, services, telling
 from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route
 
 START = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
@@ -46,6 +46,15 @@ class Night:
     def end(self, alert: Alert) -> None:
         alerting.resolve(by=BY, alert=alert, now=self.now)
 
+    def worsen(self, alert: Alert, severity: str) -> None:
+        """Do what the evaluation does when a level of a rule is left behind."""
+        before = alert.severity
+        Alert.objects.filter(pk=alert.pk).update(severity=severity)
+        Transition.objects.create(
+            alert=alert, incident=alert.incident, at=self.now, kind="severity", before=before, after=severity,
+            reason="value", severity=severity, by="alerting.evaluate",
+        )  # fmt: skip
+
     def acknowledge(self, alert: Alert) -> None:
         alerting.acknowledge(by=ANNA, alert=alert, now=self.now)
 
@@ -58,7 +67,8 @@ class Night:
             steps = Escalation.objects.filter(due_at__gt=self.now).values_list("due_at", flat=True)
             open_since = Notice.objects.unsettled().values_list("at", flat=True)
             stuck = [at + telling.UNTOLD_FOR for at in open_since if at + telling.UNTOLD_FOR > self.now]
-            due = [at for at in (*groups, *steps, *stuck) if at is not None]
+            held = Delivery.objects.held().filter(due_at__gt=self.now).values_list("due_at", flat=True)
+            due = [at for at in (*groups, *steps, *stuck, *held) if at is not None]
             self.now = min([*due, ends])
             self.run()
 
@@ -66,7 +76,9 @@ class Night:
         telling.resume(now=self.now)
         telling.tell(now=self.now)
         telling.flush(now=self.now)
-        telling.escalate(now=self.now)
+        while Escalation.objects.running().filter(due_at__lte=self.now).exists():
+            telling.escalate(now=self.now)
+        releasing.release(now=self.now)
         self.deliver()
         telling.settle(now=self.now)
 

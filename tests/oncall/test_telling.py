@@ -55,7 +55,7 @@ def test_what_begins_is_taken_up_before_what_ended_and_the_worst_first(night: Ni
 
 def test_the_beginnings_of_one_alert_keep_their_order(night: Night):
     night.route("root", night.contact("slack"))
-    _raise(night, night.fire("disk"), "critical")
+    night.worsen(night.fire("disk"), "critical")
     assert [row.kind for row in Transition.objects.untold().order_by("pk")] == ["state", "severity"]
     telling.tell(now=night.now, limit=1)
     assert night.group.due_at == night.now + timedelta(seconds=30)
@@ -223,7 +223,7 @@ def test_a_raised_severity_is_told_at_once_and_starts_the_escalation_over(night:
     night.route("root", slack, policy=policy)
     disk = night.fire(severity="warning")
     night.wait(minutes=1)
-    _raise(night, disk, "critical")
+    night.worsen(disk, "critical")
     night.wait(minutes=1)
     assert night.texts(slack) == "30s +disk; 60s +disk"
     assert night.texts(phone) == "30s +disk; 60s +disk"
@@ -236,7 +236,7 @@ def test_what_gets_worse_after_it_was_acknowledged_is_escalated_anew(night: Nigh
     night.wait(minutes=1)
     night.acknowledge(disk)
     night.wait(minutes=10)
-    _raise(night, disk, "critical")
+    night.worsen(disk, "critical")
     night.wait(minutes=1)
     assert [at for at, _ in night.told(phone)] == ["30", "660"]
     disk.refresh_from_db()
@@ -248,7 +248,7 @@ def test_an_acknowledgement_made_after_it_got_worse_stays(night: Night):
     night.route("root", night.contact("slack"))
     disk = night.fire(severity="warning")
     night.wait(minutes=1)
-    _raise(night, disk, "critical")
+    night.worsen(disk, "critical")
     night.now += timedelta(seconds=1)
     night.acknowledge(disk)
     night.wait(minutes=1)
@@ -409,16 +409,6 @@ def _fired(night: Night, **span: float) -> Alert:
     alert = night.fire()
     night.wait(**span)
     return alert
-
-
-def _raise(night: Night, alert: Alert, severity: str) -> None:
-    """Do what the evaluation does when a level of a rule is left behind."""
-    before = alert.severity
-    Alert.objects.filter(pk=alert.pk).update(severity=severity)
-    Transition.objects.create(
-        alert=alert, incident=alert.incident, at=night.now, kind="severity", before=before, after=severity,
-        reason="value", severity=severity, by="alerting.evaluate",
-    )  # fmt: skip
 
 
 def notify(*names: str) -> dict[str, object]:

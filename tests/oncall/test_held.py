@@ -4,9 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from apps.accounts.models import Calendar, User
 from apps.accounts.rights import Principal
+from apps.alerting.models import Alert
 from apps.notifications import personal
 from apps.notifications.models import Contact, Delivery, QuietHours
 from apps.oncall.models import Notice
@@ -338,3 +342,68 @@ def test_an_end_that_does_not_arrive_is_told_by_the_failover(night: Night, anna:
     night.end(alert)
     night.wait(minutes=1)
     assert night.texts("mail") == "90s -disk"
+
+
+# --- Random nights ---------------------------------------------------------------------------------------------------
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["fire", "fire", "end", "acknowledge", "worsen", "wait", "wait"]),
+        st.integers(0, 3),
+        st.integers(1, 400),
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(EVENTS, st.booleans())
+def test_nothing_held_is_lost_and_nothing_wrong_is_untold_in_random_nights(
+    db: None, events: list[tuple[str, int, int]], important: bool
+):
+    with transaction.atomic():
+        _random_night(events, important=important)
+        transaction.set_rollback(True)
+
+
+def _random_night(events: list[tuple[str, int, int]], *, important: bool) -> None:
+    night = Night()
+    night.contact("fallback", is_fallback=True)
+    anna, ben = User.objects.create_user("anna"), User.objects.create_user("ben")
+    night.contact("sms", owner=anna, important_after=3 * MINUTE)
+    night.contact("mail", owner=ben)
+    sleep(anna, "mon-sun 21:00-06:00")
+    sleep(ben, "mon-sun 23:00-05:00", disturbed_from="error")
+    in_turn = ("notify_round_robin", {"people": [anna.pk, ben.pk], "important": important})
+    night.route(
+        "root",
+        office(night),
+        policy=night.policy(in_turn, ("wait", {"minutes": 10}), ("repeat", {"times": 2})),
+        group_by=["..."],
+    )
+    alerts: list[Alert] = []
+    for what, which, minutes in events:
+        alive = Alert.objects.active().order_by("pk")
+        chosen = list(alive)[which] if which < len(alive) else None
+        if what == "fire":
+            alerts.append(night.fire(f"kind{which}"))
+        elif what == "wait":
+            night.wait(minutes=minutes)
+        elif chosen is not None and what == "end":
+            night.end(chosen)
+        elif chosen is not None and what == "acknowledge" and chosen.acknowledged_at is None:
+            night.acknowledge(chosen)
+        elif chosen is not None and what == "worsen" and chosen.severity == "warning":
+            night.worsen(chosen, "critical")
+    night.wait(hours=24)
+    assert not Delivery.objects.held().filter(due_at__lte=night.now).exists()
+    assert not Delivery.objects.exclude(held_for="").filter(state="cancelled", error="").exists()
+    for alert in Alert.objects.active().filter(acknowledged_at=None):
+        assert Notice.objects.filter(alert=alert, kind="firing", delivery__state="sent").exists()
+    assert not Notice.objects.unsettled().exclude(delivery__state="held").exists()
+    for notice in Notice.objects.filter(kind="resolved", delivery__state="sent"):
+        assert Notice.objects.filter(
+            alert=notice.alert, contact=notice.contact, kind="firing", delivery__state="sent", pk__lt=notice.pk
+        ).exists()

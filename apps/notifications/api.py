@@ -29,7 +29,10 @@ class After(serializers.FloatField):
 
     def to_internal_value(self, data: Any) -> Any:
         """Return a span."""
-        return people_api.span(super().to_internal_value(data))
+        seconds = super().to_internal_value(data)
+        if not 0 <= seconds <= people_api.LONGEST:
+            raise serializers.ValidationError("From 0 to 86400 seconds.")
+        return people_api.span(seconds)
 
     def to_representation(self, value: Any) -> Any:
         """Return seconds."""
@@ -87,8 +90,8 @@ class ContactInput(Exact):
         slug_field="name", queryset=Calendar.objects.all(), required=False, allow_null=True
     )
     at_once_from = serializers.ChoiceField(choices=SEVERITIES, required=False)
-    default_after = After(required=False, allow_null=True, min_value=0, max_value=people_api.LONGEST)
-    important_after = After(required=False, allow_null=True, min_value=0, max_value=people_api.LONGEST)
+    default_after = After(required=False, allow_null=True)
+    important_after = After(required=False, allow_null=True)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -235,3 +235,20 @@ def test_the_admin_tests_people_and_keeps_quiet_hours(anna: User):
     client.post(f"/admin/notifications/quiethours/{quiet.pk}/change/", {**values, "hours": "sat-sun 00:00-24:00"})
     quiet.refresh_from_db()
     assert quiet.hours == "sat-sun 00:00-24:00"
+
+
+def test_the_api_says_who_stands_in_and_when_a_contact_is_told(db: None):
+    office = Calendar.objects.create(name="Office", hours="mon-fri 08:00-18:00")
+    mail, sms = contact("mail"), contact("sms")
+    client = client_of(User.objects.create_superuser("root"))
+    url = f"/api/v1/portal/contacts/{sms.pk}/"
+    values = {"failover": "mail", "calendar": "Office", "at_once_from": "error", "important_after": 180}
+    saved = client.patch(url, values, content_type="application/json").json()
+    assert {name: saved[name] for name in values} == values
+    sms.refresh_from_db()
+    assert (sms.failover, sms.calendar, sms.important_after) == (mail, office, 3 * MINUTE)
+    assert client.patch(url, {"name": "sms 2"}, content_type="application/json").json()["failover"] == "mail"
+    refused = client.patch(url, {"failover": "sms 2"}, content_type="application/json")
+    assert (refused.status_code, "without end" in refused.content.decode()) == (400, True)
+    late = client.patch(url, {"important_after": 90_000}, content_type="application/json")
+    assert (late.status_code, "86400" in late.content.decode()) == (400, True)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from apps.accounts.models import Calendar, User
 from apps.accounts.rights import Principal
+from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.notifications import personal
 from apps.notifications.models import Contact, Delivery, QuietHours
 from apps.oncall.models import Notice
-from tests.oncall.conftest import START, Night
+from tests.oncall.conftest import BY, START, Night
 
 MINUTE = timedelta(minutes=1)
 
@@ -287,6 +288,35 @@ def test_new_hours_are_heeded_while_a_message_waits(night: Night, anna: User):
     personal.save_quiet_hours(by=Principal.of_user(anna), person=anna, hours="", now=night.now)
     night.wait(minutes=1)
     assert left("mail") == [3600]
+
+
+def test_where_each_group_is_an_alert_of_its_own_nothing_is_put_together(night: Night, anna: User):
+    pager = office(night, "pager")
+    Contact.objects.filter(pk=pager.pk).update(kind="pagerduty")
+    night.route("root", pager, group_by=["..."])
+    gone = night.fire("one")
+    night.fire("two")
+    night.fire("three")
+    night.wait(hours=1)
+    night.end(gone)
+    night.wait(hours=10)
+    sent = Delivery.objects.filter(contact_name="pager", state="sent")
+    assert sorted(row.message["alerts"][0]["title"] for row in sent) == ["three is bad", "two is bad"]
+    assert len({row.message["group_key"] for row in sent}) == 2
+    assert "cancelled: It was over before it was told." in states("pager")
+
+
+def test_what_is_silenced_meanwhile_waits_for_the_end_of_that(night: Night, anna: User):
+    night.contact("mail", owner=anna)
+    sleep(anna)
+    page(night, anna)
+    night.fire()
+    night.wait(hours=1)
+    alerting.silence(
+        by=BY, now=night.now, matchers=['alertname="disk"'], ends_at=START + timedelta(hours=9), comment="night work"
+    )
+    night.wait(hours=10)
+    assert left("mail") == [9 * 3600]
 
 
 # --- Fail-over -------------------------------------------------------------------------------------------------------

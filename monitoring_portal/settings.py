@@ -262,6 +262,7 @@ SPECTACULAR_SETTINGS = {
         "CheckHealthEnum": "apps.sources.models.check_healths",
         "TargetHealthEnum": "apps.sources.models.healths",
         "ContactOriginEnum": "apps.notifications.models.origins",
+        "DisturbingSeverityEnum": "apps.notifications.models.severities",
         "TokenOriginEnum": "apps.accounts.models.token_origins",
     },
 }

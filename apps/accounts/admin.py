@@ -44,7 +44,7 @@ class AuditedAdmin(ModelAdmin[M]):
     `edit_right = None` makes it read-only. A missing `delete_right` means `edit_right`. Saving, deleting (bulk too),
     inlines and many-to-many fields each leave an audit entry; actions call service verbs, which do so themselves.
     A page whose saving has a verb of its own overrides `save_model` and calls it. Upper rooms add inlines with
-    `core.registry.extend(Model, "inlines", Inline)`.
+    `core.registry.extend(Model, "inlines", Inline)`, actions likewise with "actions".
     """
 
     view_right: ClassVar[Right] = Right.READ
@@ -85,6 +85,10 @@ class AuditedAdmin(ModelAdmin[M]):
     # --- what is shown -----------------------------------------------------------------------------------------
     def get_inlines(self, request: HttpRequest | None, obj: M | None) -> list[Any]:
         return [*self.inlines, *extensions(self.model, "inlines")]
+
+    def _get_base_actions(self) -> Any:
+        more = map(self.get_action, extensions(self.model, "actions"))
+        return [*super()._get_base_actions(), *filter(None, more)]  # type: ignore[misc] # Django has no other way
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if isinstance(db_field, EncryptedJSONField):  # a secret is never put into a page; rooms offer their own field

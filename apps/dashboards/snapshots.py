@@ -212,11 +212,12 @@ def delivery_entry(delivery: Delivery, *, with_reason: bool = False) -> Row:
         "sent": "told",
         "failed": "could not be told",
         "queued": "is about to be told",
+        "held": "is held back",
         "cancelled": "is no longer told",
     }
     tone = {"sent": "quiet", "failed": "critical"}.get(delivery.state, "quiet")
     text = f"{what} ({delivery.purpose})" if what else delivery.purpose
-    if delivery.error and delivery.state in ("failed", "queued"):
+    if delivery.error and delivery.state in ("failed", "queued", "held", "cancelled"):
         text += f": {delivery.error}"
     if delivery.receipt:
         text += f". {delivery.get_receipt_display()} at {delivery.receipt_at:%H:%M:%S} UTC ({delivery.receipt_text})"
@@ -359,7 +360,7 @@ def _iso_ms(ms: float) -> str:
 
 def deliveries(*, scope: Scope) -> list[Row]:
     """Return the last messages, newest first."""
-    tones = {"sent": "ok", "failed": "critical", "queued": "info", "cancelled": "quiet"}
+    tones = {"sent": "ok", "failed": "critical", "queued": "info", "held": "info", "cancelled": "quiet"}
     found = _visible_deliveries(scope).order_by("-id")[: ENTRIES * 2]
     return [
         {"delivery": row, "tone": tones.get(row.state, "quiet"), "title": row.message.get("title", "")} for row in found

@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import check_pages, incident_pages, quiet_pages, target_pages, views
+from apps.dashboards import check_pages, incident_pages, people_pages, quiet_pages, target_pages, views
 
 urlpatterns = [
     path(
@@ -35,6 +35,11 @@ urlpatterns = [
     path("monitoring/maintenance.ics", quiet_pages.feed, name="maintenance-feed"),
     path("monitoring/hygiene.csv", views.hygiene_table, name="hygiene-table"),
     path("monitoring/hygiene/<slug:slug>/<slug:kind>/", views.proposal, name="proposal"),
+    path("monitoring/me/", people_pages.me, name="me"),
+    path("monitoring/people/<int:pk>/", people_pages.person, name="person"),
+    path("monitoring/people/<int:pk>/order/", people_pages.order, name="person-order"),
+    path("monitoring/people/<int:pk>/quiet-hours/", people_pages.quiet_hours, name="person-quiet-hours"),
+    path("monitoring/people/<int:pk>/test/", people_pages.test, name="person-test"),
     path("monitoring/contacts/<int:pk>/test/", views.send_test, name="send-test"),
     path("monitoring/senders/", views.senders, name="senders"),
     path("monitoring/senders/token/", views.sender_token, name="sender-token"),

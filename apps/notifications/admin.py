@@ -1,5 +1,6 @@
 """The admin of contacts and deliveries: pick a channel, fill in its fields, send a test, read what became of it."""
 
+import copy
 from typing import Any, ClassVar
 
 from django import forms
@@ -22,12 +23,13 @@ from unfold.widgets import (
 )
 
 from apps.accounts.admin import AuditedAdmin
+from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
-from apps.core.registry import UnknownKind
+from apps.core.registry import UnknownKind, extend
 from apps.core.secrets import Undecryptable
-from apps.notifications import configuration, services, trying, wording
+from apps.notifications import configuration, personal, services, trying, wording
 from apps.notifications.channels import Channel, channels
-from apps.notifications.models import Contact, Delivery, MessageTemplate, Reply
+from apps.notifications.models import Contact, Delivery, MessageTemplate, QuietHours, Reply
 
 PREFIX = "setting_"
 WIDGETS: dict[type[forms.Widget], type[forms.Widget]] = {
@@ -47,7 +49,7 @@ class SettingsForm(forms.ModelForm[Contact]):
 
     class Meta:
         model = Contact
-        fields = ("name", "enabled", "is_fallback", "owner", "rate_limit")
+        fields = ("name", "enabled", "is_fallback", "owner", "rate_limit", *services.OPTIONS)
 
     def settings(self) -> dict[str, Any]:
         """Return what was typed into the channel's fields, as the verb takes it."""
@@ -69,6 +71,15 @@ class SettingsForm(forms.ModelForm[Contact]):
                 self.add_error(field if field in self.fields else None, texts)
         if values.get("is_fallback") and not values.get("enabled"):
             self.add_error("enabled", "The fall-back contact cannot be switched off: name another one first.")
+        draft = copy.copy(self.instance)
+        for name in services.OPTIONS:
+            setattr(draft, name, values.get(name))
+        draft.is_fallback = bool(values.get("is_fallback"))
+        try:
+            services.check_options(draft)
+        except ValidationError as error:
+            for name, texts in error.message_dict.items():
+                self.add_error(name if name in self.fields else None, texts)
         if self.initial.get("is_fallback") and values.get("is_fallback") is False:
             self.add_error("is_fallback", services.ONE_FALLBACK)
         return values
@@ -140,11 +151,16 @@ class ContactAdmin(AuditedAdmin[Contact]):
         if not self.has_change_permission(request, obj):
             settings = ("address",)
         who = ("name", "enabled", "is_fallback", "owner", "rate_limit")
+        when = (
+            ("Who stands in, and when it is told", {"fields": ("failover", "calendar", "at_once_from")}),
+            ("In its person's order", {"fields": ("default_after", "important_after")}),
+        )
         if obj is None:
-            return ((None, {"fields": who}), ("Settings", {"fields": settings}))
+            return ((None, {"fields": who}), ("Settings", {"fields": settings}), *when)
         return (
             (None, {"fields": ("kind_name", *who)}),
             ("Settings", {"fields": settings}),
+            *when,
             ("How it does", {"fields": ("state", "problem", "problem_at", "last_ok_at", "origin", "log")}),
         )
 
@@ -184,6 +200,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
             is_fallback=values["is_fallback"],
             owner=values["owner"],
             rate_limit=values["rate_limit"],
+            options={name: values[name] for name in services.OPTIONS},
         )
         obj.__dict__.update(contact.__dict__)
 
@@ -316,6 +333,54 @@ class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
         }
 
 
+@admin.register(QuietHours)
+class QuietHoursAdmin(AuditedAdmin[QuietHours]):
+    """When people are not to be disturbed. Everybody has a page of their own for it: /monitoring/me/."""
+
+    edit_right = Right.ADMINISTER
+    list_display = ("person", "hours", "zone", "disturbed_from")
+    list_select_related = ("person",)
+    search_fields = ("person__username",)
+    fields = ("person", "hours", "zone", "disturbed_from")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: QuietHours | None = None) -> Any:
+        return () if obj is None else ("person",)
+
+    def save_model(self, request: HttpRequest, obj: QuietHours, form: Any, change: bool) -> None:
+        saved = personal.save_quiet_hours(
+            by=principal_of(request),
+            person=obj.person,
+            hours=obj.hours,
+            zone=obj.zone,
+            disturbed_from=obj.disturbed_from,
+            now=timezone.now(),
+        )
+        obj.pk = saved.pk if saved else None
+
+    def delete_model(self, request: HttpRequest, obj: QuietHours) -> None:
+        personal.save_quiet_hours(by=principal_of(request), person=obj.person, hours="", now=timezone.now())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[QuietHours]) -> None:
+        for quiet in queryset:
+            self.delete_model(request, quiet)
+
+
+@action(description="Send a test to the person", permissions=["operate"])
+def test_people(page: AuditedAdmin[User], request: HttpRequest, queryset: QuerySet[User]) -> None:
+    """Send a test to the first contact of each list of the people; beside the actions of the page of people."""
+    for person in queryset:
+        try:
+            found = personal.try_out(by=principal_of(request), person=person, now=timezone.now(), send=True)
+        except ValidationError as error:
+            page.message_user(request, " ".join(error.messages), messages.ERROR)
+            continue
+        told = ", ".join(one.contact_name for one in found.deliveries)
+        page.message_user(request, f"A test to {person} is on its way: {told}.")
+
+
+extend(User, "actions", test_people)
+
+
 @admin.register(Delivery)
 class DeliveryAdmin(AuditedAdmin[Delivery]):
     """The delivery log: who was told what, when, by which provider id; to be read only."""
@@ -340,14 +405,15 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
     ordering = ("-id",)
     fields = (
         "key", "contact_name", "kind", "purpose", "shown_state", "title", "text", "group_key",
-        "created_at", "due_at", "attempts", "finished_at", "error", "provider_id", "carrier",
-        "receipt", "receipt_at", "receipt_text", "recipients",
+        "created_at", "due_at", "attempts", "finished_at", "error", "provider_id", "held_for", "carrier",
+        "stands_in_for", "receipt", "receipt_at", "receipt_text", "recipients",
     )  # fmt: skip
     readonly_fields = ("title", "text", "shown_state")
 
     COLOURS: ClassVar[dict[str, str]] = {
         "Sent": "success",
         "Queued": "info",
+        "Held back": "info",
         "Failed": "danger",
         "Cancelled": "warning",
     }

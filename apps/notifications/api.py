@@ -14,25 +14,47 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
-from apps.accounts.models import User
+from apps.accounts.models import Calendar, User
 from apps.accounts.permissions import Right, principal_of
 from apps.core.secrets import Undecryptable
-from apps.notifications import configuration, services, trying, wording
+from apps.notifications import configuration, people_api, services, trying, wording
 from apps.notifications.channels import kinds
+from apps.notifications.message import SEVERITIES
 from apps.notifications.models import Contact, Delivery, MessageTemplate, template_kinds, template_severities
 from apps.notifications.wording import MOST_SOURCE, Wording
+
+
+@extend_schema_field(OpenApiTypes.NUMBER)
+class After(serializers.FloatField):
+    """Seconds after a step asked for the contact's person; null: it stands not in that list."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return a span."""
+        seconds = super().to_internal_value(data)
+        if not 0 <= seconds <= people_api.LONGEST:
+            raise serializers.ValidationError("From 0 to 86400 seconds.")
+        return people_api.span(seconds)
+
+    def to_representation(self, value: Any) -> Any:
+        """Return seconds."""
+        return people_api.seconds(value)
 
 
 class ContactSerializer(serializers.ModelSerializer[Contact]):
     """A contact as it is shown: secrets as a mask where there is one."""
 
     owner = serializers.SlugRelatedField[User](slug_field="username", read_only=True)
+    failover = serializers.SlugRelatedField[Contact](slug_field="name", read_only=True)
+    calendar = serializers.SlugRelatedField[Calendar](slug_field="name", read_only=True)
+    default_after = After(read_only=True)
+    important_after = After(read_only=True)
     settings = serializers.SerializerMethodField()
 
     class Meta:
         model = Contact
         fields = (
-            "id", "name", "kind", "settings", "enabled", "is_fallback", "owner", "rate_limit", "origin",
+            "id", "name", "kind", "settings", "enabled", "is_fallback", "owner", "rate_limit", "failover", "calendar",
+            "at_once_from", "default_after", "important_after", "origin",
             "problem", "problem_at", "last_ok_at",
         )  # fmt: skip
         read_only_fields = fields
@@ -62,6 +84,20 @@ class ContactInput(Exact):
     owner = serializers.SlugRelatedField[User](
         slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
     )
+    failover = serializers.SlugRelatedField[Contact](
+        slug_field="name", queryset=Contact.objects.all(), required=False, allow_null=True
+    )
+    calendar = serializers.SlugRelatedField[Calendar](
+        slug_field="name", queryset=Calendar.objects.all(), required=False, allow_null=True
+    )
+    at_once_from = serializers.ChoiceField(choices=SEVERITIES, required=False)
+    default_after = After(required=False, allow_null=True)
+    important_after = After(required=False, allow_null=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was sent of who stands in for it and when it is told."""
+        return {name: self.validated_data[name] for name in services.OPTIONS if name in self.validated_data}
 
 
 class DeliverySerializer(serializers.ModelSerializer[Delivery]):
@@ -71,8 +107,8 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
         model = Delivery
         fields = (
             "id", "key", "contact", "contact_name", "kind", "purpose", "state", "message", "created_at", "due_at",
-            "attempts", "finished_at", "error", "provider_id", "carrier", "receipt", "receipt_at", "receipt_text",
-            "recipients",
+            "attempts", "finished_at", "error", "provider_id", "carrier", "held_for", "stands_in_for", "receipt",
+            "receipt_at", "receipt_text", "recipients",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -80,7 +116,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
 class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Contact]):
     """Contacts: configured channels that messages go to."""
 
-    queryset = Contact.objects.select_related("owner").order_by("name")
+    queryset = Contact.objects.select_related("owner", "failover", "calendar").order_by("name")
     serializer_class = ContactSerializer
     permission_classes = (Needs(Right.READ, Right.ADMINISTER),)
 
@@ -100,6 +136,7 @@ class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             is_fallback=values.get("is_fallback", False),
             owner=values.get("owner"),
             rate_limit=values.get("rate_limit", ""),
+            options=form.options,
         )
         return Response(self.get_serializer(contact).data, status=status.HTTP_201_CREATED)
 
@@ -121,6 +158,7 @@ class ContactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             is_fallback=values.get("is_fallback", contact.is_fallback),
             owner=values.get("owner", contact.owner),
             rate_limit=values.get("rate_limit", contact.rate_limit),
+            options=form.options,
         )
         return Response(self.get_serializer(contact).data)
 
@@ -277,3 +315,4 @@ def register(router: BaseRouter) -> None:
     router.register("contacts", ContactViewSet, basename="contact")
     router.register("message-templates", MessageTemplateViewSet, basename="message-template")
     router.register("deliveries", DeliveryViewSet, basename="delivery")
+    people_api.register(router)

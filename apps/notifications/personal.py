@@ -58,6 +58,11 @@ class Prospect:
     after: timedelta
     held: str = ""
 
+    @property
+    def minutes(self) -> str:
+        """The time after which it is told, for people."""
+        return f"{self.after.total_seconds() / 60:g}"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"contact": self.contact.name, "after": self.after.total_seconds(), "held": self.held}
@@ -110,7 +115,9 @@ def save_quiet_hours(
     """Say when a person is not to be disturbed; without hours never. What waits is judged anew by what they are now."""
     _may_change(by, person)
     quiet = QuietHours.objects.select_for_update().filter(person=person).first()
-    before = state_of(quiet) if quiet is not None else None
+    before, target = None, None
+    if quiet is not None:
+        before, target = state_of(quiet), (quiet._meta.label_lower, str(quiet.pk), str(quiet))
     if hours.strip():
         quiet = quiet or QuietHours(person=person)
         quiet.hours, quiet.zone, quiet.disturbed_from = hours.strip(), zone.strip(), disturbed_from
@@ -122,7 +129,7 @@ def save_quiet_hours(
     after = state_of(quiet) if quiet is not None else None
     was, is_now = changes(before or {}, after or {})
     if was or is_now:
-        record(by=by, verb="notifications.save_quiet_hours", target=person, before=was, after=is_now)
+        record(by=by, verb="notifications.save_quiet_hours", target=quiet or target or person, before=was, after=is_now)
         for contact in Contact.objects.filter(owner=person):
             outbox.look_again(contact=contact, now=now)
     return quiet
@@ -166,7 +173,7 @@ def try_out(*, by: Principal, person: User, now: datetime, send: bool = False, s
         first = {one[0].contact.pk: one[0].contact for one in (default, important) if one}
         if not first:
             raise ValidationError(f"{person} has no contact that is on: nothing can be tested.")
-        deliveries = [services.write_test(by=by, contact=contact, now=now) for contact in first.values()]
+        deliveries = [services.write_test(sender=by.name, contact=contact, now=now) for contact in first.values()]
         after = {"deliveries": [str(one.key) for one in deliveries]}
         record(by=by, verb="notifications.test_person", target=person, after=after)
     return Tested(default, important, deliveries)

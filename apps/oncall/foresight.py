@@ -1,8 +1,8 @@
 """Who would be told: an alert that is not there, on a simulated clock, by the functions that tell live ones.
 
-Nobody acknowledges, and no cooldown or rate limit is in the way. Routes, policies and contacts are those of now; what
-is muted is asked for the moment in question, but by the alerts that are active now (they may inhibit it). Nothing is
-written.
+Nobody acknowledges, and no cooldown or rate limit is in the way. Routes, policies, contacts and their hours are those
+of now, and so is whose turn it is; what is muted is asked for the moment in question, but by the alerts that are active
+now (they may inhibit it). Nothing is written.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,9 +18,10 @@ from apps.alerting.lifecycle import Severity
 from apps.alerting.matching import MatcherError, accept, of_scope, parse_matchers, spelled
 from apps.alerting.models import AlertRule
 from apps.alerting.suppression import Subject
+from apps.notifications import holding
 from apps.notifications.models import Contact
 from apps.oncall import addressing, escalation, telling
-from apps.oncall.models import Policy, Route, RuleTarget
+from apps.oncall.models import NO_TIME, Policy, Route, RuleTarget
 
 FURTHEST: Final = timedelta(days=3660)
 HIDDEN: Final = "muted; by what may concern alerts that you may not see"
@@ -94,21 +95,47 @@ def who_would_be_told(labels: Mapping[str, str], *, at: datetime, scope: Scope) 
 
 def dry_run(policy: Policy, *, at: datetime, severity: str, source: Route | RuleTarget | None = None) -> Way:
     """Return what the policy's steps would do from `at` on; its route's contacts are those of `source`."""
-    plan = telling.frozen(policy)
-    stages = escalation.play(plan["steps"], start=at, severity=severity_of(severity), most=MOST_STEPS)
+    plan, severity = telling.frozen(policy)["steps"], severity_of(severity)
     told: list[Told] = []
+    later: list[Told] = []
     whose = addressing.Turns(policy=policy.pk)
-    for stage in stages:
-        names: dict[str, None] = {}
-        for action in stage.turn.actions:
-            found = addressing.named(action, source, stage.at, severity=severity, whose=whose)
-            names |= dict.fromkeys(_names(found.contacts.values()))
-        told.append(Told(stage.at, tuple(names), stage.turn.reason))
-    is_cut = stages[-1].turn.due_at is not None
-    if source is None and not is_cut and not any(step.contacts for step in told):
-        everybody = _names(telling.first_told(None).values())
-        told.append(Told(stages[-1].at, everybody, "the policy tells nobody, so the fall-back contact is told"))
-    return Way(str(source or ""), policy.name, tuple(told), is_cut)
+    progress, now, is_heard, is_cut = escalation.Progress(), at, False, True
+    for _ in range(MOST_STEPS):
+        turn = escalation.advance(plan, progress, now=now, severity=severity)
+        names, reason, is_awake, is_asleep = dict[str, None](), turn.reason, False, False
+        for action in turn.actions:
+            found = addressing.named(action, source, now, severity=severity, whose=whose)
+            reason = f"{reason}; {found.why}" if found.why else reason
+            for contact in sorted(found.contacts.values(), key=str):
+                hold = holding.hold(contact.rules(), severity, now)
+                is_asleep, is_awake = is_asleep or _sleeps(hold), is_awake or not _sleeps(hold)
+                hold = hold or holding.in_order(found.after.get(contact.pk, NO_TIME), now)
+                if hold is None:
+                    names[contact.name] = None
+                else:
+                    later.append(Told(hold.until, (contact.name,), hold.reason))
+        told.append(Told(now, tuple(names), reason))
+        is_heard = is_heard or is_awake
+        if turn.due_at is None:
+            is_cut = False
+            break
+        goes_on = is_asleep and not is_awake and turn.after.rounds == progress.rounds
+        progress, now = turn.after, now if goes_on else turn.due_at
+    if not is_heard and not is_cut and not (source is not None and _is_heard_first(source, severity, at)):
+        everybody = _names(addressing.fallback().values())
+        told.append(Told(now, everybody, "nobody hears it by the policy, so the fall-back contact is told"))
+    told += dict.fromkeys(later)
+    return Way(str(source or ""), policy.name, tuple(sorted(told, key=lambda one: one.at)), is_cut)
+
+
+def _sleeps(hold: holding.Hold | None) -> bool:
+    return hold is not None and hold.why == holding.QUIET
+
+
+def _is_heard_first(source: Route | RuleTarget, severity: str, at: datetime) -> bool:
+    """Whether the group's own message, before the policy begins, is heard by anybody."""
+    rules = [contact.rules() for contact in telling.first_told(source).values()]
+    return any(not _sleeps(holding.hold(each, severity, at)) for each in rules)
 
 
 def severity_of(text: str) -> str:
@@ -149,13 +176,21 @@ def _way(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
     policy = place.policy if place is not None else None
     timers = telling.timers_of(place)
     begins = at + timers.wait
-    first = _names(telling.first_told(place).values())
-    steps = [Told(begins, first, f"told {timers.wait.total_seconds():g} s after it fires")] if first else []
+    steps = _first(telling.first_told(place).values(), severity, begins, timers.wait)
     receiver = place.rule.name if isinstance(place, RuleTarget) else str(place or "fall-back contact")
     if policy is None or not policy.steps.exists():
         return Way(receiver, str(policy or ""), tuple(steps))
     run = dry_run(policy, at=begins, severity=severity, source=place)
-    return Way(receiver, policy.name, (*steps, *run.steps), run.is_cut)
+    every = sorted((*steps, *run.steps), key=lambda one: one.at)
+    return Way(receiver, policy.name, tuple(every), run.is_cut)
+
+
+def _first(contacts: Iterable[Contact], severity: str, at: datetime, wait: timedelta) -> list[Told]:
+    """The group's own message, to those who are told it then and to those for whom it is held back."""
+    holds = {contact.name: holding.hold(contact.rules(), severity, at) for contact in contacts}
+    now = tuple(sorted(name for name, hold in holds.items() if hold is None))
+    steps = [Told(at, now, f"told {wait.total_seconds():g} s after it fires")] if now else []
+    return steps + [Told(hold.until, (name,), hold.reason) for name, hold in sorted(holds.items()) if hold is not None]
 
 
 def _names(contacts: Iterable[Contact]) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """How many messages a rule would have caused: its previewed transitions through the decisions that tell live ones.
 
 Routes, groups, timers, cooldown and flapping are judged by the functions of `grouping`; only the rows are missing.
-Nobody acknowledges anything in a preview, and nothing is silenced. Escalations are counted where they begin, not
-followed: what their steps would send depends on when somebody would have acknowledged.
+Nobody acknowledges anything in a preview, and nothing is silenced. What quiet or business hours would hold back counts
+as one digest at their end, whatever has come and gone by then; rate limits are left out. Escalations are counted where
+they begin, not followed: what their steps would send depends on when somebody would have acknowledged.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from apps.alerting import matching
 from apps.alerting.lifecycle import ACTIVE, Severity, State, is_telling
 from apps.alerting.preview import Preview, routing_labels
 from apps.alerting.replay import Event as Change
+from apps.notifications import holding
 from apps.notifications.models import Contact
 from apps.oncall import grouping
 from apps.oncall.grouping import Event, RouteSpec, Standing, Timers, Told
@@ -127,6 +129,9 @@ class _Desk:
         self.told: dict[tuple[str, int], list[tuple[str, datetime, int, str]]] = defaultdict(list)
         self.identities: dict[tuple[str, bytes], datetime] = {}
         self.out = Notifications()
+        enabled = Contact.objects.enabled().select_related("calendar")
+        self.rules = {contact.name: contact.rules() for contact in enabled}
+        self.digests: dict[tuple[str, datetime], int] = {}
         self.routes: dict[int, Place] = {}
         self.specs: list[RouteSpec] = []
         for route in routes:
@@ -305,7 +310,25 @@ class _Desk:
                 if kind == "firing":
                     self.identities[contact, alert.key] = now
         firing, resolved = len(decision.firing), len(decision.resolved)
+        told = decision.firing or decision.resolved
+        worst = max((self.alerts[number].severity for number in told), key=lambda severity: severity.rank)
+        hold = holding.hold(self.rules.get(contact, ()), worst, now)
+        if hold is not None:
+            self.digest(Message(hold.until, contact, name, hold.reason, firing, resolved))
+            return
         self.out.messages.append(Message(now, contact, name, decision.reason, firing, resolved))
+
+    def digest(self, message: Message) -> None:
+        """Put what is held back to what the contact is told at the same time."""
+        key = message.contact, message.at
+        if (place := self.digests.get(key)) is None:
+            self.digests[key] = len(self.out.messages)
+            self.out.messages.append(message)
+            return
+        had = self.out.messages[place]
+        self.out.messages[place] = replace(
+            had, firing=had.firing + message.firing, resolved=had.resolved + message.resolved
+        )
 
 
 def _names(contacts: Iterable[Contact]) -> tuple[str, ...]:

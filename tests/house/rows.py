@@ -35,6 +35,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "alerting.inhibition": lambda n: {"source_matchers": MATCHERS, "target_matchers": MATCHERS},
     "metrics.block": lambda n: {"level": 0, "resolution": 0, "window": n, "t_min": n, "t_max": n},
     "notifications.messagetemplate": lambda n: {"title": "{{ name }}", "enabled": False},
+    "notifications.quiethours": lambda n: {"zone": "Europe/Berlin"},
     "oncall.override": lambda n: {"starts_at": AT, "ends_at": AT + DAY},
     "oncall.schedule": lambda n: {"zone": "Europe/Berlin"},
     "oncall.escalation": lambda n: {"due_at": AT},

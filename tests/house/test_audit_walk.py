@@ -25,8 +25,9 @@ from apps.metrics import care, gateway
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.samples import Samples
-from apps.notifications import replies
+from apps.notifications import personal, replies
 from apps.notifications import services as notifications
+from apps.notifications.models import Contact
 from apps.oncall import schedules
 from apps.oncall import services as oncall
 from apps.oncall.importing import import_configuration
@@ -66,6 +67,16 @@ LEVELS = [{"severity": "warning", "comparison": ">", "threshold": 5.0}]
 def contact(**values: Any) -> Any:
     given: dict[str, Any] = {"name": "Hook", "kind": "webhook", "values": WEBHOOK, "now": AT} | values
     return notifications.save_contact(by=Principal.system("test"), **given)
+
+
+def own_contact(person: User) -> int:
+    return int(contact(owner=person).pk)
+
+
+def with_contact() -> User:
+    person = user()
+    own_contact(person)
+    return person
 
 
 def policy() -> Any:
@@ -263,6 +274,13 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     ),
     "notifications.save_message_template": lambda: do(notifications.save_message_template, now=AT, values=TEMPLATE),
     "notifications.send_test": lambda: do(notifications.send_test, contact=contact(), now=AT),
+    "notifications.save_order": lambda: do(
+        personal.save_order, person=(one := user()), order={own_contact(one): (None, None)}, now=AT
+    ),
+    "notifications.save_quiet_hours": lambda: do(
+        personal.save_quiet_hours, person=user(), hours="mon-sun 22:00-07:00", now=AT
+    ),
+    "notifications.test_person": lambda: do(personal.try_out, person=with_contact(), send=True, now=AT),
     "oncall.delete_policy": lambda: do(oncall.delete_policy, policy=make("oncall.policy")),
     "oncall.delete_route": lambda: do(oncall.delete_route, route=make("oncall.route", name="x")),
     "oncall.save_policy": lambda: do(oncall.save_policy, name="Night", steps=STEPS),
@@ -352,6 +370,15 @@ WRITES: dict[str, Callable[[], Call]] = {
         {"title": "{{ name }}"},
     ),
     "DELETE message-templates/<str:pk>/": lambda: (f"{V1}/message-templates/{message_template().pk}/", None),
+    "PUT people/<str:pk>/order/": lambda: (
+        f"{V1}/people/{(one := user()).pk}/order/",
+        [{"contact": Contact.objects.get(pk=own_contact(one)).name, "default": None, "important": 60}],
+    ),
+    "PUT people/<str:pk>/quiet-hours/": lambda: (
+        f"{V1}/people/{user().pk}/quiet-hours/",
+        {"hours": "mon-sun 22:00-07:00"},
+    ),
+    "POST people/<str:pk>/test/": lambda: (f"{V1}/people/{with_contact().pk}/test/", {"send": True}),
     "POST scrape-jobs/": lambda: (f"{V1}/scrape-jobs/", {"name": "new", "targets": [{"targets": ["a:1"]}]}),
     "PATCH scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", {"interval": 60}),
     "DELETE scrape-jobs/<str:pk>/": lambda: (f"{V1}/scrape-jobs/{scrape_job().pk}/", None),

@@ -18,7 +18,8 @@ def admin(db: None, client: Client) -> Client:
 
 
 def _form(**values: str) -> dict[str, Any]:
-    return {"name": "Pager", "enabled": "on", "owner": "", **{f"setting_{k}": v for k, v in values.items()}}
+    when = {"at_once_from": "critical", "default_after": "00:00:00", "important_after": "00:00:00"}
+    return {"name": "Pager", "enabled": "on", "owner": "", **when, **{f"setting_{k}": v for k, v in values.items()}}
 
 
 def test_a_new_contact_asks_for_its_channel_first(admin: Client):

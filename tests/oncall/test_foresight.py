@@ -6,12 +6,13 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.test import Client
 
-from apps.accounts.models import User
+from apps.accounts.models import Calendar, User
 from apps.accounts.rights import EVERYTHING, Scope
 from apps.alerting import services as alerting
-from apps.notifications.models import Contact, Delivery
+from apps.notifications.models import Contact, Delivery, QuietHours
 from apps.oncall.escalation import play
 from apps.oncall.foresight import dry_run, labels_of, moment_of, who_would_be_told
+from apps.oncall.models import RoundRobin
 from tests.oncall.conftest import BY, START, Night
 from tests.oncall.test_api import ROOT, Caller
 from tests.oncall.test_escalation import NOW, notify, repeat, wait
@@ -143,3 +144,43 @@ def test_the_page_answers_the_question_and_escapes_it(client: Client, night: Nig
     assert "<b>&quot;" not in shown.content.decode()
     refused = client.get(page, {"tab": "notifications", "labels": "nothing"})
     assert "is no matcher" in refused.content.decode()
+
+
+def test_foresight_knows_orders_quiet_hours_and_business_hours(night: Night):
+    anna, ben = User.objects.create_user("anna"), User.objects.create_user("ben")
+    night.contact("anna-push", owner=anna)
+    night.contact("anna-sms", owner=anna, important_after=timedelta(minutes=3))
+    night.contact("ben-mail", owner=ben)
+    night.contact("last", is_fallback=True)
+    QuietHours.objects.create(person=ben, hours="mon-sun 21:00-06:00", zone="UTC")
+    office = Calendar.objects.create(name="Office", zone="UTC", hours="mon-fri 08:00-18:00")
+    team = night.contact("team", calendar=office)
+    steps = [("notify_person", {"people": [one.pk], "important": True}) for one in (ben, anna)]
+    policy = night.policy(steps[0], ("wait", {"minutes": 30}), steps[1], ("wait", {"minutes": 30}))
+    night.route("root", team, policy=policy)
+    told = [
+        (int((step.at - START).total_seconds()), step.contacts)
+        for step in who_would_be_told({"severity": "warning"}, at=START, scope=EVERYTHING).ways[0].steps
+        if step.contacts
+    ]
+    assert told == [
+        (30, ("anna-push",)),
+        (210, ("anna-sms",)),
+        (8 * 3600, ("ben-mail",)),
+        (10 * 3600, ("team",)),
+    ]
+    loud = who_would_be_told({"severity": "critical"}, at=START, scope=EVERYTHING).ways[0].steps
+    assert [step.contacts for step in loud if step.contacts] == [
+        ("team",), ("ben-mail",), ("anna-push",), ("anna-sms",),
+    ]  # fmt: skip
+
+
+def test_a_dry_run_knows_whose_turn_it_is_and_keeps_none(night: Night):
+    people = [User.objects.create_user(name) for name in ("anna", "ben")]
+    for one in people:
+        night.contact(f"{one}-mail", owner=one)
+    in_turn = ("notify_round_robin", {"people": [one.pk for one in people]})
+    policy = night.policy(in_turn, ("wait", {"minutes": 5}), ("repeat", {"times": 2}))
+    run = dry_run(policy, at=START, severity="warning")
+    assert [step.contacts[0] for step in run.steps if step.contacts] == ["anna-mail", "ben-mail", "anna-mail"]
+    assert not RoundRobin.objects.exists()

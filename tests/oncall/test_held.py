@@ -4,13 +4,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from apps.accounts.models import Calendar, User
 from apps.accounts.rights import Principal
+from apps.alerting import services as alerting
+from apps.alerting.models import Alert
 from apps.notifications import personal
 from apps.notifications.models import Contact, Delivery, QuietHours
 from apps.oncall.models import Notice
-from tests.oncall.conftest import START, Night
+from tests.oncall.conftest import BY, START, Night
 
 MINUTE = timedelta(minutes=1)
 
@@ -285,6 +290,35 @@ def test_new_hours_are_heeded_while_a_message_waits(night: Night, anna: User):
     assert left("mail") == [3600]
 
 
+def test_where_each_group_is_an_alert_of_its_own_nothing_is_put_together(night: Night, anna: User):
+    pager = office(night, "pager")
+    Contact.objects.filter(pk=pager.pk).update(kind="pagerduty")
+    night.route("root", pager, group_by=["..."])
+    gone = night.fire("one")
+    night.fire("two")
+    night.fire("three")
+    night.wait(hours=1)
+    night.end(gone)
+    night.wait(hours=10)
+    sent = Delivery.objects.filter(contact_name="pager", state="sent")
+    assert sorted(row.message["alerts"][0]["title"] for row in sent) == ["three is bad", "two is bad"]
+    assert len({row.message["group_key"] for row in sent}) == 2
+    assert "cancelled: It was over before it was told." in states("pager")
+
+
+def test_what_is_silenced_meanwhile_waits_for_the_end_of_that(night: Night, anna: User):
+    night.contact("mail", owner=anna)
+    sleep(anna)
+    page(night, anna)
+    night.fire()
+    night.wait(hours=1)
+    alerting.silence(
+        by=BY, now=night.now, matchers=['alertname="disk"'], ends_at=START + timedelta(hours=9), comment="night work"
+    )
+    night.wait(hours=10)
+    assert left("mail") == [9 * 3600]
+
+
 # --- Fail-over -------------------------------------------------------------------------------------------------------
 def test_the_failover_is_told_the_same_in_place_of_who_could_not_be(night: Night, anna: User):
     mail = night.contact("mail")
@@ -338,3 +372,68 @@ def test_an_end_that_does_not_arrive_is_told_by_the_failover(night: Night, anna:
     night.end(alert)
     night.wait(minutes=1)
     assert night.texts("mail") == "90s -disk"
+
+
+# --- Random nights ---------------------------------------------------------------------------------------------------
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["fire", "fire", "end", "acknowledge", "worsen", "wait", "wait"]),
+        st.integers(0, 3),
+        st.integers(1, 400),
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(EVENTS, st.booleans())
+def test_nothing_held_is_lost_and_nothing_wrong_is_untold_in_random_nights(
+    db: None, events: list[tuple[str, int, int]], important: bool
+):
+    with transaction.atomic():
+        _random_night(events, important=important)
+        transaction.set_rollback(True)
+
+
+def _random_night(events: list[tuple[str, int, int]], *, important: bool) -> None:
+    night = Night()
+    night.contact("fallback", is_fallback=True)
+    anna, ben = User.objects.create_user("anna"), User.objects.create_user("ben")
+    night.contact("sms", owner=anna, important_after=3 * MINUTE)
+    night.contact("mail", owner=ben)
+    sleep(anna, "mon-sun 21:00-06:00")
+    sleep(ben, "mon-sun 23:00-05:00", disturbed_from="error")
+    in_turn = ("notify_round_robin", {"people": [anna.pk, ben.pk], "important": important})
+    night.route(
+        "root",
+        office(night),
+        policy=night.policy(in_turn, ("wait", {"minutes": 10}), ("repeat", {"times": 2})),
+        group_by=["..."],
+    )
+    alerts: list[Alert] = []
+    for what, which, minutes in events:
+        alive = Alert.objects.active().order_by("pk")
+        chosen = list(alive)[which] if which < len(alive) else None
+        if what == "fire":
+            alerts.append(night.fire(f"kind{which}"))
+        elif what == "wait":
+            night.wait(minutes=minutes)
+        elif chosen is not None and what == "end":
+            night.end(chosen)
+        elif chosen is not None and what == "acknowledge" and chosen.acknowledged_at is None:
+            night.acknowledge(chosen)
+        elif chosen is not None and what == "worsen" and chosen.severity == "warning":
+            night.worsen(chosen, "critical")
+    night.wait(hours=24)
+    assert not Delivery.objects.held().filter(due_at__lte=night.now).exists()
+    assert not Delivery.objects.exclude(held_for="").filter(state="cancelled", error="").exists()
+    for alert in Alert.objects.active().filter(acknowledged_at=None):
+        assert Notice.objects.filter(alert=alert, kind="firing", delivery__state="sent").exists()
+    assert not Notice.objects.unsettled().exclude(delivery__state="held").exists()
+    for notice in Notice.objects.filter(kind="resolved", delivery__state="sent"):
+        assert Notice.objects.filter(
+            alert=notice.alert, contact=notice.contact, kind="firing", delivery__state="sent", pk__lt=notice.pk
+        ).exists()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from apps.accounts.models import Calendar
 from apps.dashboards.health import _oncall
 from apps.notifications.models import Contact, Delivery
 from apps.oncall import overdue
@@ -88,3 +89,14 @@ def test_without_a_fallback_contact_it_is_at_least_seen(night: Night, caplog: py
     night.fire()
     assert overdue.look(now=night.now + LATER).is_any
     assert "no fall-back contact" in caplog.text
+
+
+def test_messages_that_nobody_lets_go_are_overdue(night: Night, wire: HttpReceiver):
+    ann = night.contact("ann", calendar=Calendar.objects.create(name="Office", hours="mon-fri 08:00-18:00"))
+    night.route("root", ann)
+    night.fire()
+    night.wait(minutes=1)
+    assert not overdue.look(now=night.now).is_any
+    night.now = Delivery.objects.held().get().due_at + LATER
+    assert overdue.find(now=night.now).held == 1
+    assert "1 messages that were held back" in overdue.find(now=night.now).sentence

@@ -8,6 +8,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apps.accounts.models import Calendar
 from apps.alerting.models import AlertRule
 from apps.alerting.plans import rule_plan
 from apps.alerting.preview import Preview, Span, preview
@@ -104,4 +105,27 @@ def test_what_flaps_is_told_once_that_it_does_and_once_that_it_has_ceased(restar
     assert reasons.count("flapping") == 1
     after = reasons[reasons.index("flapping") + 1 :]
     assert after == ["all alerts resolved"]
+    restart()
+
+
+@pytest.mark.django_db
+def test_what_business_hours_hold_back_counts_as_one_digest(restart: Any) -> None:
+    restart()
+    world = World()
+    world.now = START + timedelta(seconds=2)
+    route(group_wait=0, group_interval=60, repeat_interval=3600)
+    office = Calendar.objects.create(name="Office", zone="UTC", hours="mon-sun 14:00-23:59")
+    Contact.objects.update(calendar=office)
+    world.group()
+    ticks = fill(world, {"a": "1888111188881111", "b": "1118881111111111"})
+    world.rule(levels=[("warning", ">", 70.0)], cooldown=0)
+    *_, found = preview(rule_plan(AlertRule.objects.get()), Span(START, START + timedelta(hours=3)), by=SETUP)
+    assert isinstance(found, Preview)
+    assert ticks
+    [digest] = notifications(found).messages
+    assert (digest.at, digest.reason) == (
+        START + timedelta(hours=2),
+        "Held back: outside of business hours until Mon 14:00 (UTC)",
+    )
+    assert digest.firing >= 2
     restart()

@@ -4,8 +4,9 @@ It resolves the name itself, refuses addresses that must not be reached, and con
 checked (no DNS rebinding); each redirect goes through the same check. Metadata services, link-local addresses and
 the portal's own sockets stay shut always; private networks open only where the operator allowed them.
 
-`send` is one request; a `Line` keeps its connection for one place that is asked again and again, with TLS settings of
-its own. Both end at a deadline however slowly the other side drips: each read and write waits for what is left of it.
+`send` is one request, over a connection that an earlier one left open some seconds ago where there is one; a `Line`
+keeps its connection for one place that is asked again and again, with TLS settings of its own. Both end at a deadline
+however slowly the other side drips: each read and write waits for what is left of it.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -72,6 +74,11 @@ observers: list[Observer] = []
 """Called with (host, status or 0, seconds) after every request: telemetry hangs here."""
 
 METADATA = {ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd00:ec2::254")}
+
+KEPT = 32
+"""Idle connections that `send` keeps."""
+KEPT_FOR = 4.0
+"""Seconds: less than the 5 after which the first servers (Node.js) hang up on an idle connection by themselves."""
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -243,13 +250,24 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _transport(*, allow_private: bool) -> httpx.HTTPTransport:
+@functools.lru_cache(maxsize=8)
+def _client(allow_private: bool, allowed: tuple[str, ...]) -> httpx.Client:
+    """Return the process's client for what may be reached so: connections are kept, the next request to a place saves
+    name, handshake and check. What may be reached is part of the key: a connection that was allowed once is not used
+    after it is no longer. Cookies are not kept: two contacts at one host are strangers.
+    """
     transport = httpx.HTTPTransport(retries=0, verify=_tls())
     # httpx has no public way to give its transport a network backend.
     transport._pool = httpcore.ConnectionPool(  # noqa: SLF001
-        ssl_context=_tls(), network_backend=_PinnedBackend(allow_private=allow_private)
+        ssl_context=_tls(),
+        network_backend=_PinnedBackend(allow_private=allow_private),
+        # What hangs holds its connection: a limit would make others wait for it.
+        max_connections=None,
+        max_keepalive_connections=KEPT,
+        keepalive_expiry=KEPT_FOR,
     )
-    return transport
+    strangers = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(transport=transport, cookies=strangers, follow_redirects=False, trust_env=False)
 
 
 def send(
@@ -279,22 +297,20 @@ def send(
     status = 0
     _deadline.at = started + 3 * timeout
     try:
-        with httpx.Client(
-            transport=_transport(allow_private=allow_private), timeout=timeout, follow_redirects=False, trust_env=False
-        ) as client:
-            for hop in range(follow + 1):
-                answer = _exchange(client, method, url, own, content, started + 3 * timeout, max_bytes)
-                status = answer.status
-                location = answer.headers.get("location")
-                if not (300 <= status < 400 and location) or hop == follow:
-                    return answer
-                url = urljoin(url, location)
-                if _host_of(url) != host:
-                    own = {k: v for k, v in own.items() if k not in {"authorization", "cookie", "x-api-key"}}
-                    host = _host_of(url)
-                if status in {301, 302, 303} and method != "HEAD":
-                    method, content = "GET", None
-            raise AssertionError("unreachable")  # pragma: no cover
+        client = _client(allow_private, tuple(settings.OUTBOUND_ALLOW))
+        for hop in range(follow + 1):
+            answer = _exchange(client, method, url, own, content, timeout, started + 3 * timeout, max_bytes)
+            status = answer.status
+            location = answer.headers.get("location")
+            if not (300 <= status < 400 and location) or hop == follow:
+                return answer
+            url = urljoin(url, location)
+            if _host_of(url) != host:
+                own = {k: v for k, v in own.items() if k not in {"authorization", "cookie", "x-api-key"}}
+                host = _host_of(url)
+            if status in {301, 302, 303} and method != "HEAD":
+                method, content = "GET", None
+        raise AssertionError("unreachable")  # pragma: no cover
     finally:
         _deadline.at = float("inf")
         for observe in observers:
@@ -318,6 +334,7 @@ def _exchange(
     url: str,
     headers: Mapping[str, str],
     content: bytes | None,
+    timeout: float,
     deadline: float,
     max_bytes: int,
 ) -> Response:
@@ -325,7 +342,7 @@ def _exchange(
     host = _host_of(url)
     body = bytearray()
     try:
-        with client.stream(method, url, headers=dict(headers), content=content) as answer:
+        with client.stream(method, url, headers=dict(headers), content=content, timeout=timeout) as answer:
             for chunk in answer.iter_bytes():
                 body += chunk[: max_bytes - len(body)]
                 if len(body) >= max_bytes:

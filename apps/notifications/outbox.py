@@ -4,7 +4,7 @@ The protocol, in which the order of steps is correctness:
 1. `enqueue` writes the row in the transaction of the decision; nothing is sent that was not committed.
 2. `claim` takes a batch under an advisory lock (claimers one after the other, for the sake of order) and stamps it
    with a claim and its end by the database's clock. Committed before anything is sent.
-3. Whoever holds the claim sends, outside of any transaction.
+3. Whoever holds the claim sends, outside of any transaction, and extends the claim while it lives.
 4. `finish` writes the outcome where the claim is still its own. A sender that died before leaves rows whose claim ends:
    they come back and are sent again under the same key. Hence at least once.
 
@@ -14,10 +14,10 @@ silence its contact. Tests stand outside of the queue.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection, transaction
 
@@ -28,7 +28,8 @@ from apps.notifications.channels import channels
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
 
-LEASE: Final = timedelta(seconds=120)
+LEASE: Final = timedelta(seconds=30)
+"""How long a claim lasts that its sender does not extend: so soon what a dead sender held is sent by another."""
 PATIENCE: Final = timedelta(minutes=10)
 LOCK: Final = 0x6E6F7469
 """The advisory lock that makes claimers take turns ("noti")."""
@@ -85,6 +86,12 @@ UPDATE notifications_delivery
            FOR UPDATE SKIP LOCKED
      ) next
      WHERE c.enabled AND c.id <> ALL(%(busy)s)
+       AND (c.problem <> '' OR coalesce((
+            SELECT head.attempts > 0
+              FROM notifications_delivery head
+             WHERE head.contact_id = c.id AND head.state = 'queued' AND head.purpose <> 'test'
+             ORDER BY head.id
+             LIMIT 1), false)) = %(suspect)s
      LIMIT %(limit)s
  )
 RETURNING id
@@ -107,10 +114,13 @@ class Outcome:
     carrier: int | None = None
 
 
-def claim(*, now: datetime, limit: int, busy: Iterable[int] = (), lease: timedelta = LEASE) -> list[Delivery]:
+def claim(
+    *, now: datetime, limit: int, busy: Iterable[int] = (), suspect: bool = False, lease: timedelta = LEASE
+) -> list[Delivery]:
     """Take up to `limit` due deliveries, in the order in which they are to be sent; `busy` contacts are passed over.
 
-    Each counts a try from here on, so that one that kills its sender is not tried for ever.
+    `suspect`: to contacts that do not work, or whose next message failed before; else to all others. Each counts a try
+    from here on, so that one that kills its sender is not tried for ever.
     """
     with transaction.atomic():
         with connection.cursor() as cursor:
@@ -127,6 +137,7 @@ def claim(*, now: datetime, limit: int, busy: Iterable[int] = (), lease: timedel
                     "limited": [kind for kind, channel in channels.all().items() if channel.limits],
                     "limit": limit,
                     "busy": list(busy),
+                    "suspect": suspect,
                 },
             )
             ids = [row[0] for row in cursor.fetchall()]
@@ -140,12 +151,42 @@ def held(deliveries: Iterable[Delivery]) -> set[int]:
     return {pk for pk, mine in found if claims[pk] == mine}
 
 
+RELEASE: Final = """
+UPDATE notifications_delivery d
+   SET claim = NULL, claimed_until = NULL, attempts = d.attempts - 1,
+       due_at = coalesce(%(until)s, d.due_at), error = coalesce(%(error)s, d.error)
+  FROM unnest(%(ids)s::bigint[], %(claims)s::uuid[]) AS mine (id, claim)
+ WHERE d.id = mine.id AND d.claim = mine.claim AND d.state = 'queued'
+"""
+EXTEND: Final = """
+UPDATE notifications_delivery d
+   SET claimed_until = clock_timestamp() + make_interval(secs => %(lease)s)
+  FROM unnest(%(ids)s::bigint[], %(claims)s::uuid[]) AS mine (id, claim)
+ WHERE d.id = mine.id AND d.claim = mine.claim AND d.state = 'queued'
+"""
+
+
 def release(deliveries: Iterable[Delivery]) -> None:
     """Give back what was claimed and not begun: it is due as before, and no try was made."""
-    for delivery in deliveries:
-        Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim).update(
-            claim=None, claimed_until=None, attempts=delivery.attempts - 1
-        )
+    _of_mine(RELEASE, deliveries, until=None, error=None)
+
+
+def extend(deliveries: Iterable[Delivery]) -> None:
+    """Keep what is claimed for another LEASE; a claim that somebody else took over is left alone."""
+    _of_mine(EXTEND, deliveries, lease=LEASE.total_seconds())
+
+
+def _of_mine(statement: str, deliveries: Iterable[Delivery], **values: Any) -> None:
+    rows = list(deliveries)
+    if rows:
+        # In one order, as the others take them: two statements must not wait for each other.
+        rows.sort(key=lambda delivery: delivery.pk)
+        with connection.cursor() as cursor:
+            cursor.execute(statement, {**values, **_keys(rows)})
+
+
+def _keys(rows: Sequence[Delivery]) -> dict[str, list[Any]]:
+    return {"ids": [delivery.pk for delivery in rows], "claims": [delivery.claim for delivery in rows]}
 
 
 def sent_since(contact: int, since: datetime) -> list[datetime]:
@@ -156,56 +197,82 @@ def sent_since(contact: int, since: datetime) -> list[datetime]:
 
 def hold(deliveries: Iterable[Delivery], *, until: datetime) -> None:
     """Give back what the contact's limit leaves no room for: it is due when there is room, and no try was made."""
-    for delivery in deliveries:
-        Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim).update(
-            claim=None, claimed_until=None, attempts=delivery.attempts - 1, due_at=until, error=HELD
-        )
+    _of_mine(RELEASE, deliveries, until=until, error=HELD)
+
+
+SENT: Final = """
+UPDATE notifications_delivery d
+   SET state = 'sent', finished_at = %(now)s, claim = NULL, claimed_until = NULL, error = '',
+       provider_id = told.provider_id, carrier_id = told.carrier
+  FROM unnest(%(ids)s::bigint[], %(claims)s::uuid[], %(providers)s::text[], %(carriers)s::bigint[])
+       AS told (id, claim, provider_id, carrier)
+ WHERE d.id = told.id AND d.claim = told.claim AND d.state = 'queued'
+"""
+WORKS: Final = """
+WITH before AS (
+    SELECT id, problem FROM notifications_contact
+     WHERE id = ANY(%(contacts)s)
+       AND (problem <> '' OR last_ok_at IS NULL OR last_ok_at <= %(a_while_ago)s)
+     ORDER BY id FOR UPDATE
+)
+UPDATE notifications_contact c SET problem = '', problem_at = NULL, last_ok_at = %(now)s
+  FROM before WHERE c.id = before.id
+RETURNING c.id, before.problem <> ''
+"""
+A_WHILE: Final = timedelta(minutes=1)
 
 
 def finish(outcomes: Iterable[Outcome], *, now: datetime) -> int:
     """Write down what came of the tries, and on the contact whether it works. Returns how many claims had been lost."""
-    lost = 0
+    found = list(outcomes)
+    sent = [outcome for outcome in found if outcome.sent]
+    failed = [outcome for outcome in found if not outcome.sent]
     with transaction.atomic():
-        for outcome in outcomes:
-            lost += not _finish(outcome, now)
+        with connection.cursor() as cursor:
+            # What was sent and is not written down yet is sent twice if its sender is killed: not a moment longer than
+            # the server takes, without the disk. If PostgreSQL itself crashes, the last half second is sent again.
+            cursor.execute("SET LOCAL synchronous_commit TO off")
+        lost = _note_sent(sent, now) if sent else 0
+        for outcome in failed:
+            lost += not _note_failed(outcome, now)
     return lost
 
 
-def _finish(outcome: Outcome, now: datetime) -> bool:
+def _note_sent(outcomes: Sequence[Outcome], now: datetime) -> int:
+    """One statement for all of them: under load this is what a message costs the database."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.delivery.pk)
+    values: dict[str, Any] = {
+        **_keys([outcome.delivery for outcome in ordered]),
+        "providers": [storable(outcome.provider_id)[:300] for outcome in ordered],
+        "carriers": [outcome.carrier for outcome in ordered],
+        "now": now,
+    }
+    contacts = sorted({outcome.delivery.contact_id for outcome in ordered if outcome.delivery.contact_id is not None})
+    with connection.cursor() as cursor:
+        cursor.execute(SENT, values)
+        lost: int = len(ordered) - cursor.rowcount
+        cursor.execute(WORKS, {"contacts": contacts, "now": now, "a_while_ago": now - A_WHILE})
+        for contact, had_a_problem in cursor.fetchall():
+            if had_a_problem:
+                live.publish("contacts", contact)
+    return lost
+
+
+def _note_failed(outcome: Outcome, now: datetime) -> bool:
     # A receiver's words may hold a NUL, which must not undo the outcomes of a whole wave.
     delivery, error = outcome.delivery, storable(outcome.error)
     mine = Delivery.objects.filter(pk=delivery.pk, claim=delivery.claim, state="queued")
-    if outcome.sent:
-        kept = mine.update(
-            state="sent",
-            finished_at=now,
-            claim=None,
-            claimed_until=None,
-            error="",
-            provider_id=storable(outcome.provider_id)[:300],
-            carrier_id=outcome.carrier,
-        )
-    elif outcome.due_at is None:
+    if outcome.due_at is None:
         kept = mine.update(state="failed", finished_at=now, claim=None, claimed_until=None, error=error)
     else:
         kept = mine.update(due_at=outcome.due_at, claim=None, claimed_until=None, error=error)
-    _note_health(outcome, error, now)
-    return bool(kept)
-
-
-def _note_health(outcome: Outcome, error: str, now: datetime) -> None:
-    """Show on the contact what its last messages met; a row is written only where that changes something."""
-    contact = Contact.objects.filter(pk=outcome.delivery.contact_id)
-    if outcome.sent:
-        if contact.exclude(problem="").update(problem="", problem_at=None, last_ok_at=now):
-            live.publish("contacts", outcome.delivery.contact_id)
-        else:
-            contact.exclude(last_ok_at__gt=now - timedelta(minutes=1)).update(last_ok_at=now)
-    elif outcome.permanent or outcome.due_at is None or outcome.delivery.attempts >= TRIES_UNTIL_PROBLEM:
+    contact = Contact.objects.filter(pk=delivery.contact_id)
+    if outcome.permanent or outcome.due_at is None or delivery.attempts >= TRIES_UNTIL_PROBLEM:
         if contact.filter(problem="").update(problem=error, problem_at=now):
-            live.publish("contacts", outcome.delivery.contact_id)
+            live.publish("contacts", delivery.contact_id)
         else:
             contact.exclude(problem=error).update(problem=error)
+    return bool(kept)
 
 
 def cancel(*, contact: Contact, reason: str, now: datetime) -> int:

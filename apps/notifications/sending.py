@@ -1,18 +1,20 @@
 """Drains the outbox: one thread of decisions that talks to the database, several that only talk to receivers.
 
 Messages to one contact leave in order, one at a time; contacts leave side by side. A receiver that hangs holds one
-thread of the pool until its time-out and delays nobody else.
+thread until its time-out, and that thread does not count: as long as fewer than `WAITING` hang, `THREADS` others send.
+What failed before is taken on a few at a time, so that many receivers that are away leave room for those that are not.
 """
 
 import logging
+import queue
 import random
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.conf import settings
@@ -37,13 +39,24 @@ from apps.notifications.retrying import after_failure
 log = logging.getLogger(__name__)
 
 THREADS: Final = 16
+"""Tries at the same time, not counting those that have waited for PATIENT."""
+WAITING: Final = 200
+"""Tries that may wait for a receiver beside them."""
+SUSPECTS: Final = 16
+"""Deliveries that are taken on at the same time though they failed before, or their contact is known not to work."""
+PATIENT: Final = 0.5
+"""Seconds after which a try counts as one that waits."""
 BATCH: Final = 200
 LOOK: Final = 0.2
-"""Seconds after which new work is looked for while receivers are slow."""
-CLAIMING: Final = 15.0
-"""Seconds for which one drain takes on new work; the next tick goes on."""
+"""Seconds after which new work is looked for, though nobody told of any."""
+TRUSTED: Final = 1.0
+"""Seconds for which a claim is taken to be still held, without asking."""
+EXTENDED: Final = 5.0
+"""Seconds after which claims are extended."""
+DIRECTLY: Final = timedelta(minutes=2)
+"""How long a claim lasts that nobody extends: longer than any channel's try."""
 RUN: Final = 30.0
-"""Seconds after which the rest of a contact's run is given back, well before its lease ends."""
+"""Seconds after which the rest of a contact's run is given back: others may have more threads to spare."""
 
 DELIVERIES = Counter("portal_deliveries_total", "Tries to deliver a message, by what came of them.", ("kind", "result"))
 DURATION = Histogram("portal_delivery_duration_seconds", "How long one try to deliver a message took.", ("kind",))
@@ -56,15 +69,18 @@ Clock = Callable[[], datetime]
 class Run:
     """Deliveries to one contact, in order, and the channel that carries them (None: `obstacle` says why not).
 
-    `flying` is what is being sent right now: one delivery, or several in one message.
+    `flying` is what is being sent right now: one delivery, or several in one message, since `launched_at`.
     """
 
     channel: Channel | None
     obstacle: str
     waiting: deque[Delivery]
     limits: Limits = ()
+    is_suspect: bool = False
     flying: list[Delivery] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    held_at: float = field(default_factory=time.monotonic)
+    launched_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,70 +92,166 @@ class Tried:
     seconds: float
 
 
-def drain(*, clock: Clock, threads: int = THREADS, claiming: float = CLAIMING) -> int:
-    """Send what is due until nothing is left, or `claiming` seconds are over; return how many tries were made.
+def _never() -> bool:
+    return False
 
-    Several processes may run it at once. A database that goes away is raised; what was claimed comes back by itself.
+
+def drain(*, clock: Clock, threads: int = THREADS, stopping: Callable[[], bool] = _never) -> int:
+    """Send what is due until nothing is left and nothing is in the air; return how many tries were made.
+
+    Once `stopping`, nothing more is begun. Several processes may run it at once. A database that goes away is raised;
+    what was claimed comes back by itself.
     """
-    batch = outbox.claim(now=clock(), limit=BATCH)
-    if not batch:
-        return 0
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="send")
+    books = _Drain(threads, clock)
+    _living.append(books)
     try:
-        return _Drain(pool, threads, clock).run(batch, time.monotonic() + claiming)
+        return books.run(stopping)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        _living.remove(books)
+        books.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def nudge() -> None:
+    """Have a drain of this process look for new work at once."""
+    for books in tuple(_living):
+        books.news.put(None)
+
+
+_living: list["_Drain"] = []
 
 
 class _Drain:
     """One drain's books: a run per contact, and the futures of those whose head is being sent."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int, clock: Clock) -> None:
-        self.pool = pool
+    def __init__(self, threads: int, clock: Clock) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=threads + WAITING, thread_name_prefix="send")
         self.threads = threads
         self.clock = clock
-        self.administrators = administrators()
         self.runs: dict[int, Run] = {}
         self.flying: dict[Future[Tried], int] = {}
+        self.news: queue.SimpleQueue[Future[Tried] | None] = queue.SimpleQueue()
+        """Tries that ended, and None from who knows of new work."""
         self.tries = 0
+        self.looked_at = self.extended_at = time.monotonic()
+        self.is_worth_a_look = self.are_more_suspects = True
 
-    def run(self, batch: list[Delivery], ends: float) -> int:
+    def run(self, stopping: Callable[[], bool]) -> int:
         while True:
-            self.take(batch)
+            if stopping():
+                self.give_back()
+            elif self.has_room():
+                self.claim()
             self.launch()
             if not self.flying:
-                return self.tries
-            done, _ = wait(self.flying, timeout=LOOK, return_when=FIRST_COMPLETED)
+                if stopping() or not self.claim(at_once=True):
+                    return self.tries
+                continue
+            served = len(self.runs)
+            done, is_told = self.wait()
             self.settle(done)
-            is_taking = len(self.runs) < self.threads and time.monotonic() < ends
-            batch = outbox.claim(now=self.clock(), limit=BATCH, busy=self.runs) if is_taking else []
+            # A contact that is served no longer may have more than its run was.
+            self.is_worth_a_look |= is_told or len(self.runs) < served
+            if time.monotonic() > self.extended_at + EXTENDED:
+                self.extended_at = time.monotonic()
+                outbox.extend(one for run in self.runs.values() for one in (*run.flying, *run.waiting))
 
-    def take(self, batch: list[Delivery]) -> None:
+    def claim(self, *, at_once: bool = False) -> bool:
+        """Take on what is due, unless the last look found nothing and nobody has told of more since; tell of a find."""
+        is_time = at_once or time.monotonic() > self.looked_at + LOOK
+        suspects: list[Delivery] = []
+        others: list[Delivery] = []
+        room = SUSPECTS - sum(run.is_suspect for run in self.runs.values())
+        if room > 0 and (is_time or self.are_more_suspects):
+            suspects = outbox.claim(now=self.clock(), limit=room, busy=self.runs, suspect=True)
+            self.are_more_suspects = bool(suspects)
+            self.take(suspects, is_suspect=True)
+        if is_time or self.is_worth_a_look:
+            others = outbox.claim(now=self.clock(), limit=BATCH, busy=self.runs)
+            self.is_worth_a_look = bool(others)
+            self.take(others, is_suspect=False)
+        if is_time:
+            self.looked_at = time.monotonic()
+        return bool(suspects or others)
+
+    def wait(self) -> tuple[list[Future[Tried]], bool]:
+        """Wait for news; return the tries that ended, and whether somebody knows of new work."""
+        news: list[Future[Tried] | None] = []
+        try:
+            news.append(self.news.get(timeout=LOOK))
+            while True:
+                news.append(self.news.get_nowait())
+        except queue.Empty:
+            return [one for one in news if one is not None], None in news
+
+    def has_room(self) -> bool:
+        """Whether more contacts can be served than are: those that wait for their receiver do not count."""
+        return len(self.runs) - self.hanging() < self.threads and len(self.runs) < self.threads + WAITING
+
+    def hanging(self) -> int:
+        """Tries that wait for their receiver."""
+        since = time.monotonic() - PATIENT
+        return sum(self.runs[ident].launched_at < since for ident in self.flying.values())
+
+    def take(self, batch: list[Delivery], *, is_suspect: bool) -> None:
         """Sort claimed deliveries into runs, one for each contact."""
+        if not batch:
+            return
         idents = {delivery.contact_id for delivery in batch if delivery.contact_id is not None}
         contacts = Contact.objects.in_bulk(idents - set(self.runs))
+        people = administrators()
         for delivery in batch:
             ident = delivery.contact_id or 0
             if ident not in self.runs:
-                self.runs[ident] = run_to(contacts.get(ident), self.administrators)
+                self.runs[ident] = run_to(contacts.get(ident), people)
+                self.runs[ident].is_suspect = is_suspect
             self.runs[ident].waiting.append(delivery)
 
-    def launch(self) -> None:
-        """Send the head of every run that is not being sent, as far as there are threads and claims still hold."""
-        idle = [ident for ident in self.runs if ident not in self.flying.values()]
-        held = outbox.held(self.runs[ident].waiting[0] for ident in idle)
-        for ident in idle:
-            if len(self.flying) >= self.threads:
-                return
-            run = self.runs[ident]
-            if run.waiting[0].pk not in held:
-                outbox.release(run.waiting)
+    def give_back(self) -> None:
+        """Let others send what has not been begun."""
+        outbox.release(delivery for run in self.runs.values() for delivery in run.waiting)
+        for ident, run in list(self.runs.items()):
+            run.waiting.clear()
+            if not run.flying:
                 del self.runs[ident]
-            elif (until := self.next_of(ident, run)) is not None:
+
+    def launch(self) -> None:
+        """Send the head of each run where none is being sent, as far as there are threads and claims still hold."""
+        idle = [ident for ident, run in self.runs.items() if not run.flying]
+        if not idle:
+            return
+        self.check_claims(idle)
+        room = min(self.threads - (len(self.flying) - self.hanging()), self.threads + WAITING - len(self.flying))
+        for ident in idle:
+            if room <= 0:
+                return
+            if (run := self.runs.get(ident)) is None:
+                continue
+            if (until := self.next_of(ident, run)) is not None:
                 outbox.hold(run.waiting, until=until)
                 del self.runs[ident]
+                continue
+            room -= 1
+            run.launched_at = time.monotonic()
+            future = self.pool.submit(attempt, run.channel, run.obstacle, run.flying)
+            self.flying[future] = ident
+            future.add_done_callback(self.news.put)
+
+    def check_claims(self, idle: Sequence[int]) -> None:
+        """Drop runs whose claim is no longer this drain's: taken over, or cancelled since."""
+        now = time.monotonic()
+        old = [self.runs[ident] for ident in idle if self.runs[ident].held_at < now - TRUSTED]
+        if not old:
+            return
+        held = outbox.held(run.waiting[0] for run in old)
+        for ident in idle:
+            run = self.runs[ident]
+            if run.held_at >= now - TRUSTED:
+                continue
+            if run.waiting[0].pk in held:
+                run.held_at = now
             else:
-                self.flying[self.pool.submit(attempt, run.channel, run.obstacle, run.flying)] = ident
+                outbox.release(run.waiting)
+                del self.runs[ident]
 
     def next_of(self, ident: int, run: Run) -> datetime | None:
         """Move to `flying` what is sent next: the head, or all that waits where the limit has no room for each.
@@ -148,19 +260,22 @@ class _Drain:
         """
         now = self.clock()
         tests = [delivery for delivery in run.waiting if delivery.purpose == "test"]
-        run.flying = tests[:1] or [run.waiting[0]]
+        chosen = tests[:1] or [run.waiting[0]]
         if run.limits and run.channel is not None and not tests:
             sent = outbox.sent_since(ident, now - max(limit.window for limit in run.limits))
             left = room(sent, run.limits, now)
             if left == 0:
                 return room_at(sent, run.limits, now)
             if run.channel.bundles and left < len(run.waiting):
-                run.flying = list(run.waiting)
-        run.waiting = deque(delivery for delivery in run.waiting if delivery not in run.flying)
+                chosen = list(run.waiting)
+        run.flying = chosen
+        run.waiting = deque(delivery for delivery in run.waiting if delivery not in chosen)
         return None
 
-    def settle(self, done: set[Future[Tried]]) -> None:
+    def settle(self, done: Sequence[Future[Tried]]) -> None:
         """Write down one wave of outcomes; give back what must not overtake, or has been held for too long."""
+        if not done:
+            return
         now = self.clock()
         outcomes: list[Outcome] = []
         returned: list[Delivery] = []
@@ -170,6 +285,7 @@ class _Drain:
             wave = [judge(delivery, future.result(), now) for delivery in run.flying]
             first = wave[0].delivery
             outcomes += [wave[0], *(replace(outcome, carrier=first.pk) for outcome in wave[1:])]
+            run.flying = []
             has_to_wait = any(not outcome.sent and outcome.due_at is not None for outcome in wave)
             if has_to_wait or time.monotonic() > run.started + RUN:
                 returned += run.waiting
@@ -177,9 +293,8 @@ class _Drain:
             if not run.waiting:
                 del self.runs[ident]
         self.tries += len(outcomes)
-        if outcomes:
-            LOST.inc(outbox.finish(outcomes, now=now))
-            outbox.release(returned)
+        LOST.inc(outbox.finish(outcomes, now=now))
+        outbox.release(returned)
 
 
 def run_to(contact: Contact | None, administrators: tuple[str, ...]) -> Run:
@@ -206,7 +321,7 @@ def send_directly(*, contact: Contact, message: Message, purpose: str, now: date
     with transaction.atomic():
         delivery = outbox.enqueue(contact=contact, message=message, purpose=purpose, now=now)
         Delivery.objects.filter(pk=delivery.pk, state="queued").update(
-            claim=mine, claimed_until=Now() + outbox.LEASE, attempts=1
+            claim=mine, claimed_until=Now() + DIRECTLY, attempts=1
         )
     delivery.refresh_from_db()
     if delivery.claim == mine:

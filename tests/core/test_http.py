@@ -9,12 +9,27 @@ import pytest
 from apps.core import http
 
 STOPPED = threading.Event()
+CALLERS: list[tuple[str, int]] = []
+"""The other end of each connection by which somebody asked."""
 
 
 class Answers(BaseHTTPRequestHandler):
     """A receiver with a few habits, chosen by path."""
 
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self):
+        CALLERS.append(self.client_address)
+        match self.path:
+            case "/kept":
+                self.send_response(200)
+                self.send_header("Set-Cookie", "whose=yours; Path=/")
+                told = (self.headers["Cookie"] or "no cookie").encode()
+                self.send_header("Content-Length", str(len(told)))
+                self.end_headers()
+                self.wfile.write(told)
+                return
+        self.close_connection = True
         match self.path:
             case "/moved":
                 self.send_response(302)
@@ -66,6 +81,20 @@ def test_a_redirect_to_the_metadata_service_is_refused_even_where_everything_is_
 def test_redirects_are_not_followed_unless_asked(receiver, settings):
     settings.OUTBOUND_ALLOW = ["127.0.0.0/8"]
     assert http.send("GET", f"{receiver}/moved").status == 302
+
+
+def test_the_next_request_to_a_place_takes_the_same_connection_and_no_cookie(receiver, settings):
+    settings.OUTBOUND_ALLOW = ["127.0.0.0/8"]
+    assert [http.send("GET", f"{receiver}/kept").text for _ in range(3)] == ["no cookie"] * 3
+    assert len(set(CALLERS[-3:])) == 1
+
+
+def test_a_kept_connection_does_not_outlive_the_permission(receiver, settings):
+    settings.OUTBOUND_ALLOW = ["127.0.0.0/8"]
+    http.send("GET", f"{receiver}/kept")
+    settings.OUTBOUND_ALLOW = []
+    with pytest.raises(http.Refused, match="not a public address"):
+        http.send("GET", f"{receiver}/kept")
 
 
 def test_a_large_body_is_cut(receiver, settings):

@@ -16,7 +16,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from apps.notifications import outbox, tasks
+from apps.notifications import outbox, sending, tasks
 from apps.notifications.channels import Channel, Sender
 from apps.notifications.models import Contact, Delivery
 from apps.notifications.sending import drain
@@ -220,14 +220,14 @@ def test_drains_leave_threads_to_the_other_loops(webhook: Make, http_receiver: H
 def test_what_a_dead_sender_held_comes_back(webhook: Make, http_receiver: HttpReceiver, clock: Clock):
     put(webhook(), clock, "one")
     assert len(outbox.claim(now=clock.now, limit=10, lease=timedelta(seconds=-1))) == 1
-    assert len(outbox.claim(now=clock.now, limit=10)) == 1
-    assert outbox.claim(now=clock.now, limit=10) == []
+    assert len(outbox.claim(now=clock.now, limit=10, suspect=True)) == 1
+    assert outbox.claim(now=clock.now, limit=10, suspect=True) == []
 
 
 def test_a_late_finisher_changes_nothing(webhook: Make, http_receiver: HttpReceiver, clock: Clock):
     put(webhook(), clock, "one")
     [late] = outbox.claim(now=clock.now, limit=10, lease=timedelta(seconds=-1))
-    [quick] = outbox.claim(now=clock.now, limit=10)
+    [quick] = outbox.claim(now=clock.now, limit=10, suspect=True)
     assert outbox.finish([outbox.Outcome(late, sent=False, error="gone")], now=clock.now) == 1
     assert outbox.finish([outbox.Outcome(quick, sent=True)], now=clock.now) == 0
     assert Delivery.objects.get().state == "sent"
@@ -251,6 +251,74 @@ def test_a_slow_receiver_delays_nobody_else(webhook: Make, http_receiver: HttpRe
     put(quick, clock, *(f"quick {number}" for number in range(30)))
     assert drain(clock=clock) == 31
     assert waited == [True]
+
+
+@pytest.mark.slow
+def test_more_receivers_that_hang_than_threads_delay_nobody_else(
+    webhook: Make, http_receiver: HttpReceiver, clock: Clock
+):
+    told = threading.Event()
+    waited: list[bool] = []
+
+    def answer(request: Request) -> Answer:
+        if request.json()["title"] == "hang":
+            waited.append(told.wait(9))
+        if request.json()["title"] == "quick 19":
+            told.set()
+        return Answer()
+
+    http_receiver.answer = answer
+    for number in range(2 * sending.THREADS):
+        put(webhook(f"hangs {number}"), clock, "hang")
+    put(webhook("quick"), clock, *(f"quick {number}" for number in range(20)))
+    assert drain(clock=clock) == 2 * sending.THREADS + 20
+    assert waited == [True] * 2 * sending.THREADS
+
+
+def test_what_failed_before_gets_few_threads(webhook: Make, http_receiver: HttpReceiver, clock: Clock):
+    contacts = [webhook(f"away {number}") for number in range(sending.SUSPECTS + 4)]
+    for contact in contacts:
+        put(contact, clock, "again")
+    http_receiver.answer = lambda request: Answer(503)
+    drain(clock=clock)
+    clock.forward(minutes=1)
+    at_once, most = 0, 0
+    counting = threading.Lock()
+
+    def answer(request: Request) -> Answer:
+        nonlocal at_once, most
+        with counting:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.05)
+        with counting:
+            at_once -= 1
+        return Answer()
+
+    http_receiver.answer = answer
+    assert drain(clock=clock, threads=2 * sending.SUSPECTS) == len(contacts)
+    assert most <= sending.SUSPECTS
+
+
+def test_a_claim_lasts_as_long_as_its_sender_extends_it(webhook: Make, http_receiver: HttpReceiver, clock: Clock):
+    put(webhook(), clock, "one", "two")
+    claimed = outbox.claim(now=clock.now, limit=10, lease=timedelta(seconds=-1))
+    outbox.extend(claimed)
+    assert outbox.claim(now=clock.now, limit=10, suspect=True) == []
+    assert {row.pk for row in claimed} == outbox.held(claimed)
+
+
+def test_a_drain_that_shall_stop_gives_back_what_it_has_not_begun(
+    webhook: Make, http_receiver: HttpReceiver, clock: Clock
+):
+    put(webhook(), clock, "one", "two", "three")
+    assert drain(clock=clock, stopping=lambda: bool(http_receiver.requests)) == 1
+    assert titles(http_receiver) == ["one"]
+    assert list(Delivery.objects.order_by("pk").values_list("state", "attempts", "claim")) == [
+        ("sent", 1, None),
+        ("queued", 0, None),
+        ("queued", 0, None),
+    ]
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 `./portal bench faults` kills parts of a running portal for ten minutes. `--prometheus` lets a real Prometheus push as
 well, through a disk that runs full where the machine allows it. `--snapshot` holds one snapshot open beside a full
-load, as a slow pg_dump does, and tells what becomes of the tables.
+load, as a slow pg_dump does, and tells what becomes of the tables. `--telling` kills those who tell instead: a
+thousand alerts to five contacts each, while the worker, the broker and the clock die twenty times.
 """
 
 import argparse
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.faults.disk import NoDisk, SmallDisk
 from tests.faults.peer import PROGRAM, free_port
 from tests.faults.run import TOKEN, Peer, Run
 from tests.faults.sender import Account, Sender, account
+from tests.faults.telling import TellingRun
 
 
 def faults(seconds: float, *, prometheus: bool, seed: int) -> bool:
@@ -60,6 +63,21 @@ def show_peer(found: Peer) -> bool:
     for words in found.examples:
         print(f"  {words}")
     return not (found.missing or found.different or found.unheld)
+
+
+def telling(*, alerts: int, kills: int, a_second: float, seed: int) -> bool:
+    """Alerts come in and are told while who tells is killed; True when nothing is lost, and hardly anything doubled."""
+    with tempfile.TemporaryDirectory(prefix="portal-faults-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        told = TellingRun(folder, seed=seed).go(alerts=alerts, a_second=a_second, kills=kills)
+    parts = Counter(kill.part for kill in told.kills)
+    print(f"{told.alerts:,} alerts, {told.wanted:,} messages, {told.seconds:.0f} s; killed: {dict(parts)}")
+    print(
+        f"missing {len(told.missing)}, out of order {len(told.misordered)}, told again {told.told_again}, doubled "
+        f"{told.doubled} (all under the same idempotency key): {told.doubles_in_a_thousand:.2f} in a thousand"
+    )
+    return not (told.missing or told.misordered or told.told_again) and told.doubles_in_a_thousand <= 1
 
 
 # --- A held snapshot ------------------------------------------------------------------------------------------------
@@ -115,11 +133,17 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0, help="of the order and the moments of the kills")
     options.add_argument("--prometheus", action="store_true", help="a real Prometheus pushes, and the disk runs full")
     options.add_argument("--snapshot", action="store_true", help="hold a snapshot beside a full load instead")
+    options.add_argument("--telling", action="store_true", help="kill those who tell of alerts instead")
+    options.add_argument("--alerts", type=int, default=1000, help="of --telling")
+    options.add_argument("--kills", type=int, default=20, help="of --telling")
+    options.add_argument("--rate", type=float, default=10, help="of --telling: alerts a second")
     given = options.parse_args()
     if given.prometheus and PROGRAM is None:
         raise SystemExit("There is no prometheus on PATH: install Debian's package of that name.")
     started = time.monotonic()
-    if given.snapshot:
+    if given.telling:
+        well = telling(alerts=given.alerts, kills=given.kills, a_second=given.rate, seed=given.seed)
+    elif given.snapshot:
         well = snapshot(given.seconds)
     else:
         well = faults(given.seconds, prometheus=given.prometheus, seed=given.seed)

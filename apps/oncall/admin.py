@@ -9,10 +9,10 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Count, ManyToManyField, QuerySet
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
-from unfold.decorators import display
+from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -26,7 +26,7 @@ from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
 from apps.notifications.models import Contact
-from apps.oncall import escalation, foresight, schedules, services, telling
+from apps.oncall import escalation, foresight, importing_admin, schedules, services, telling
 from apps.oncall.models import (
     Escalation,
     Layer,
@@ -298,6 +298,11 @@ class RouteAdmin(AuditedAdmin[Route]):
     formfield_overrides = TICKED
     search_fields = ("name",)
     ordering = ("is_root", "position", "id")
+    actions_list = ("import_configuration",)
+
+    @action(description="Import from another product", permissions=["administer"], url_path="import")
+    def import_configuration(self, request: HttpRequest) -> HttpResponse:
+        return importing_admin.page(self, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
         return super().get_queryset(request).prefetch_related("contacts")

@@ -19,6 +19,7 @@ from apps.accounts.permissions import Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
 from apps.oncall import foresight, quieting, rotation, schedules, services
+from apps.oncall.importing_api import ConfigurationImportViewSet
 from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step
 from apps.oncall.steps import kinds
 
@@ -495,3 +496,4 @@ def register(router: BaseRouter) -> None:
     router.register("notices", NoticeViewSet, basename="notice")
     router.register("silence-preview", SilencePreviewViewSet, basename="silencepreview")
     router.register("who-would-be-told", ForesightViewSet, basename="whowouldbetold")
+    router.register("import", ConfigurationImportViewSet, basename="configurationimport")

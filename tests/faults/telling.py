@@ -165,8 +165,8 @@ class TellingRun:
             for alert in request.json()["alerts"]:
                 if alert["status"] == "firing":
                     numbers[contact][int(alert["labels"]["number"])] += 1
-        for contact in range(CONTACTS):
-            found = numbers[f"/hook/{contact}"]
-            self.told.missing += [(str(contact), number) for number in range(alerts) if number not in found]
+        for which in range(CONTACTS):
+            found = numbers[f"/hook/{which}"]
+            self.told.missing += [(f"fault {which}", number) for number in range(alerts) if number not in found]
             self.told.told_again += sum(count - 1 for count in found.values())
         self.told.wanted = alerts * CONTACTS

@@ -29,6 +29,7 @@ from apps.notifications import replies
 from apps.notifications import services as notifications
 from apps.oncall import schedules
 from apps.oncall import services as oncall
+from apps.oncall.importing import import_configuration
 from apps.promql.source import Matcher
 from apps.sources import checks, heartbeats, sites
 from apps.sources import services as sources
@@ -78,6 +79,7 @@ def new_rule() -> Any:
 
 
 RULES = "groups: [{name: g, rules: [{record: 'a:b', expr: up}]}]"
+ALERTMANAGER = "route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'https://hooks.example/a'}]}]"
 TEST = "tests: [{promql_expr_test: [{expr: '1', exp_samples: [{value: 1}]}]}]"
 
 
@@ -179,6 +181,9 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     ),
     "alerting.delete_rule_test": lambda: do(alerting.delete_rule_test, test=make("alerting.ruletest"), now=AT),
     "alerting.export_rules": lambda: do(alerting.export_rules, target="3.0"),
+    "oncall.import_configuration": lambda: do(
+        import_configuration, kind="alertmanager", content=ALERTMANAGER.encode(), now=AT
+    ),
     "alerting.import_rules": lambda: do(alerting.import_rules, files=[("f", RULES)], now=AT),
     "alerting.delete_rule": lambda: do(alerting.delete_rule, rule=make("alerting.alertrule"), now=AT),
     "alerting.merge_incidents": lambda: do(
@@ -358,6 +363,7 @@ WRITES: dict[str, Callable[[], Call]] = {
         f"{V1}/rules/",
         {"slug": "hot", "name": "Hot", "group": "g", "expression": "up", "levels": LEVELS},
     ),
+    "POST import/": lambda: (f"{V1}/import/", {"kind": "alertmanager", "text": ALERTMANAGER}),
     "POST rules/import/": lambda: (f"{V1}/rules/import/", {"files": [{"text": RULES}]}),
     "POST rule-tests/": lambda: (
         f"{V1}/rule-tests/",

@@ -411,6 +411,8 @@ class _Import:
         ).first()
         if route is None and Route.objects.filter(name=row.name).exists():
             raise _LeftOut("The root route here has that name already.")
+        if row.is_root and route is not None:
+            details.insert(0, f"is the root route here, {route.name}")
         policy = Policy.objects.filter(name=row.policy).first() if row.policy else None
         if row.policy and policy is None:
             raise _LeftOut(f"Its policy {row.policy} was left out.")

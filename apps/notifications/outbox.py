@@ -76,6 +76,8 @@ def enqueue(
     return delivery
 
 
+# Whether an earlier one has to go first is asked in the order of the index by contact and id: as a plain NOT EXISTS it
+# was answered from the index of all that is due, a look at the whole queue for each message (10,000: 14 ms a claim).
 CLAIM: Final = """
 UPDATE notifications_delivery
    SET claim = %(claim)s, claimed_until = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1
@@ -87,13 +89,15 @@ UPDATE notifications_delivery
           FROM notifications_delivery d
          WHERE d.contact_id = c.id AND d.state = 'queued' AND d.due_at <= %(now)s
            AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp())
-           AND (d.purpose = 'test' OR NOT EXISTS (
-                SELECT FROM notifications_delivery earlier
+           AND (d.purpose = 'test' OR (
+                SELECT earlier.id FROM notifications_delivery earlier
                  WHERE earlier.contact_id = d.contact_id AND earlier.id < d.id
                    AND earlier.state = 'queued' AND earlier.purpose <> 'test'
                    AND (earlier.claimed_until >= clock_timestamp()
                         OR (earlier.attempts > 0 AND earlier.due_at > %(now)s
-                            AND (earlier.group_key = d.group_key OR earlier.created_at > %(impatient)s)))))
+                            AND (earlier.group_key = d.group_key OR earlier.created_at > %(impatient)s)))
+                 ORDER BY earlier.contact_id, earlier.id
+                 LIMIT 1) IS NULL)
          ORDER BY d.id
          LIMIT CASE WHEN c.rate_limit <> '' OR c.kind = ANY(%(limited)s) THEN %(bundled)s ELSE %(per_contact)s END
            FOR UPDATE SKIP LOCKED

@@ -411,6 +411,8 @@ class _Import:
         ).first()
         if route is None and Route.objects.filter(name=row.name).exists():
             raise _LeftOut("The root route here has that name already.")
+        if row.is_root and route is not None:
+            details.insert(0, f"is the root route here, {route.name}")
         policy = Policy.objects.filter(name=row.policy).first() if row.policy else None
         if row.policy and policy is None:
             raise _LeftOut(f"Its policy {row.policy} was left out.")
@@ -525,11 +527,10 @@ def _shown(value: Any) -> str:
 
 
 def _spelled(steps: Sequence[Mapping[str, Any]]) -> str:
-    names = dict(Contact.objects.values_list("pk", "name"))
-    found = []
+    known, found = services.known(), []
     for step in steps:
         try:
-            found.append(plugins.steps.get(step["kind"]).describe(step["config"], names))
+            found.append(plugins.steps.get(step["kind"]).describe(step["config"], known))
         except UnknownKind:
             found.append(str(step["kind"]))
     return "; ".join(found)

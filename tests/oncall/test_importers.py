@@ -78,7 +78,7 @@ def routes(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(fields)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(routes(2), max_size=4), st.data())
 def test_the_list_tells_whom_the_tree_tells(children: list[dict[str, Any]], data: st.DataObject):
     tree = {"receiver": "root", "routes": children}
@@ -130,7 +130,7 @@ matchers = st.builds(Matcher, NAMES, st.sampled_from(["=", "!="]), texts) | st.b
 spans = st.integers(60, 100_000).map(lambda seconds: timedelta(seconds=seconds))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.lists(matchers, max_size=3, unique=True), st.booleans(), spans), max_size=5), spans)
 def test_our_own_export_comes_back_as_the_same_routes(rows: list[Any], repeat: timedelta):
     root = Branch("root", (), ["alertname"], timedelta(seconds=30), timedelta(minutes=5), repeat)
@@ -228,6 +228,18 @@ def test_mute_times_become_windows_that_come_again():
     assert any("A year has no place" in one.why for one in found.lost)
 
 
+def test_a_mute_time_never_silences_what_another_route_tells():
+    weekend = [{"name": "weekend", "time_intervals": [{"weekdays": ["saturday", "sunday"]}]}]
+    muted = {"receiver": "chat", "match": {"team": "db"}, "mute_time_intervals": ["weekend"]}
+    for before, is_carried in (({"severity": "critical"}, False), ({"team": "web"}, True)):
+        tree = {"receiver": "root", "routes": [{"receiver": "pager", "match": before}, muted]}
+        found = alertmanager(config(tree, time_intervals=weekend))
+        assert bool(found.windows) is is_carried
+        assert bool(found.lost) is not is_carried
+    tree = {"receiver": "root", "routes": [{**muted, "continue": True}, {"receiver": "pager"}]}
+    assert alertmanager(config(tree, time_intervals=weekend)).windows == []
+
+
 def test_an_inhibition_in_the_old_spelling_is_read():
     [one] = alertmanager(FULL).inhibitions
     assert (one.source, one.target, one.equal) == (
@@ -277,6 +289,13 @@ def test_siblings_that_multiply_are_refused_by_number():
         alertmanager(config({"receiver": "root", "routes": many}))
 
 
+def test_thirty_teams_that_continue_stay_thirty_routes():
+    teams = [{"receiver": f"t{n}", "match": {"team": f"t{n}"}, "continue": True} for n in range(30)]
+    found = alertmanager(config({"receiver": "root", "routes": teams}))
+    assert [one.contacts for one in found.routes] == [(f"t{n}",) for n in range(30)] + [("root",)]
+    assert not any(one.goes_on for one in found.routes)
+
+
 # --- Archives and JSON ----------------------------------------------------------------------------------------------
 def archive(**files: bytes) -> bytes:
     target = io.BytesIO()
@@ -317,7 +336,7 @@ WORDS = (
 )  # fmt: skip
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["users", "teams", "schedules", "escalations", "teamroutingrules", "rotations", "overrides",

@@ -132,24 +132,25 @@ Decision = tuple[tuple[Matcher, ...], tuple[Branch, ...]]
 
 
 def _decisions(node: Branch) -> list[Decision]:
-    """(conditions, who is told), the first that holds decides; the last one always does."""
-    return _of_siblings(node, node.children, is_told=False)
+    """(conditions, who is told), the first that holds decides; the last one always does.
 
-
-def _of_siblings(node: Branch, children: Sequence[Branch], *, is_told: bool) -> list[Decision]:
-    if not children:
-        return [((), () if is_told else (node,))]
-    child, *rest = children
-    found: list[Decision] = []
-    after = _of_siblings(node, rest, is_told=True) if child.goes_on else [((), ())]
-    for conditions, nodes in _decisions(child):
-        for more, others in after:
-            joined = _merged((*child.matchers, *conditions, *more))
-            if joined is not None:
-                found.append((joined, (*nodes, *others)))
-                if len(found) > MOST_ROUTES:
-                    raise TooMany
-    return found + _of_siblings(node, rest, is_told=is_told)
+    Worked out from the last child to the first: what comes behind a child if nothing was told before it, and if
+    something was.
+    """
+    untold: list[Decision] = [((), (node,))]
+    told: list[Decision] = [((), ())]
+    for child in reversed(node.children):
+        behind = told if child.goes_on else [((), ())]
+        mine: list[Decision] = []
+        for conditions, nodes in _decisions(child):
+            for more, others in behind:
+                joined = _merged((*child.matchers, *conditions, *more))
+                if joined is not None:
+                    mine.append((joined, (*nodes, *others)))
+                    if len(mine) + len(told) > MOST_ROUTES:
+                        raise TooMany
+        untold, told = mine + untold, mine + told
+    return untold
 
 
 def _merged(matchers: Sequence[Matcher]) -> tuple[Matcher, ...] | None:
@@ -216,10 +217,11 @@ class _Reading:
             spelled = ", ".join(f'{m.name}{m.op}"{m.value}"' for m in one.matchers)
             name = one.node.receiver if uses[one.node.receiver] == 1 else f"{one.node.receiver}: {spelled or 'all'}"
             remarks = [SPLIT] if split else []
-            self.found.routes.append(self.route(one, unique(name, taken), remarks))
-            self.mutes(one, name)
+            own = unique(name, taken)
+            self.found.routes.append(self.route(one, own, remarks))
+            self.mutes(one, own, rest)
         self.found.routes.append(replace(self.route(last, unique(root.receiver, taken), []), is_root=True))
-        self.mutes(last, root.receiver)
+        self.mutes(last, root.receiver, rest)
 
     def route(self, one: Flat, name: str, remarks: list[str]) -> Route:
         node = one.node
@@ -275,7 +277,8 @@ class _Reading:
 
     # Mute times
 
-    def mutes(self, one: Flat, name: str) -> None:
+    def mutes(self, one: Flat, name: str, rest: Sequence[Flat]) -> None:
+        """A window mutes an alert for everybody: it stands for a mute time only where nobody else is told of it."""
         for interval in one.node.mutes:
             row = next((row for row in self.intervals() if text(row, "name") == interval), None)
             where = f"{interval} of {name}"
@@ -284,6 +287,9 @@ class _Reading:
                 continue
             if not one.matchers:
                 self.found.lose("time interval", where, "A mute time needs matchers here, and this route has none.")
+                continue
+            if _is_shared(one, rest):
+                self.found.lose("time interval", where, SHARED)
                 continue
             for number, part in enumerate(listed(row, "time_intervals"), start=1):
                 for made in self.windows(part, f"{where} {number}", one):
@@ -383,8 +389,18 @@ SPLIT: Final = (
 ACTIVE: Final = "active_time_intervals have no counterpart: use the policy step “Only in hours”."
 TEMPLATES: Final = "Go templates of messages: write them anew under Templates."
 MUTED: Final = "a maintenance window that comes again for a year: nothing is quiet for ever here"
+SHARED: Final = (
+    "Other routes tell of the same alerts, and a maintenance window would mute those, too: "
+    "make one with narrower matchers, or use the policy step “Only in hours”."
+)
 OTHERS: Final = "a contact of the kind apprise reaches most other services."
 FILES: Final = "what stands in a file beside alertmanager.yml is not in it, so make the contact by hand."
+
+
+def _is_shared(one: Flat, rest: Sequence[Flat]) -> bool:
+    """Whether alerts of that route may be told by another one as well, or by one before it."""
+    place = next((number for number, other in enumerate(rest) if other is one), len(rest))
+    return one.goes_on or any(_merged((*one.matchers, *other.matchers)) is not None for other in rest[:place])
 
 
 def _ends_early(children: Sequence[Branch]) -> bool:

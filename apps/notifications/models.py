@@ -33,6 +33,7 @@ def purposes() -> Choices:
         ("renewal", "Renewal"),
         ("test", "Test"),
         ("reminder", "Reminder"),
+        ("call", "Call by an escalation"),
     ]
 
 

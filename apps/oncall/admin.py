@@ -1,7 +1,6 @@
 """The admin of policies, routes and rules' own targets, and the record of groups, escalations and notices."""
 
 import copy
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -26,7 +25,7 @@ from apps.accounts.models import User
 from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
-from apps.oncall import escalation, foresight, schedules, services, telling
+from apps.oncall import escalation, foresight, plans, schedules, services
 from apps.oncall.models import (
     Escalation,
     Layer,
@@ -47,14 +46,10 @@ TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
 
-def choices(what: str, *, blank: bool = False) -> Callable[[], list[tuple[Any, str]]]:
-    """Return what asks for the choices that there are when a form is shown."""
-    return lambda: [*([("", "–")] if blank else []), *services.known().of(what).items()]
-
-
 def _fields() -> dict[str, forms.Field]:
     """Return one form field for each setting of each kind of step, as kind__setting."""
     fields: dict[str, forms.Field] = {}
+    known = services.known()
     for kind, plugin in steps.all().items():
         for name, field in plugin.Config().fields.items():
             label = f"{plugin.label}: {field.label or name.replace('_', ' ')}"
@@ -62,10 +57,11 @@ def _fields() -> dict[str, forms.Field]:
             shown: forms.Field
             if isinstance(field, ContactIds):
                 boxes = forms.CheckboxSelectMultiple
-                shown = forms.MultipleChoiceField(choices=choices(field.offers), widget=boxes, **options)
+                there = list(known.of(field.offers).items())
+                shown = forms.MultipleChoiceField(choices=there, widget=boxes, **options)
             elif isinstance(field, (ScheduleName, TeamId)):
-                offered = choices(field.offers, blank=True)
-                shown = forms.ChoiceField(choices=offered, widget=UnfoldAdminSelectWidget, **options)
+                there = [("", "–"), *known.of(field.offers).items()]
+                shown = forms.ChoiceField(choices=there, widget=UnfoldAdminSelectWidget, **options)
             elif isinstance(field, forms.ChoiceField):
                 shown = forms.ChoiceField(
                     choices=field.choices, initial=field.initial, widget=UnfoldAdminSelectWidget, **options
@@ -491,10 +487,10 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
     list_select_related = ("incident",)
     search_fields = ("incident__title", "reason")
     fields = (
-        "incident", "policy_name", "shown_plan", "position", "rounds", "severity", "shown_state", "reason",
-        "due_at", "started_at", "ended_at",
+        "incident", "policy_name", "shown_plan", "shown_steps", "position", "rounds", "severity", "shown_state",
+        "reason", "due_at", "started_at", "ended_at",
     )  # fmt: skip
-    readonly_fields = ("policy_name", "shown_plan", "shown_state")
+    readonly_fields = ("policy_name", "shown_plan", "shown_steps", "shown_state")
 
     COLOURS: ClassVar[dict[str, str]] = {
         "Running": "danger",
@@ -519,11 +515,22 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
         lines = [
             f"{'→ ' if number == running.position else ''}{number + 1}. {text}" for number, text in enumerate(words)
         ]
-        now = telling.changed_since(running)
+        now = plans.changed_since(running)
         if now is not None:
             lines += ["", "The policy was changed since; now it is:" if now else "The policy is gone by now."]
             lines += [f"{number}. {text}" for number, text in enumerate(escalation.spelled(now, known), start=1)]
         return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines))
+
+    @display(description="Steps taken")
+    def shown_steps(self, running: Escalation) -> str:
+        """Each step that it has taken: when, who was told, why."""
+        lines = []
+        for row in running.taken.select_related("delivery").order_by("-id")[:SHOWN_STEPS]:
+            told = f" → {', '.join(row.told)}" if row.told else ""
+            call = f" ({row.delivery.get_state_display().lower()})" if row.delivery else ""
+            where = escalation.place(running.plan.get("steps", []), row.position)
+            lines.append(f"{row.at:%Y-%m-%d %H:%M:%S} UTC  {where} {row.reason}{told}{call}")
+        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines) or "none yet")
 
 
 @admin.register(Notice)

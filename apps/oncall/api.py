@@ -19,7 +19,7 @@ from apps.accounts.permissions import Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
 from apps.oncall import foresight, quieting, rotation, schedules, services
-from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step
+from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step, StepTaken
 from apps.oncall.steps import kinds
 
 
@@ -379,14 +379,25 @@ def _moment(request: Request, name: str, default: datetime) -> datetime:
 
 
 # --- What happened ---------------------------------------------------------------------------------------------------
+class StepTakenSerializer(serializers.ModelSerializer[StepTaken]):
+    """A step that an escalation has taken; `told` are the names of the contacts who were told by it."""
+
+    class Meta:
+        model = StepTaken
+        fields = ("position", "rounds", "kind", "reason", "told", "delivery", "at")
+        read_only_fields = fields
+
+
 class EscalationSerializer(serializers.ModelSerializer[Escalation]):
-    """A policy on its way for one incident, with the copy of the policy that it follows."""
+    """A policy on its way for one incident, with the copy of the policy that it follows and the steps it has taken."""
+
+    taken = StepTakenSerializer(many=True, read_only=True)
 
     class Meta:
         model = Escalation
         fields = (
             "id", "incident", "policy", "plan", "position", "rounds", "severity", "state", "reason",
-            "due_at", "started_at", "ended_at",
+            "due_at", "started_at", "ended_at", "taken",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -394,7 +405,7 @@ class EscalationSerializer(serializers.ModelSerializer[Escalation]):
 class EscalationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Escalation]):
     """Escalations, newest first."""
 
-    queryset = Escalation.objects.all()
+    queryset = Escalation.objects.prefetch_related("taken")
     serializer_class = EscalationSerializer
     permission_classes = (Needs(Right.READ),)
     pagination_class = NewestFirst

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from apps.oncall.escalation import Progress, advance, tells_somebody
 from apps.oncall.steps import Known, clean, steps
 
-KNOWN = Known({1: "phone"}, {1: "anna", 2: "ben"}, {1: "Web"}, {"Database": "Database"})
+KNOWN = Known(
+    contacts={1: "phone", 2: "hook"},
+    people={1: "anna", 2: "ben"},
+    teams={1: "Web"},
+    schedules={"Database": "Database"},
+    webhooks={2: "hook"},
+    calendars={"Office": "Office"},
+    policies={"Chiefs": "Chiefs"},
+)
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -163,6 +171,10 @@ def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
         "wait": {"minutes": 3},
         "repeat": {"times": 2},
         "only_severity": {"severity": "error", "steps": 2},
+        "only_if_more_than": {"alerts": 5, "minutes": 10, "steps": 1},
+        "only_if_unreached": {"steps": 2},
+        "webhook": {"contact": "hook"},
+        "hand_over": {"policy": "Chiefs"},
         "only_hours": {"hours": "mon-fri 08:00-18:00", "zone": "Europe/Berlin", "country": "DE", "steps": 1},
     }
     assert set(given_settings) == set(steps.all())

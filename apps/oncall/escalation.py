@@ -121,7 +121,7 @@ def advance(
             continue
         if step.looks_back and any(each.action for each in taken):
             return Turn(tuple(taken), here, now, "; ".join(reasons), has_waited)
-        outcome = step.run(Moment(rounds, severity, now, facts.began, facts.calendars, facts.was_reached))
+        outcome = _outcome(step, Moment(rounds, severity, now, facts.began, facts.calendars, facts.was_reached))
         reason, action = outcome.reason, None
         if outcome.tells:
             action = Action(here, outcome, position + 1 < end and _looks_back(plan[position + 1]))
@@ -143,6 +143,14 @@ def advance(
             return Turn(tuple(taken), Progress(position, rounds), now + pause, "; ".join(reasons))
     reasons.append("the policy has come to its end")
     return Turn(tuple(taken), Progress(position, rounds), None, "; ".join(reasons))
+
+
+def _outcome(step: Step, moment: Moment) -> Outcome:
+    """Return what the step wants. One whose settings cannot be read any more wants nothing, and the next is taken."""
+    try:
+        return step.run(moment)
+    except Exception as error:
+        return Outcome(reason=f"cannot be taken and was passed over ({type(error).__name__}: {error})"[:300])
 
 
 def _opened(row: Mapping[str, Any]) -> Step:
@@ -223,7 +231,14 @@ def round_trip(name: str, policies: Mapping[str, Plan]) -> tuple[str, ...]:
 
 def looks_at(plan: Plan) -> timedelta:
     """Return how far back the plan's steps want to know when alerts began."""
-    return max((_opened(step).looks_at for step in plan if step["kind"] in steps.all()), default=timedelta(0))
+    return max((_span(step) for step in plan), default=timedelta(0))
+
+
+def _span(row: Mapping[str, Any]) -> timedelta:
+    try:
+        return _opened(row).looks_at
+    except Exception:  # it is named and passed over when it is reached
+        return timedelta(0)
 
 
 def calendars(plan: Plan) -> set[str]:
@@ -291,8 +306,8 @@ def outline(plan: Plan, known: Known) -> list[Line]:
             after, is_conditional = starts.get(position), 0
         lines.append(Line(after, text, str(step.get("policy", ""))))
         try:
-            outcome = _opened(step).run(ANY)
-        except (UnknownKind, KeyError, ValueError, TypeError):
+            outcome = _outcome(_opened(step), ANY)
+        except UnknownKind:
             continue
         if outcome.pause is not None and after is not None:
             after += outcome.pause
@@ -321,7 +336,7 @@ def tells_somebody(plan: Plan, *, contacts: frozenset[int], has_route_contacts: 
     """
     for step in plan:
         try:
-            outcome = steps.get(str(step["kind"]))(step.get("config", {})).run(ANY)
+            outcome = _outcome(_opened(step), ANY)
         except UnknownKind:
             continue
         if (

@@ -47,5 +47,5 @@ class OnlyIfMoreThan(Step):
     @classmethod
     def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
         """Say for how many alerts the next steps are."""
-        alerts, minutes = settings.get("alerts", ""), float(settings.get("minutes") or 0)
-        return f"Next {settings.get('steps', 1)} only if more than {alerts} alerts began in {minutes:g} min"
+        alerts, minutes = settings.get("alerts", ""), settings.get("minutes", "")
+        return f"Next {settings.get('steps', 1)} only if more than {alerts} alerts began in {minutes} min"

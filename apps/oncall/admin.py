@@ -5,14 +5,22 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin
-from django.core.exceptions import ValidationError
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, ManyToManyField, QuerySet
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+    JsonResponse,
+    QueryDict,
+)
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from unfold.decorators import display
+from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -25,7 +33,8 @@ from apps.accounts.models import User
 from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
-from apps.oncall import escalation, foresight, plans, schedules, services
+from apps.notifications.models import Contact
+from apps.oncall import escalation, foresight, plans, schedules, services, trials
 from apps.oncall.models import (
     Escalation,
     Layer,
@@ -38,7 +47,7 @@ from apps.oncall.models import (
     Schedule,
     Step,
 )
-from apps.oncall.steps import ContactIds, ScheduleName, TeamId, clean, steps
+from apps.oncall.steps import ContactIds, Known, ScheduleName, TeamId, clean, steps
 
 SEPARATOR = "__"
 SHOWN_STEPS = 30
@@ -46,10 +55,9 @@ TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
 
-def _fields() -> dict[str, forms.Field]:
-    """Return one form field for each setting of each kind of step, as kind__setting."""
+def _fields(known: Known) -> dict[str, forms.Field]:
+    """Return one form field for each setting of each kind of step, as kind__setting; `known` is what it may name."""
     fields: dict[str, forms.Field] = {}
-    known = services.known()
     for kind, plugin in steps.all().items():
         for name, field in plugin.Config().fields.items():
             label = f"{plugin.label}: {field.label or name.replace('_', ' ')}"
@@ -81,10 +89,11 @@ class StepForm(forms.ModelForm[Step]):
         model = Step
         fields = ("position", "kind")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, known: Known | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.known = known or services.known()
         own = f"{self.instance.kind}{SEPARATOR}"
-        for name, field in _fields().items():
+        for name, field in _fields(self.known).items():
             self.fields[name] = field
             if name.startswith(own):
                 self.initial[name] = self.instance.config.get(name.removeprefix(own))
@@ -98,7 +107,7 @@ class StepForm(forms.ModelForm[Step]):
         own = f"{kind}{SEPARATOR}"
         typed = {name.removeprefix(own): value for name, value in values.items() if name.startswith(own)}
         try:
-            self.instance.config = clean(kind, typed, services.known())
+            self.instance.config = clean(kind, typed, self.known)
         except ValidationError as error:
             for name, texts in error.message_dict.items():
                 self.add_error(own + name if own + name in self.fields else "kind", texts)
@@ -108,13 +117,24 @@ class StepForm(forms.ModelForm[Step]):
 class StepFormSet(BaseInlineFormSet[Any, Any, Any]):
     """The steps of a policy, at least one."""
 
+    def get_form_kwargs(self, index: int | None) -> dict[str, Any]:
+        """Read once for all steps what they may name."""
+        self.known = getattr(self, "known", None) or services.known()
+        return {**super().get_form_kwargs(index), "known": self.known}
+
     def clean(self) -> None:
-        """Refuse a policy by which nobody is told."""
+        """Refuse a policy without steps, and one that would come back to itself."""
         super().clean()
         if any(self.errors):
             return
-        if not self.rows():
-            raise ValidationError("A policy needs at least one step, or nobody is told by it.")
+        rows = self.rows()
+        if not rows:
+            raise ValidationError(services.NO_STEPS)
+        # The name that is typed counts; where it is refused, the form says so.
+        try:
+            services.check_hand_overs(str(self.data.get("name", "")).strip(), rows)
+        except ValidationError as error:
+            raise ValidationError(error.messages) from None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the steps in order, as the verb takes them."""
@@ -139,11 +159,76 @@ class StepInline(AuditedStackedInline):
         js = ("portal/admin-steps.js",)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ((None, {"fields": ("position", "kind", *_fields())}),)
+        return ((None, {"fields": ("position", "kind", *_fields(Known()))}),)
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         kwargs["fields"] = ("position", "kind")
         return super().get_formset(request, obj, **kwargs)
+
+
+def run_test(page: AuditedAdmin[Any], request: HttpRequest, object_id: str) -> HttpResponse:
+    """Send a test of the row, a route or a policy, once the person has seen whom it would tell and confirmed."""
+    found = page.get_object(request, object_id)
+    back = reverse(f"admin:oncall_{page.opts.model_name}_change", args=[object_id])
+    if found is None:
+        return HttpResponseRedirect(back)
+    now = timezone.now()
+    question = f"A test message goes out now. {trials.trial(found, at=now).sentence}"
+    if (asking := page.ask(request, title=f"Test {found}", question=question, back=back)) is not None:
+        return asking
+    try:
+        if isinstance(found, Policy):
+            sent = trials.try_policy(by=principal_of(request), policy=found, now=now)
+        else:
+            sent = trials.try_route(by=principal_of(request), route=found, now=now)
+    except ValidationError as error:
+        page.message_user(request, " ".join(error.messages), messages.ERROR)
+    else:
+        page.message_user(request, f"A test is on its way to {', '.join(each.contact_name for each in sent)}.")
+    return HttpResponseRedirect(back)
+
+
+MOST_FORMS = 200
+ONLY_FALLBACK = "Nobody is told by these steps: the fall-back contact is, when they have come to their end."
+
+
+def outline_of(posted: QueryDict) -> dict[str, Any]:
+    """Return, for each step of a posted form that stays, when it happens, what it does or what is wrong with it."""
+    known = services.known()
+    total = posted.get("steps-TOTAL_FORMS", "0")
+    found: list[tuple[int, StepForm]] = []
+    for index in range(min(int(total) if total.isdecimal() and len(total) < 6 else 0, MOST_FORMS)):
+        form = StepForm(posted, prefix=f"steps-{index}", known=known)
+        if posted.get(f"steps-{index}-kind") and not posted.get(f"steps-{index}-DELETE"):
+            found.append((index, form))
+    found.sort(key=lambda each: _place(posted, each[0]))
+    rows, lines, order = [], [], []
+    for index, form in found:
+        if form.is_valid():
+            rows.append({"kind": form.cleaned_data["kind"], "config": form.instance.config})
+            order.append(index)
+        else:
+            problem = " ".join(str(text) for texts in form.errors.values() for text in texts)
+            lines.append({"form": index, "when": "", "text": "", "problem": problem})
+    plan = escalation.whole("", {"": rows, **plans.reachable(rows)})
+    for index, line in zip(order, escalation.outline(plan, known), strict=False):
+        lines.append({"form": index, "when": happens(line.after), "text": line.text, "problem": ""})
+    enabled = frozenset(Contact.objects.enabled().values_list("pk", flat=True))
+    tells = escalation.tells_somebody(plan, contacts=enabled, has_route_contacts=True)
+    return {"lines": lines, "warning": "" if tells else services.NO_STEPS if not found else ONLY_FALLBACK}
+
+
+def _place(posted: QueryDict, index: int) -> int:
+    text = posted.get(f"steps-{index}-position", "")
+    return int(text) if text.isdecimal() and len(text) < 6 else 0
+
+
+def happens(after: timedelta | None) -> str:
+    """Return in words when a step happens."""
+    if after is None:
+        return "never"
+    minutes = after.total_seconds() / 60
+    return f"after {minutes:g} min" if minutes else "at once"
 
 
 @admin.register(Policy)
@@ -151,13 +236,31 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     """Escalation policies with their steps; what runs keeps the copy it began with."""
 
     inlines = (StepInline,)
+    actions_detail = ("test_now",)
     list_display = ("name", "summary", "used_by")
     search_fields = ("name", "description")
     fields = ("name", "description", "acknowledged_for", "shown_run")
     readonly_fields = ("shown_run",)
 
+    def get_urls(self) -> Any:
+        """Add what the editor of the steps asks."""
+        view = self.admin_site.admin_view(self.outline)
+        return [path("outline/", view, name="oncall_policy_outline"), *super().get_urls()]
+
+    def outline(self, request: HttpRequest) -> HttpResponse:
+        """Say in plain words when each of the posted steps would happen and what it does; nothing is saved."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return JsonResponse(outline_of(request.POST))
+
     def get_fields(self, request: HttpRequest, obj: Policy | None = None) -> Any:
         return self.fields if obj is not None else ("name", "description", "acknowledged_for")
+
+    @action(description="Test", permissions=["operate"], url_path="test")
+    def test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return run_test(self, request, object_id)
 
     @display(description="Dry run")
     def shown_run(self, policy: Policy) -> str:
@@ -279,11 +382,16 @@ class RouteAdmin(AuditedAdmin[Route]):
     """Routes in the order in which they are tried; the root takes the rest and stays."""
 
     form = RouteForm
+    actions_detail = ("test_now",)
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
     formfield_overrides = TICKED
     search_fields = ("name",)
     ordering = ("is_root", "position", "id")
+
+    @action(description="Test", permissions=["operate"], url_path="test")
+    def test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return run_test(self, request, object_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
         return super().get_queryset(request).prefetch_related("contacts")

@@ -15,10 +15,10 @@ from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
 from apps.accounts.models import User
-from apps.accounts.permissions import Right, principal_of
+from apps.accounts.permissions import Principal, Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
-from apps.oncall import foresight, quieting, rotation, schedules, services
+from apps.oncall import foresight, quieting, rotation, schedules, services, trials
 from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step, StepTaken
 from apps.oncall.steps import kinds
 
@@ -46,6 +46,26 @@ class NewestFirst(pagination.CursorPagination):
     page_size = 100
     page_size_query_param = "limit"
     max_page_size = 1000
+
+
+class TestSerializer(Exact, serializers.Serializer[Any]):
+    """A test of a route or policy: only what it would do, or with `confirm` a real message to whoever is told first."""
+
+    confirm = serializers.BooleanField(default=False)
+    severity = serializers.CharField(required=False, max_length=10)
+
+    def trial(self, what: Policy | Route, by: Principal, now: datetime) -> Response:
+        """Do as it says."""
+        severity = self.validated_data.get("severity") or trials.AS_IF
+        found = trials.trial(what, at=now, severity=severity).as_dict()
+        if not self.validated_data["confirm"]:
+            return Response({**found, "sent": []})
+        if isinstance(what, Policy):
+            sent = trials.try_policy(by=by, policy=what, now=now, severity=severity)
+        else:
+            sent = trials.try_route(by=by, route=what, now=now, severity=severity)
+        told = [{"contact": each.contact_name, "delivery": each.pk} for each in sent]
+        return Response({**found, "sent": told}, status=status.HTTP_202_ACCEPTED)
 
 
 # --- Policies --------------------------------------------------------------------------------------------------------
@@ -122,6 +142,14 @@ class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
         found = foresight.dry_run(self.get_object(), at=at, severity=asked.get("severity") or "warning")
         return Response(found.as_dict())
 
+    @extend_schema(operation_id="policy_test", request=TestSerializer, responses=OpenApiTypes.OBJECT)
+    @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
+    def test(self, request: Request, pk: str) -> Response:
+        """Return the dry run; with `confirm` send a test message to whoever it would tell first now."""
+        form = TestSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        return form.trial(self.get_object(), principal_of(request), timezone.now())
+
 
 # --- Routes ----------------------------------------------------------------------------------------------------------
 class RouteSerializer(Exact, serializers.ModelSerializer[Route]):
@@ -179,6 +207,14 @@ class RouteViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         """Delete a route that is not the root."""
         services.delete_route(by=principal_of(request), route=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(operation_id="route_test", request=TestSerializer, responses=OpenApiTypes.OBJECT)
+    @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
+    def test(self, request: Request, pk: str) -> Response:
+        """Return who would be told; with `confirm` send a test message to whoever is told first now."""
+        form = TestSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        return form.trial(self.get_object(), principal_of(request), timezone.now())
 
 
 # --- Schedules -------------------------------------------------------------------------------------------------------

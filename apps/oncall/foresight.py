@@ -90,7 +90,7 @@ def who_would_be_told(labels: Mapping[str, str], *, at: datetime, scope: Scope) 
     muted = HIDDEN if verdict.is_muted and scope.matchers else verdict.reason
     rule = AlertRule.objects.filter(name=labels.get("alertname", "")).values_list("pk", flat=True).first()
     places = telling.Routing().places(rule, labels)
-    return Foresight(tuple(_way(place, severity, at) for place in places), muted)
+    return Foresight(tuple(way_of(place, severity, at) for place in places), muted)
 
 
 def dry_run(policy: Policy, *, at: datetime, severity: str, source: Route | RuleTarget | None = None) -> Way:
@@ -184,7 +184,8 @@ def moment_of(text: str, *, now: datetime) -> datetime:
     return found
 
 
-def _way(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
+def way_of(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
+    """Return who would be told there of an alert that fires at `at`."""
     policy = place.policy if place is not None else None
     timers = telling.timers_of(place)
     begins = at + timers.wait

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Count, ManyToManyField, QuerySet
+from django.db.models import Count, ManyToManyField, QuerySet, TextField
 from django.forms.models import BaseInlineFormSet
 from django.http import (
     HttpRequest,
@@ -19,7 +19,7 @@ from django.http import (
 )
 from django.urls import path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
@@ -51,6 +51,7 @@ from apps.oncall.steps import ContactIds, Known, ScheduleName, TeamId, clean, st
 
 SEPARATOR = "__"
 SHOWN_STEPS = 30
+SHORT: Any = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 2})}}
 TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
@@ -157,6 +158,7 @@ class StepInline(AuditedStackedInline):
 
     class Media:
         js = ("portal/admin-steps.js",)
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("portal/admin.css",)}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return ((None, {"fields": ("position", "kind", *_fields(Known()))}),)
@@ -240,6 +242,7 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     list_display = ("name", "summary", "used_by")
     search_fields = ("name", "description")
     fields = ("name", "description", "acknowledged_for", "shown_run")
+    formfield_overrides = SHORT
     readonly_fields = ("shown_run",)
 
     def get_urls(self) -> Any:
@@ -270,11 +273,11 @@ class PolicyAdmin(AuditedAdmin[Policy]):
         now = timezone.now()
         run = foresight.dry_run(policy, at=now, severity="critical")
         lines = [
-            f"{minutes(step.at - now)}  {', '.join(step.contacts) or 'nobody'}: {step.reason}"
+            (happens(step.at - now), ", ".join(step.contacts) or "nobody", step.reason)
             for step in run.steps[:SHOWN_STEPS]
         ]
-        more = ["…"] if run.is_cut or len(run.steps) > SHOWN_STEPS else []
-        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join([*lines, *more]))
+        more = [("…", "", "and so on")] if run.is_cut or len(run.steps) > SHOWN_STEPS else []
+        return listed([*lines, *more])
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
         return super().get_queryset(request).prefetch_related("steps", "routes", "rule_targets__rule")
@@ -325,10 +328,10 @@ class PolicyAdmin(AuditedAdmin[Policy]):
             self.delete_model(request, policy)
 
 
-def minutes(since: timedelta) -> str:
-    """Return how long after the start something is, as +minutes:seconds."""
-    whole = int(since.total_seconds())
-    return f"+{whole // 60}:{whole % 60:02}"
+def listed(lines: list[tuple[str, str, str]]) -> str:
+    """Return (when, who, why) for people."""
+    rows = format_html_join("", "<dt>{}</dt><dd><b>{}</b> {}</dd>", lines)
+    return format_html('<dl class="portal-run">{}</dl>', rows)
 
 
 class Lines(forms.CharField):
@@ -589,6 +592,9 @@ class NotificationGroupAdmin(AuditedAdmin[NotificationGroup]):
 class EscalationAdmin(AuditedAdmin[Escalation]):
     """Policies on their way, with the copy that each follows."""
 
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("portal/admin.css",)}
+
     edit_right = None
     list_display = ("started_at", "incident", "policy_name", "shown_state", "severity", "reason", "due_at", "ended_at")
     list_filter = ("state", "severity")
@@ -627,18 +633,17 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
         if now is not None:
             lines += ["", "The policy was changed since; now it is:" if now else "The policy is gone by now."]
             lines += [f"{number}. {text}" for number, text in enumerate(escalation.spelled(now, known), start=1)]
-        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines))
+        return format_html('<div class="portal-lines">{}</div>', "\n".join(lines))
 
     @display(description="Steps taken")
     def shown_steps(self, running: Escalation) -> str:
         """Each step that it has taken: when, who was told, why."""
         lines = []
         for row in running.taken.select_related("delivery").order_by("-id")[:SHOWN_STEPS]:
-            told = f" → {', '.join(row.told)}" if row.told else ""
             call = f" ({row.delivery.get_state_display().lower()})" if row.delivery else ""
             where = escalation.place(running.plan.get("steps", []), row.position)
-            lines.append(f"{row.at:%Y-%m-%d %H:%M:%S} UTC  {where} {row.reason}{told}{call}")
-        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines) or "none yet")
+            lines.append((f"{row.at:%Y-%m-%d %H:%M:%S} UTC", ", ".join(row.told), f"{where} {row.reason}{call}"))
+        return listed(lines) if lines else "none yet"
 
 
 @admin.register(Notice)

@@ -84,7 +84,9 @@ function dress(group) {
   const down = button("↓", "Move this step down", () => step(group, 1));
   down.classList.add("portal-step-down");
   bar.append(handle, when, text, up, down);
-  group.prepend(bar);
+  const head = group.querySelector("h3");
+  (head ?? group).prepend(bar);
+  head?.classList.add("portal-step-head");
   group.addEventListener("dragover", (event) => {
     if (!dragged) return;
     event.preventDefault();

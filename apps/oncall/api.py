@@ -48,7 +48,7 @@ class NewestFirst(pagination.CursorPagination):
     max_page_size = 1000
 
 
-class TestSerializer(Exact, serializers.Serializer[Any]):
+class TrialSerializer(Exact, serializers.Serializer[Any]):
     """A test of a route or policy: only what it would do, or with `confirm` a real message to whoever is told first."""
 
     confirm = serializers.BooleanField(default=False)
@@ -142,11 +142,11 @@ class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
         found = foresight.dry_run(self.get_object(), at=at, severity=asked.get("severity") or "warning")
         return Response(found.as_dict())
 
-    @extend_schema(operation_id="policy_test", request=TestSerializer, responses=OpenApiTypes.OBJECT)
+    @extend_schema(operation_id="policy_test", request=TrialSerializer, responses=OpenApiTypes.OBJECT)
     @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
     def test(self, request: Request, pk: str) -> Response:
         """Return the dry run; with `confirm` send a test message to whoever it would tell first now."""
-        form = TestSerializer(data=request.data)
+        form = TrialSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         return form.trial(self.get_object(), principal_of(request), timezone.now())
 
@@ -208,11 +208,11 @@ class RouteViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         services.delete_route(by=principal_of(request), route=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(operation_id="route_test", request=TestSerializer, responses=OpenApiTypes.OBJECT)
+    @extend_schema(operation_id="route_test", request=TrialSerializer, responses=OpenApiTypes.OBJECT)
     @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
     def test(self, request: Request, pk: str) -> Response:
         """Return who would be told; with `confirm` send a test message to whoever is told first now."""
-        form = TestSerializer(data=request.data)
+        form = TrialSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         return form.trial(self.get_object(), principal_of(request), timezone.now())
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from django.db import Error, connection
 from django.utils import timezone
@@ -20,13 +21,14 @@ def start() -> threading.Event:
 
 
 def _watch(stop: threading.Event) -> None:
+    began = time.monotonic()
     # The workers of a fresh start get the time to come up, else beat would race them for their first ticks.
     if stop.wait(10 * EVERY):
         return
     running: dict[str, threading.Thread] = {}
     while not stop.wait(EVERY):
         try:
-            names = tasks.stale()
+            names = tasks.stale(time.monotonic() - began)
         except Error as error:
             log.warning("The fall-back could not reach the database: %s", str(error).strip().splitlines()[:1])
             names = []

@@ -330,8 +330,11 @@ def _send(name: str) -> None:
         log.warning("Could not wake %s (%s); its next tick does the work.", name, error)
 
 
-def stale() -> list[str]:
+def stale(watched: float) -> list[str]:
     """Return every fallback loop that stood still for three periods, Redis or the workers being away.
+
+    `watched`: seconds since the clock that sends the ticks began. A loop that has not had three periods since then is
+    not missed: after a start the first tick of one that runs each half minute is half a minute away.
 
     The beat process asks each second and runs them itself: so evaluation, escalation and delivery go on. The functions
     are the same, and the lease makes it safe beside a worker that comes back.
@@ -344,4 +347,5 @@ def stale() -> list[str]:
             """
         )
         alive = {name for (name,) in cursor.fetchall()}
-    return [spec.name for spec in LOOPS.values() if spec.fallback and spec.name not in alive]
+    wanted = [spec for spec in LOOPS.values() if spec.fallback and watched >= 3 * spec.every]
+    return [spec.name for spec in wanted if spec.name not in alive]

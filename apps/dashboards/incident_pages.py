@@ -21,8 +21,8 @@ from apps.dashboards.snapshots import Row
 from apps.dashboards.views import attempt, shell
 from apps.dashboards.wording import duration, transition_entry
 from apps.notifications.models import Delivery, Reply
-from apps.oncall import escalation, services, telling
-from apps.oncall.models import Escalation, Notice
+from apps.oncall import escalation, plans, services
+from apps.oncall.models import Escalation, Notice, StepTaken
 from apps.oncall.steps import Known
 
 PER_PAGE = 50
@@ -148,7 +148,7 @@ def _reply_entry(reply: Reply) -> Row:
 def _escalation(one: Escalation, known: Known) -> Row:
     """One escalation with the plan that it follows, and the policy as it is now where that differs."""
     words = escalation.spelled(one.plan.get("steps", []), known)
-    now = telling.changed_since(one)
+    now = plans.changed_since(one)
     return {
         "one": one,
         "name": one.plan.get("name", ""),
@@ -159,6 +159,18 @@ def _escalation(one: Escalation, known: Known) -> Row:
         "is_changed": now is not None,
         "now": escalation.spelled(now or [], known),
     }
+
+
+def _step_entry(row: StepTaken) -> Row:
+    """A step of an escalation: what it said, who was told by it, or what became of its call."""
+    plan = row.escalation.plan
+    text = row.reason + (f". Told: {', '.join(row.told)}" if row.told else "")
+    tone, icon = "quiet", "send" if row.told else "clock"
+    if row.delivery is not None:
+        text += f". The call is {row.delivery.get_state_display().lower()}" + f" {row.delivery.error}".rstrip()
+        tone, icon = ("warning" if row.delivery.state == "failed" else "quiet"), "send"
+    title = f"Escalation “{plan.get('name', '')}”, {escalation.place(plan.get('steps', []), row.position)}"
+    return {"at": row.at.isoformat(), "icon": icon, "tone": tone, "title": title, "text": f"{text}.", "url": ""}
 
 
 def _timeline(found: Incident, who: Principal) -> list[Row]:
@@ -175,6 +187,8 @@ def _timeline(found: Incident, who: Principal) -> list[Row]:
         Q(delivery__in=told.values("delivery")) | Q(delivery__carried__in=told.values("delivery"))
     )
     entries += [_reply_entry(row) for row in replies.select_related("delivery").distinct().order_by("-id")[:TIMELINE]]
+    taken = StepTaken.objects.filter(escalation__incident=found).select_related("escalation", "delivery")
+    entries += [_step_entry(row) for row in taken.order_by("-id")[:TIMELINE]]
     for one in Escalation.objects.filter(incident=found):
         at, text = one.ended_at or one.started_at, f"{one.get_state_display()}: {one.reason}"
         title = f"Escalation “{one.plan.get('name', '')}”"

@@ -35,7 +35,8 @@ from apps.metrics import query
 from apps.metrics import senders as pushing
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
-from apps.oncall import foresight
+from apps.oncall import foresight, trials
+from apps.oncall.models import Policy, Route
 from apps.promql.errors import DeadlineExceeded, PromQLError
 
 log = logging.getLogger(__name__)
@@ -280,7 +281,26 @@ def _notifications(request: HttpRequest, who: Principal, now: datetime) -> dict[
         "deliveries": snapshots.deliveries(scope=who.scope),
         "asked": asked,
         **(_foreseen(asked, who, now) if "labels" in request.GET else {}),
+        **_trial(request.GET.get("test", ""), now),
     }
+
+
+def _trial(asked: str, now: datetime) -> dict[str, Any]:
+    """What can be tested, and the dry run of what was chosen."""
+    kinds: dict[str, type[Route | Policy]] = {"route": Route, "policy": Policy}
+    offered = [
+        (f"{kind}-{row.pk}", f"{kind.capitalize()} {row}")
+        for kind, model in kinds.items()
+        for row in model.objects.all()
+    ]
+    kind, _, ident = asked.partition("-")
+    if kind not in kinds or not (ident.isdecimal() and len(ident) < 10):
+        return {"testable": offered}
+    found = kinds[kind].objects.filter(pk=int(ident)).first()
+    if found is None:
+        return {"testable": offered}
+    url = reverse(f"test-{kind}", args=[found.pk])
+    return {"testable": offered, "tested": asked, "trial": trials.trial(found, at=now), "trial_url": url}
 
 
 def _foreseen(asked: Mapping[str, str], who: Principal, now: datetime) -> dict[str, Any]:
@@ -431,6 +451,26 @@ def send_test(request: HttpRequest, pk: int) -> HttpResponse:
     if attempt(request, lambda: notifications.send_test(by=who, contact=contact, now=timezone.now())):
         messages.success(request, f"A test message to {contact.name} is on its way.")
     return redirect(reverse("alerts") + "?tab=notifications")
+
+
+@require_POST
+@page(Right.OPERATE)
+def try_route(request: HttpRequest, pk: int) -> HttpResponse:
+    """Send a test message to whoever an alert on this route would be told to first."""
+    found, who = get_object_or_404(Route, pk=pk), principal_of(request)
+    if attempt(request, lambda: trials.try_route(by=who, route=found, now=timezone.now())):
+        messages.success(request, f"A test of the route {found} is on its way.")
+    return redirect(f"{reverse('alerts')}?tab=notifications&test=route-{pk}#test-title")
+
+
+@require_POST
+@page(Right.OPERATE)
+def try_policy(request: HttpRequest, pk: int) -> HttpResponse:
+    """Send a test message to whoever this policy would tell first."""
+    found, who = get_object_or_404(Policy, pk=pk), principal_of(request)
+    if attempt(request, lambda: trials.try_policy(by=who, policy=found, now=timezone.now())):
+        messages.success(request, f"A test of the policy {found} is on its way.")
+    return redirect(f"{reverse('alerts')}?tab=notifications&test=policy-{pk}#test-title")
 
 
 @require_GET

@@ -35,6 +35,7 @@ def purposes() -> Choices:
         ("test", "Test"),
         ("reminder", "Reminder"),
         ("update", "Update"),
+        ("call", "Call by an escalation"),
     ]
 
 

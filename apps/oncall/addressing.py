@@ -1,7 +1,7 @@
 """Whom a step of an escalation tells: people, teams, schedules and turns become contacts, or it is said why not.
 
-Reads rows and, where it is handed the running escalation, keeps whose turn it was. `named` never comes back empty while
-there is a fall-back contact: the incident is not left untold.
+Reads rows and, where it is handed the running escalation, keeps whose turn it was. While there is a fall-back contact
+`named` comes back empty only where the next steps are for that: the incident is not left untold.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,31 +54,46 @@ class Turns:
 
 @dataclass
 class Addressees:
-    """Whom a step tells, in words who that is or why somebody cannot be told, and which contacts after which time."""
+    """Whom a step tells, in words who that is or why somebody cannot be told, and which contacts after which time.
+
+    `is_instead`: nobody whom the step asks for can be told, so the fall-back contact is.
+    """
 
     contacts: dict[int, Contact]
     why: str = ""
     after: dict[int, timedelta] = field(default_factory=dict)
+    is_instead: bool = False
+
+    @property
+    def chosen(self) -> dict[int, Contact]:
+        """Those whom the step asks for."""
+        return {} if self.is_instead else self.contacts
 
 
 def named(
     action: Action, source: Route | RuleTarget | None, now: datetime, *, severity: str, whose: Turns
 ) -> Addressees:
-    """Return whom a step tells; where all of them are gone or switched off, the fall-back contact."""
+    """Return whom a step tells. Where all of them are gone or switched off, that is the fall-back contact; or nobody,
+    if the next steps are for that.
+    """
     asked = action.asked
     direct = {contact.pk: contact for contact in Contact.objects.enabled().filter(pk__in=asked.contacts)}
+    gone = len(set(asked.contacts) - set(direct))
+    words = [f"{gone} of its contacts {'is' if gone == 1 else 'are'} gone or switched off"] if gone else []
     if asked.route_contacts:
         direct |= receivers(source)
     if asked.fallback:
         direct |= fallback()
-    if not asked.names_people:
-        return Addressees(direct or fallback())
-    found = _of_people(action, now, severity, whose)
+    found = _of_people(action, now, severity, whose) if asked.names_people else Addressees({})
     found.after = {pk: after for pk, after in found.after.items() if pk not in direct}
     found.contacts |= direct
-    if not found.contacts:
-        return Addressees(fallback(), f"{found.why}: the fall-back contact is told")
-    return found
+    found.why = "; ".join([*words, *([found.why] if found.why else [])])
+    if found.contacts:
+        return found
+    why = found.why or "it names nobody who is left"
+    if action.is_followed_up:
+        return Addressees({}, f"{why}: the next steps are for that")
+    return Addressees(fallback(), f"{why}: the fall-back contact is told", is_instead=True)
 
 
 def receivers(source: Route | RuleTarget | None) -> dict[int, Contact]:

@@ -1,18 +1,25 @@
 """The admin of policies, routes and rules' own targets, and the record of groups, escalations and notices."""
 
 import copy
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin
-from django.core.exceptions import ValidationError
-from django.db.models import Count, ManyToManyField, QuerySet
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Count, ManyToManyField, QuerySet, TextField
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+    JsonResponse,
+    QueryDict,
+)
+from django.urls import path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
@@ -26,7 +33,8 @@ from apps.accounts.models import User
 from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
-from apps.oncall import escalation, foresight, importing_admin, schedules, services, telling
+from apps.notifications.models import Contact
+from apps.oncall import escalation, foresight, importing_admin, plans, schedules, services, trials
 from apps.oncall.models import (
     Escalation,
     Layer,
@@ -39,21 +47,17 @@ from apps.oncall.models import (
     Schedule,
     Step,
 )
-from apps.oncall.steps import ContactIds, ScheduleName, TeamId, clean, steps
+from apps.oncall.steps import ContactIds, Known, ScheduleName, TeamId, clean, steps
 
 SEPARATOR = "__"
 SHOWN_STEPS = 30
+SHORT: Any = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 2})}}
 TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
 
-def choices(what: str, *, blank: bool = False) -> Callable[[], list[tuple[Any, str]]]:
-    """Return what asks for the choices that there are when a form is shown."""
-    return lambda: [*([("", "–")] if blank else []), *services.known().of(what).items()]
-
-
-def _fields() -> dict[str, forms.Field]:
-    """Return one form field for each setting of each kind of step, as kind__setting."""
+def _fields(known: Known) -> dict[str, forms.Field]:
+    """Return one form field for each setting of each kind of step, as kind__setting; `known` is what it may name."""
     fields: dict[str, forms.Field] = {}
     for kind, plugin in steps.all().items():
         for name, field in plugin.Config().fields.items():
@@ -62,10 +66,11 @@ def _fields() -> dict[str, forms.Field]:
             shown: forms.Field
             if isinstance(field, ContactIds):
                 boxes = forms.CheckboxSelectMultiple
-                shown = forms.MultipleChoiceField(choices=choices(field.offers), widget=boxes, **options)
+                there = list(known.of(field.offers).items())
+                shown = forms.MultipleChoiceField(choices=there, widget=boxes, **options)
             elif isinstance(field, (ScheduleName, TeamId)):
-                offered = choices(field.offers, blank=True)
-                shown = forms.ChoiceField(choices=offered, widget=UnfoldAdminSelectWidget, **options)
+                there = [("", "–"), *known.of(field.offers).items()]
+                shown = forms.ChoiceField(choices=there, widget=UnfoldAdminSelectWidget, **options)
             elif isinstance(field, forms.ChoiceField):
                 shown = forms.ChoiceField(
                     choices=field.choices, initial=field.initial, widget=UnfoldAdminSelectWidget, **options
@@ -85,10 +90,11 @@ class StepForm(forms.ModelForm[Step]):
         model = Step
         fields = ("position", "kind")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, known: Known | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.known = known or services.known()
         own = f"{self.instance.kind}{SEPARATOR}"
-        for name, field in _fields().items():
+        for name, field in _fields(self.known).items():
             self.fields[name] = field
             if name.startswith(own):
                 self.initial[name] = self.instance.config.get(name.removeprefix(own))
@@ -102,7 +108,7 @@ class StepForm(forms.ModelForm[Step]):
         own = f"{kind}{SEPARATOR}"
         typed = {name.removeprefix(own): value for name, value in values.items() if name.startswith(own)}
         try:
-            self.instance.config = clean(kind, typed, services.known())
+            self.instance.config = clean(kind, typed, self.known)
         except ValidationError as error:
             for name, texts in error.message_dict.items():
                 self.add_error(own + name if own + name in self.fields else "kind", texts)
@@ -112,13 +118,24 @@ class StepForm(forms.ModelForm[Step]):
 class StepFormSet(BaseInlineFormSet[Any, Any, Any]):
     """The steps of a policy, at least one."""
 
+    def get_form_kwargs(self, index: int | None) -> dict[str, Any]:
+        """Read once for all steps what they may name."""
+        self.known = getattr(self, "known", None) or services.known()
+        return {**super().get_form_kwargs(index), "known": self.known}
+
     def clean(self) -> None:
-        """Refuse a policy by which nobody is told."""
+        """Refuse a policy without steps, and one that would come back to itself."""
         super().clean()
         if any(self.errors):
             return
-        if not self.rows():
-            raise ValidationError("A policy needs at least one step, or nobody is told by it.")
+        rows = self.rows()
+        if not rows:
+            raise ValidationError(services.NO_STEPS)
+        # The name that is typed counts; where it is refused, the form says so.
+        try:
+            services.check_hand_overs(str(self.data.get("name", "")).strip(), rows)
+        except ValidationError as error:
+            raise ValidationError(error.messages) from None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the steps in order, as the verb takes them."""
@@ -141,13 +158,79 @@ class StepInline(AuditedStackedInline):
 
     class Media:
         js = ("portal/admin-steps.js",)
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("portal/admin.css",)}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ((None, {"fields": ("position", "kind", *_fields())}),)
+        return ((None, {"fields": ("position", "kind", *_fields(Known()))}),)
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         kwargs["fields"] = ("position", "kind")
         return super().get_formset(request, obj, **kwargs)
+
+
+def run_test(page: AuditedAdmin[Any], request: HttpRequest, object_id: str) -> HttpResponse:
+    """Send a test of the row, a route or a policy, once the person has seen whom it would tell and confirmed."""
+    found = page.get_object(request, object_id)
+    back = reverse(f"admin:oncall_{page.opts.model_name}_change", args=[object_id])
+    if found is None:
+        return HttpResponseRedirect(back)
+    now = timezone.now()
+    question = f"A test message goes out now. {trials.trial(found, at=now).sentence}"
+    if (asking := page.ask(request, title=f"Test {found}", question=question, back=back)) is not None:
+        return asking
+    try:
+        if isinstance(found, Policy):
+            sent = trials.try_policy(by=principal_of(request), policy=found, now=now)
+        else:
+            sent = trials.try_route(by=principal_of(request), route=found, now=now)
+    except ValidationError as error:
+        page.message_user(request, " ".join(error.messages), messages.ERROR)
+    else:
+        page.message_user(request, f"A test is on its way to {', '.join(each.contact_name for each in sent)}.")
+    return HttpResponseRedirect(back)
+
+
+MOST_FORMS = 200
+ONLY_FALLBACK = "Nobody is told by these steps: the fall-back contact is, when they have come to their end."
+
+
+def outline_of(posted: QueryDict) -> dict[str, Any]:
+    """Return, for each step of a posted form that stays, when it happens, what it does or what is wrong with it."""
+    known = services.known()
+    total = posted.get("steps-TOTAL_FORMS", "0")
+    found: list[tuple[int, StepForm]] = []
+    for index in range(min(int(total) if total.isdecimal() and len(total) < 6 else 0, MOST_FORMS)):
+        form = StepForm(posted, prefix=f"steps-{index}", known=known)
+        if posted.get(f"steps-{index}-kind") and not posted.get(f"steps-{index}-DELETE"):
+            found.append((index, form))
+    found.sort(key=lambda each: _place(posted, each[0]))
+    rows, lines, order = [], [], []
+    for index, form in found:
+        if form.is_valid():
+            rows.append({"kind": form.cleaned_data["kind"], "config": form.instance.config})
+            order.append(index)
+        else:
+            problem = " ".join(str(text) for texts in form.errors.values() for text in texts)
+            lines.append({"form": index, "when": "", "text": "", "problem": problem})
+    plan = escalation.whole("", {"": rows, **plans.reachable(rows)})
+    for index, line in zip(order, escalation.outline(plan, known), strict=False):
+        lines.append({"form": index, "when": happens(line.after), "text": line.text, "problem": ""})
+    enabled = frozenset(Contact.objects.enabled().values_list("pk", flat=True))
+    tells = escalation.tells_somebody(plan, contacts=enabled, has_route_contacts=True)
+    return {"lines": lines, "warning": "" if tells else services.NO_STEPS if not found else ONLY_FALLBACK}
+
+
+def _place(posted: QueryDict, index: int) -> int:
+    text = posted.get(f"steps-{index}-position", "")
+    return int(text) if text.isdecimal() and len(text) < 6 else 0
+
+
+def happens(after: timedelta | None) -> str:
+    """Return in words when a step happens."""
+    if after is None:
+        return "never"
+    minutes = after.total_seconds() / 60
+    return f"after {minutes:g} min" if minutes else "at once"
 
 
 @admin.register(Policy)
@@ -155,13 +238,32 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     """Escalation policies with their steps; what runs keeps the copy it began with."""
 
     inlines = (StepInline,)
+    actions_detail = ("test_now",)
     list_display = ("name", "summary", "used_by")
     search_fields = ("name", "description")
     fields = ("name", "description", "acknowledged_for", "shown_run")
+    formfield_overrides = SHORT
     readonly_fields = ("shown_run",)
+
+    def get_urls(self) -> Any:
+        """Add what the editor of the steps asks."""
+        view = self.admin_site.admin_view(self.outline)
+        return [path("outline/", view, name="oncall_policy_outline"), *super().get_urls()]
+
+    def outline(self, request: HttpRequest) -> HttpResponse:
+        """Say in plain words when each of the posted steps would happen and what it does; nothing is saved."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return JsonResponse(outline_of(request.POST))
 
     def get_fields(self, request: HttpRequest, obj: Policy | None = None) -> Any:
         return self.fields if obj is not None else ("name", "description", "acknowledged_for")
+
+    @action(description="Test", permissions=["operate"], url_path="test")
+    def test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return run_test(self, request, object_id)
 
     @display(description="Dry run")
     def shown_run(self, policy: Policy) -> str:
@@ -171,11 +273,11 @@ class PolicyAdmin(AuditedAdmin[Policy]):
         now = timezone.now()
         run = foresight.dry_run(policy, at=now, severity="critical")
         lines = [
-            f"{minutes(step.at - now)}  {', '.join(step.contacts) or 'nobody'}: {step.reason}"
+            (happens(step.at - now), ", ".join(step.contacts) or "nobody", step.reason)
             for step in run.steps[:SHOWN_STEPS]
         ]
-        more = ["…"] if run.is_cut or len(run.steps) > SHOWN_STEPS else []
-        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join([*lines, *more]))
+        more = [("…", "", "and so on")] if run.is_cut or len(run.steps) > SHOWN_STEPS else []
+        return listed([*lines, *more])
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Policy]:
         return super().get_queryset(request).prefetch_related("steps", "routes", "rule_targets__rule")
@@ -226,10 +328,10 @@ class PolicyAdmin(AuditedAdmin[Policy]):
             self.delete_model(request, policy)
 
 
-def minutes(since: timedelta) -> str:
-    """Return how long after the start something is, as +minutes:seconds."""
-    whole = int(since.total_seconds())
-    return f"+{whole // 60}:{whole % 60:02}"
+def listed(lines: list[tuple[str, str, str]]) -> str:
+    """Return (when, who, why) for people."""
+    rows = format_html_join("", "<dt>{}</dt><dd><b>{}</b> {}</dd>", lines)
+    return format_html('<dl class="portal-run">{}</dl>', rows)
 
 
 class Lines(forms.CharField):
@@ -283,6 +385,7 @@ class RouteAdmin(AuditedAdmin[Route]):
     """Routes in the order in which they are tried; the root takes the rest and stays."""
 
     form = RouteForm
+    actions_detail = ("test_now",)
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
     formfield_overrides = TICKED
@@ -293,6 +396,10 @@ class RouteAdmin(AuditedAdmin[Route]):
     @action(description="Import from another product", permissions=["administer"], url_path="import")
     def import_configuration(self, request: HttpRequest) -> HttpResponse:
         return importing_admin.page(self, request)
+
+    @action(description="Test", permissions=["operate"], url_path="test")
+    def test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return run_test(self, request, object_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
         return super().get_queryset(request).prefetch_related("contacts")
@@ -490,16 +597,19 @@ class NotificationGroupAdmin(AuditedAdmin[NotificationGroup]):
 class EscalationAdmin(AuditedAdmin[Escalation]):
     """Policies on their way, with the copy that each follows."""
 
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("portal/admin.css",)}
+
     edit_right = None
     list_display = ("started_at", "incident", "policy_name", "shown_state", "severity", "reason", "due_at", "ended_at")
     list_filter = ("state", "severity")
     list_select_related = ("incident",)
     search_fields = ("incident__title", "reason")
     fields = (
-        "incident", "policy_name", "shown_plan", "position", "rounds", "severity", "shown_state", "reason",
-        "due_at", "started_at", "ended_at",
+        "incident", "policy_name", "shown_plan", "shown_steps", "position", "rounds", "severity", "shown_state",
+        "reason", "due_at", "started_at", "ended_at",
     )  # fmt: skip
-    readonly_fields = ("policy_name", "shown_plan", "shown_state")
+    readonly_fields = ("policy_name", "shown_plan", "shown_steps", "shown_state")
 
     COLOURS: ClassVar[dict[str, str]] = {
         "Running": "danger",
@@ -524,11 +634,21 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
         lines = [
             f"{'→ ' if number == running.position else ''}{number + 1}. {text}" for number, text in enumerate(words)
         ]
-        now = telling.changed_since(running)
+        now = plans.changed_since(running)
         if now is not None:
             lines += ["", "The policy was changed since; now it is:" if now else "The policy is gone by now."]
             lines += [f"{number}. {text}" for number, text in enumerate(escalation.spelled(now, known), start=1)]
-        return format_html('<pre class="whitespace-pre-wrap">{}</pre>', "\n".join(lines))
+        return format_html('<div class="portal-lines">{}</div>', "\n".join(lines))
+
+    @display(description="Steps taken")
+    def shown_steps(self, running: Escalation) -> str:
+        """Each step that it has taken: when, who was told, why."""
+        lines = []
+        for row in running.taken.select_related("delivery").order_by("-id")[:SHOWN_STEPS]:
+            call = f" ({row.delivery.get_state_display().lower()})" if row.delivery else ""
+            where = escalation.place(running.plan.get("steps", []), row.position)
+            lines.append((f"{row.at:%Y-%m-%d %H:%M:%S} UTC", ", ".join(row.told), f"{where} {row.reason}{call}"))
+        return listed(lines) if lines else "none yet"
 
 
 @admin.register(Notice)

@@ -15,12 +15,12 @@ from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
 from apps.accounts.models import User
-from apps.accounts.permissions import Right, principal_of
+from apps.accounts.permissions import Principal, Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
-from apps.oncall import foresight, quieting, rotation, schedules, services
+from apps.oncall import foresight, quieting, rotation, schedules, services, trials
 from apps.oncall.importing_api import ConfigurationImportViewSet
-from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step
+from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step, StepTaken
 from apps.oncall.steps import kinds
 
 
@@ -47,6 +47,26 @@ class NewestFirst(pagination.CursorPagination):
     page_size = 100
     page_size_query_param = "limit"
     max_page_size = 1000
+
+
+class TrialSerializer(Exact, serializers.Serializer[Any]):
+    """A test of a route or policy: only what it would do, or with `confirm` a real message to whoever is told first."""
+
+    confirm = serializers.BooleanField(default=False)
+    severity = serializers.CharField(required=False, max_length=10)
+
+    def trial(self, what: Policy | Route, by: Principal, now: datetime) -> Response:
+        """Do as it says."""
+        severity = self.validated_data.get("severity") or trials.AS_IF
+        found = trials.trial(what, at=now, severity=severity).as_dict()
+        if not self.validated_data["confirm"]:
+            return Response({**found, "sent": []})
+        if isinstance(what, Policy):
+            sent = trials.try_policy(by=by, policy=what, now=now, severity=severity)
+        else:
+            sent = trials.try_route(by=by, route=what, now=now, severity=severity)
+        told = [{"contact": each.contact_name, "delivery": each.pk} for each in sent]
+        return Response({**found, "sent": told}, status=status.HTTP_202_ACCEPTED)
 
 
 # --- Policies --------------------------------------------------------------------------------------------------------
@@ -123,6 +143,14 @@ class PolicyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
         found = foresight.dry_run(self.get_object(), at=at, severity=asked.get("severity") or "warning")
         return Response(found.as_dict())
 
+    @extend_schema(operation_id="policy_test", request=TrialSerializer, responses=OpenApiTypes.OBJECT)
+    @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
+    def test(self, request: Request, pk: str) -> Response:
+        """Return the dry run; with `confirm` send a test message to whoever it would tell first now."""
+        form = TrialSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        return form.trial(self.get_object(), principal_of(request), timezone.now())
+
 
 # --- Routes ----------------------------------------------------------------------------------------------------------
 class RouteSerializer(Exact, serializers.ModelSerializer[Route]):
@@ -180,6 +208,14 @@ class RouteViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         """Delete a route that is not the root."""
         services.delete_route(by=principal_of(request), route=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(operation_id="route_test", request=TrialSerializer, responses=OpenApiTypes.OBJECT)
+    @action(detail=True, methods=["post"], permission_classes=[Needs(Right.OPERATE)])
+    def test(self, request: Request, pk: str) -> Response:
+        """Return who would be told; with `confirm` send a test message to whoever is told first now."""
+        form = TrialSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        return form.trial(self.get_object(), principal_of(request), timezone.now())
 
 
 # --- Schedules -------------------------------------------------------------------------------------------------------
@@ -380,14 +416,25 @@ def _moment(request: Request, name: str, default: datetime) -> datetime:
 
 
 # --- What happened ---------------------------------------------------------------------------------------------------
+class StepTakenSerializer(serializers.ModelSerializer[StepTaken]):
+    """A step that an escalation has taken; `told` are the names of the contacts who were told by it."""
+
+    class Meta:
+        model = StepTaken
+        fields = ("position", "rounds", "kind", "reason", "told", "delivery", "at")
+        read_only_fields = fields
+
+
 class EscalationSerializer(serializers.ModelSerializer[Escalation]):
-    """A policy on its way for one incident, with the copy of the policy that it follows."""
+    """A policy on its way for one incident, with the copy of the policy that it follows and the steps it has taken."""
+
+    taken = StepTakenSerializer(many=True, read_only=True)
 
     class Meta:
         model = Escalation
         fields = (
             "id", "incident", "policy", "plan", "position", "rounds", "severity", "state", "reason",
-            "due_at", "started_at", "ended_at",
+            "due_at", "started_at", "ended_at", "taken",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -395,7 +442,7 @@ class EscalationSerializer(serializers.ModelSerializer[Escalation]):
 class EscalationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Escalation]):
     """Escalations, newest first."""
 
-    queryset = Escalation.objects.all()
+    queryset = Escalation.objects.prefetch_related("taken")
     serializer_class = EscalationSerializer
     permission_classes = (Needs(Right.READ),)
     pagination_class = NewestFirst

@@ -6,7 +6,7 @@ now (they may inhibit it). Nothing is written.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from apps.alerting.models import AlertRule
 from apps.alerting.suppression import Subject
 from apps.notifications import holding
 from apps.notifications.models import Contact
-from apps.oncall import addressing, escalation, telling
+from apps.oncall import addressing, escalation, plans, telling
 from apps.oncall.models import NO_TIME, Policy, Route, RuleTarget
 
 FURTHEST: Final = timedelta(days=3660)
@@ -90,36 +90,48 @@ def who_would_be_told(labels: Mapping[str, str], *, at: datetime, scope: Scope) 
     muted = HIDDEN if verdict.is_muted and scope.matchers else verdict.reason
     rule = AlertRule.objects.filter(name=labels.get("alertname", "")).values_list("pk", flat=True).first()
     places = telling.Routing().places(rule, labels)
-    return Foresight(tuple(_way(place, severity, at) for place in places), muted)
+    return Foresight(tuple(way_of(place, severity, at) for place in places), muted)
 
 
 def dry_run(policy: Policy, *, at: datetime, severity: str, source: Route | RuleTarget | None = None) -> Way:
     """Return what the policy's steps would do from `at` on; its route's contacts are those of `source`."""
-    plan, severity = telling.frozen(policy)["steps"], severity_of(severity)
+    plan, severity = plans.frozen(policy)["steps"], severity_of(severity)
     told: list[Told] = []
     later: list[Told] = []
     whose = addressing.Turns(policy=policy.pk)
     progress, now, is_heard, is_cut = escalation.Progress(), at, False, True
+    facts, has_waited = escalation.Facts((at,), plans.calendars_of(plan)), None
+    goes_back = is_awake = is_asleep = False
     for _ in range(MOST_STEPS):
-        turn = escalation.advance(plan, progress, now=now, severity=severity)
-        names, reason, is_awake, is_asleep = dict[str, None](), turn.reason, False, False
+        turn = escalation.advance(plan, progress, now=now, severity=severity, facts=facts, has_waited=has_waited)
+        names, reason = dict[str, None](), turn.reason
+        is_awake, is_asleep = (is_awake, is_asleep) if goes_back else (False, False)
         for action in turn.actions:
             found = addressing.named(action, source, now, severity=severity, whose=whose)
             reason = f"{reason}; {found.why}" if found.why else reason
+            awake = []
             for contact in sorted(found.contacts.values(), key=str):
                 hold = holding.hold(contact.rules(), severity, now)
                 is_asleep, is_awake = is_asleep or _sleeps(hold), is_awake or not _sleeps(hold)
+                awake += [] if _sleeps(hold) else [contact]
                 hold = hold or holding.in_order(found.after.get(contact.pk, NO_TIME), now)
                 if hold is None:
                     names[contact.name] = None
                 else:
                     later.append(Told(hold.until, (contact.name,), hold.reason))
-        told.append(Told(now, tuple(names), reason))
+            facts = replace(facts, was_reached=not found.is_instead and plans.are_reachable(awake))
+        if goes_back:  # the steps that asked what came of it: one look for people
+            names = dict.fromkeys([*told[-1].contacts, *names])
+            told[-1] = Told(now, tuple(names), f"{told[-1].reason}; {reason}")
+        else:
+            told.append(Told(now, tuple(names), reason))
         is_heard = is_heard or is_awake
         if turn.due_at is None:
             is_cut = False
             break
-        goes_on = is_asleep and not is_awake and turn.after.rounds == progress.rounds
+        goes_back = turn.due_at == now
+        has_waited = turn.has_waited if goes_back else None
+        goes_on = not goes_back and is_asleep and not is_awake and turn.after.rounds == progress.rounds
         progress, now = turn.after, now if goes_on else turn.due_at
     if not is_heard and not is_cut and not (source is not None and _is_heard_first(source, severity, at)):
         everybody = _names(addressing.fallback().values())
@@ -172,7 +184,8 @@ def moment_of(text: str, *, now: datetime) -> datetime:
     return found
 
 
-def _way(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
+def way_of(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
+    """Return who would be told there of an alert that fires at `at`."""
     policy = place.policy if place is not None else None
     timers = telling.timers_of(place)
     begins = at + timers.wait

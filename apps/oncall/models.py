@@ -78,6 +78,19 @@ class Policy(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def policies(self) -> list[str]:
+        """Names of the other policies that hand over to this one, by its name as it is stored."""
+        stored = list(Policy.objects.filter(pk=self.pk).values_list("name", flat=True))
+        named = Policy.objects.filter(steps__kind="hand_over", steps__config__policy__in=stored).exclude(pk=self.pk)
+        return list(named.distinct().values_list("name", flat=True))
+
+    def clean(self) -> None:
+        """Refuse another name while a policy hands over to this one."""
+        is_renamed = self.pk and not Policy.objects.filter(pk=self.pk, name=self.name).exists()
+        if is_renamed and (users := self.policies):
+            raise ValidationError({"name": f"{', '.join(users)} hand over to its present name: change those first."})
+
 
 class Step(models.Model):
     """One step of a policy: the kind of plug-in and its settings."""
@@ -247,8 +260,8 @@ class EscalationQuerySet(models.QuerySet["Escalation"]):
 class Escalation(models.Model):
     """A policy on its way for one incident.
 
-    `plan` is the policy as it was when this began, {"name", "steps": [{"kind", "config"}, …]}: editing a policy never
-    disturbs a page in flight.
+    `plan` is the policy as it was when this began, {"name", "steps": [{"kind", "config"}, …]} with the steps of those
+    that it hands over to (see `oncall.escalation`): editing a policy never disturbs a page in flight.
     """
 
     incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="escalations")
@@ -300,6 +313,31 @@ class RoundRobin(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class StepTaken(models.Model):
+    """A step that an escalation has taken: what it said, and whom it told or called. One that is held is none yet.
+
+    `contacts` are the ids of those whom a step that tells somebody chose, the fall-back contact in their place not
+    counted; `told` are the names of those who were told by it, which whoever knew already was not.
+    """
+
+    escalation = models.ForeignKey(Escalation, on_delete=models.CASCADE, related_name="taken")
+    position = models.PositiveSmallIntegerField(help_text="Of the step in the plan, counted from 0.")
+    rounds = models.PositiveSmallIntegerField(default=0)
+    kind = models.CharField(max_length=40)
+    reason = models.TextField()
+    contacts = models.JSONField(null=True)
+    told = models.JSONField(default=list)
+    delivery = models.ForeignKey(Delivery, on_delete=models.SET_NULL, null=True, related_name="steps_taken")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("id",)
+        verbose_name_plural = "steps taken"
+
+    def __str__(self) -> str:
+        return f"Step {self.position + 1} of {self.escalation_id}"
 
 
 class NoticeQuerySet(models.QuerySet["Notice"]):

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from apps.accounts.audit import changes, record, state_of, verb
-from apps.accounts.models import Team, User
+from apps.accounts.models import Calendar, Team, User
 from apps.accounts.rights import Principal, Right
 from apps.alerting.matching import MatcherError, parse_matcher
 from apps.alerting.models import AlertRule
@@ -16,10 +16,12 @@ from apps.core.defaults import write_once
 from apps.core.registry import UnknownKind
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
+from apps.oncall import escalation, plans
 from apps.oncall import steps as plugins
 from apps.oncall.models import Policy, Route, RuleTarget, Schedule, Step
 
 StepData = Mapping[str, Any]
+NO_STEPS = "A policy needs at least one step: by one without any nobody is told but the fall-back contact."
 
 
 # --- Policies --------------------------------------------------------------------------------------------------------
@@ -36,6 +38,7 @@ def save_policy(
     """Make or change a policy with its steps ({"kind", "config"}, in order). What runs keeps the copy it began with."""
     before = _policy_state(policy) if policy is not None else None
     cleaned = check_steps(steps)
+    check_hand_overs(name.strip(), cleaned)
     policy = policy or Policy()
     if acknowledged_for is not None and acknowledged_for < timedelta(minutes=1):
         raise ValidationError({"acknowledged_for": "At least a minute."})
@@ -55,15 +58,26 @@ def save_policy(
 def delete_policy(*, by: Principal, policy: Policy) -> None:
     """Delete a policy that no route and no rule names; what runs by it goes on with its copy."""
     users = [str(route) for route in policy.routes.all()] + [str(target.rule) for target in policy.rule_targets.all()]
+    users += [f"the policy {name}" for name in policy.policies]
     if users:
         raise ValidationError(f"{policy.name} is used by {', '.join(users)}: give those another policy first.")
     _delete("oncall.delete_policy", by, policy, _policy_state(policy))
 
 
+def check_hand_overs(name: str, steps: Sequence[StepData]) -> None:
+    """Refuse a policy that would come back to itself, or hand on for too often."""
+    policies: dict[str, Any] = {**plans.reachable(steps, {name}), name: steps}
+    if way := escalation.round_trip(name, policies):
+        most = escalation.MOST_HAND_OVERS
+        is_round = way[-1] in way[:-1]
+        why = "goes in a circle" if is_round else f"hands on for more than {most} times"
+        raise ValidationError({"steps": f"{' → '.join(way)} {why}: an escalation would never come to its end."})
+
+
 def check_steps(data: Sequence[StepData]) -> list[dict[str, Any]]:
     """Return the steps with their settings cleaned; a ValidationError names the step and its field."""
     if not data:
-        raise ValidationError({"steps": "A policy needs at least one step, or nobody is told by it."})
+        raise ValidationError({"steps": NO_STEPS})
     there, cleaned = known(), []
     for number, step in enumerate(data, start=1):
         try:
@@ -81,12 +95,16 @@ def check_steps(data: Sequence[StepData]) -> list[dict[str, Any]]:
 
 
 def known() -> plugins.Known:
-    """Return what there is for a step to name: contacts, active people, teams and schedules."""
+    """Return what there is for a step to name: contacts, active people, teams and the rest by name."""
+    contacts = list(Contact.objects.values_list("pk", "name", "kind"))
     return plugins.Known(
-        contacts=dict(Contact.objects.values_list("pk", "name")),
+        contacts={pk: name for pk, name, _ in contacts},
+        webhooks={pk: name for pk, name, kind in contacts if kind == "webhook"},
         people=dict(User.objects.filter(is_active=True).order_by("username").values_list("pk", "username")),
         teams=dict(Team.objects.values_list("pk", "name")),
         schedules={name: name for name in Schedule.objects.values_list("name", flat=True)},
+        calendars={name: name for name in Calendar.objects.values_list("name", flat=True)},
+        policies={name: name for name in Policy.objects.values_list("name", flat=True)},
     )
 
 
@@ -205,7 +223,9 @@ def take_notifications(*, rule: AlertRule, names: Sequence[str], by: Principal, 
 # --- Contacts in use -------------------------------------------------------------------------------------------------
 def users_of(contact: Contact) -> list[str]:
     """Return, in words for people, the policies, routes and rules that name the contact."""
-    policies = Policy.objects.filter(steps__config__contacts__contains=[contact.pk]).distinct()
+    policies = Policy.objects.filter(
+        Q(steps__config__contacts__contains=[contact.pk]) | Q(steps__kind="webhook", steps__config__contact=contact.pk)
+    ).distinct()
     targets = contact.rule_targets.select_related("rule").order_by("rule__name")
     return [
         *(f"the policy {policy}" for policy in policies),

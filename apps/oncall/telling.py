@@ -48,10 +48,20 @@ from apps.notifications.channels import channels
 from apps.notifications.holding import QUIET, Hold, Rule
 from apps.notifications.message import Curve, Message
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import curves, escalation, failover, grouping, messages
+from apps.oncall import curves, escalation, failover, grouping, messages, plans
 from apps.oncall.addressing import Turns, fallback, named, receivers
 from apps.oncall.grouping import Decision, Event, RouteSpec, Standing, Timers, Told
-from apps.oncall.models import NO_TIME, Escalation, GroupMember, Notice, NotificationGroup, Policy, Route, RuleTarget
+from apps.oncall.models import (
+    NO_TIME,
+    Escalation,
+    GroupMember,
+    Notice,
+    NotificationGroup,
+    Policy,
+    Route,
+    RuleTarget,
+    StepTaken,
+)
 
 log = logging.getLogger(__name__)
 
@@ -367,23 +377,6 @@ def _flap(alert: Alert, now: datetime) -> None:
 
 
 # --- Escalations: start, restart, stop -----------------------------------------------------------------------------
-def frozen(policy: Policy) -> dict[str, Any]:
-    """Return the policy as an escalation keeps it."""
-    steps = policy.steps.order_by("position").values("kind", "config")
-    waits = policy.acknowledged_for
-    return {
-        "name": policy.name,
-        "steps": list(steps),
-        "acknowledged_for": None if waits is None else waits.total_seconds(),
-    }
-
-
-def changed_since(one: Escalation) -> list[dict[str, Any]] | None:
-    """Return the steps that its policy has now, if the escalation does not follow these; [] if the policy is gone."""
-    now = frozen(one.policy)["steps"] if one.policy is not None else []
-    return None if now == one.plan.get("steps", []) else now
-
-
 def _stop_escalations(incident: Incident | None, now: datetime) -> None:
     """Stop what runs for the incident if nothing in it fires, or somebody has acknowledged all that does."""
     if incident is None:
@@ -437,7 +430,7 @@ def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: 
     """Start the policy for each incident that has an unacknowledged alert here and no escalation of its own yet."""
     if policy is None:
         return False
-    plan = frozen(policy)
+    plan = plans.frozen(policy)
     if not plan["steps"]:
         return False
     worst: dict[int, str] = {}
@@ -559,7 +552,7 @@ def _policy_tells(policy: Policy | None) -> bool:
         return False
     enabled = frozenset(Contact.objects.enabled().values_list("pk", flat=True))
     has_fallback = bool(fallback())
-    plan = [step for step in frozen(policy)["steps"] if has_fallback or not step["config"].get("fallback")]
+    plan = [step for step in plans.frozen(policy)["steps"] if has_fallback or not step["config"].get("fallback")]
     return escalation.tells_somebody(plan, contacts=enabled, has_route_contacts=False)
 
 
@@ -576,6 +569,8 @@ class Book:
         found = Notice.objects.filter(alert__in=alerts, contact__isnull=False)
         self._rules: dict[int, list[Rule]] = {}
         self.notices: list[Notice] = []
+        self.taken: list[StepTaken] = []
+        """Steps of escalations that are written down with what they tell."""
         self._known: dict[tuple[int, int], list[Notice]] = defaultdict(list)
         self._curves: dict[int, Curve | None] = {}
         self._add(found.select_related("delivery", "contact").order_by("at", "pk"))
@@ -865,6 +860,7 @@ def _escalate(group_pk: int | None, muting: Quiet, now: datetime) -> None:
     pages: dict[int, Page] = {}
     for one in running:
         _step(one, book, group, pages, now)
+    StepTaken.objects.bulk_create(book.taken)
     for page in pages.values():
         book.send(page.contact, _merged(page.decisions), running=incidents, after=page.after)
 
@@ -911,36 +907,39 @@ def _step(
         one.reason = f"held back: {waiting[0].reason}"
         one.save(update_fields=["due_at", "reason"])
         return
-    plan = one.plan["steps"]
     source = None if group is None else group.route or group.target
-    progress = escalation.Progress(one.position, one.rounds)
-    turn = escalation.advance(plan, progress, now=now, severity=one.severity)
-    after, due_at, reason = turn.after, turn.due_at, turn.reason
-    has_told, reaches, asleep = False, False, ""
-    for action in turn.actions:
-        until = None
-        told = named(action, source, now, severity=one.severity, whose=Turns(one))
-        reason = f"{reason}; {told.why}" if told.why else reason
-        for contact in told.contacts.values():
-            decision = grouping.page(book.standings(contact, incident=one.incident_id), now=now)
-            held = book.hold(contact, decision.firing or [alert.pk for alert in mine])
-            sleeps = held is not None and held.why == QUIET
-            reaches, asleep = reaches or not sleeps, asleep if held is None or not sleeps else held.reason
-            if decision.firing:
-                has_told = has_told or not sleeps
-                words = f"escalation “{one.plan['name']}”: {told.why or action.asked.reason}"
-                _page(pages, contact, decision, words, told.after.get(contact.pk, NO_TIME))
-            if decision.next_at is not None:
-                until = min(until or decision.next_at, decision.next_at)
-        if until is not None:
-            after, due_at = action.at, until
-            reason = "a contact was told of an earlier firing: the step is held until the cooldown is over"
+    progress, has_waited = escalation.Progress(one.position, one.rounds), None
+    facts = plans.facts_of(one, now=now, stuck=UNTOLD_FOR)
+    reasons: list[str] = []
+    is_held, has_told, is_awake, asleep = False, False, False, ""
+    while True:
+        turn = escalation.advance(
+            one.plan["steps"], progress, now=now, severity=one.severity, facts=facts, has_waited=has_waited
+        )
+        after, due_at = turn.after, turn.due_at
+        reasons.append(turn.reason)
+        for step in turn.taken:
+            done = _take(one, step, source, book)
+            for page in done.pages:
+                _page(pages, page.contact, page.decisions[0], page.decisions[0].reason, page.after)
+            has_told = has_told or done.has_told
+            is_awake, asleep = is_awake or done.is_awake, done.asleep or asleep
+            if done.until is not None:
+                is_held, after, due_at = True, step.at, done.until
+                reasons = ["a contact was told of an earlier firing: the step is held until the cooldown is over"]
+                break
+            reasons += [done.why] if done.why else []
+            book.taken.append(done.row)
+            if step.action is not None:
+                facts = replace(facts, was_reached=done.is_reached)
+        if is_held or due_at is None or due_at > now:
             break
-    else:
-        if asleep and not reaches:
-            reason = f"{reason}; nobody hears it now ({asleep.lower()})"
-            if due_at is not None and after.rounds == one.rounds:
-                due_at, reason = now, f"{reason}: it goes on at once"
+        progress, has_waited = turn.after, turn.has_waited
+    if asleep and not is_awake and not is_held:
+        goes_on = due_at is not None and after.rounds == one.rounds
+        reasons.append(f"nobody hears it now ({asleep.lower()}){': it goes on at once' if goes_on else ''}")
+        due_at = now if goes_on else due_at
+    reason = "; ".join(reasons)
     if due_at is None and not has_told and not _was_told(one, book):
         due_at = _tell_fallback_at_the_end(one, book, pages)
         if due_at is not None:
@@ -953,6 +952,77 @@ def _step(
         _record("oncall.stop_escalation", one, now, {"state": one.state, "reason": reason})
     one.save()
     live.publish("incidents", one.incident_id)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one step comes to: what it tells whom, until when it has to be held (None: it is taken) and its record.
+
+    `is_reached`: somebody whom it asks for can be told and is awake. `is_awake`, `asleep`: whether anybody whom it
+    tells hears it now, and why somebody does not.
+    """
+
+    row: StepTaken
+    pages: tuple[Page, ...] = ()
+    until: datetime | None = None
+    why: str = ""
+    has_told: bool = False
+    is_reached: bool = False
+    is_awake: bool = False
+    asleep: str = ""
+
+
+def _take(one: Escalation, step: escalation.Taken, source: Route | RuleTarget | None, book: "Book") -> Done:
+    row = StepTaken(
+        escalation=one,
+        position=step.at.position,
+        rounds=step.at.rounds,
+        kind=step.kind[:40],
+        reason=step.reason,
+        at=book.now,
+    )
+    if step.call is not None:
+        row.delivery, why = _call(one, step.call, book)
+        row.reason += f": {why}"
+        return Done(row, why=why)
+    if step.action is None:
+        return Done(row)
+    found = named(step.action, source, book.now, severity=one.severity, whose=Turns(one))
+    mine = [alert.pk for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active]
+    until, pages, awake, asleep = None, [], [], ""
+    has_told = False
+    for contact in found.contacts.values():
+        decision = grouping.page(book.standings(contact, incident=one.incident_id), now=book.now)
+        held = book.hold(contact, decision.firing or mine)
+        sleeps = held is not None and held.why == QUIET
+        awake += [] if sleeps else [contact]
+        asleep = held.reason if held is not None and sleeps else asleep
+        if decision.firing:
+            has_told = has_told or not sleeps
+            words = f"escalation “{one.plan['name']}”: {found.why or step.reason}"
+            told = Decision(decision.firing, decision.still, (), words[:200])
+            pages.append(Page(contact, found.after.get(contact.pk, NO_TIME), [told]))
+        if decision.next_at is not None:
+            until = min(until or decision.next_at, decision.next_at)
+    row.contacts, row.told = list(found.chosen), [page.contact.name for page in pages]
+    knew = ", ".join(contact.name for contact in found.contacts.values() if contact.name not in row.told)
+    more = [found.why, f"{knew} had been told before" if knew else "", asleep]
+    row.reason += "".join(f"; {each}" for each in more if each)
+    is_reached = not found.is_instead and plans.are_reachable(awake)
+    return Done(row, tuple(pages), until, found.why, has_told, is_reached, bool(awake), asleep)
+
+
+def _call(one: Escalation, ident: int, book: "Book") -> tuple[Delivery | None, str]:
+    """Call a webhook contact with what is wrong: no notice, so it is told of no end and nobody counts as told."""
+    contact = Contact.objects.enabled().filter(pk=ident, kind="webhook").first()
+    if contact is None:
+        return None, "it is gone or switched off, nothing is called"
+    mine = tuple(alert.pk for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active)
+    words = f"escalation “{one.plan['name']}” calls {contact.name}"[:200]
+    message = book.message(contact, Decision(mine, (), (), words))
+    delivery = outbox.enqueue(contact=contact, message=message, purpose="call", now=book.now)
+    _record("oncall.notify", delivery, book.now, {"contact": contact.name, "purpose": "call", "reason": words})
+    return delivery, contact.name
 
 
 def _was_told(one: Escalation, book: Book) -> bool:

@@ -13,6 +13,7 @@ from apps.metrics.samples import Samples
 from apps.notifications import sending
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
+from apps.oncall import services as oncall
 from apps.oncall import telling
 from apps.oncall.models import Route
 from apps.sources import checks, heartbeats
@@ -167,6 +168,16 @@ def write_people_to_tell(*, now: datetime) -> None:
         by=BY, now=now, name="Chat of operations", kind="slack", values={"webhook_url": "https://hooks.example/T0/B0/x"}
     )
     Contact.objects.filter(kind="slack").update(problem="The webhook answered 404: no_team.", problem_at=now)
+    steps = [
+        {"kind": "notify", "config": {"contacts": ["On-call"]}},
+        {"kind": "only_if_unreached", "config": {"steps": 1}},
+        {"kind": "notify", "config": {"contacts": ["Shop team"], "route_contacts": True}},
+        {"kind": "wait", "config": {"minutes": 10}},
+        {"kind": "only_hours", "config": {"hours": "mon-fri 08:00-18:00", "zone": "Europe/Berlin", "steps": 1}},
+        {"kind": "hand_over", "config": {"policy": "Default"}},
+        {"kind": "repeat", "config": {"times": 2}},
+    ]
+    oncall.save_policy(by=BY, name="Shop at night", steps=steps)
 
 
 def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:

@@ -8,10 +8,12 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from apps.accounts.models import AuditEntry
+from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
+from apps.oncall import services as oncall
 from apps.oncall.models import Policy
 from monitoring_portal import setup
 from tests.browser import scene
@@ -255,4 +257,25 @@ def test_a_step_of_a_policy_shows_the_settings_of_its_kind(window):
     page.locator('[name="steps-1-kind"]').select_option("notify")
     expect(pause).to_be_hidden()
     expect(contacts.first).to_be_visible()
+    assert it.complaints == []
+
+
+def test_steps_say_when_they_happen_and_are_moved_by_keys_and_by_hand(window):
+    setup.load_defaults(now=timezone.now())
+    steps = [{"kind": "wait", "config": {"minutes": minutes}} for minutes in (1, 2, 3)]
+    policy = oncall.save_policy(by=Principal.system("test"), name="Waits", steps=steps)
+    it = window("ada")
+    page = it.go(f"/admin/oncall/policy/{policy.pk}/change/")
+    groups = page.locator("#steps-group .form-group:not(.empty-form)")
+    when = groups.locator(".portal-step-when")
+    expect(when).to_have_text(["at once", "after 1 min", "after 3 min"])
+    expect(page.locator(".portal-step-warning")).to_contain_text("the fall-back contact")
+    groups.nth(2).locator(".portal-step-up").focus()
+    page.keyboard.press("Enter")
+    expect(groups.locator(".portal-step-text")).to_have_text(["Wait 1 min", "Wait 3 min", "Wait 2 min"])
+    expect(when).to_have_text(["at once", "after 1 min", "after 4 min"])
+    groups.nth(2).locator(".portal-step-handle").drag_to(groups.nth(0), target_position={"x": 200, "y": 4})
+    expect(groups.locator(".portal-step-text")).to_have_text(["Wait 2 min", "Wait 1 min", "Wait 3 min"])
+    page.locator('[name="_save"]').click()
+    expect(page.locator("body")).to_contain_text("Wait 2 min › Wait 1 min › Wait 3 min")
     assert it.complaints == []

@@ -80,11 +80,18 @@ def test_a_failing_body_is_recorded_and_the_lease_is_given_back(spec):
 @pytest.mark.django_db
 def test_loops_that_stood_still_are_named_for_the_fallback(spec):
     spec()
-    assert "test.loop" in tasks.stale()
+    assert "test.loop" in tasks.stale(3600.0)
     tasks.run("test.loop", now=NOW)
-    assert "test.loop" not in tasks.stale()
+    assert "test.loop" not in tasks.stale(3600.0)
     Loop.objects.update(finished_at=NOW.replace(year=2020), started_at=NOW.replace(year=2020))
-    assert "test.loop" in tasks.stale()
+    assert "test.loop" in tasks.stale(3600.0)
+
+
+@pytest.mark.django_db
+def test_a_loop_that_has_not_had_its_time_since_the_start_is_not_missed(spec):
+    seldom, _ = spec()
+    assert "test.loop" not in tasks.stale(2.9 * seldom.every)
+    assert "test.loop" in tasks.stale(3.0 * seldom.every)
 
 
 @pytest.mark.django_db(transaction=True)

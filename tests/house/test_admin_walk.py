@@ -60,16 +60,26 @@ EDITS: dict[str, dict[str, str]] = {
     "sources.site": {"name": "another"},
     "sources.scrapejob": {"metrics_path": "/other"},
 }
+
+
+def hook() -> Any:
+    return save_contact(
+        by=Principal.system("test"), name="Hook", kind="webhook", values={"url": "https://example.com/x"}, now=AT
+    )
+
+
+def telling_policy() -> Any:
+    steps = [{"kind": "notify", "config": {"contacts": [hook().pk]}}, {"kind": "wait", "config": {"minutes": 5}}]
+    return save_policy(by=Principal.system("test"), name="Night", steps=steps)
+
+
 # Rows that saving or an action wants to be of a certain kind.
 ROWS: dict[str, Callable[[], Any]] = {
     "alerting.incident": lambda: make("alerting.alert").incident,
     "metrics.collectorsetting": lambda: make("metrics.collectorsetting", kind="cpu"),
-    "oncall.policy": lambda: save_policy(
-        by=Principal.system("test"), name="Night", steps=[{"kind": "wait", "config": {"minutes": 5}}]
-    ),
-    "notifications.contact": lambda: save_contact(
-        by=Principal.system("test"), name="Hook", kind="webhook", values={"url": "https://example.com/x"}, now=AT
-    ),
+    "oncall.policy": telling_policy,
+    "oncall.route": lambda: make("oncall.route", policy=telling_policy()),
+    "notifications.contact": hook,
 }
 
 

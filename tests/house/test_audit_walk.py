@@ -28,7 +28,7 @@ from apps.metrics.samples import Samples
 from apps.notifications import personal, replies
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
-from apps.oncall import schedules
+from apps.oncall import schedules, trials
 from apps.oncall import services as oncall
 from apps.oncall.importing import import_configuration
 from apps.promql.source import Matcher
@@ -77,6 +77,11 @@ def with_contact() -> User:
     person = user()
     own_contact(person)
     return person
+
+
+def told_policy() -> Any:
+    tell = {"kind": "notify", "config": {"contacts": [contact().pk]}}
+    return oncall.save_policy(by=Principal.system("test"), name="Told", steps=[tell])
 
 
 def policy() -> Any:
@@ -283,6 +288,8 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "notifications.test_person": lambda: do(personal.try_out, person=with_contact(), send=True, now=AT),
     "oncall.delete_policy": lambda: do(oncall.delete_policy, policy=make("oncall.policy")),
     "oncall.delete_route": lambda: do(oncall.delete_route, route=make("oncall.route", name="x")),
+    "oncall.try_policy": lambda: do(trials.try_policy, policy=told_policy(), now=AT),
+    "oncall.try_route": lambda: do(trials.try_route, route=make("oncall.route", policy=told_policy()), now=AT),
     "oncall.save_policy": lambda: do(oncall.save_policy, name="Night", steps=STEPS),
     "oncall.save_route": lambda: do(oncall.save_route, values={"name": "web", "matchers": []}),
     "oncall.save_schedule": lambda: do(schedules.save_schedule, name="Database", layers=[]),
@@ -387,6 +394,11 @@ WRITES: dict[str, Callable[[], Call]] = {
     "POST policies/": lambda: (f"{V1}/policies/", {"name": "Night", "steps": STEPS}),
     "PATCH policies/<str:pk>/": lambda: (f"{V1}/policies/{policy().pk}/", {"description": "Nights."}),
     "DELETE policies/<str:pk>/": lambda: (f"{V1}/policies/{make('oncall.policy').pk}/", None),
+    "POST policies/<str:pk>/test/": lambda: (f"{V1}/policies/{told_policy().pk}/test/", {"confirm": True}),
+    "POST routes/<str:pk>/test/": lambda: (
+        f"{V1}/routes/{make('oncall.route', name='x', policy=told_policy()).pk}/test/",
+        {"confirm": True},
+    ),
     "POST routes/": lambda: (f"{V1}/routes/", {"name": "web", "matchers": ["service=web"]}),
     "PATCH routes/<str:pk>/": lambda: (f"{V1}/routes/{make('oncall.route', name='x').pk}/", {"name": "y"}),
     "DELETE routes/<str:pk>/": lambda: (f"{V1}/routes/{make('oncall.route', name='x').pk}/", None),

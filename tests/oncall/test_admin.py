@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from apps.accounts.models import AuditEntry, User
+from apps.accounts.models import AuditEntry, Calendar, User
 from apps.notifications.models import Contact
-from apps.oncall.models import Policy, Route
+from apps.oncall.models import Policy, Route, Schedule
 from tests.oncall.conftest import Night
 
 
@@ -49,6 +49,56 @@ def test_a_step_that_tells_nobody_is_refused(admin: Client):
 def test_a_policy_without_steps_is_refused(admin: Client):
     page = admin.post("/admin/oncall/policy/add/", {"name": "Night", "description": "", **_steps()})
     assert "needs at least one step" in page.content.decode()
+
+
+def test_a_policy_that_would_come_back_to_itself_is_refused_in_words(admin: Client, night: Night):
+    night.policy(("wait", {"minutes": 1}), name="Night")
+    night.policy(("wait", {"minutes": 1}), ("hand_over", {"policy": "Night"}), name="Chiefs")
+    page = admin.post(
+        f"/admin/oncall/policy/{Policy.objects.get(name='Night').pk}/change/",
+        {"name": "Night", **_steps({"position": 1, "kind": "hand_over", "hand_over__policy": "Chiefs"})},
+    )
+    assert "Night → Chiefs → Night goes in a circle" in page.content.decode()
+
+
+def test_a_schedule_a_calendar_and_a_webhook_are_chosen_in_the_admin(admin: Client, night: Night):
+    hook = night.contact("hook")
+    Schedule.objects.create(name="Database")
+    Calendar.objects.create(name="Office")
+    page = admin.post("/admin/oncall/policy/add/", {"name": "Night", "description": "", **_steps(
+        {"position": 1, "kind": "only_hours", "only_hours__calendar": "Office", "only_hours__steps": "1"},
+        {"position": 2, "kind": "notify_schedule", "notify_schedule__schedule": "Database"},
+        {"position": 3, "kind": "webhook", "webhook__contact": hook.pk},
+    )})  # fmt: skip
+    assert page.status_code == 302, page.content.decode()
+    configs = list(Policy.objects.get().steps.order_by("position").values_list("config", flat=True))
+    assert configs[0]["calendar"] == "Office"
+    assert configs[1]["schedule"] == "Database"
+    assert configs[2] == {"contact": hook.pk}
+
+
+def test_the_editor_says_when_each_step_happens_and_what_is_wrong(admin: Client, night: Night):
+    phone = night.contact("phone")
+    posted = _steps(
+        {"position": 2, "kind": "wait", "wait__minutes": "5"},
+        {"position": 1, "kind": "notify", "notify__contacts": [phone.pk]},
+        {"position": 3, "kind": "notify", "notify__fallback": "on"},
+        {"position": 4, "kind": "wait", "wait__minutes": "soon"},
+        {"position": 5, "kind": "repeat", "repeat__times": "1", "DELETE": "on"},
+    )
+    found = admin.post("/admin/oncall/policy/outline/", posted).json()
+    said = {line["form"]: (line["when"], line["text"]) for line in found["lines"] if not line["problem"]}
+    assert said == {
+        1: ("at once", "Notify phone"),
+        0: ("at once", "Wait 5 min"),
+        2: ("after 5 min", "Notify the fall-back contact"),
+    }
+    assert [(line["form"], line["problem"]) for line in found["lines"] if line["problem"]] == [(3, "Enter a number.")]
+    assert found["warning"] == ""
+    nobody = admin.post("/admin/oncall/policy/outline/", _steps({"position": 1, "kind": "wait", "wait__minutes": "5"}))
+    assert "the fall-back contact is" in nobody.json()["warning"]
+    assert "needs at least one step" in admin.post("/admin/oncall/policy/outline/", {}).json()["warning"]
+    assert admin.get("/admin/oncall/policy/outline/").status_code == 405
 
 
 def test_a_saved_policy_shows_its_settings_again(admin: Client, night: Night):

@@ -1,6 +1,6 @@
 """How an escalation goes on, as a pure function, on a simulated clock."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,10 +8,18 @@ from django.core.exceptions import ValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.oncall.escalation import Progress, advance, tells_somebody
+from apps.oncall.escalation import Progress, advance, looks_at, play, spelled, tells_somebody
 from apps.oncall.steps import Known, clean, steps
 
-KNOWN = Known({1: "phone"}, {1: "anna", 2: "ben"}, {1: "Web"}, {"Database": "Database"})
+KNOWN = Known(
+    contacts={1: "phone", 2: "hook"},
+    people={1: "anna", 2: "ben"},
+    teams={1: "Web"},
+    schedules={"Database": "Database"},
+    webhooks={2: "hook"},
+    calendars={"Office": "Office"},
+    policies={"Chiefs": "Chiefs"},
+)
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -29,15 +37,18 @@ def repeat(times: int) -> dict[str, Any]:
 
 def played(plan: list[dict[str, Any]]) -> list[tuple[float, int]]:
     """Play a plan to its end; return (minutes since the start, contact) of everything it tells."""
-    told, progress, now = [], Progress(), NOW
-    for _ in range(10_000):
-        turn = advance(plan, progress, now=now, severity="critical")
-        told += [((now - NOW).total_seconds() / 60, contact) for a in turn.actions for contact in a.asked.contacts]
-        if turn.due_at is None:
-            return told
-        assert turn.due_at > now
-        progress, now = turn.after, turn.due_at
-    raise AssertionError("The plan never ends.")
+    stages = play(plan, start=NOW, severity="critical", most=10_000)
+    assert stages[-1].turn.due_at is None, "The plan never ends."
+    for stage in stages[:-1]:
+        # At the same moment it goes on only to ask what came of what it did.
+        assert stage.turn.due_at is not None
+        assert stage.turn.due_at > stage.at or (stage.turn.actions and stage.turn.due_at == stage.at)
+    return [
+        ((stage.at - NOW).total_seconds() / 60, contact)
+        for stage in stages
+        for action in stage.turn.actions
+        for contact in action.asked.contacts
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +106,31 @@ def test_a_step_of_an_unknown_kind_is_named():
     assert "unknown kind 'gone'" in advance([{"kind": "gone"}], Progress(), now=NOW, severity="info").reason
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"kind": "wait", "config": {}},
+        {"kind": "only_hours", "config": {"zone": "Mars/Base", "steps": 1}},
+        {"kind": "only_if_more_than", "config": {"minutes": "many"}},
+        {"kind": "webhook", "config": {"contact": None}},
+    ],
+)
+def test_a_step_whose_settings_cannot_be_read_is_named_and_stops_nothing(step: dict[str, Any]):
+    turn = advance([step, notify(1)], Progress(), now=NOW, severity="info")
+    assert "cannot be taken and was passed over" in turn.reason
+    assert turn.actions
+    assert tells_somebody([step, notify(1)], contacts=frozenset({1}), has_route_contacts=False)
+    assert looks_at([step]) == timedelta(0)
+    assert len(spelled([step], KNOWN)) == 1
+
+
 any_step = st.one_of(
     st.integers(1, 5).map(notify),
     st.floats(0.01, 100).map(wait),
     st.integers(1, 3).map(repeat),
     st.integers(1, 3).map(lambda steps: {"kind": "only_hours", "config": {"hours": "", "zone": "UTC", "steps": steps}}),
+    st.integers(1, 3).map(lambda steps: {"kind": "only_if_unreached", "config": {"steps": steps}}),
+    st.just({"kind": "webhook", "config": {"contact": 1}}),
     st.builds(
         lambda severity, steps: {"kind": "only_severity", "config": {"severity": severity, "steps": steps}},
         st.sampled_from(["warning", "critical"]),
@@ -163,6 +194,10 @@ def test_settings_of_every_kind_are_json_and_survive_a_second_cleaning():
         "wait": {"minutes": 3},
         "repeat": {"times": 2},
         "only_severity": {"severity": "error", "steps": 2},
+        "only_if_more_than": {"alerts": 5, "minutes": 10, "steps": 1},
+        "only_if_unreached": {"steps": 2},
+        "webhook": {"contact": "hook"},
+        "hand_over": {"policy": "Chiefs"},
         "only_hours": {"hours": "mon-fri 08:00-18:00", "zone": "Europe/Berlin", "country": "DE", "steps": 1},
     }
     assert set(given_settings) == set(steps.all())

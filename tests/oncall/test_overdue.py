@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
+from django.db import connection
 
 from apps.accounts.models import Calendar
+from apps.core.tasks import LOOPS
 from apps.dashboards.health import _oncall
+from apps.notifications import outbox
+from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import overdue
+from apps.oncall import overdue, telling
 from apps.oncall.models import Escalation
 from tests.notifications.receivers import Answer, HttpReceiver
 from tests.oncall.conftest import Night
@@ -100,3 +105,27 @@ def test_messages_that_nobody_lets_go_are_overdue(night: Night, wire: HttpReceiv
     night.now = Delivery.objects.held().get().due_at + LATER
     assert overdue.find(now=night.now).held == 1
     assert "1 messages that were held back" in overdue.find(now=night.now).sentence
+
+
+def test_workers_that_hang_with_their_locks_and_what_waits_to_be_sent_do_not_hold_it_up(
+    night: Night, wire: HttpReceiver
+):
+    """Nothing runs but the look itself, and what on-call's loops and senders need is held by those that hang."""
+    night.fire()
+    fallback = Contact.objects.get(name="fall-back")
+    message = Message(title="earlier", body="", severity="info", status="firing", url="", group_key="x", reason="")
+    before = outbox.enqueue(contact=fallback, message=message, purpose="firing", now=night.now)
+    params = {**connection.get_connection_params(), "cursor_factory": None}
+    with psycopg.connect(**{name: value for name, value in params.items() if value is not None}) as hung:
+        for lock in (telling.LOCK, outbox.LOCK):
+            hung.execute("SELECT pg_advisory_lock(%s)", [lock])
+        overdue.look(now=night.now + LATER)
+    assert "On-call stands still" in titles(wire)[0]
+    before.refresh_from_db()
+    assert (before.state, len(wire.requests)) == ("queued", 1)
+
+
+def test_the_look_runs_where_the_loops_that_it_watches_do_not_and_without_workers_too():
+    watched = {LOOPS[name].queue for name in ("oncall.tell", "oncall.escalate", "notifications.deliver")}
+    assert LOOPS["oncall.overdue"].queue not in watched
+    assert LOOPS["oncall.overdue"].fallback

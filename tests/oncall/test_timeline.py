@@ -7,7 +7,7 @@ from apps.accounts.models import User
 from apps.notifications.models import Delivery, Reply
 from apps.oncall import services
 from apps.oncall.models import Escalation
-from apps.oncall.telling import changed_since
+from apps.oncall.plans import changed_since
 from tests.oncall.conftest import BY, Night
 
 
@@ -55,3 +55,21 @@ def test_a_policy_that_was_changed_or_deleted_since_is_shown_beside_the_copy(pag
         assert "Notify the fall-back contact" in text
     Escalation.objects.update(policy=None)
     assert "The policy is gone by now" in page.get(f"/monitoring/incidents/{running.incident_id}/").content.decode()
+
+
+def test_each_step_taken_stands_on_the_timeline_the_escalations_page_and_in_the_api(page: Client, night: Night):
+    night.contact("hook")
+    ann, gone = night.contact("ann"), night.contact("gone")
+    policy = night.policy(("webhook", {"contact": "hook"}), ("notify", {"contacts": ["gone", "ann"]}))
+    night.route("root", policy=policy)
+    gone.delete()
+    night.fire()
+    night.wait(minutes=1)
+    running = night.escalation
+    for path in (f"/monitoring/incidents/{running.incident_id}/", f"/admin/oncall/escalation/{running.pk}/change/"):
+        text = page.get(path).content.decode()
+        assert "1 of its contacts is gone or switched off" in text
+        assert "calls a webhook: hook" in text
+    assert "The call is sent." in page.get(f"/monitoring/incidents/{running.incident_id}/").content.decode()
+    taken = page.get(f"/api/v1/portal/escalations/{running.pk}/").json()["taken"]
+    assert [(row["position"], row["told"]) for row in taken] == [(0, []), (1, [ann.name])]

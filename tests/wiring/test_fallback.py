@@ -10,7 +10,7 @@ def test_the_watch_goes_on_after_an_error_of_any_kind(monkeypatch):
     looks = []
     seen_again = threading.Event()
 
-    def stale():
+    def stale(watched):
         looks.append(1)
         if len(looks) > 1:
             seen_again.set()

@@ -12,27 +12,37 @@ from typing import Any, ClassVar
 from django import forms
 from django.core.exceptions import ValidationError
 
+from apps.accounts.hours import Hours
 from apps.core.documents import document
 from apps.core.registry import Plugin, Registry
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where an escalation stands when a step is reached: how often it has gone round, how bad it is, and when."""
+    """Where an escalation stands when a step is reached: how often it has gone round, how bad it is, and when.
+
+    `began` says when alerts of its incident, and those that are told with them, began to fire (as far back as the plan
+    asks); `calendars` are those that the plan names and that exist. `was_reached`: whether the step before that told
+    somebody reached anybody: somebody was on call, and of whoever was told one has a contact that works.
+    """
 
     rounds: int
     severity: str
     at: datetime
+    began: tuple[datetime, ...] = ()
+    calendars: Mapping[str, Hours] = field(default_factory=dict)
+    was_reached: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a step wants: somebody told, a pause before the next step, a new round from the first one, or that so many
-    of the steps behind it are left out (`skip`).
+    of the steps behind it are left out (`skip`), or that another policy's steps are taken instead (`hand_over`).
 
     `contacts` and `people` are ids, `team` is one; it, `route_contacts`, `fallback` and `schedule` (by name) stand for
     whoever that is when the step is reached. `in_turn`: one of the people and the team's members, the next in turn.
-    `important`: people are told as they want to be of important messages.
+    `important`: people are told as they want to be of important messages. `call` is the id of a contact that is called
+    and told nothing: what it does is its own business.
     """
 
     reason: str
@@ -47,6 +57,8 @@ class Outcome:
     pause: timedelta | None = None
     restart: bool = False
     skip: int = 0
+    call: int | None = None
+    hand_over: str = ""
 
     @property
     def names_people(self) -> bool:
@@ -61,12 +73,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Known:
-    """What there is for a step to name: contacts, people and teams as names by id, schedules by name."""
+    """What there is for a step to name: contacts (also those that can be called), people and teams as names by id;
+    schedules, calendars and policies by name.
+    """
 
     contacts: Mapping[int, str] = field(default_factory=dict)
     people: Mapping[int, str] = field(default_factory=dict)
     teams: Mapping[int, str] = field(default_factory=dict)
     schedules: Mapping[str, str] = field(default_factory=dict)
+    webhooks: Mapping[int, str] = field(default_factory=dict)
+    calendars: Mapping[str, str] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, what: str) -> Mapping[Any, str]:
         """Return the names of what a field `offers`, by the value that is stored."""
@@ -77,12 +94,20 @@ class Known:
 class Step(Plugin):
     """One kind of step. `settings` is what its `Config` form cleaned, as JSON."""
 
+    looks_back: ClassVar[bool] = False
+    """Whether it asks what came of the step before it (`Moment.was_reached`)."""
+
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
 
     def run(self, moment: Moment) -> Outcome:
         """Return what should happen now; no clock, no tables."""
         raise NotImplementedError
+
+    @property
+    def looks_at(self) -> timedelta:
+        """How far back it wants to know when alerts began (`Moment.began`)."""
+        return timedelta(0)
 
     @classmethod
     def describe(cls, settings: Mapping[str, Any], known: Known) -> str:  # noqa: ARG003
@@ -126,6 +151,24 @@ class ScheduleName(forms.ChoiceField):
     """A schedule to choose from, by its name; the choices are put in by whoever shows the form."""
 
     offers: ClassVar[str] = "schedules"
+
+
+class WebhookId(TeamId):
+    """A webhook contact to choose from; likewise."""
+
+    offers = "webhooks"
+
+
+class CalendarName(ScheduleName):
+    """A calendar to choose from, by its name; likewise."""
+
+    offers = "calendars"
+
+
+class PolicyName(ScheduleName):
+    """A policy to choose from, by its name; likewise."""
+
+    offers = "policies"
 
 
 def clean(kind: str, data: Mapping[str, Any], known: Known) -> dict[str, Any]:

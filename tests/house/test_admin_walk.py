@@ -50,6 +50,7 @@ EDITS: dict[str, dict[str, str]] = {
     "metrics.retentionpolicy": {"description": "For ever."},
     "metrics.seriesbudget": {"series": "5"},
     "notifications.contact": {"name": "another"},
+    "oncall.importedcalendar": {"name": "another"},
     "oncall.policy": {"description": "For nights."},
     "oncall.route": {"name": "another"},
     "oncall.schedule": {"description": "Who has the database."},

@@ -39,7 +39,12 @@ def test_a_layer_hands_over_by_the_schedules_clock(anna: User, ben: User):
     assert [shift.person for shift in found.shifts] == [ben.pk, anna.pk]
     assert found.shifts[0].end == START + 10 * HOUR  # 09:00 in Berlin
     assert sum(load.hours for load in found.loads.values()) == 24
-    assert found.gaps == []
+    assert [gap.reason for gap in found.gaps] == [
+        "ben is on call and has no contact that is on", "anna is on call and has no contact that is on",
+    ]  # fmt: skip
+    for person in (anna, ben):
+        Contact.objects.create(name=f"of {person}", kind="webhook", config={"url": "https://x/"}, owner=person)
+    assert schedules.plan(schedule, START, START + DAY).gaps == []
 
 
 def test_an_override_is_kept_with_who_made_it_and_why(anna: User, ben: User):

@@ -1,8 +1,8 @@
 """The live connection of an open page: pushes what changed, read through the viewer's own permissions.
 
 Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "targets" |
-"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "badge"}; the server answers with frames of the same parts
-as the page's first state, at most four a second, and a {"beat"} when nothing happened for a while.
+"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "badge"}; the server answers with frames of the
+same parts as the page's first state, at most four a second, and a {"beat"} when nothing happened for a while.
 Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
 """
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TOPICS = (
     "alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts", "targets",
-    "checks",
+    "checks", "schedules",
 )  # fmt: skip
 FRAME = 0.25
 BEAT = 15.0
@@ -214,6 +214,10 @@ def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]
     if view.startswith("heartbeat:"):
         mine = f"beat-{view.removeprefix('heartbeat:')}"
         frame |= {"stale": True} if set(changed.get("checks", ())) & {None, mine} or is_due else {}
+    if view in ("overview", "alerts", "oncall") and (touched & {"schedules", "contacts", "accounts"} or is_due):
+        frame["oncall"] = snapshots.on_call(now)
+    if view == "oncall" and "schedules" in touched:
+        frame["stale"] = True
     if view in ("incidents", "quiet") and (about_alerts or "silences" in touched):
         frame["stale"] = True
     if view.startswith("alert:") and (about_alerts or "contacts" in touched or is_due):

@@ -187,6 +187,45 @@ def plans(schedules: Iterable[Schedule], start: datetime, end: datetime) -> dict
     return answer
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who is on call by a schedule now, until when, and who comes then; `problem`: why nobody is told, if so.
+
+    `until` and `following` (None: nobody) are looked for within HORIZON; a shift that lasts beyond has neither.
+    """
+
+    schedule: Schedule
+    shift: rotation.Shift | None
+    until: datetime | None
+    following: rotation.Shift | None
+    problem: str
+
+
+HORIZON: Final = timedelta(days=62)
+
+
+def standings(schedules: Iterable[Schedule], now: datetime) -> list[Standing]:
+    """Return how each schedule stands at that moment, in a fixed number of queries."""
+    rows = list(schedules)
+    ends = now + HORIZON
+    found = []
+    for ident, plan in plans(rows, now, ends).items():
+        schedule = next(row for row in rows if row.pk == ident)
+        shifts = plan.shifts
+        current = shifts[0] if shifts and shifts[0].start == now else None
+        until, place = now, 0
+        if current is not None:
+            while place < len(shifts) and shifts[place].start == until and shifts[place].person == current.person:
+                until, place = shifts[place].end, place + 1
+        elif shifts:
+            until = shifts[0].start
+        following = shifts[place] if place < len(shifts) and shifts[place].start == until else None
+        why = plan.away.get(current.person, "") if current else plan.empty[0].reason
+        known = until if now < until < ends else None
+        found.append(Standing(schedule, current, known, following if known else None, why))
+    return found
+
+
 def unreachable(people: Iterable[int]) -> dict[int, str]:
     """Return, of these people (ids), those who cannot be told anything, and why."""
     wanted = set(people)

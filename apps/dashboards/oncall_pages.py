@@ -230,7 +230,10 @@ def _forms(
         "ends": given.get("ends") or asked.get("to") or _typed(now + timedelta(hours=8), zone),
         "reason": given.get("reason", ""),
     }
-    return {"mine": mine or options, "theirs": [each for each in options if each not in mine], "cover": cover}
+    first = (mine or options or [{"person": ""}])[0]["person"]
+    others = [each for each in options if each not in mine]
+    # Those of other people first: to swap with oneself is nothing.
+    return {"mine": mine or options, "theirs": sorted(others, key=lambda each: each["person"] == first), "cover": cover}
 
 
 @require_POST

@@ -90,7 +90,8 @@ def _told(schedule: int, kind: str, zone: ZoneInfo, found: Sequence[_Span], now:
     near = [span for span in found if now < span.start < now + WARNED] or [first]
     hours = sum(_length(span, now).total_seconds() for span in near) / 3600
     more = sum(span.start < now + WARNED for span in found) - 1
-    again = f", and {more} times more within {WARNED.days} days" if more > 0 else ""
+    times = "once" if more == 1 else "twice" if more == 2 else f"{more} times"
+    again = f", and {times} more within {WARNED.days} days" if more > 0 else ""
     text = f"{first.text}. {_when(first, zone, now)}{again}."
     return Shortfall(schedule, kind, first.subject[:300], text, first.start, hours)
 

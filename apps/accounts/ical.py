@@ -1,7 +1,7 @@
 """Reads iCalendar files (RFC 5545) of other people's calendars: what happens when within a span of time.
 
 Such a file is anybody's: its rules may repeat each second, or for ever without an occurrence, and its parser loads
-14 MB of modules. So a child process reads it, with little memory and a deadline, and is killed when it does not answer.
+10 MB of modules. So a child process reads it, with little memory and a deadline, and is killed when it does not answer.
 
 The file is both sides: imported it is the parent; run by its path it is the child, which alone loads `icalendar`.
 """

@@ -224,8 +224,13 @@ def on_call(layers: Sequence[Source], overrides: Sequence[Override], at: datetim
 
 def gaps(layers: Sequence[Source], overrides: Sequence[Override], start: datetime, end: datetime) -> list[Gap]:
     """Return when nobody is on call in [start, end), and why."""
+    return between(layers, shifts(layers, overrides, start, end), start, end)
+
+
+def between(layers: Sequence[Source], taken: Iterable[Shift], start: datetime, end: datetime) -> list[Gap]:
+    """Return the gaps that these shifts of the layers leave in [start, end)."""
     found, since = [], start
-    for shift in shifts(layers, overrides, start, end):
+    for shift in taken:
         if since < shift.start:
             found.append(Gap(since, shift.start, _why_nobody(layers, since, shift.start)))
         since = shift.end

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ValidationError
 
 from apps.accounts.audit import changes, record, state_of, verb
-from apps.accounts.hours import parse_zone
+from apps.accounts.hours import Hours, parse_zone
 from apps.accounts.models import Calendar, User
 from apps.accounts.rights import Principal, Right
 from apps.core import live
@@ -152,10 +154,16 @@ class Plan:
     shifts: list[rotation.Shift]
     gaps: list[rotation.Gap]
     clashes: list[rotation.Clash]
-    loads: dict[int, rotation.Load]
     empty: list[rotation.Gap]
     away: dict[int, str]
     layers: list[rotation.Source]
+    zone: ZoneInfo
+    holidays: Hours | None
+
+    @cached_property
+    def loads(self) -> dict[int, rotation.Load]:
+        """What each person carries by the schedule's own clock: half the cost of a plan, so for who asks."""
+        return rotation.fairness(self.shifts, self.zone, *([self.holidays.is_holiday] if self.holidays else []))
 
 
 def plan(schedule: Schedule, start: datetime, end: datetime) -> Plan:
@@ -172,17 +180,17 @@ def plans(schedules: Iterable[Schedule], start: datetime, end: datetime) -> dict
     answer = {}
     for row in rows:
         layers, overrides = parts[row.pk]
-        times = row.holidays.times if row.holidays is not None else None
-        empty = rotation.gaps(layers, overrides, start, end)
+        empty = rotation.between(layers, found[row.pk], start, end)
         gaps = empty + rotation.unreached(found[row.pk], away)
         answer[row.pk] = Plan(
             found[row.pk],
             sorted(gaps, key=lambda gap: gap.start),
             rotation.clashes(overrides, start, end),
-            rotation.fairness(found[row.pk], parse_zone(row.zone), *([times.is_holiday] if times else [])),
             empty,
             away,
             layers,
+            parse_zone(row.zone),
+            row.holidays.times if row.holidays is not None else None,
         )
     return answer
 
@@ -202,15 +210,24 @@ class Standing:
 
 
 HORIZON: Final = timedelta(days=62)
+NEAR: Final = timedelta(days=8)
+"""Most shifts end within it, and an eighth of the plan costs an eighth: pages ask this every few seconds."""
 
 
 def standings(schedules: Iterable[Schedule], now: datetime) -> list[Standing]:
     """Return how each schedule stands at that moment, in a fixed number of queries."""
     rows = list(schedules)
-    ends = now + HORIZON
+    found = {one.schedule.pk: one for one in _standings(rows, now, now + NEAR)}
+    if lasting := [row for row in rows if found[row.pk].until is None]:
+        found |= {one.schedule.pk: one for one in _standings(lasting, now, now + HORIZON)}
+    return [found[row.pk] for row in rows]
+
+
+def _standings(rows: list[Schedule], now: datetime, ends: datetime) -> list[Standing]:
     found = []
-    for ident, plan in plans(rows, now, ends).items():
-        schedule = next(row for row in rows if row.pk == ident)
+    known = plans(rows, now, ends)
+    for schedule in rows:
+        plan = known[schedule.pk]
         shifts = plan.shifts
         current = shifts[0] if shifts and shifts[0].start == now else None
         until, place = now, 0
@@ -221,8 +238,8 @@ def standings(schedules: Iterable[Schedule], now: datetime) -> list[Standing]:
             until = shifts[0].start
         following = shifts[place] if place < len(shifts) and shifts[place].start == until else None
         why = plan.away.get(current.person, "") if current else plan.empty[0].reason
-        known = until if now < until < ends else None
-        found.append(Standing(schedule, current, known, following if known else None, why))
+        is_known = now < until < ends
+        found.append(Standing(schedule, current, until if is_known else None, following if is_known else None, why))
     return found
 
 

@@ -1,9 +1,12 @@
 """Calendars of other people: dialects of Google and Outlook, days, exceptions, and files that mean harm."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.conf import settings
 
 from apps.accounts.ical import MOST_BYTES, CalendarError, Reading, days, expand, read
 
@@ -121,3 +124,10 @@ def test_a_file_that_breaks_off_is_read_or_refused_never_more(cut: int) -> None:
     except CalendarError:
         return
     assert len(reading.occurrences) <= 2
+
+
+def test_no_process_of_the_portal_loads_the_parser() -> None:
+    """It costs 10 MB in each of them: only the child that reads a file does."""
+    script = "import sys, apps.oncall.bookings, apps.accounts.ical; print('icalendar' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=settings.ROOT)
+    assert said.stdout.strip() == "False"

@@ -60,7 +60,7 @@ SCOPES: Final[dict[str, frozenset[Right]]] = {
 SHORTEST: Final = 16
 """Letters under which a secret from the environment is called guessable."""
 
-NARROWED: Final = frozenset({Right.READ, Right.QUERY, Right.INGEST, Right.OPERATE})
+NARROWED: Final = frozenset({Right.READ, Right.SUBSCRIBE, Right.QUERY, Right.INGEST, Right.OPERATE})
 """What remains to who sees only some labels: rules, retention and people concern all of them."""
 
 

@@ -19,7 +19,7 @@ from apps.oncall.api import MOST_DAYS, moment_asked
 from apps.oncall.models import CoverageFinding, ImportedCalendar, Schedule
 
 
-class CalendarSerializer(Exact, serializers.ModelSerializer[ImportedCalendar]):
+class ImportedCalendarSerializer(Exact, serializers.ModelSerializer[ImportedCalendar]):
     """A calendar kept elsewhere. `url` is its address (a secret: `host` is shown), `content` the text of an .ics."""
 
     url = serializers.CharField(write_only=True, required=False, max_length=2000)
@@ -34,11 +34,13 @@ class CalendarSerializer(Exact, serializers.ModelSerializer[ImportedCalendar]):
         read_only_fields = ("host", "fetched_at", "read_until", "problem", "unmatched", "remarks")
 
 
-class CalendarViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[ImportedCalendar]):
+class ImportedCalendarViewSet(
+    mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[ImportedCalendar]
+):
     """Calendars kept elsewhere whose events say who is on call: layers of schedules name them."""
 
     queryset = ImportedCalendar.objects.defer("content", "secrets").order_by("name")
-    serializer_class = CalendarSerializer
+    serializer_class = ImportedCalendarSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
 
     def create(self, request: Request) -> Response:
@@ -150,7 +152,7 @@ class FindingViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[CoverageFind
 
 def register(router: BaseRouter) -> None:
     """Add these endpoints to /api/v1/portal/."""
-    router.register("on-call-calendars", CalendarViewSet, basename="oncallcalendar")
+    router.register("on-call-calendars", ImportedCalendarViewSet, basename="oncallcalendar")
     router.register("on-call-swaps", SwapViewSet, basename="oncallswap")
     router.register("on-call-fairness", FairnessViewSet, basename="oncallfairness")
     router.register("on-call-findings", FindingViewSet, basename="oncallfinding")

@@ -24,6 +24,7 @@ class Right(StrEnum):
     """One thing that somebody may do; routes, verbs and admin pages name the one they need."""
 
     READ = "read"  # see pages, alerts, rules, contacts without their secrets
+    SUBSCRIBE = "subscribe"  # see who is on call, in a calendar that subscribes
     QUERY = "query"  # evaluate expressions over the store
     INGEST = "ingest"  # write samples and events
     BACKFILL = "backfill"  # write samples of the past
@@ -33,7 +34,7 @@ class Right(StrEnum):
     AUDIT = "audit"  # read and export the audit trail
 
 
-_READ: Final = frozenset({Right.READ, Right.QUERY})
+_READ: Final = frozenset({Right.READ, Right.SUBSCRIBE, Right.QUERY})
 ALL_RIGHTS: Final = frozenset(Right)
 
 ROLES: Final[dict[str, frozenset[Right]]] = {
@@ -47,7 +48,8 @@ ROLES: Final[dict[str, frozenset[Right]]] = {
 
 SCOPES: Final[dict[str, frozenset[Right]]] = {
     "ingest": frozenset({Right.INGEST}),
-    "read": frozenset({Right.READ}),
+    "read": frozenset({Right.READ, Right.SUBSCRIBE}),
+    "calendar": frozenset({Right.SUBSCRIBE}),
     "query": frozenset({Right.QUERY}),
     "alerts": frozenset({Right.OPERATE}),
     "backfill": frozenset({Right.BACKFILL}),
@@ -58,7 +60,7 @@ SCOPES: Final[dict[str, frozenset[Right]]] = {
 SHORTEST: Final = 16
 """Letters under which a secret from the environment is called guessable."""
 
-NARROWED: Final = frozenset({Right.READ, Right.QUERY, Right.INGEST, Right.OPERATE})
+NARROWED: Final = frozenset({Right.READ, Right.SUBSCRIBE, Right.QUERY, Right.INGEST, Right.OPERATE})
 """What remains to who sees only some labels: rules, retention and people concern all of them."""
 
 

@@ -14,6 +14,7 @@ from apps.dashboards import snapshots
 from apps.dashboards.health import health
 from apps.metrics.models import CollectorSetting
 from apps.notifications.models import Delivery
+from apps.oncall import coverage
 from apps.oncall.reachability import Reachability
 
 Row = dict[str, Any]
@@ -37,6 +38,8 @@ ICONS = {
     "incident": "emergency",
     "transition": "timeline",
     "policy": "escalator",
+    "schedule": "calendar_month",
+    "importedcalendar": "event_repeat",
     "route": "alt_route",
     "escalation": "trending_up",
     "notice": "campaign",
@@ -72,6 +75,7 @@ def navigation(request: HttpRequest) -> list[Row]:
             "title": "",
             "items": [
                 {"title": "Overview", "icon": "monitoring", "link": reverse("overview")},
+                {"title": "On call", "icon": "calendar_month", "link": reverse("oncall")},
                 {"title": "Administration", "icon": "space_dashboard", "link": reverse("admin:index")},
             ],
         }
@@ -147,6 +151,7 @@ def todos(active: Row, reach: Reachability) -> list[Row]:
     else:
         for name, problem in reach.broken[:5]:
             found.append({"text": f"The contact {name} does not work: {problem}", "url": contacts})
+    found += [{"text": text, "url": reverse("oncall")} for text in coverage.problems()[:5]]
     unowned = sum(not row["acknowledged_by"] for row in active["rows"])
     if unowned:
         noun = "alert is" if unowned == 1 else "alerts are"

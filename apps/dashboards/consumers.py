@@ -1,8 +1,8 @@
 """The live connection of an open page: pushes what changed, read through the viewer's own permissions.
 
 Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "targets" |
-"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "badge"}; the server answers with frames of the same parts
-as the page's first state, at most four a second, and a {"beat"} when nothing happened for a while.
+"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "badge"}; the server answers with frames of the
+same parts as the page's first state, at most four a second, and a {"beat"} when nothing happened for a while.
 Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
 """
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TOPICS = (
     "alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts", "targets",
-    "checks",
+    "checks", "schedules",
 )  # fmt: skip
 FRAME = 0.25
 BEAT = 15.0
@@ -201,21 +201,30 @@ def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]
         active = frame.get("alerts") or snapshots.alerts(scope=principal.scope)
         frame["health"] = snapshots.verdict(recent_health(), active)
         frame["activity"] = snapshots.activity(principal, now=now)
-    if view == "alerts" and (about_alerts or "contacts" in touched):
-        frame["stale"] = True
-    if view == "targets" and (None in changed.get("targets", ()) or is_due):
-        frame["stale"] = True
-    if view.startswith("target:") and set(changed.get("targets", ())) & {None, view.removeprefix("target:")}:
-        frame["stale"] = True
-    if view == "checks" and (None in changed.get("checks", ()) or is_due):
-        frame["stale"] = True
-    if view.startswith("check:") and set(changed.get("checks", ())) & {None, view.removeprefix("check:")}:
-        frame["stale"] = True
-    if view.startswith("heartbeat:"):
-        mine = f"beat-{view.removeprefix('heartbeat:')}"
-        frame |= {"stale": True} if set(changed.get("checks", ())) & {None, mine} or is_due else {}
-    if view in ("incidents", "quiet") and (about_alerts or "silences" in touched):
+    if view in ("overview", "alerts", "oncall") and (touched & {"schedules", "contacts", "accounts"} or is_due):
+        frame["oncall"] = snapshots.on_call(now)
+    if is_stale(view, changed, is_due=is_due):
         frame["stale"] = True
     if view.startswith("alert:") and (about_alerts or "contacts" in touched or is_due):
         frame["alert"] = snapshots.alert(principal, view.removeprefix("alert:"), now=now)
     return frame
+
+
+def is_stale(view: str, changed: Mapping[str, set[str | None]], *, is_due: bool) -> bool:
+    """Whether what the server draws of that page may have changed."""
+    touched = set(changed)
+    kind, _, ident = view.partition(":")
+    match kind:
+        case "alerts":
+            return bool(touched & {"alerts", "incidents", "contacts"})
+        case "incidents" | "quiet":
+            return bool(touched & {"alerts", "incidents", "silences"})
+        case "oncall":
+            return "schedules" in touched
+        case "targets" | "checks":
+            return None in changed.get(kind, ()) or is_due
+        case "target" | "check":
+            return bool(set(changed.get(f"{kind}s", ())) & {None, ident})
+        case "heartbeat":
+            return bool(set(changed.get("checks", ())) & {None, f"beat-{ident}"}) or is_due
+    return False

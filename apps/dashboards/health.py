@@ -29,7 +29,7 @@ from apps.metrics import query
 from apps.metrics import services as metrics
 from apps.metrics.models import Batch, Block, CollectorSetting
 from apps.notifications import templates
-from apps.oncall import overdue
+from apps.oncall import coverage, overdue
 from apps.oncall.reachability import reachability
 
 log = logging.getLogger(__name__)
@@ -252,6 +252,14 @@ def _oncall(now: datetime) -> Verdict:
     return (Status.FAIL, found.sentence) if found.is_any else (Status.PASS, "What is due is told.")
 
 
+def _schedules(now: datetime) -> Verdict:
+    found = coverage.problems()
+    if not found:
+        return Status.PASS, "Somebody is on call, and can be told, for the next seven days."
+    more = f" And {len(found) - 1} more; see the on-call page." if len(found) > 1 else ""
+    return Status.WARN, f"{found[0]}{more}"
+
+
 def _level(name: str, percent: float, warn: float, fail: float) -> Verdict:
     status = Status.FAIL if percent >= fail else Status.WARN if percent >= warn else Status.PASS
     return status, f"{name} is at {percent:.0f} %."
@@ -283,6 +291,7 @@ CHECKS: dict[str, Callable[[datetime], Verdict]] = {
     "collectors": _collectors,
     "contacts": _contacts,
     "oncall": _oncall,
+    "schedules": _schedules,
     "memory": _memory,
     "cpu": _cpu,
     "disk": _disk,

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db.models import Count
 from django.urls import reverse
 
-from apps.accounts.models import AuditEntry
+from apps.accounts.models import AuditEntry, User
 from apps.accounts.permissions import Principal, Right, Scope
 from apps.alerting import quiet
 from apps.alerting.models import Alert, Transition
@@ -22,7 +22,8 @@ from apps.dashboards.plots import RANKS
 from apps.dashboards.wording import FIRING_FIRST, audit_title, duration, transition_entry
 from apps.metrics.models import CollectionSwitch
 from apps.notifications.models import Contact, Delivery
-from apps.oncall.models import Notice
+from apps.oncall import schedules
+from apps.oncall.models import Notice, Schedule
 from apps.oncall.reachability import Reachability, reachability
 
 Row = dict[str, Any]
@@ -131,6 +132,24 @@ def headline(counts: dict[str, int], name: str = "") -> str:
         for severity, count in sorted(counts.items(), key=lambda pair: -RANKS.get(pair[0], 0))
     ]
     return ", ".join(parts) + (f": {name}" if name else "")
+
+
+def on_call(now: datetime) -> list[Row]:
+    """Return who is on call by each schedule, until when, and what is wrong with that."""
+    rows = schedules.standings(Schedule.objects.select_related("holidays").order_by("name"), now)
+    people = [one.shift.person for one in rows if one.shift]
+    names = dict(User.objects.filter(pk__in=people).values_list("pk", "username"))
+    return [
+        {
+            "schedule": one.schedule.name,
+            "person": names.get(one.shift.person, "somebody who is gone") if one.shift else "nobody",
+            "until": _iso(one.until),
+            "problem": one.problem,
+            "tone": "warning" if one.problem else "ok",
+            "url": f"{reverse('oncall')}?schedule={one.schedule.pk}",
+        }
+        for one in rows
+    ]
 
 
 def collection() -> Row:

@@ -3,7 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import check_pages, incident_pages, people_pages, quiet_pages, target_pages, views
+from apps.dashboards import check_pages, incident_pages, oncall_pages, people_pages, quiet_pages, target_pages, views
 
 urlpatterns = [
     path(
@@ -31,6 +31,16 @@ urlpatterns = [
     path("monitoring/quiet/preview/", quiet_pages.preview, name="silence-preview"),
     path("monitoring/quiet/<uuid:pk>/", quiet_pages.silence, name="silence"),
     path("monitoring/quiet/<uuid:pk>/expire/", quiet_pages.expire, name="silence-expire"),
+    path("monitoring/on-call/", oncall_pages.on_call, name="oncall"),
+    path("monitoring/on-call/cover/", oncall_pages.cover, name="oncall-cover"),
+    path("monitoring/on-call/swap/", oncall_pages.swap, name="oncall-swap"),
+    path("monitoring/on-call/overrides/<int:pk>/end/", oncall_pages.end_override, name="oncall-end-override"),
+    path("monitoring/on-call/subscribe/", oncall_pages.subscribe, name="oncall-subscribe"),
+    path("monitoring/on-call/unsubscribe/", oncall_pages.unsubscribe, name="oncall-unsubscribe"),
+    path("monitoring/on-call/fairness.csv", oncall_pages.fairness_table, name="oncall-fairness"),
+    path("monitoring/on-call/all.ics", oncall_pages.feed, name="oncall-feed"),
+    path("monitoring/on-call/schedules/<int:pk>.ics", oncall_pages.schedule_feed, name="oncall-schedule-feed"),
+    path("monitoring/on-call/people/<int:pk>.ics", oncall_pages.person_feed, name="oncall-person-feed"),
     path("monitoring/services/", quiet_pages.services, name="services"),
     path("monitoring/maintenance.ics", quiet_pages.feed, name="maintenance-feed"),
     path("monitoring/hygiene.csv", views.hygiene_table, name="hygiene-table"),

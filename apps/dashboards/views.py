@@ -88,6 +88,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "alerts": active,
         "health": snapshots.verdict(health(now=now), active),
         "activity": snapshots.activity(who, now=now),
+        "oncall": snapshots.on_call(now),
     }
     tiles = [{"key": p.key, "title": p.title, "link": reverse(p.link)} for p in TILES]
     return shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
@@ -143,7 +144,15 @@ def alerts(request: HttpRequest) -> HttpResponse:
         raise Http404
     content = more(request, who, now) if more else {}
     return shell(
-        request, "alerts", "Alerts", "alerts", {"alerts": active}, tab=tab, tabs=TABS, may=_may(who), **content
+        request,
+        "alerts",
+        "Alerts",
+        "alerts",
+        {"alerts": active, "oncall": snapshots.on_call(now)},
+        tab=tab,
+        tabs=TABS,
+        may=_may(who),
+        **content,
     )
 
 
@@ -223,11 +232,11 @@ def hygiene_table(request: HttpRequest) -> HttpResponse:
     table.writerow([*names, "needs"])
     for row in rows:
         needs = [*row["nothing"], *(each["reason"] for each in row["proposals"])]
-        table.writerow([*(_cell(row[name]) for name in names), _cell(" ".join(needs))])
+        table.writerow([*(csv_cell(row[name]) for name in names), csv_cell(" ".join(needs))])
     return answer
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """A text that a spreadsheet does not take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 

@@ -34,7 +34,16 @@ from apps.accounts.permissions import principal_of
 from apps.alerting.models import AlertRule
 from apps.core.registry import extend
 from apps.notifications.models import Contact
-from apps.oncall import escalation, foresight, importing_admin, plans, schedules, services, trials
+from apps.oncall import (
+    calendar_admin,  # noqa: F401 - registers its pages
+    escalation,
+    foresight,
+    importing_admin,
+    plans,
+    schedules,
+    services,
+    trials,
+)
 from apps.oncall.models import (
     Escalation,
     Layer,
@@ -518,7 +527,7 @@ class LayerForm(forms.ModelForm[Layer]):
         model = Layer
         fields = (
             "position", "name", "people", "rotation", "every", "hand_over", "weekday", "zone", "hours",
-            "starts_at", "ends_at",
+            "calendar", "starts_at", "ends_at",
         )  # fmt: skip
 
 
@@ -544,7 +553,7 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
     list_display = ("name", "zone", "description")
     search_fields = ("name", "description")
     readonly_fields = ("now",)
-    fields = ("name", "zone", "description", "now")
+    fields = ("name", "zone", "description", "owner", "holidays", "now")
 
     @display(description="On call now")
     def now(self, schedule: Schedule) -> str:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -14,13 +14,24 @@ from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
-from apps.accounts.models import User
+from apps.accounts.models import Calendar, User
 from apps.accounts.permissions import Principal, Right, principal_of
 from apps.alerting.models import Alert, Incident
 from apps.notifications.models import Contact
 from apps.oncall import foresight, quieting, rotation, schedules, services, trials
 from apps.oncall.importing_api import ConfigurationImportViewSet
-from apps.oncall.models import Escalation, Layer, Notice, Override, Policy, Route, Schedule, Step, StepTaken
+from apps.oncall.models import (
+    Escalation,
+    ImportedCalendar,
+    Layer,
+    Notice,
+    Override,
+    Policy,
+    Route,
+    Schedule,
+    Step,
+    StepTaken,
+)
 from apps.oncall.steps import kinds
 
 
@@ -245,7 +256,10 @@ class PeopleField(serializers.ListField):
 class LayerSerializer(Exact, serializers.ModelSerializer[Layer]):
     """One layer; `people` are usernames in the order of their turns."""
 
-    people = PeopleField()
+    people = PeopleField(required=False)
+    calendar = serializers.SlugRelatedField[ImportedCalendar](
+        slug_field="name", queryset=ImportedCalendar.objects.all(), required=False, allow_null=True
+    )
 
     class Meta:
         model = Layer
@@ -256,16 +270,26 @@ class ScheduleSerializer(Exact, serializers.ModelSerializer[Schedule]):
     """A schedule with its layers; the last layer that has somebody wins."""
 
     layers = LayerSerializer(many=True)
+    owner = serializers.SlugRelatedField[User](
+        slug_field="username", queryset=User.objects.all(), required=False, allow_null=True
+    )
+    holidays = serializers.SlugRelatedField[Calendar](
+        slug_field="name", queryset=Calendar.objects.all(), required=False, allow_null=True
+    )
 
     class Meta:
         model = Schedule
-        fields = ("id", "name", "description", "zone", "layers")
+        fields = ("id", "name", "description", "zone", "owner", "holidays", "layers")
 
 
 class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Schedule]):
     """Schedules: who is on call when."""
 
-    queryset = Schedule.objects.prefetch_related("layers").order_by("name")
+    queryset = (
+        Schedule.objects.select_related("owner", "holidays")
+        .prefetch_related(Prefetch("layers", Layer.objects.select_related("calendar").defer("calendar__content")))
+        .order_by("name")
+    )
     serializer_class = ScheduleSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
 
@@ -281,7 +305,7 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
         schedule = self.get_object()
         form = self.get_serializer(schedule, data=request.data, partial=True)
         form.is_valid(raise_exception=True)
-        kept = {"name": schedule.name, "zone": schedule.zone, "description": schedule.description}
+        kept = {name: getattr(schedule, name) for name in ("name", "zone", "description", "owner", "holidays")}
         schedules.save_schedule(by=principal_of(request), schedule=schedule, **{**kept, **form.validated_data})
         return Response(self.get_serializer(self.get_object()).data)
 
@@ -300,7 +324,7 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
     @action(detail=False, url_path="on-call", pagination_class=None)
     def on_call(self, request: Request) -> Response:
         """Return who is on call by each schedule, now or at a moment, and why; `person` is null where nobody is."""
-        at = _moment(request, "at", timezone.now())
+        at = moment_asked(request, "at", timezone.now())
         found = [(schedule, schedules.on_call(schedule, at)) for schedule in self.get_queryset()]
         names = names_of([shift.person for _, shift in found if shift])
         return Response(
@@ -325,9 +349,12 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
     )
     @action(detail=True)
     def shifts(self, request: Request, pk: str) -> Response:
-        """Return the shifts of a span, its gaps, where overrides disagree, and everybody's hours."""
-        start = _moment(request, "start", timezone.now())
-        end = _moment(request, "end", start + timedelta(days=14))
+        """Return the shifts of a span, when nobody is told, where overrides disagree, and everybody's hours.
+
+        A gap is a time in which nobody is on call, or somebody who cannot be told; its reason says which.
+        """
+        start = moment_asked(request, "start", timezone.now())
+        end = moment_asked(request, "end", start + timedelta(days=14))
         if not start < end <= start + timedelta(days=MOST_DAYS):
             raise serializers.ValidationError({"end": f"After the start, and at most {MOST_DAYS} days later."})
         found = schedules.plan(self.get_object(), start, end)
@@ -360,7 +387,8 @@ class ScheduleViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 
 
 def _load(person: str | None, load: rotation.Load) -> dict[str, Any]:
-    return {"person": person, "hours": load.hours, "nights": load.nights, "weekends": load.weekends}
+    loads = {"hours": load.hours, "nights": load.nights, "weekends": load.weekends, "holidays": load.holidays}
+    return {"person": person, **loads}
 
 
 class OverrideSerializer(Exact, serializers.ModelSerializer[Override]):
@@ -402,7 +430,7 @@ def names_of(people: list[int]) -> dict[int, str]:
     return dict(User.objects.filter(pk__in=people).values_list("pk", "username"))
 
 
-def _moment(request: Request, name: str, default: datetime) -> datetime:
+def moment_asked(request: Request, name: str, default: datetime) -> datetime:
     """Return the time of the query, which needs a time zone."""
     if not (text := request.query_params.get(name)):
         return default
@@ -544,3 +572,6 @@ def register(router: BaseRouter) -> None:
     router.register("silence-preview", SilencePreviewViewSet, basename="silencepreview")
     router.register("who-would-be-told", ForesightViewSet, basename="whowouldbetold")
     router.register("import", ConfigurationImportViewSet, basename="configurationimport")
+    from apps.oncall import calendar_api
+
+    calendar_api.register(router)

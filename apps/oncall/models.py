@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
 from apps.accounts.hours import parse_week, parse_zone
-from apps.accounts.models import User
+from apps.accounts.models import Calendar, User
 from apps.alerting.models import Alert, AlertRule, Incident, severities
+from apps.core.secrets import EncryptedJSONField
 from apps.notifications.models import Contact, Delivery
+from apps.oncall.rotation import Booked, Source
 from apps.oncall.rotation import Layer as Turns
 from apps.oncall.rotation import Override as Span
 from apps.oncall.steps import kinds
@@ -38,8 +40,8 @@ def notice_kinds() -> Choices:
 
 
 def rotations() -> Choices:
-    """What the length of a turn is counted in."""
-    return [("daily", "Days"), ("weekly", "Weeks")]
+    """What the length of a turn is counted in, or where turns stand."""
+    return [("daily", "Days"), ("weekly", "Weeks"), ("calendar", "As a calendar says")]
 
 
 def weekdays() -> list[tuple[int, str]]:
@@ -394,6 +396,22 @@ class Schedule(models.Model):
     name = models.CharField(max_length=100, unique=True)
     description = models.TextField(blank=True, default="")
     zone = models.CharField("time zone", max_length=64, default="UTC", help_text="Such as Europe/Berlin.")
+    owner = models.ForeignKey(
+        User,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="schedules",
+        help_text="Told of gaps in the days to come, by their own contacts. Empty: the fall-back contact is.",
+    )
+    holidays = models.ForeignKey(
+        Calendar,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="schedules",
+        help_text="The calendar whose holidays the fairness report counts. Empty: none.",
+    )
 
     class Meta:
         ordering = ("name",)
@@ -420,6 +438,50 @@ class Schedule(models.Model):
             raise ValidationError({"name": f"Used by {', '.join(users)} under its present name: change those first."})
 
 
+class ImportedCalendar(models.Model):
+    """A calendar that is kept elsewhere: an .ics file, or the address of one, whose events name who is on call.
+
+    `content` is the last that could be read; `turns` are [begin, end, id of the person], `unmatched` the names of
+    events that are nobody's. The address lets whoever knows it read the calendar: it is a secret.
+    """
+
+    name = models.CharField(max_length=100, unique=True)
+    zone = models.CharField(
+        "time zone", max_length=64, default="UTC", help_text="Of events that name none and of whole days."
+    )
+    secrets = EncryptedJSONField(default=dict, blank=True, editable=False)
+    host = models.CharField(max_length=253, blank=True, default="", editable=False, help_text="Where it is fetched.")
+    content = models.TextField(blank=True, default="", editable=False)
+    etag = models.CharField(max_length=300, blank=True, default="", editable=False)
+    turns = models.JSONField(default=list, editable=False)
+    unmatched = models.JSONField(default=list, editable=False)
+    remarks = models.JSONField(default=list, editable=False, help_text="What of it could not be understood.")
+    read_until = models.DateTimeField(null=True, editable=False, help_text="How far ahead its events are known.")
+    fetched_at = models.DateTimeField(null=True, editable=False, help_text="When it was last read without a problem.")
+    due_at = models.DateTimeField(null=True, editable=False, help_text="When it is fetched and read again.")
+    problem = models.TextField(blank=True, default="", editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        indexes = (models.Index(fields=["due_at"], name="importedcalendar_due"),)
+        constraints = (models.CheckConstraint(condition=~Q(name=""), name="importedcalendar_has_a_name"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Refuse a zone that is none."""
+        try:
+            parse_zone(self.zone)
+        except ValueError as error:
+            raise ValidationError({"zone": str(error)}) from None
+
+    @property
+    def booked(self) -> tuple[tuple[datetime, datetime, int], ...]:
+        """What its events mean, in order."""
+        return tuple((datetime.fromisoformat(a), datetime.fromisoformat(b), who) for a, b, who in self.turns)
+
+
 class Layer(models.Model):
     """People who take turns by the clock on a wall; of two layers that have somebody the later one wins."""
 
@@ -437,6 +499,14 @@ class Layer(models.Model):
     hours = models.TextField(
         blank=True, default="", help_text="One line each, such as mon-fri 08:00-18:00. Empty: around the clock."
     )
+    calendar = models.ForeignKey(
+        ImportedCalendar,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="layers",
+        help_text="Whose events say who is on call, where the rotation is: as a calendar says.",
+    )
     starts_at = models.DateTimeField(help_text="The first of the people is on call then.")
     ends_at = models.DateTimeField(null=True, blank=True)
 
@@ -449,6 +519,11 @@ class Layer(models.Model):
             ),
             models.CheckConstraint(condition=Q(every__gte=1, every__lte=366), name="layer_turns_are_of_a_year_at_most"),
             models.CheckConstraint(condition=Q(weekday__lte=6), name="layer_weekday_is_one"),
+            models.CheckConstraint(
+                condition=Q(rotation="calendar", calendar__isnull=False)
+                | (~Q(rotation="calendar") & Q(calendar__isnull=True)),
+                name="layer_has_its_calendar",
+            ),
         )
 
     def __str__(self) -> str:
@@ -470,12 +545,18 @@ class Layer(models.Model):
         is_list = isinstance(self.people, list) and all(type(person) is int for person in self.people)
         if not is_list or User.objects.filter(pk__in=self.people).count() < len(set(self.people)):
             problems["people"] = "Somebody named here does not exist."
+        if (self.rotation == "calendar") != (self.calendar_id is not None):
+            problems["calendar"] = "A rotation by a calendar needs one; the others have none."
         if problems:
             raise ValidationError(problems)
 
     @property
-    def turns(self) -> Turns:
+    def turns(self) -> Source:
         """What the row means; ValueError where it means nothing."""
+        if self.calendar is not None:
+            ends_at = self.ends_at or datetime.max.replace(tzinfo=UTC)
+            cut = ((max(begin, self.starts_at), min(after, ends_at), who) for begin, after, who in self.calendar.booked)
+            return Booked(self.name, tuple(one for one in cut if one[0] < one[1]), self.calendar.read_until)
         return Turns(
             name=self.name,
             people=tuple(self.people),
@@ -520,3 +601,38 @@ class Override(models.Model):
     def span(self) -> Span:
         """What the row means."""
         return Span(self.starts_at, self.ends_at, self.person_id, self.by, self.reason)
+
+
+# --- What is wrong in the days to come -------------------------------------------------------------------------------
+def finding_kinds() -> Choices:
+    """What is found of a schedule in the days to come."""
+    return [
+        ("gap", "Nobody is on call"),
+        ("unreachable", "Somebody on call cannot be told"),
+        ("double", "Somebody is on call twice"),
+        ("clash", "Two overrides disagree"),
+    ]
+
+
+class CoverageFinding(models.Model):
+    """Something of a schedule's next days that somebody should see to; told once, and again when it grows.
+
+    `subject` tells findings of one kind apart: why nobody is on call, or who it is about. The row goes when it is over.
+    """
+
+    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="findings")
+    kind = models.CharField(max_length=20, choices=finding_kinds)
+    subject = models.CharField(max_length=300)
+    text = models.TextField()
+    starts_at = models.DateTimeField(help_text="When it is first so.")
+    hours = models.FloatField(help_text="For how long altogether.")
+    told_hours = models.FloatField(null=True, help_text="For how long when it was told; empty: it has not been told.")
+    found_at = models.DateTimeField()
+    told_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("starts_at", "id")
+        constraints = (models.UniqueConstraint(fields=["schedule", "kind", "subject"], name="coveragefinding_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.schedule}: {self.text}"

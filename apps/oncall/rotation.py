@@ -4,7 +4,8 @@ Hand-overs and hours are wall-clock times of the layer's zone, as RFC 5545 (3.3.
 is taken with the offset from before the change, one that it repeats is the first of the two.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
@@ -50,11 +51,23 @@ class Layer:
         first = self._first_day()
         # A day before: a clock that moves may bring the hand-over to the other side of `start`.
         number = max(0, ((start.astimezone(self.zone).date() - first).days - 1) // self.days)
-        while (begin := _at(first + number * self.days * _A_DAY, self.hand_over, self.zone)) < end:
-            after = _at(first + (number + 1) * self.days * _A_DAY, self.hand_over, self.zone)
+        while (begin := self._begins(first, number)) < end:
+            after = self._begins(first, number + 1)
             if max(begin, start) < min(after, end):
                 yield max(begin, start), min(after, end), self.people[number % len(self.people)]
             number += 1
+
+    def bounds(self, number: int) -> tuple[datetime, datetime]:
+        """Return from when to when the turn of that number (from 0) lasts, not cut off where the layer begins."""
+        first = self._first_day()
+        return self._begins(first, number), self._begins(first, number + 1)
+
+    def day_of(self, number: int) -> date:
+        """Return the date on which the turn of that number begins."""
+        return self._first_day() + number * self.days * _A_DAY
+
+    def _begins(self, first: date, number: int) -> datetime:
+        return _at(first + number * self.days * _A_DAY, self.hand_over, self.zone)
 
     def _first_day(self) -> date:
         """The date of the last hand-over that is not after `starts_at`."""
@@ -70,6 +83,45 @@ class Layer:
         for begin, after, person in self.turns(start, end):
             for opens, closes in open_spans(self.week, self.zone, begin, after):
                 yield opens, closes, person
+
+    def why_nobody(self, start: datetime, end: datetime) -> str:
+        """Say why it has nobody in a span in which it has nobody."""
+        if not self.people:
+            return f"layer {self.name} has nobody"
+        if end <= self.starts_at:
+            return f"layer {self.name} has not begun"
+        if self.ends_at is not None and start >= self.ends_at:
+            return f"layer {self.name} has ended"
+        return f"it lies outside the hours or the dates of layer {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A layer whose turns stand in a calendar: (begin, end, person) in order and without overlap.
+
+    `until` is how far the calendar was read; nothing is known of what comes later.
+    """
+
+    name: str
+    turns: tuple[tuple[datetime, datetime, int], ...]
+    until: datetime | None = None
+
+    def stretches(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, int]]:
+        """Yield (begin, end, person) of every turn that touches [start, end), in order, cut off there."""
+        for begin, after, person in self.turns:
+            if max(begin, start) < min(after, end):
+                yield max(begin, start), min(after, end), person
+
+    def why_nobody(self, start: datetime, end: datetime) -> str:
+        """Say why it has nobody in a span in which it has nobody."""
+        if self.until is None:
+            return f"the calendar of layer {self.name} has not been read"
+        if start >= self.until:
+            return f"the calendar of layer {self.name} is read until {self.until:%Y-%m-%d} only"
+        return f"the calendar of layer {self.name} has nobody"
+
+
+Source = Layer | Booked
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +163,27 @@ class Clash:
     end: datetime
     reason: str
     people: tuple[int, ...]
+    schedules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Hours that somebody is on call; those at night (22 to 6 o'clock) and at weekends are counted there, too."""
+    """Hours that somebody is on call; those at night (22 to 6 o'clock), at weekends, on holidays count there, too."""
 
     hours: float = 0.0
     nights: float = 0.0
     weekends: float = 0.0
+    holidays: float = 0.0
+
+    def plus(self, other: "Load") -> "Load":
+        """Add another one up."""
+        return Load(
+            self.hours + other.hours, self.nights + other.nights, self.weekends + other.weekends,
+            self.holidays + other.holidays,
+        )  # fmt: skip
 
 
-def shifts(layers: Sequence[Layer], overrides: Sequence[Override], start: datetime, end: datetime) -> list[Shift]:
+def shifts(layers: Sequence[Source], overrides: Sequence[Override], start: datetime, end: datetime) -> list[Shift]:
     """Return who is on call in [start, end), in order and without overlap.
 
     A later layer wins over the ones before it, an override over every layer, a later override over an earlier one.
@@ -155,16 +216,21 @@ def shifts(layers: Sequence[Layer], overrides: Sequence[Override], start: dateti
     return found
 
 
-def on_call(layers: Sequence[Layer], overrides: Sequence[Override], at: datetime) -> Shift | None:
+def on_call(layers: Sequence[Source], overrides: Sequence[Override], at: datetime) -> Shift | None:
     """Return who is on call at that moment and why; the shift is cut to the moment. None: nobody."""
     found = shifts(layers, overrides, at, at + _INSTANT)
     return found[0] if found else None
 
 
-def gaps(layers: Sequence[Layer], overrides: Sequence[Override], start: datetime, end: datetime) -> list[Gap]:
+def gaps(layers: Sequence[Source], overrides: Sequence[Override], start: datetime, end: datetime) -> list[Gap]:
     """Return when nobody is on call in [start, end), and why."""
+    return between(layers, shifts(layers, overrides, start, end), start, end)
+
+
+def between(layers: Sequence[Source], taken: Iterable[Shift], start: datetime, end: datetime) -> list[Gap]:
+    """Return the gaps that these shifts of the layers leave in [start, end)."""
     found, since = [], start
-    for shift in shifts(layers, overrides, start, end):
+    for shift in taken:
         if since < shift.start:
             found.append(Gap(since, shift.start, _why_nobody(layers, since, shift.start)))
         since = shift.end
@@ -196,21 +262,65 @@ def doubles(schedules: Mapping[str, Sequence[Shift]]) -> list[Clash]:
                 for two in theirs:
                     begin, after = max(one.start, two.start), min(one.end, two.end)
                     if one.person == two.person and begin < after:
-                        found.append(Clash(begin, after, f"on call by {name} and {other} at once", (one.person,)))
+                        why = f"on call by {name} and {other} at once"
+                        found.append(Clash(begin, after, why, (one.person,), (name, other)))
     return sorted(found, key=lambda clash: clash.start)
 
 
-def fairness(found: Iterable[Shift], zone: ZoneInfo) -> dict[int, Load]:
-    """Return each person's hours, and those at night and at weekends as the zone's clock counts them."""
+def unreached(found: Iterable[Shift], why: Mapping[int, str]) -> list[Gap]:
+    """Return the shifts of people who cannot be told (by id, with the reason) as what they are: gaps."""
+    return [Gap(shift.start, shift.end, why[shift.person]) for shift in found if shift.person in why]
+
+
+def flattened(turns: Iterable[tuple[datetime, datetime, int]]) -> list[tuple[datetime, datetime, int]]:
+    """Return turns in order and without overlap: where several hold at once the one that began last wins."""
+    rows = sorted(turns)
+    cuts = sorted({moment for begin, after, _ in rows for moment in (begin, after)})
+    held: list[tuple[float, int]] = []
+    found: list[tuple[datetime, datetime, int]] = []
+    last, place = -1, 0
+    for begin, after in pairwise(cuts):
+        while place < len(rows) and rows[place][0] <= begin:
+            heapq.heappush(held, (-rows[place][0].timestamp(), -place))
+            place += 1
+        while held and rows[-held[0][1]][1] <= begin:
+            heapq.heappop(held)
+        if not held:
+            last = -1
+            continue
+        winner = -held[0][1]
+        if winner == last:
+            found[-1] = found[-1][0], after, rows[winner][2]
+        else:
+            found.append((begin, after, rows[winner][2]))
+        last = winner
+    return found
+
+
+def fairness(
+    found: Iterable[Shift], zone: ZoneInfo, is_holiday: Callable[[date], bool] = lambda _: False
+) -> dict[int, Load]:
+    """Return each person's hours, and those at night, at weekends and on holidays as the zone's clock counts them."""
     loads: dict[int, Load] = {}
     for shift in found:
-        before = loads.get(shift.person, Load())
-        loads[shift.person] = Load(
-            before.hours + _hours([(shift.start, shift.end)]),
-            before.nights + _hours(open_spans(NIGHTS, zone, shift.start, shift.end)),
-            before.weekends + _hours(open_spans(WEEKENDS, zone, shift.start, shift.end)),
-        )
+        span = shift.start, shift.end
+        holidays = [(begin, after) for day, begin, after in by_day(zone, *span) if is_holiday(day)]
+        own = Load(
+            _hours([span]), _hours(open_spans(NIGHTS, zone, *span)), _hours(open_spans(WEEKENDS, zone, *span)),
+            _hours(holidays),
+        )  # fmt: skip
+        loads[shift.person] = loads.get(shift.person, Load()).plus(own)
     return loads
+
+
+def by_day(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[date, datetime, datetime]]:
+    """Yield (date, begin, end) of each day of the zone that touches [start, end), cut off there."""
+    day = start.astimezone(zone).date()
+    while (begin := _at(day, time(), zone)) < end:
+        after = _at(day + _A_DAY, time(), zone)
+        if max(begin, start) < min(after, end):
+            yield day, max(begin, start), min(after, end)
+        day += _A_DAY
 
 
 def open_spans(week: tuple[Spans, ...], zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[Span]:
@@ -255,15 +365,5 @@ def _why(override: Override) -> str:
     return f"override{by}: {override.reason}" if override.reason else f"override{by}"
 
 
-def _why_nobody(layers: Sequence[Layer], start: datetime, end: datetime) -> str:
-    reasons = []
-    for layer in layers:
-        if not layer.people:
-            reasons.append(f"layer {layer.name} has nobody")
-        elif end <= layer.starts_at:
-            reasons.append(f"layer {layer.name} has not begun")
-        elif layer.ends_at is not None and start >= layer.ends_at:
-            reasons.append(f"layer {layer.name} has ended")
-        else:
-            reasons.append(f"it lies outside the hours or the dates of layer {layer.name}")
-    return "; ".join(reasons) or "the schedule has no layer"
+def _why_nobody(layers: Sequence[Source], start: datetime, end: datetime) -> str:
+    return "; ".join(layer.why_nobody(start, end) for layer in layers) or "the schedule has no layer"

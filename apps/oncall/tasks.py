@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.oncall import overdue, releasing, renewal, replies, telling
+from apps.oncall import calendars, coverage, overdue, releasing, renewal, replies, telling
 
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
@@ -52,3 +52,15 @@ def renew(*, now: datetime) -> None:
 def look_for_overdue(*, now: datetime) -> None:
     """See whether the loops above do what is due; on another queue than theirs, and in the beat without workers."""
     overdue.look(now=now)
+
+
+@loop("oncall.calendars", every=60.0, queue="slow", lease=300.0)
+def fetch_calendars(*, now: datetime) -> None:
+    """Fetch and read the calendars that name who is on call."""
+    calendars.fetch(now=now)
+
+
+@loop("oncall.coverage", every=300.0, queue="slow", lease=120.0)
+def look_ahead(*, now: datetime) -> None:
+    """See whether somebody is on call and can be told in the days to come, and say where not."""
+    coverage.look(now=now)

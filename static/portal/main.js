@@ -4,6 +4,7 @@ import { drawAlerts } from "./alerts.js";
 import { find, state } from "./dom.js";
 import { writeTimes } from "./format.js";
 import { Live } from "./live.js";
+import { drawOncall, startOncall } from "./oncall.js";
 import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
 import { Board } from "./panels.js";
 import * as range from "./range.js";
@@ -23,6 +24,7 @@ function draw(part) {
   if (part.health) drawVerdict(part.health);
   if (part.alerts) drawAlerts(part.alerts);
   if (part.activity) drawTimeline(find("[data-activity]"), part.activity, "Nothing has happened yet.");
+  if (part.oncall && drawOncall(part.oncall) && initial.view === "oncall") part.stale = true;
   if (part.alert) drawAlert(part.alert);
   if (part.series) board.arrived(part.series);
   // Tables that the server draws (history, rules, contacts) are fetched again as they are.
@@ -40,6 +42,7 @@ async function redraw() {
 draw(initial);
 startClock();
 startSilence();
+startOncall();
 
 const live = new Live(initial.view);
 live.addEventListener("frame", ({ detail }) => draw(detail));

@@ -45,7 +45,7 @@ function step(direction) {
 
 export function startShortcuts({ nextTheme, reload }) {
   const dialog = find("[data-keys]");
-  const pages = { o: "overview", p: "performance", s: "system", a: "alerts", e: "explore" };
+  const pages = { o: "overview", p: "performance", s: "system", a: "alerts", c: "oncall", e: "explore" };
   let goes = 0;
   for (const button of all("[data-open-keys]")) button.addEventListener("click", () => dialog.showModal());
   document.addEventListener("keydown", (event) => {

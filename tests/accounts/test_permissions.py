@@ -70,7 +70,7 @@ def test_wrong_expired_revoked_and_orphaned_tokens_are_nobody(secret, person):
 
 
 def test_a_token_never_does_more_than_its_owner(secret, person):
-    assert known(secret("read", "alerts", owner=person("viewer"))).rights == {Right.READ}
+    assert known(secret("read", "alerts", owner=person("viewer"))).rights == {Right.READ, Right.SUBSCRIBE}
 
 
 def test_an_answer_is_reused_for_ten_seconds_and_no_longer(secret, clock, django_assert_num_queries):

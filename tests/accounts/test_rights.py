@@ -23,7 +23,7 @@ def test_roles_grow_from_viewer_to_administrator():
 
 
 def test_an_auditor_writes_nothing():
-    assert ROLES["auditor"] == {Right.READ, Right.QUERY, Right.AUDIT}
+    assert ROLES["auditor"] == {Right.READ, Right.SUBSCRIBE, Right.QUERY, Right.AUDIT}
 
 
 def test_only_the_scope_admin_administers():
@@ -32,14 +32,18 @@ def test_only_the_scope_admin_administers():
 
 @pytest.mark.parametrize(
     ("names", "rights"),
-    [([], set()), (["viewer", "auditor"], {Right.READ, Right.QUERY, Right.AUDIT}), (["the cleaners"], set())],
+    [
+        ([], set()),
+        (["viewer", "auditor"], {Right.READ, Right.SUBSCRIBE, Right.QUERY, Right.AUDIT}),
+        (["the cleaners"], set()),
+    ],
 )
 def test_several_roles_add_up_and_other_groups_bring_nothing(names, rights):
     assert rights_of_roles(names) == rights
 
 
 def test_unknown_scopes_bring_nothing():
-    assert rights_of_scopes(["root", "read"]) == {Right.READ}
+    assert rights_of_scopes(["root", "read"]) == {Right.READ, Right.SUBSCRIBE}
 
 
 def test_the_portal_itself_may_everything_and_a_stranger_nothing():

@@ -227,7 +227,8 @@ def test_health_is_open_and_its_details_are_not(api):
     detailed = answer.json()
     assert answer["Cache-Control"] == "no-store"
     assert set(detailed["checks"]) == {
-        "database", "store", "redis", "workers", "beat", "collectors", "contacts", "oncall", "memory", "cpu", "disk",
+        "database", "store", "redis", "workers", "beat", "collectors", "contacts", "oncall", "schedules",
+        "memory", "cpu", "disk",
     }  # fmt: skip
     assert set(detailed["checks"]["database"]) == {"status", "message", "responseTime", "lastCheck"}
     assert set(detailed["metrics"]) == {"activeAlerts", "memoryUsage", "cpuUsage", "responseTime"}

@@ -52,6 +52,7 @@ EDITS: dict[str, dict[str, str]] = {
     "notifications.contact": {"name": "another"},
     "notifications.messagetemplate": {"title": "{{ title }}"},
     "notifications.quiethours": {"hours": "mon-fri 21:00-06:00"},
+    "oncall.importedcalendar": {"name": "another"},
     "oncall.policy": {"description": "For nights."},
     "oncall.route": {"name": "another"},
     "oncall.schedule": {"description": "Who has the database."},

@@ -28,7 +28,7 @@ from apps.metrics.samples import Samples
 from apps.notifications import personal, replies
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
-from apps.oncall import schedules, trials
+from apps.oncall import calendars, schedules, subscriptions, trials
 from apps.oncall import services as oncall
 from apps.oncall.importing import import_configuration
 from apps.promql.source import Matcher
@@ -133,6 +133,17 @@ def stored_silence() -> Any:
 
 def stored_test() -> Any:
     return alerting.save_rule_test(by=Principal.system("test"), test=rule_test(), now=AT)
+
+
+def two_turns() -> dict[str, Any]:
+    """Two people on call by one schedule, one day each."""
+    schedule = make("oncall.schedule")
+    turns = {}
+    for name, starts_at in (("mine", AT), ("theirs", AT + DAY)):
+        person = user()
+        make("oncall.override", schedule=schedule, person=person, starts_at=starts_at, ends_at=starts_at + DAY)
+        turns[name] = schedules.Turn(schedule, person, starts_at, starts_at + DAY)
+    return turns
 
 
 SCRAPES = "scrape_configs: [{job_name: web, static_configs: [{targets: ['web-1:80']}]}]"
@@ -297,6 +308,11 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "oncall.override": lambda: do(
         schedules.override, schedule=make("oncall.schedule"), person=user(), starts_at=AT, ends_at=AT + DAY
     ),
+    "oncall.swap": lambda: do(schedules.swap, **two_turns()),
+    "oncall.save_calendar": lambda: do(calendars.save_calendar, name="Ops", url="https://x.example/a.ics", now=AT),
+    "oncall.delete_calendar": lambda: do(calendars.delete_calendar, calendar=make("oncall.importedcalendar")),
+    "oncall.subscribe": lambda: do(subscriptions.subscribe, person=user(), now=AT),
+    "oncall.unsubscribe": lambda: do(subscriptions.unsubscribe, person=user(), now=AT),
     "oncall.delete_override": lambda: do(schedules.delete_override, override=make("oncall.override")),
     "sources.check_now": lambda: do(checks.check_now, check=check(), now=AT),
     "sources.delete_check": lambda: do(checks.delete_check, check=check(), now=AT),
@@ -412,6 +428,30 @@ WRITES: dict[str, Callable[[], Call]] = {
             "person": user().username,
             "starts_at": AT.isoformat(),
             "ends_at": (AT + DAY).isoformat(),
+        },
+    ),
+    "POST on-call-calendars/": lambda: (
+        f"{V1}/on-call-calendars/",
+        {"name": "Ops", "url": "https://x.example/a.ics"},
+    ),
+    "PATCH on-call-calendars/<str:pk>/": lambda: (
+        f"{V1}/on-call-calendars/{make('oncall.importedcalendar').pk}/",
+        {"name": "Ops"},
+    ),
+    "DELETE on-call-calendars/<str:pk>/": lambda: (
+        f"{V1}/on-call-calendars/{make('oncall.importedcalendar').pk}/",
+        None,
+    ),
+    "POST on-call-swaps/": lambda: (
+        f"{V1}/on-call-swaps/",
+        {
+            name: {
+                "schedule": turn.schedule.name,
+                "person": turn.person.username,
+                "starts_at": turn.starts_at.isoformat(),
+                "ends_at": turn.ends_at.isoformat(),
+            }
+            for name, turn in two_turns().items()
         },
     ),
     "DELETE overrides/<str:pk>/": lambda: (f"{V1}/overrides/{make('oncall.override').pk}/", None),

@@ -74,6 +74,8 @@ class HttpReceiver:
                 except OSError:
                     pass  # the sender has hung up, as it should
 
+            do_GET = do_POST  # noqa: N815 - the library's name
+
             def log_message(self, *args: object) -> None:
                 """Keep quiet."""
 

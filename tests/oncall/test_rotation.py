@@ -14,6 +14,7 @@ from apps.oncall.rotation import Layer, Load, Override, clashes, doubles, fairne
 
 ANNA, BEN, CLARA = 1, 2, 3
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+UTC_ZONE = ZoneInfo("UTC")
 MONDAY = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia", "UTC")
 

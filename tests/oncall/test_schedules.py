@@ -39,7 +39,12 @@ def test_a_layer_hands_over_by_the_schedules_clock(anna: User, ben: User):
     assert [shift.person for shift in found.shifts] == [ben.pk, anna.pk]
     assert found.shifts[0].end == START + 10 * HOUR  # 09:00 in Berlin
     assert sum(load.hours for load in found.loads.values()) == 24
-    assert found.gaps == []
+    assert [gap.reason for gap in found.gaps] == [
+        "ben is on call and has no contact that is on", "anna is on call and has no contact that is on",
+    ]  # fmt: skip
+    for person in (anna, ben):
+        Contact.objects.create(name=f"of {person}", kind="webhook", config={"url": "https://x/"}, owner=person)
+    assert schedules.plan(schedule, START, START + DAY).gaps == []
 
 
 def test_an_override_is_kept_with_who_made_it_and_why(anna: User, ben: User):
@@ -170,3 +175,26 @@ def test_the_admin_takes_people_by_name(client: Client, anna: User, ben: User):
     answer = client.post("/admin/oncall/schedule/add/", data)
     assert answer.status_code == 302, answer.content.decode()[:5000]
     assert Schedule.objects.get().layers.get().people == [ben.pk, anna.pk]
+
+
+# --- Now -------------------------------------------------------------------------------------------------------------
+def test_a_standing_says_until_when_and_who_comes_then_however_far_ahead(anna: User, ben: User) -> None:
+    weeks = {"rotation": "weekly", "every": 4, "weekday": 0, "hand_over": "00:00"}
+    schedule = schedule_of(anna, ben, **weeks)
+    (one,) = schedules.standings([schedule], START)
+    assert one.shift is not None
+    assert one.following is not None
+    assert (one.shift.person, one.following.person) == (anna.pk, ben.pk)
+    assert one.until == START + 20 * DAY + HOUR  # midnight in Berlin, four weeks after the Monday before
+    assert one.problem == "anna is on call and has no contact that is on"
+    gap = schedule_with("Later", {"people": [ben.pk], "starts_at": START + 20 * DAY})
+    (one,) = schedules.standings([gap], START)
+    assert (one.shift, one.until, one.problem) == (None, START + 20 * DAY, "layer turns has not begun")
+    nobody = schedule_with("Nobody", {"people": []})
+    (one,) = schedules.standings([nobody], START)
+    assert (one.until, one.following, one.problem) == (None, None, "layer turns has nobody")
+
+
+def schedule_with(name: str, layer: dict[str, Any]) -> Schedule:
+    values = {"name": "turns", "rotation": "daily", "starts_at": START - DAY, **layer}
+    return schedules.save_schedule(by=BY, name=name, zone="UTC", layers=[values])

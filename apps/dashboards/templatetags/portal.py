@@ -1,6 +1,8 @@
 """Template tags of the portal's own pages: icons and moments."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 
 from django import template
 from django.templatetags.static import static
@@ -35,6 +37,13 @@ def instant(at: datetime | str | None, kind: str = "moment") -> SafeString:
     return format_html(
         '<time datetime="{}" data-time="{}">{}</time>', moment.isoformat(), kind, moment.strftime("%-d %b %H:%M UTC")
     )
+
+
+@register.simple_tag
+def querystring_of(query: Mapping[str, str], **changed: object) -> str:
+    """Write a query with some of it changed; what is empty is left out."""
+    values = {**query, **{name: str(value) for name, value in changed.items()}}
+    return urlencode({name: value for name, value in values.items() if value})
 
 
 @register.filter

@@ -306,6 +306,7 @@ class _Import:
                     "weekday": layer.weekday,
                     "zone": "" if layer.zone == row.zone else layer.zone,
                     "hours": layer.hours,
+                    "calendar": None,
                     "starts_at": layer.starts_at,
                     "ends_at": layer.ends_at,
                 }
@@ -322,6 +323,8 @@ class _Import:
                 layers=layers,
                 schedule=schedule,
                 description=schedule.description if schedule is not None else "",
+                owner=schedule.owner if schedule is not None else None,
+                holidays=schedule.holidays if schedule is not None else None,
             )
             if before is not None:
                 details.append(f"layers: {len(before)} become {len(layers)}")

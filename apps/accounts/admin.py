@@ -4,6 +4,7 @@ Whatever the admin writes goes through an audited verb; who may do what is decid
 """
 
 import csv
+from datetime import date
 from typing import Any, ClassVar, TypeVar
 
 from django import forms
@@ -25,7 +26,7 @@ from unfold.decorators import action, display
 from unfold.forms import AdminOwnPasswordChangeForm, AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from apps.accounts import logins, services
+from apps.accounts import ical, logins, services
 from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
 from apps.accounts.permissions import Principal, principal_of
 from apps.accounts.rights import ROLES, SCOPES, Quota, Right
@@ -352,10 +353,47 @@ class TeamAdmin(AuditedAdmin[Team]):
         return int(vars(team).get("member_count", 0))
 
 
+class CalendarForm(forms.ModelForm[Calendar]):
+    """A calendar; closed days may come from an .ics file, such as a country or a company hands out."""
+
+    holiday_file = forms.FileField(
+        label="Closed days from a file",
+        required=False,
+        help_text="An .ics file: its all-day events of this year and the next two are added to the closed days above.",
+    )
+
+    class Meta:
+        model = Calendar
+        fields = ("name", "zone", "hours", "holidays", "country")
+
+    def clean(self) -> dict[str, Any]:
+        """Add the days of the file to those that were typed."""
+        values = super().clean() or self.cleaned_data
+        upload = values.get("holiday_file")
+        if upload is None:
+            return values
+        today = timezone.now().date()
+        start, end = today.replace(month=1, day=1), date(today.year + 3, 1, 1)
+        try:
+            found = ical.days(upload.read(ical.MOST_BYTES + 1), start=start, end=end)
+        except ical.CalendarError as error:
+            self.add_error("holiday_file", str(error))
+            return values
+        if not found:
+            self.add_error("holiday_file", "There is no all-day event in this file within this year and the next two.")
+            return values
+        lines = [line for line in values.get("holidays", "").splitlines() if line.strip()]
+        known = {line.split(maxsplit=1)[0] for line in lines}
+        lines += [f"{day} {' '.join(name.split())[:80]}".strip() for day, name in found if str(day) not in known]
+        values["holidays"] = "\n".join(lines)
+        return values
+
+
 @admin.register(Calendar)
 class CalendarAdmin(AuditedAdmin[Calendar]):
     """Calendars: hours of a week and holidays in a time zone."""
 
+    form = CalendarForm
     list_display = ("name", "zone", "week", "country", "now")
     search_fields = ("name", "zone")
 

@@ -2,10 +2,15 @@
 
 import csv
 import io
+from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.datastructures import MultiValueDict
 
+from apps.accounts.admin import CalendarForm
 from apps.accounts.models import AuditEntry, Token, User
 from apps.accounts.rights import Quota
 from tests.accounts.conftest import known
@@ -205,3 +210,38 @@ def test_a_tokens_quota_is_set_when_it_is_issued_and_edited_later_with_an_entry(
         {"series_limit": 7, "samples_per_second": None},
     )
     assert known(text).quota == Quota(7, None)
+
+
+ICS = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//x//y//EN
+BEGIN:VEVENT
+UID:1
+DTSTART;VALUE=DATE:{year}0501
+SUMMARY:Labour Day
+RRULE:FREQ=YEARLY
+END:VEVENT
+BEGIN:VEVENT
+UID:2
+DTSTART:{year}0502T090000Z
+DTEND:{year}0502T100000Z
+SUMMARY:No closed day
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+def test_closed_days_of_a_calendar_come_from_a_file_beside_those_that_were_typed():
+    year = timezone.now().year
+    typed = f"{year}-05-01 Our own name for it"
+    file: Any = SimpleUploadedFile("days.ics", ICS.format(year=year).replace("\n", "\r\n").encode())
+    form = CalendarForm({"name": "Office", "zone": "UTC", "holidays": typed}, MultiValueDict({"holiday_file": [file]}))
+    assert form.is_valid(), form.errors
+    assert form.cleaned_data["holidays"].splitlines() == [
+        typed,
+        f"{year + 1}-05-01 Labour Day",
+        f"{year + 2}-05-01 Labour Day",
+    ]
+    html: Any = SimpleUploadedFile("x.ics", b"<html>")
+    bad = CalendarForm({"name": "x", "zone": "UTC"}, MultiValueDict({"holiday_file": [html]}))
+    assert "holiday_file" in bad.errors

@@ -16,10 +16,11 @@ from apps.accounts.permissions import Principal, Right, page, principal_of
 from apps.alerting import quiet
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Incident
+from apps.core.quantities import span
 from apps.dashboards import snapshots
 from apps.dashboards.snapshots import Row
 from apps.dashboards.views import attempt, shell
-from apps.dashboards.wording import duration, transition_entry
+from apps.dashboards.wording import transition_entry
 from apps.notifications.models import Delivery, Reply
 from apps.oncall import escalation, plans, services
 from apps.oncall.models import Escalation, Notice, StepTaken
@@ -74,7 +75,7 @@ def _row(one: Incident, now: datetime) -> Row:
         "total": counts["total"],
         "active": counts["active"],
         "service": one.cause.service if one.cause else "",
-        "lasted": duration((one.resolved_at or now) - one.opened_at),
+        "lasted": span((one.resolved_at or now) - one.opened_at),
     }
 
 
@@ -133,7 +134,7 @@ def _headline(found: Incident, counts: Row, now: datetime) -> str:
         return f"Part of incident #{found.merged_into_id} now"
     alerts = f"{counts['total']} alert{'' if counts['total'] == 1 else 's'}"
     if found.state == "resolved":
-        return f"Resolved after {duration((found.resolved_at or now) - found.opened_at)}: {alerts}"
+        return f"Resolved after {span((found.resolved_at or now) - found.opened_at)}: {alerts}"
     owner = f"{found.acknowledged_by} is on it" if found.acknowledged_by else f"{counts['unowned']} not acknowledged"
     return f"{counts['active']} of {alerts} active, {owner}"
 

@@ -17,9 +17,10 @@ from apps.accounts.permissions import Principal, Right, Scope
 from apps.alerting import quiet
 from apps.alerting.models import Alert, Transition
 from apps.alerting.units import unit_of
+from apps.core.quantities import span
 from apps.dashboards.health import Health, Status
 from apps.dashboards.plots import RANKS
-from apps.dashboards.wording import FIRING_FIRST, audit_title, duration, transition_entry
+from apps.dashboards.wording import FIRING_FIRST, audit_title, transition_entry
 from apps.metrics.models import CollectionSwitch
 from apps.notifications.models import Contact, Delivery
 from apps.oncall import schedules
@@ -289,7 +290,7 @@ def alert_headline(found: Alert, *, now: datetime) -> str:
     """Say in a line how it stands and who is on it."""
     if found.state == "resolved":
         by = f" by {found.resolved_by}" if found.resolved_by else ""
-        lasted = duration((found.resolved_at or now) - (found.fired_at or now))
+        lasted = span((found.resolved_at or now) - (found.fired_at or now))
         return f"Resolved{by} after {lasted}"
     if found.state == "inactive":
         return "Never fired: the value came back in time"

@@ -1,6 +1,5 @@
 """Sentences of timelines: what a transition or an audit entry says to a person. Values in, words out."""
 
-from datetime import timedelta
 from typing import Any
 
 from django.db.models import Case, IntegerField, Value, When
@@ -94,18 +93,3 @@ def audit_title(verb: str, label: str) -> str:
     """Write "accounts.issue_token" of "agent" as "issue token: agent"."""
     action = verb.rpartition(".")[2].replace("_", " ")
     return f"{action}: {label}" if label else action
-
-
-def duration(span: timedelta) -> str:
-    """Write a duration in its two largest units: 45 s, 12 min, 3 h 5 min, 2 d 4 h."""
-    seconds = max(0, int(span.total_seconds()))
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes = seconds // 60
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"

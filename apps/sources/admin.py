@@ -266,7 +266,7 @@ class ScrapeJobAdmin(AuditedAdmin[ScrapeJob]):
             "title": "Import scrape_configs of a prometheus.yml",
             "opts": self.opts,
             "form": form,
-            "done": done,
+            "report": done,
             "back": reverse("admin:sources_scrapejob_changelist"),
         }
         return TemplateResponse(request, "admin/sources/import.html", context)

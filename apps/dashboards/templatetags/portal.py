@@ -9,7 +9,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.dashboards.wording import duration
+from apps.core.quantities import span as written
 
 register = template.Library()
 
@@ -51,7 +51,7 @@ def lasting(span: timedelta | None) -> str:
     """Write a duration in its two largest units; none is "at once"."""
     if span is None:
         return "–"
-    return duration(span) if span else "at once"
+    return written(span) if span else "at once"
 
 
 @register.filter

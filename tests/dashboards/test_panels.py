@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.alerting.units import unit_of
-from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES
+from apps.dashboards.panels import FRONTEND, PANELS, PERFORMANCE, SYSTEM, TABLES, TILES
 from apps.dashboards.plots import legend
 from apps.dashboards.templatetags.portal import measured
 from apps.dashboards.timespan import POINTS, RANGES, BadSpan, Span, floor, span_of
@@ -31,7 +31,7 @@ def test_every_expression_parses(key, expression):
 
 
 def test_every_panel_has_its_own_key():
-    everything = [*TILES, *PERFORMANCE, *(panel for section in SYSTEM for panel in section.panels)]
+    everything = [*TILES, *PERFORMANCE, *FRONTEND, *(panel for section in SYSTEM for panel in section.panels)]
     assert len(PANELS) == len(everything)
 
 

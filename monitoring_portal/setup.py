@@ -22,6 +22,7 @@ from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal
 from apps.alerting import services as alerting
 from apps.core.defaults import changes, write_once
+from apps.dashboards import services as dashboards
 from apps.metrics import services as metrics
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
@@ -95,6 +96,7 @@ SHIPMENTS = (
     Shipment("metrics.QueryBudget", "query_budgets", _by("role"), metrics.ship_query_budget),
     Shipment("alerting.RecordingRule", "recording_rules", _by("name"), alerting.ship_recording_rule),
     Shipment("alerting.AlertRule", "alert_rules", _by("slug"), alerting.ship_rule),
+    Shipment("dashboards.Dashboard", "dashboards", _by("slug"), dashboards.ship_dashboard),
 )
 
 

@@ -16,6 +16,7 @@ from apps.dashboards.panels import Panel, Query, Table
 from apps.dashboards.timespan import Span
 from apps.metrics import query
 from apps.promql.errors import PromQLError
+from apps.promql.limits import Limits
 from apps.promql.result import Result
 
 MOST_SERIES = 20
@@ -47,7 +48,7 @@ def _level(level: RuleLevel) -> Row:
     return {"severity": level.severity, "comparison": level.comparison, "value": level.threshold}
 
 
-def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope) -> Row:
+def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope, limits: Limits = query.WAITED_FOR) -> Row:
     """Return one panel's answer: its series on the grid start, start + step, … (seconds), null where nothing is.
 
     An expression that fails makes the whole panel an error with its sentence: half a chart would be a wrong one.
@@ -66,7 +67,7 @@ def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope) -> Row:
     warnings: dict[str, None] = {}
     try:
         for part in panel.queries:
-            result = _range(part.expression, span, scope)
+            result = _range(part.expression, span, scope, limits)
             rows += _rows(part, result)
             warnings |= dict.fromkeys(result.warnings)
     except (PromQLError, query.Outrun) as error:
@@ -154,9 +155,9 @@ def grid(span: Span) -> Row:
     return {"start": int(span.start.timestamp()), "step": int(span.step.total_seconds()), "count": span.count}
 
 
-def _range(expression: str, span: Span, scope: Scope) -> Result:
+def _range(expression: str, span: Span, scope: Scope, limits: Limits = query.WAITED_FOR) -> Result:
     text = expression.replace("$window", span.window)
-    return query.query_range(text, start=span.start, end=span.end, step=span.step, scope=scope)
+    return query.query_range(text, start=span.start, end=span.end, step=span.step, scope=scope, limits=limits)
 
 
 def _rows(part: Query, result: Result) -> list[tuple[str, Any, Any]]:

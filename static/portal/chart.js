@@ -218,7 +218,8 @@ export class Chart {
 
   resize() {
     const width = this.plotBox.clientWidth;
-    if (this.plot && width > 0 && width !== this.plot.width) this.plot.setSize({ width, height: this.plotBox.clientHeight });
+    const height = this.plotBox.clientHeight;
+    if (this.plot && width > 0 && (width !== this.plot.width || height !== this.plot.height)) this.plot.setSize({ width, height });
   }
 
   restyle() { if (this.plot) this.build(); }

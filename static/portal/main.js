@@ -9,11 +9,14 @@ import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
 import { Board } from "./panels.js";
 import * as range from "./range.js";
 import { startSilence } from "./silence.js";
-import { startClock, startShortcuts, startTheme } from "./shell.js";
+import { startClock, startDialogs, startShortcuts, startTheme } from "./shell.js";
 
 const initial = state();
 range.start();
-const board = new Board(initial.data_url, initial.data_query || {});
+// Only a person's dashboard brings the code that lays it out.
+const own = initial.dashboard ? await import("./dashboard.js") : null;
+own?.lay(initial.dashboard);
+const board = new Board(initial.data_url, initial.data_query || {}, own ? { kinds: own.KINDS, more: () => own.asked(initial.dashboard) } : {});
 // Scripts of single pages (Explore) draw and load for themselves.
 const tell = (what) => document.dispatchEvent(new Event(`portal:${what}`));
 const nextTheme = startTheme(() => { board.restyle(); tell("restyle"); });
@@ -43,7 +46,14 @@ draw(initial);
 startClock();
 startSilence();
 startOncall();
+startDialogs();
 
-const live = new Live(initial.view);
-live.addEventListener("frame", ({ detail }) => draw(detail));
-live.addEventListener("up", () => board.arrived(["*"]));
+own?.startTv();
+if (initial.dashboard?.links) (await import("./dashboard-edit.js")).startEditor(initial.dashboard, board);
+
+// Whoever reads by a link is nobody that a connection could be held for: the page polls.
+if (initial.view) {
+  const live = new Live(initial.view);
+  live.addEventListener("frame", ({ detail }) => draw(detail));
+  live.addEventListener("up", () => board.arrived(["*"]));
+}

@@ -79,7 +79,7 @@ class Tile {
   restyle() {}
 }
 
-class PanelCard {
+export class PanelCard {
   constructor(root) {
     this.root = root;
     this.key = root.dataset.panel;
@@ -107,29 +107,53 @@ class PanelCard {
   restyle() { this.chart.restyle(); }
 }
 
+const AT_ONCE = 20;
+
 export class Board {
-  constructor(url, fixed = {}) {
+  /** `kinds`: what draws a panel of data-kind; `more`: pairs that every request carries beside `fixed`. */
+  constructor(url, fixed = {}, { kinds = {}, more = () => [] } = {}) {
     this.url = url;
     this.fixed = fixed;
-    this.parts = [...all("[data-panel]").map((root) => new PanelCard(root)), ...all("[data-tile]").map((root) => new Tile(root))];
+    this.kinds = kinds;
+    this.more = more;
+    this.parts = [];
     this.tables = all("[data-table]");
     this.seen = new Set();
     this.due = new Set();
-    for (const part of this.parts) part.board = this;
-    const observer = new IntersectionObserver((entries) => {
+    this.observer = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         const part = this.parts.find((p) => p.root === entry.target);
+        if (!part) continue;
         if (!entry.isIntersecting) { this.seen.delete(part); continue; }
         this.seen.add(part);
         if (!part.data) this.soon([part]);
         else if (part.isBehind) this.grow([part]);
       }
     }, { rootMargin: "240px" });
-    for (const part of this.parts) observer.observe(part.root);
+    for (const root of all("[data-panel]")) this.adopt(root);
+    for (const root of all("[data-tile]")) this.take(new Tile(root));
     changes.addEventListener("change", () => this.reload());
     setInterval(() => this.tick(), 1000);
     this.polled = Date.now();
     this.loadTables();
+  }
+
+  adopt(root) {
+    const kind = this.kinds[root.dataset.kind];
+    if (kind !== null) this.take(new (kind ?? PanelCard)(root));
+  }
+
+  take(part) {
+    part.board = this;
+    this.parts.push(part);
+    this.observer.observe(part.root);
+  }
+
+  drop(part) {
+    this.observer.unobserve(part.root);
+    this.seen.delete(part);
+    this.due.delete(part);
+    this.parts = this.parts.filter((each) => each !== part);
   }
 
   /** Gathers what becomes visible in the same moment into one request. */
@@ -150,15 +174,17 @@ export class Board {
   query(keys, extra = {}) {
     const { range, from, to } = chosen();
     const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...this.fixed, ...extra });
+    for (const [name, value] of this.more()) query.append(name, value);
     for (const key of keys) query.append("panel", key);
     return `${this.url}?${query}`;
   }
 
   async load(parts) {
     if (!parts.length) return;
+    if (parts.length > AT_ONCE) { this.load(parts.slice(AT_ONCE)); parts = parts.slice(0, AT_ONCE); }
     const signal = (this.stop ??= new AbortController()).signal;
     try {
-      const answer = await ask(this.query(parts.map((p) => p.key)), signal);
+      const answer = this.drafted ? await this.drafted(parts) : await ask(this.query(parts.map((p) => p.key)), signal);
       for (const part of parts) {
         const data = answer.panels[part.key];
         if (!data) continue;
@@ -178,7 +204,11 @@ export class Board {
   async grow(parts) {
     const visible = parts.filter((p) => p.data && this.seen.has(p));
     for (const part of parts) if (!this.seen.has(part)) part.isBehind = true;
-    const due = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step, 60) * 0.5);
+    const ripe = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step ?? 15, 60) * 0.5);
+    // What is no series (a table, a heat map) cannot grow: it is asked for as a whole.
+    const isWhole = (part) => part.isWhole || this.drafted;
+    this.load(ripe.filter(isWhole));
+    const due = ripe.filter((p) => !isWhole(p));
     if (!due.length || this.isGrowing) { this.again ||= due.length > 0; return; }
     this.isGrowing = true;
     const signal = (this.stop ??= new AbortController()).signal;
@@ -206,7 +236,7 @@ export class Board {
   /** New samples of these sources are in the store. */
   arrived(sources) {
     if (!isLive()) return;
-    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => sources.includes(s))));
+    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => s === "*" || sources.includes(s))));
   }
 
   tick() {
@@ -235,7 +265,7 @@ export class Board {
   }
 }
 
-function tableOf({ columns, rows }) {
+export function tableOf({ columns, rows }) {
   return h("table", {},
     h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "" }, c.title)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono" }, value)))))));

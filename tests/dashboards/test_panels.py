@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.alerting.units import unit_of
+from apps.dashboards import document
 from apps.dashboards.panels import FRONTEND, PANELS, PERFORMANCE, SYSTEM, TABLES, TILES
 from apps.dashboards.plots import legend
 from apps.dashboards.templatetags.portal import measured
@@ -41,10 +42,10 @@ def test_every_panel_has_a_unit_that_the_browser_can_write_and_no_second_series_
     assert len(panel.queries) == 1 or all(part.legend for part in panel.queries)
 
 
-def test_the_units_of_the_browser_are_those_of_the_panels_and_one_for_any_number():
+def test_the_units_of_the_browser_are_those_of_the_panels_and_of_dashboards():
     script = (settings.ROOT / "static/portal/format.js").read_text()
     body = script.split("const UNITS = {")[1].split("\n};")[0]
-    assert set(re.findall(r'^  "?([\w/]+)"?: ', body, re.MULTILINE)) == UNITS | {"plain"}
+    assert set(re.findall(r'^  "?([\w/]+)"?: ', body, re.MULTILINE)) == UNITS | set(document.UNITS)
 
 
 @pytest.mark.parametrize("name", RANGES)

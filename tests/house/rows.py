@@ -45,6 +45,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "sources.heartbeat": lambda n: {"zone": "Europe/Berlin"},
     "sources.site": lambda n: {"origins": ["https://shop.example"], "key": f"key-{n}"},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
+    "dashboards.sharelink": lambda n: {"digest": f"{n:064x}", "created_at": AT, "expires_at": AT + DAY},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip
 SINGLE = {"metrics.collectionswitch", "metrics.seriesbudget"}

@@ -42,6 +42,8 @@ EDITS: dict[str, dict[str, str]] = {
     "alerting.recordingrule": {"expression": "up"},
     "alerting.service": {"description": "what it is"},
     "alerting.rulegroup": {"name": "another"},
+    "dashboards.dashboard": {"description": "What it shows."},
+    "dashboards.folder": {"name": "another"},
     "metrics.collectionswitch": {"on": ""},
     "metrics.collectorsetting": {"every": "00:00:42"},
     "metrics.metric": {"help": "What it says."},

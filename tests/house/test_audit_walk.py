@@ -21,6 +21,8 @@ from apps.alerting.hygiene import Proposal
 from apps.alerting.intake import of_labels
 from apps.alerting.models import AdaptiveBand, RecordingRule
 from apps.core.telemetry import Reading
+from apps.dashboards import services as boards
+from apps.dashboards.models import Folder
 from apps.metrics import care, gateway
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
@@ -167,6 +169,15 @@ def site() -> Any:
     return sites.save_site(by=Principal.system("test"), site=Site(name="shop", origins=["https://a.example"]))
 
 
+def dashboard(maker: User | None = None) -> Any:
+    return boards.save_dashboard(by=Principal.system("test"), values={"title": "Shop"}, now=AT)
+
+
+def sharer() -> User:
+    """A link is a person's: the walker must be one."""
+    return user(pk=int(WALKER.id))
+
+
 def new_band() -> AdaptiveBand:
     return AdaptiveBand(slug="b", rule=make("alerting.alertrule"))
 
@@ -272,6 +283,13 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.unacknowledge": lambda: do(
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),
+    "dashboards.save_folder": lambda: do(boards.save_folder, folder=Folder(name="Web")),
+    "dashboards.delete_folder": lambda: do(boards.delete_folder, folder=make("dashboards.folder")),
+    "dashboards.save_dashboard": lambda: do(boards.save_dashboard, values={"title": "Shop"}, now=AT),
+    "dashboards.restore_version": lambda: do(boards.restore_version, dashboard=dashboard(), number=1, now=AT),
+    "dashboards.delete_dashboard": lambda: do(boards.delete_dashboard, dashboard=dashboard()),
+    "dashboards.share": lambda: do(boards.share, dashboard=dashboard(maker=sharer()), lasts=DAY, now=AT),
+    "dashboards.revoke_share": lambda: do(boards.revoke_share, link=make("dashboards.sharelink"), now=AT),
     "metrics.backfill": lambda: do(metrics.backfill, samples=Samples.from_readings([], at=AT), now=AT),
     "metrics.delete_push_group": lambda: do(gateway.delete, group=make("metrics.pushgroup"), now=AT),
     "metrics.delete_series": lambda: do(metrics.delete_series, selectors=[[Matcher("__name__", "=", "x")]], now=AT),

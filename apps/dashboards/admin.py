@@ -17,7 +17,7 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import ROLES, Right
 from apps.dashboards import services
-from apps.dashboards.models import Dashboard, Folder, ShareLink
+from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 
 
 class FolderForm(forms.ModelForm[Folder]):
@@ -116,6 +116,24 @@ class DashboardAdmin(AuditedAdmin[Dashboard]):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Dashboard]) -> None:
         for row in queryset:
             self.delete_model(request, row)
+
+
+@admin.register(DashboardVersion)
+class DashboardVersionAdmin(AuditedAdmin[DashboardVersion]):
+    """What was saved when by whom; a version is restored on the dashboard's own page."""
+
+    edit_right = None
+    list_display = ("title", "number", "message", "saved_by", "saved_at")
+    search_fields = ("title", "message", "saved_by")
+    readonly_fields = ("page",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DashboardVersion]:
+        visible = Dashboard.objects.all().visible_to(principal_of(request))
+        return super().get_queryset(request).filter(dashboard__in=visible).select_related("dashboard")
+
+    @display(description="Its history")
+    def page(self, row: DashboardVersion) -> str:
+        return format_html('<a href="{}">Restore</a>', reverse("dashboard-history", args=[row.dashboard.slug]))
 
 
 @admin.register(ShareLink)

@@ -163,7 +163,9 @@ def _numbers(request: HttpRequest, who: Principal, read: Document, values: varia
         if panel is None:
             return _json({"error": f"There is no panel {key[:60]!r}."}, 404)
         found[key] = answers.answer(panel, span, values, who=who)
-    happened = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
+    # Who deployed what is for those who log in, not for whoever has a link.
+    is_known = who.kind != "anonymous"
+    happened = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope) if is_known else ()
     return _json({"panels": found, "changes": [wording.changed(one) for one in happened]})
 
 

@@ -2,7 +2,7 @@
 import { alertRow } from "./alerts.js";
 import { all, find, h, icon } from "./dom.js";
 import { clock, day, measure, moment, quantity } from "./format.js";
-import { PanelCard, tableOf } from "./panels.js";
+import { PanelCard, stale, tableOf } from "./panels.js";
 import { prose } from "./prose.js";
 
 export const COLUMNS = 24;
@@ -40,15 +40,26 @@ class Plain {
 
   draw(data) {
     this.data = data;
+    this.note("");
     this.body.replaceChildren(...[this.show(data)].flat());
   }
 
-  fail(text) { this.body.replaceChildren(state("This could not be loaded", text, () => this.board.load([this]))); }
+  fail(text) {
+    this.note("");
+    this.body.replaceChildren(state("This could not be loaded", text, () => this.board.load([this])));
+  }
 
-  note(text) {
+  note(text, tone = "quiet") {
     const badge = find("[data-panel-note]", this.root);
     badge.hidden = !text;
     badge.textContent = text;
+    badge.className = `badge is-${tone}`;
+  }
+
+  /** A last value says nothing of its age. */
+  age(data, otherwise = "") {
+    const old = stale(data);
+    this.note(old || otherwise, old ? "warning" : "quiet");
   }
 
   restyle() { if (this.data) this.draw(this.data); }
@@ -100,7 +111,7 @@ class Stat extends Plain {
   show(data) {
     const rows = figures(data).slice(0, 12);
     if (!rows.length) return EMPTY();
-    this.note(data.more || data.series.length > 12 ? "more series than fit" : "");
+    this.age(data, data.more || data.series.length > 12 ? "more series than fit" : "");
     return h("div", { class: `stats${rows.length === 1 ? " one" : ""}` }, rows.map((row) => {
       const [text, unit] = measure(row.value, data.unit);
       return h("div", { class: `stat-figure${row.tone ? ` is-${row.tone}` : ""}` },
@@ -114,6 +125,7 @@ class Gauge extends Plain {
   show(data) {
     const rows = figures(data).slice(0, 8);
     if (!rows.length) return EMPTY();
+    this.age(data);
     const low = data.min ?? 0;
     const high = data.max ?? (data.unit === "percent" ? 100 : Math.max(low + 1, ...data.levels.map((l) => l.value), ...rows.map((r) => r.value ?? 0)));
     return h("div", { class: "gauges" }, rows.map((row) => {

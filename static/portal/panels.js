@@ -79,6 +79,12 @@ class Tile {
   restyle() {}
 }
 
+/** What to say of data that should go on and does not; "" where it does, or where the range lies in the past. */
+export function stale(data) {
+  const isOld = chosen().range !== null && data.newest !== null && Date.now() / 1000 - data.newest > Math.max(STALE_AFTER, 3 * data.step);
+  return isOld ? `no new data since ${moment(data.newest * 1000)}` : "";
+}
+
 export class PanelCard {
   constructor(root) {
     this.root = root;
@@ -93,8 +99,8 @@ export class PanelCard {
       this.chart.setState({ title: "No data in this range", text: data.empty || "Nothing was measured in this time." });
       return;
     }
-    const isOld = chosen().range !== null && data.newest !== null && Date.now() / 1000 - data.newest > Math.max(STALE_AFTER, 3 * data.step);
-    this.chart.note(isOld ? `no new data since ${moment(data.newest * 1000)}` : data.more ? `${data.series.length} of ${data.series.length + data.more} series` : "", isOld ? "warning" : "quiet");
+    const old = stale(data);
+    this.chart.note(old || (data.more ? `${data.series.length} of ${data.series.length + data.more} series` : ""), old ? "warning" : "quiet");
     if (data.warnings?.length) this.chart.note("some data is missing", "warning", data.warnings.join(" "));
     this.chart.draw({ ...data, times: times(data) }, bounds());
   }

@@ -11,6 +11,7 @@ from django.utils import timezone
 from apps.accounts.models import AuditEntry, Team
 from apps.accounts.permissions import Principal, Scope
 from apps.accounts.rights import Forbidden
+from apps.alerting import services as alerting
 from apps.dashboards import answers, document, services
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 from apps.dashboards.timespan import span_of
@@ -218,6 +219,17 @@ def test_a_panel_costs_no_more_than_its_readers_budget(person):
     budgets.forget()
 
 
+def test_many_series_are_bounded_and_counted_in_every_kind_of_panel():
+    measure(*(f"<b>{number}</b>" for number in range(600)))
+    assert (len((lines := asked(stat("up")))["series"]), lines["more"]) == (20, 580)
+    assert (len((rows := asked(stat("up", kind="table")))["rows"]), rows["more"]) == (200, 400)
+    assert (len((heat := asked(stat("up", kind="heatmap")))["rows"]), heat["more"]) == (60, 540)
+    whole = document.read(document_of(stat(), variables=[HOST]))
+    assert len(answers.options_of(whole, {}, who=BY)["host"]["options"]) == answers.MOST_OPTIONS
+    year = {"from": f"{int((timezone.now() - timedelta(days=365)).timestamp() * 1000)}", "to": "99999999999999"}
+    assert asked(stat("up"), query=year)["count"] <= 301
+
+
 def test_a_table_joins_its_queries_by_labels():
     measure("web-1", "web-2")
     panel = {
@@ -284,6 +296,8 @@ def test_a_link_shows_one_dashboard_to_anybody_and_only_what_it_may(client, ed):
     for more in ("", "&var-host=web-2"):
         found = client.get(f"{address}data/?panel=one{more}").json()["panels"]["one"]["series"]
         assert [series["name"] for series in found] == ["web-1"]
+    alerting.note_change(by=BY, title="shop 1.4.2", author="mara", now=timezone.now())
+    assert client.get(f"{address}data/?panel=one").json()["changes"] == []
     assert client.get("/monitoring/dashboards/shop/", headers={"accept": "text/html"}).status_code == 302
 
 

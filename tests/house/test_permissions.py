@@ -157,6 +157,7 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "alerting.rulegroup": (R, E, E, E),
     "alerting.transition": (R, None, None, None),
     "dashboards.dashboard": (R, E, E, E),
+    "dashboards.dashboardversion": (R, None, None, None),
     "dashboards.folder": (R, E, E, E),
     "dashboards.sharelink": (R, None, None, None),
     "auth.group": (A, None, None, None),

@@ -9,6 +9,7 @@ from rest_framework.routers import DefaultRouter
 from apps.accounts import api as accounts
 from apps.alerting import api as alerting
 from apps.alerting import quiet_api as quiet
+from apps.dashboards import api as dashboards
 from apps.dashboards import facade
 from apps.notifications import api as notifications
 from apps.oncall import api as oncall
@@ -18,7 +19,7 @@ from apps.sources import check_api as checks
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting, quiet, notifications, oncall, sources, checks):
+for room in (accounts, alerting, quiet, notifications, oncall, sources, checks, dashboards):
     room.register(router)
 
 urlpatterns = [

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.django_db
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
 BY = Principal.system("test")
+V1 = "/api/v1/portal"
 HOSTILE = ('<img src=x onerror="alert(1)">\u202e' + "x" * 1_000)[:1_000]
 
 
@@ -360,3 +361,26 @@ def test_an_empty_dashboard_and_a_copy_are_made_on_the_list(client, person):
     assert made["location"] == "/monitoring/dashboards/mine/?edit=1"
     client.post("/monitoring/dashboards/new/", {"of": "mine"})
     assert Dashboard.objects.get(slug="mine-copy").title == "Mine (copy)"
+
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+def test_a_dashboard_is_kept_beside_code_by_the_api(client, ed):
+    client.force_login(ed)
+    services.save_folder(by=BY, folder=Folder(name="Web"))
+    given = {"title": "Shop", "folder": "Web", "document": document_of(stat(), variables=[HOST])}
+    made = client.post(f"{V1}/dashboards/", given, "application/json")
+    assert (made.status_code, made.json()["slug"], made.json()["folder"]) == (201, "shop", "Web")
+    read = client.get(f"{V1}/dashboards/shop/").json()
+    again = client.patch(f"{V1}/dashboards/shop/", {"document": read["document"], "version": 1}, "application/json")
+    assert (again.json()["version"], again.json()["document"]) == (2, read["document"])
+    stale = client.patch(f"{V1}/dashboards/shop/", {"title": "x", "version": 1}, "application/json")
+    assert (stale.status_code, "meanwhile" in str(stale.json())) == (400, True)
+    for odd in ({"title": "x", "folder": "None"}, {"title": "x", "document": {"panels": 3}}, {"title": "x", "y": 1}):
+        assert client.post(f"{V1}/dashboards/", odd, "application/json").status_code == 400
+
+
+def test_the_api_shows_no_dashboard_of_a_folder_that_is_closed_to_the_caller(client, ed):
+    make("Hidden", services.save_folder(by=BY, folder=Folder(name="Roles", roles=["auditor"])))
+    client.force_login(ed)
+    assert client.get(f"{V1}/dashboards/hidden/").status_code == 404
+    assert "Hidden" not in client.get(f"{V1}/dashboards/").content.decode()

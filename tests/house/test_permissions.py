@@ -205,6 +205,8 @@ API: dict[str, dict[str, Need]] = {
     "api/v1/portal/checks/<str:pk>/": {"GET": R, "PATCH": E, "DELETE": E},
     "api/v1/portal/checks/<str:pk>/ask/": {"POST": O},
     "api/v1/portal/checks/<str:pk>/changes/": {"GET": R},
+    "api/v1/portal/dashboards/": {"GET": R, "POST": E},
+    "api/v1/portal/dashboards/<str:slug>/": {"GET": R, "PATCH": E, "DELETE": E},
     "api/v1/portal/heartbeats/": {"GET": R, "POST": E},
     "api/v1/portal/heartbeats/<str:pk>/": {"GET": R, "PATCH": E, "DELETE": E},
     "api/v1/portal/heartbeats/<str:pk>/calls/": {"GET": R},

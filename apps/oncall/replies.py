@@ -1,8 +1,8 @@
 """Answers to messages become deeds: what somebody replied is done to the alerts that the message was about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
@@ -59,11 +59,22 @@ def principal_of(reply: Reply) -> Principal:
 
 
 def alerts_of(reply: Reply) -> list[Alert]:
-    """Return what the message said fires and that still does, oldest first; messages told along count, too."""
-    about = Q(notices__delivery=reply.delivery_id) | Q(notices__delivery__carrier=reply.delivery_id)
-    if reply.delivery.purpose == "update":  # which repeats what was told of the group, and has no notices of its own
-        about |= Q(notices__contact=reply.delivery.contact_id, notices__group__key=reply.delivery.group_key)
-    return list(Alert.objects.active().filter(about, notices__kind="firing").distinct().order_by("pk"))
+    """Return what the message said fires and that still does, oldest first; messages told along count, too.
+
+    So does what it listed as still firing, which it brought no notice of.
+    """
+    delivery = reply.delivery
+    news = Q(notices__delivery=delivery.pk) | Q(notices__delivery__carrier=delivery.pk)
+    about = news & Q(notices__kind="firing") | Q(key__in=_listed(delivery.message))
+    if delivery.purpose == "update":  # which repeats what was told of the group, and has no notices of its own
+        about |= Q(notices__contact=delivery.contact_id, notices__group__key=delivery.group_key, notices__kind="firing")
+    return list(Alert.objects.active().filter(about).distinct().order_by("pk"))
+
+
+def _listed(message: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the alerts that a message listed as firing, by the pages it links to."""
+    burning = [item for item in message.get("alerts", ()) if item.get("status") == "firing"]
+    return [str(item.get("url", "")).rstrip("/").rpartition("/")[2] for item in burning]
 
 
 def _do(reply: Reply, now: datetime) -> str:

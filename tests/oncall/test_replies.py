@@ -171,3 +171,18 @@ def test_a_message_that_cannot_be_rewritten_holds_up_nothing(chat: Night, monkey
     chat.acknowledge(Alert.objects.get(type="disk"))
     chat.run()
     assert not Transition.objects.untold().exists()
+
+
+def test_an_answer_leaves_alone_what_the_message_says_somebody_has_taken_on(night: Night):
+    night.route("root", night.contact("ops"), group_interval=timedelta(minutes=1))
+    first = night.fire("disk", service="first")
+    night.wait(minutes=2)
+    night.acknowledge(first)
+    night.fire("disk", service="second")
+    night.wait(minutes=2)
+    last = Delivery.objects.latest("pk")
+    assert len(last.message["alerts"]) == 2
+    reply(by=BY_LINK, delivery=last, action="escalate", now=night.now)
+    replies.take(now=night.now)
+    first.refresh_from_db()
+    assert first.acknowledged_by == "anna"

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, ClassVar, TypeVar
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
@@ -282,6 +282,14 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         mine = obj is not None and obj.pk == request.user.pk
         return super().has_delete_permission(request, obj) and self._may_touch(request, obj) and not mine
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        """Let the page that asks, for one and for several, refuse whom upper rooms cannot do without, and say why."""
+        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
+        refusals = [sentence for user in objs for ask in extensions(User, "refusal") if (sentence := ask(user))]
+        for sentence in refusals:
+            self.message_user(request, sentence, messages.ERROR)
+        return listed, counts, perms_needed, [*protected, *refusals]
 
     def _may_touch(self, request: HttpRequest, obj: User | None) -> bool:
         return obj is None or not obj.is_superuser or self._is_superuser(request)

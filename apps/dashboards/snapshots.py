@@ -238,7 +238,7 @@ def delivery_entry(delivery: Delivery, *, with_reason: bool = False) -> Row:
     tone = {"sent": "quiet", "failed": "critical"}.get(delivery.state, "quiet")
     text = f"{what} ({delivery.purpose})" if what else delivery.purpose
     if delivery.error and delivery.state in ("failed", "queued", "held", "cancelled"):
-        text += f": {delivery.error}"
+        text += f": {delivery.error.rstrip('.')}"
     if delivery.receipt:
         text += f". {delivery.get_receipt_display()} at {delivery.receipt_at:%H:%M:%S} UTC ({delivery.receipt_text})"
     if with_reason:

@@ -338,3 +338,10 @@ def cancel(*, contact: Contact, reason: str, now: datetime) -> int:
     return Delivery.objects.filter(contact=contact, state__in=("queued", "held")).update(
         state="cancelled", finished_at=now, claim=None, claimed_until=None, error=reason
     )
+
+
+def cancel_orphans(*, now: datetime) -> None:
+    """Drop what waits for contacts that were deleted with their person: no sender would ever take it on."""
+    Delivery.objects.filter(contact=None, state__in=("queued", "held")).update(
+        state="cancelled", finished_at=now, claim=None, claimed_until=None, error="The contact was deleted."
+    )

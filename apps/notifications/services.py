@@ -161,6 +161,12 @@ def refusal(contact: Contact) -> str:
     return ""
 
 
+def refusal_of(person: User) -> str:
+    """Return why a person cannot be deleted, or nothing: their contacts go with them."""
+    contact = Contact.objects.filter(owner=person, is_fallback=True).first()
+    return "" if contact is None else f"{person} cannot be deleted: {refusal(contact)}"
+
+
 @verb("notifications.delete_contact", right=Right.ADMINISTER)
 def delete_contact(*, by: Principal, contact: Contact, now: datetime) -> None:
     """Delete a contact that nothing names and drop what waits for it; the record of what it was told stays."""

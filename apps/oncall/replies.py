@@ -1,8 +1,8 @@
 """Answers to messages become deeds: what somebody replied is done to the alerts that the message was about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
@@ -13,7 +13,7 @@ from apps.accounts.rights import Principal, Right
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.alerting.services import silences
-from apps.notifications.models import Reply
+from apps.notifications.models import Delivery, Reply
 from apps.oncall import telling
 from apps.oncall.models import Escalation
 
@@ -59,11 +59,24 @@ def principal_of(reply: Reply) -> Principal:
 
 
 def alerts_of(reply: Reply) -> list[Alert]:
-    """Return what the message said fires and that still does, oldest first; messages told along count, too."""
-    about = Q(notices__delivery=reply.delivery_id) | Q(notices__delivery__carrier=reply.delivery_id)
-    if reply.delivery.purpose == "update":  # which repeats what was told of the group, and has no notices of its own
-        about |= Q(notices__contact=reply.delivery.contact_id, notices__group__key=reply.delivery.group_key)
-    return list(Alert.objects.active().filter(about, notices__kind="firing").distinct().order_by("pk"))
+    """Return what the message said fires and that still does, oldest first; messages told along count, too.
+
+    So does what they listed as still firing, of which they brought no notice, unless somebody had taken that on.
+    """
+    delivery = reply.delivery
+    told_along = Delivery.objects.filter(carrier=delivery.pk).values_list("message", flat=True)
+    news = Q(notices__delivery=delivery.pk) | Q(notices__delivery__carrier=delivery.pk)
+    if delivery.purpose == "update":  # which repeats what was told of the group, and has no notices of its own
+        news |= Q(notices__contact=delivery.contact_id, notices__group__key=delivery.group_key)
+    about = (news & Q(notices__kind="firing")) | Q(key__in=_listed([delivery.message, *told_along]))
+    return list(Alert.objects.active().filter(about).distinct().order_by("pk"))
+
+
+def _listed(messages: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the keys of the alerts that messages list as firing and nobody's, by the pages they link to."""
+    items = [item for message in messages for item in message.get("alerts", ())]
+    burning = [item for item in items if item.get("status") == "firing" and not item.get("acknowledged_by")]
+    return {str(item.get("url", "")).rstrip("/").rpartition("/")[2] for item in burning}
 
 
 def _do(reply: Reply, now: datetime) -> str:

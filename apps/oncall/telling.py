@@ -418,16 +418,20 @@ def _follow(transition: Transition, now: datetime) -> None:
 
 def _restart_escalations(alert: Alert, now: datetime) -> None:
     """Begin again with the first step, because it got worse; what had stopped is started by the group."""
-    running = Escalation.objects.running().filter(incident=alert.incident)
-    restarted = running.update(
-        position=0, rounds=0, due_at=now, severity=alert.severity, reason="starts over: severity raised"
-    )
-    if restarted:
+    if _begin_anew(Escalation.objects.running().filter(incident=alert.incident), alert.severity, now):
         wake("oncall.escalate")
 
 
+def _begin_anew(running: Any, severity: str, now: datetime) -> bool:
+    reason = "starts over: severity raised"
+    return bool(running.update(position=0, rounds=0, due_at=now, severity=severity, reason=reason))
+
+
 def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: Iterable[Alert], now: datetime) -> bool:
-    """Start the policy for each incident that has an unacknowledged alert here and no escalation of its own yet."""
+    """Start the policy for each incident that has an unacknowledged alert here and no escalation of its own yet.
+
+    One that runs begins anew where something joined that is worse than all it knew; returns whether a step is due.
+    """
     if policy is None:
         return False
     plan = plans.frozen(policy)
@@ -441,9 +445,12 @@ def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: 
     if not worst:
         return False
     latest = Escalation.objects.filter(incident__in=worst, policy=policy).order_by("incident_id", "-pk")
+    is_due = False
     for past in latest.distinct("incident_id"):
-        is_over = past.state == "finished" and rank(worst[past.incident_id]) <= rank(past.severity)
-        if past.state == "running" or is_over:
+        is_worse = rank(worst[past.incident_id]) > rank(past.severity)
+        if past.state == "running" and is_worse:
+            is_due |= _begin_anew(Escalation.objects.filter(pk=past.pk), worst[past.incident_id], now)
+        if past.state == "running" or (past.state == "finished" and not is_worse):
             del worst[past.incident_id]
     for incident, severity in worst.items():
         started = Escalation.objects.create(
@@ -458,7 +465,7 @@ def _start_escalations(group: NotificationGroup, policy: Policy | None, alerts: 
         )
         _record("oncall.start_escalation", started, now, {"policy": policy.name, "severity": severity})
         live.publish("incidents", incident)
-    return bool(worst)
+    return bool(worst) or is_due
 
 
 # --- 2. Groups are told --------------------------------------------------------------------------------------------
@@ -1068,6 +1075,7 @@ def settle(*, now: datetime, limit: int = BATCH) -> int:
 
     What was sent and came back since (bounced, not delivered) is open again.
     """
+    outbox.cancel_orphans(now=now)
     came_back = Delivery.objects.filter(state="failed", receipt_at__gt=now - REOPENED_FOR)
     open_again = Notice.objects.filter(kind="firing", delivery__in=came_back)
     open_again = open_again.filter(settled_at__lt=F("delivery__receipt_at"))

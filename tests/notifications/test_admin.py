@@ -71,3 +71,15 @@ def test_lists_are_shown(admin: Client, page: str):
     Delivery.objects.create(contact=contact, contact_name="Pager", kind="gone", message={"title": "Hello"},
         purpose="test", created_at="2026-11-23T12:00Z", due_at="2026-11-23T12:00Z")  # fmt: skip
     assert "Pager" in admin.get(f"/admin/notifications/{page}/").content.decode()
+
+
+def test_whose_contact_is_the_fall_back_cannot_be_deleted(admin: Client):
+    anna = User.objects.create_user("anna")
+    Contact.objects.create(
+        name="Anna", kind="webhook", config={"url": "https://a.example/"}, owner=anna, is_fallback=True
+    )
+    url = f"/admin/accounts/user/{anna.pk}/delete/"
+    assert "anna cannot be deleted: Anna is the fall-back contact" in admin.get(url).content.decode()
+    admin.post(url, {"post": "yes"})
+    admin.post("/admin/accounts/user/", {"action": "delete_selected", "_selected_action": anna.pk, "post": "yes"})
+    assert User.objects.filter(pk=anna.pk).exists()

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from apps.accounts.models import Team, User
+from apps.notifications.models import Delivery
 from apps.oncall.models import Escalation, RoundRobin
 from tests.oncall.conftest import Night
 
@@ -64,6 +65,18 @@ def test_a_person_who_cannot_be_told_leaves_it_to_the_fallback(
     assert night.texts("fallback") == "30s +disk"
     assert words in night.escalation.reason
     assert "the fall-back contact is told" in night.escalation.reason
+
+
+def test_what_waits_for_a_person_who_is_deleted_is_told_to_the_fallback(night: Night, people: dict[str, User]):
+    people["anna"].contacts.update(default_after=timedelta(minutes=10))
+    night.route(policy=night.policy(("notify_person", {"people": ids(people["anna"])})))
+    night.fire()
+    night.wait(minutes=1)
+    assert night.texts("fallback") == ""
+    people["anna"].delete()
+    night.wait(minutes=15)
+    assert night.texts("fallback") == "60s +disk"
+    assert not Delivery.objects.filter(state__in=("held", "queued")).exists()
 
 
 @pytest.mark.parametrize(("is_there", "words"), [(True, "the team Web has no members"), (False, "the team is gone")])

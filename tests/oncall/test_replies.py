@@ -1,5 +1,6 @@
 """What somebody answers to a message is done to the alerts that it told of."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -47,6 +48,20 @@ def test_acknowledging_stops_the_escalation_and_says_so(paged: Night):
     assert "Nobody else is paged" in given.outcome
     assert paged.escalation.state == "acknowledged"
     assert AuditEntry.objects.filter(verb="alerting.acknowledge", actor_name="ops (by link)").exists()
+
+
+def test_an_answer_is_about_all_that_the_message_says_still_fires(night: Night):
+    night.route("root", night.contact("ops"), group_interval=timedelta(minutes=1))
+    for service in ("first", "second"):
+        night.fire("disk", service=service)
+        night.wait(minutes=2)
+    last = Delivery.objects.latest("pk")
+    assert last.message["body"] == "Alerts: 1 firing, 1 still firing."
+    given = reply(by=BY_LINK, delivery=last, action="acknowledge", now=night.now)
+    replies.take(now=night.now)
+    given.refresh_from_db()
+    assert "2 alerts" in given.outcome
+    assert not Alert.objects.filter(acknowledged_at=None).exists()
 
 
 def test_resolving_ends_the_alert_and_everybody_hears_of_it(paged: Night):
@@ -156,3 +171,18 @@ def test_a_message_that_cannot_be_rewritten_holds_up_nothing(chat: Night, monkey
     chat.acknowledge(Alert.objects.get(type="disk"))
     chat.run()
     assert not Transition.objects.untold().exists()
+
+
+def test_an_answer_leaves_alone_what_the_message_says_somebody_has_taken_on(night: Night):
+    night.route("root", night.contact("ops"), group_interval=timedelta(minutes=1))
+    first = night.fire("disk", service="first")
+    night.wait(minutes=2)
+    night.acknowledge(first)
+    night.fire("disk", service="second")
+    night.wait(minutes=2)
+    last = Delivery.objects.latest("pk")
+    assert len(last.message["alerts"]) == 2
+    reply(by=BY_LINK, delivery=last, action="escalate", now=night.now)
+    replies.take(now=night.now)
+    first.refresh_from_db()
+    assert first.acknowledged_by == "anna"

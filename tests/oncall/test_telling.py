@@ -231,6 +231,24 @@ def test_a_raised_severity_is_told_at_once_and_starts_the_escalation_over(night:
     assert night.texts(phone) == "30s +disk; 60s +disk"
 
 
+def test_something_worse_that_joins_the_incident_starts_the_escalation_over(night: Night):
+    phone, boss = night.contact("phone"), night.contact("boss")
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("only_severity", {"severity": "critical", "steps": 1}),
+        ("notify", {"contacts": [phone.pk]}),
+        ("wait", {"minutes": 30}),
+        ("notify", {"contacts": [boss.pk]}),
+    ]
+    night.route("root", policy=night.policy(*steps))
+    night.fire("disk", service="shop")
+    night.wait(minutes=10)
+    assert night.told(phone) == []
+    night.fire("cpu", "critical", service="shop")
+    night.wait(minutes=1)
+    assert night.escalation.severity == "critical"
+    assert [said for _, said in night.told(phone)] == ["+cpu +disk"]
+
+
 def test_what_gets_worse_after_it_was_acknowledged_is_escalated_anew(night: Night):
     phone = night.contact("phone")
     night.route("root", policy=night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60})))

@@ -115,6 +115,14 @@ def statsd() -> None:
     server.run()
 
 
+def demo() -> None:
+    """Let the demo's clinic live on."""
+    from monitoring_portal.demo import role
+
+    enter("demo")
+    role.main()
+
+
 def _celery_worker(process: str, *, queues: str, threads: int) -> None:
     from monitoring_portal.celery import app
 

@@ -67,7 +67,8 @@ def test_a_page_is_sound(window, full_scene, name):
         if not path.startswith("/admin/"):  # the admin's colours are its theme's
             assert (look, page.evaluate(CONTRAST)) == (look, [])
             assert (look, page.evaluate(NAMELESS)) == (look, [])
-        assert (look, it.barriers()) == (look, [])
+        # The admin's frame is its theme's, too: it has no landmark for its content.
+        assert (look, it.barriers(*(("landmark-one-main", "region") if name == "admin" else ()))) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(400)
             page.screenshot(path=settings.ROOT / f"docs/screenshots/{name}-{look}.png")

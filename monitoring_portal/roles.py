@@ -155,4 +155,5 @@ ROLES: dict[str, Callable[[socket.socket], None]] = {
     "slow": _playing(lambda _: slow()),
     "beat": _playing(lambda _: beat()),
     "statsd": _playing(lambda _: statsd()),
+    "demo": _playing(lambda _: demo()),
 }

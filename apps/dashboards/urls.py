@@ -13,6 +13,7 @@ urlpatterns = [
     ),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("monitoring/", views.overview, name="overview"),
+    path("monitoring/first-steps/dismiss/", views.dismiss_steps, name="dismiss-steps"),
     path("monitoring/performance/", views.performance, name="performance"),
     path("monitoring/system/", views.system, name="system"),
     path("monitoring/alerts/", views.alerts, name="alerts"),

@@ -27,6 +27,7 @@ from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
 from apps.dashboards import check_panels, plots, snapshots, snippets, wording
+from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
 from apps.dashboards.navigation import menu_of
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
@@ -98,8 +99,20 @@ def overview(request: HttpRequest) -> HttpResponse:
         "activity": snapshots.activity(who, now=now),
         "oncall": snapshots.on_call(now),
     }
+    steps = first_steps(who)
     tiles = [{"key": p.key, "title": p.title, "link": reverse(p.link)} for p in TILES]
-    return shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
+    return shell(
+        request, "overview", "Overview", "overview", state, tiles=tiles, steps=steps, may=_may(who), with_range=True
+    )
+
+
+@require_POST
+@page(Right.ADMINISTER)
+def dismiss_steps(request: HttpRequest) -> HttpResponse:
+    """Take the list of first steps from everybody's overview."""
+    who = principal_of(request)
+    attempt(request, lambda: dismiss_first_steps(by=who, now=timezone.now()))
+    return redirect("overview")
 
 
 @require_GET

@@ -79,6 +79,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/contacts/<int:pk>/test/": {"POST": O},
     "monitoring/routes/<int:pk>/test/": {"POST": O},
     "monitoring/policies/<int:pk>/test/": {"POST": O},
+    "monitoring/first-steps/dismiss/": {"POST": A},
     "monitoring/senders/": {"GET": R},
     "monitoring/senders/token/": {"POST": A},
     "monitoring/targets/": {"GET": R},

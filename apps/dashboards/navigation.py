@@ -36,6 +36,7 @@ GROUPS = (
             Entry("performance", "Performance", "performance", in_bar=True),
             Entry("system", "System", "system"),
             Entry("frontend", "Front end", "frontend"),
+            Entry("security", "Security", "security"),
         ),
     ),
     Group(

@@ -100,6 +100,16 @@ def worked(t: Values) -> Values:
     return whole(t) - whole(np.full(1, BORN))
 
 
+def strained(t: Values) -> Values:
+    """Return the integral of the share of work that is slow: next to none at night, a tenth at noon (s)."""
+
+    def whole(x: Values) -> Values:
+        day, hour = DAY / (2 * math.pi), 5400 / (2 * math.pi)
+        return 0.045 * x - 0.038 * day * np.sin((x - 3600) / day) - 0.005 * hour * np.cos(x / hour)
+
+    return whole(t) - whole(np.full(1, BORN))
+
+
 def wave(t: Values, seed: float) -> Values:
     """Return a calm wobble between 0 and 1."""
     return 0.5 + 0.3 * np.sin(t / 1900 + seed) + 0.15 * np.sin(t / 431 + 2 * seed) + 0.05 * np.sin(t / 57 + 3 * seed)
@@ -157,12 +167,9 @@ def _machine(t: Values) -> Iterator[Row]:
         yield name, labels, rate * worked(t)
     mount = node | {"device": "/dev/nvme0n1p2", "fstype": "ext4", "mountpoint": "/"}
     yield "node_filesystem_size_bytes", mount, np.full(len(t), 240.0 * GIB)
-    yield "node_filesystem_avail_bytes", mount, (240 - 150 - 14 * ((t - BORN) % WEEK) / WEEK) * GIB
-
-
-def slow(t: Values, usual: float, service: str) -> Values:
-    """Return the usual seconds of an answer, as the hour and the trouble of the service have them."""
-    return usual * (0.8 + 0.5 * busy(t)) * (1 + 9 * LOCKS.share(t) * (service == "booking"))
+    free = (240 - 150 - 14 * ((t - BORN) % WEEK) / WEEK) * GIB
+    yield "node_filesystem_avail_bytes", mount, free
+    yield "node_filesystem_free_bytes", mount, free
 
 
 def _requests(t: Values) -> Iterator[Row]:
@@ -174,14 +181,14 @@ def _requests(t: Values) -> Iterator[Row]:
         failed = failed + (0.05 * pace * LOCKS.area(t) if service == "booking" else 0)
         for code, count in (("200", done * 0.985 - failed), ("404", done * 0.015), ("500", failed)):
             yield "http_requests_total", own | {"code": code}, count
-        slowed = pace * LOCKS.area(t) * 0.9 if service == "booking" else np.zeros(len(t))
+        slowed = pace * (strained(t) + (0.4 * LOCKS.area(t) if service == "booking" else 0))
         for edge in (*BUCKETS, math.inf):
-            fine, bad = (1.0 if edge == math.inf else 1 - math.exp(-edge / s) for s in (usual, 10 * usual))
+            fine, bad = (1.0 if edge == math.inf else 1 - math.exp(-edge / s) for s in (usual, 12 * usual))
             label = "+Inf" if edge == math.inf else f"{edge:g}"
             counted = (done - slowed) * fine + slowed * bad
             yield "http_request_duration_seconds_bucket", own | {"le": label}, counted
         yield "http_request_duration_seconds_count", own, done
-        yield "http_request_duration_seconds_sum", own, (done - slowed) * usual + slowed * 10 * usual
+        yield "http_request_duration_seconds_sum", own, (done - slowed) * usual + slowed * 12 * usual
 
 
 def _database(t: Values) -> Iterator[Row]:
@@ -216,36 +223,62 @@ def _pages(t: Values) -> Iterator[Row]:
             yield "frontend_errors_total", own, 0.004 * views + 0.05 * part * LOCKS.area(t) * (route == "/book")
             for name, usual in VITALS:
                 middle = usual * weight * (1.0 if device == "desktop" else 1.5)
-                yield from _vital(f"web_vitals_{name}", own, views, middle, VITAL_BUCKETS)
-            yield from _vital("web_vitals_cls_ratio", own, views, 0.04 * weight, (0.01, 0.05, 0.1, 0.25, 1.0))
+                yield from _vital(f"web_vitals_{name}", own, t, part, middle, VITAL_BUCKETS)
+            yield from _vital("web_vitals_cls_ratio", own, t, part, 0.04 * weight, (0.01, 0.05, 0.1, 0.25, 1.0))
 
 
 def _vital(
-    name: str, labels: Mapping[str, str], views: Values, middle: float, edges: tuple[float, ...]
+    name: str, labels: Mapping[str, str], t: Values, part: float, middle: float, edges: tuple[float, ...]
 ) -> Iterator[Row]:
+    views, slowed = 0.4 * part * worked(t), 0.8 * part * strained(t)
     for edge in (*edges, math.inf):
-        below = 1.0 if edge == math.inf else 1 / (1 + (middle / edge) ** 3)
+        fine, bad = (1.0 if edge == math.inf else 1 / (1 + (m / edge) ** 3) for m in (0.7 * middle, 1.6 * middle))
         label = "+Inf" if edge == math.inf else f"{edge:g}"
-        yield f"{name}_bucket", {**labels, "le": label}, views * below
+        yield f"{name}_bucket", {**labels, "le": label}, (views - slowed) * fine + slowed * bad
 
 
 def recorded(t: Values) -> Iterator[Row]:
     """Yield what the shipped recording rules would have written in the past: the portal did not run then."""
-    slowest = np.max([slow(t, usual, service) for _, _, _, usual, service in ENDPOINTS], axis=0)
-    pace = sum(rate for _, _, rate, _, _ in ENDPOINTS)
-    wrong = 0.3 + 100 * 0.4 * 0.3 / pace * PAYMENTS.share(t) + 4 * LOCKS.share(t)
+    buckets, codes = _a_minute(t)
+    paced = sum(codes.values(), np.zeros(len(t)))
     cpu = 100 * (0.112 + 0.478 * busy(t))
-    connections = 19 + 9 * busy(t) + 6 * wave(t, 4) + 61 * LOCKS.share(t)
     disk = 100 * (150 + 14 * ((t - BORN) % WEEK) / WEEK) / 240
     for name, value in (
-        ("throughput", pace * busy(t)), ("errorRate", wrong), ("responseTime", 1000 * slowest), ("cpuUsage", cpu),
+        ("throughput", paced / 60), ("errorRate", 100 * codes["500"] / paced),
+        ("responseTime", 1000 * _quantile(0.95, buckets)), ("cpuUsage", cpu),
         ("memoryUsage", memory(t)), ("memoryPercentage", memory(t)), ("diskUsage", disk),
-        ("dbConnections", connections), ("activeUsers", np.round(40 * busy(t))),
+        ("dbConnections", 18 + 3 * wave(t, 4)), ("activeUsers", np.round(40 * busy(t))),
         ("bookings", np.round(22 * busy(t) * (1 - 0.7 * LOCKS.share(t)))),
         ("treatmentSuccess", 93 + 3 * wave(t, 6)), ("satisfaction", 4.1 + 0.4 * wave(t, 7) - 0.6 * LOCKS.share(t)),
         ("revenue", 1450 * busy(t) * (1 - 0.4 * PAYMENTS.share(t))),
     ):  # fmt: skip
         yield name, {}, value
+
+
+def _a_minute(t: Values) -> tuple[dict[float, Values], dict[str, Values]]:
+    """How many requests of the minute before were answered within each bucket's edge, and with each code."""
+    buckets: dict[float, Values] = {}
+    codes: dict[str, Values] = {}
+    for (name, labels, now), (_, _, before) in zip(_requests(t), _requests(t - 60), strict=True):
+        if name == "http_requests_total":
+            codes[labels["code"]] = codes.get(labels["code"], 0) + (now - before)
+        elif "le" in labels:
+            edge = float(labels["le"])
+            buckets[edge] = buckets.get(edge, 0) + (now - before)
+    return buckets, codes
+
+
+def _quantile(share: float, buckets: Mapping[float, Values]) -> Values:
+    """The quantile of cumulative buckets, between their edges on a straight line (as histogram_quantile has it)."""
+    rank = share * buckets[math.inf]
+    found, below, low = np.full(len(rank), max(BUCKETS)), np.zeros(len(rank)), 0.0
+    for edge in BUCKETS:
+        count = buckets[edge]
+        inside = (below < rank) & (count >= rank)
+        part = np.divide(rank - below, count - below, out=np.zeros(len(rank)), where=inside)
+        found = np.where(inside, low + (edge - low) * part, found)
+        below, low = count, edge
+    return found
 
 
 EVENTS: Final[tuple[tuple[str, dict[str, str], float, float, float], ...]] = (

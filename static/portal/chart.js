@@ -145,7 +145,7 @@ export class Chart {
       cursor: { sync: { key: crosshair?.key, setSeries: false, filters: { pub: isCrosshair } }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
       scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },
       axes: [
-        { ...axis, size: 30, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
+        { ...axis, size: 36, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
         { ...axis, size: 62, space: 34, incrs: unit.startsWith("bytes") ? BYTE_STEPS : undefined, values: (_, splits, __, ___, step) => splits.map((v) => quantity(v, unit, step)) },
       ],
       series: [{}, ...lines],

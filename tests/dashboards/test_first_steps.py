@@ -31,7 +31,7 @@ def test_a_new_portal_has_nothing_done_and_every_step_ticks_itself(person):
     contact = notifications.save_contact(by=EDITOR, name="Hook", kind="webhook", values=values, now=now)
     assert done()[-1] == "Add a contact"
     Delivery.objects.filter(pk=notifications.send_test(by=EDITOR, contact=contact, now=now).pk).update(
-        state="sent", finished_at=now
+        state="sent", attempts=1, finished_at=now
     )
     assert done()[-1] == "Send a test"
     rule = AlertRule(slug="hot", name="Hot", group=RuleGroup.objects.create(name="g"), expression="up")

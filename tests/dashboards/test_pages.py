@@ -34,6 +34,7 @@ PAGES = (
     "/monitoring/alerts/?tab=rules",
     "/monitoring/alerts/?tab=notifications",
     "/monitoring/senders/",
+    "/monitoring/security/",
     "/monitoring/explore/",
     "/monitoring/data/?panel=tile-cpuUsage",
 )
@@ -227,6 +228,15 @@ def test_one_answer_carries_many_panels_on_the_same_grid(client, person):
     panels = client.get("/monitoring/data/?panel=cpu&panel=memory&range=6h").json()["panels"]
     assert panels["cpu"]["step"] == panels["memory"]["step"] == 120
     assert panels["cpu"]["count"] == 181
+
+
+def test_names_and_addresses_on_the_security_page_are_for_auditors(client, person):
+    client.post("/accounts/login/", {"username": "<b>eve</b>", "password": "guess"})
+    for role, is_shown in (("viewer", False), ("operator", False), ("auditor", True), ("administrator", True)):
+        client.force_login(person(role))
+        text = client.get("/monitoring/security/").content.decode()
+        assert ("&lt;b&gt;eve&lt;/b&gt;" in text) is is_shown
+        assert "<b>eve" not in text
 
 
 def test_a_panel_is_held_against_the_same_steps_a_week_earlier(client, person, written):

@@ -90,6 +90,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/checks/<int:pk>/ask/": {"POST": O},
     "monitoring/heartbeats/<int:pk>/": {"GET": R},
     "monitoring/frontend/": {"GET": R},
+    "monitoring/security/": {"GET": R},
     "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }

@@ -71,7 +71,12 @@ LOCKS: Final = Trouble(
 CACHE: Final = Trouble(
     "cache-failover", 5 * DAY + 12_600, 1_200, "warning", "cache", "The cache has moved to its replica", "mara"
 )  # fmt: skip
-TROUBLES: Final = (PAYMENTS, LOCKS, CACHE)
+GUESSES: Final = Trouble(
+    "password-guessing", 2 * DAY + 8_100, 900, "warning", "booking",
+    "Somebody tries passwords at the patients' log-in, from one network", "jonas",
+    cure="booking: the network is blocked at the firewall",
+)  # fmt: skip
+TROUBLES: Final = (PAYMENTS, LOCKS, CACHE, GUESSES)
 
 ENDPOINTS: Final = (
     # method, endpoint, requests a second at full load, usual seconds, service
@@ -126,6 +131,7 @@ def series(t: Values) -> Iterator[Row]:
     yield from _requests(t)
     yield from _database(t)
     yield from _pages(t)
+    yield from _doors(t)
 
 
 def _machine(t: Values) -> Iterator[Row]:
@@ -225,6 +231,20 @@ def _pages(t: Values) -> Iterator[Row]:
                 middle = usual * weight * (1.0 if device == "desktop" else 1.5)
                 yield from _vital(f"web_vitals_{name}", own, t, part, middle, VITAL_BUCKETS)
             yield from _vital("web_vitals_cls_ratio", own, t, part, 0.04 * weight, (0.01, 0.05, 0.1, 0.25, 1.0))
+
+
+def _doors(t: Values) -> Iterator[Row]:
+    own = {"job": "clinic-web", "instance": "clinic-1:8000"}
+    tried = GUESSES.area(t)
+    for name, labels, count in (
+        ("portal_logins_total", {}, 0.012 * worked(t)),
+        ("portal_login_failures_total", {}, 0.0009 * worked(t) + 0.06 * tried),
+        ("portal_lockouts_total", {}, 0.005 * tried),
+        ("portal_new_place_logins_total", {}, 0.00006 * worked(t)),
+        ("portal_auth_refusals_total", {"reason": "right"}, 0.0006 * worked(t)),
+        ("portal_auth_refusals_total", {"reason": "token"}, 0.0003 * worked(t) + 0.01 * tried),
+    ):
+        yield name, own | labels, np.floor(count)
 
 
 def _vital(

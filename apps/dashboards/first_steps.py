@@ -63,7 +63,7 @@ def first_steps(who: Principal) -> list[Step]:
         Step(
             "Put somebody on call",
             "A schedule of people who take turns, for a policy to name.",
-            reverse("admin:oncall_schedule_changelist"),
+            reverse("oncall"),
             Layer.objects.exclude(people=[]).exists(),
         ),
     ]

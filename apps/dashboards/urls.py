@@ -3,8 +3,16 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import check_pages, incident_pages, oncall_pages, people_pages, quiet_pages, target_pages, views
-from apps.dashboards import check_pages, incident_pages, quiet_pages, security_page, target_pages, views
+from apps.dashboards import (
+    check_pages,
+    incident_pages,
+    oncall_pages,
+    people_pages,
+    quiet_pages,
+    security_page,
+    target_pages,
+    views,
+)
 
 urlpatterns = [
     path(

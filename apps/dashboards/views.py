@@ -569,7 +569,7 @@ def _table(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
         return _json({"error": found["error"]}, 422)
     answer = HttpResponse(content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{key}.csv"'
-    csv.writer(answer).writerows([_cell(value) for value in row] for row in plots.table_of(dict(found)))
+    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in plots.table_of(dict(found)))
     return answer
 
 

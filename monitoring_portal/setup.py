@@ -27,6 +27,7 @@ from apps.metrics import services as metrics
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
 from monitoring_portal import environment
+from monitoring_portal.demo import story as demo
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -50,6 +51,8 @@ def prepare(progress: Progress) -> Prepared:
     load_defaults(now=now)
     accounts.bootstrap_token(value=settings.MONITORING_AUTH_TOKEN, by=BY, now=now)
     password = accounts.create_admin(now=now)
+    if settings.DEMO:
+        demo.write(progress, now=now)
     connection.close()
     warnings = [sentence for _, sentence in environment.PROBLEMS]
     warnings += notifications.environment_warnings()

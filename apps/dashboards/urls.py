@@ -10,6 +10,7 @@ from apps.dashboards import (
     oncall_pages,
     people_pages,
     quiet_pages,
+    security_page,
     target_pages,
     views,
 )
@@ -22,6 +23,7 @@ urlpatterns = [
     ),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("monitoring/", views.overview, name="overview"),
+    path("monitoring/first-steps/dismiss/", views.dismiss_steps, name="dismiss-steps"),
     path("monitoring/performance/", views.performance, name="performance"),
     path("monitoring/system/", views.system, name="system"),
     path("monitoring/alerts/", views.alerts, name="alerts"),
@@ -91,6 +93,7 @@ urlpatterns = [
     ),
     path("monitoring/dashboards/<slug:slug>/share/", dashboard_pages.share, name="dashboard-share"),
     path("monitoring/dashboards/<slug:slug>/share/<int:pk>/revoke/", dashboard_pages.revoke, name="dashboard-revoke"),
+    path("monitoring/security/", security_page.security, name="security"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

@@ -1,6 +1,6 @@
 // Loads the panels and tiles of a page in one request, then only what is new, and only for what is on the screen.
 import { Chart } from "./chart.js";
-import { all, find, h, icon } from "./dom.js";
+import { all, download, find, h, icon } from "./dom.js";
 import { measure, moment, quantity } from "./format.js";
 import { bounds, changes, chosen, every, isLive } from "./range.js";
 
@@ -12,11 +12,10 @@ export function grown(old, fresh, from) {
   const end = Math.max(old.start + old.step * (old.count - 1), fresh.start + fresh.step * (fresh.count - 1));
   const keepFrom = Math.max(start, Math.ceil((from - old.step) / old.step) * old.step);
   const count = Math.max(0, Math.round((end - keepFrom) / old.step) + 1);
-  const names = [...new Set([...old.series.map((s) => s.name), ...fresh.series.map((s) => s.name)])];
-  const series = names.map((name) => {
+  const joined = (mine, theirs) => [...new Set([...mine, ...theirs].map((s) => s.name))].map((name) => {
     const values = new Array(count).fill(null);
-    for (const [part, wins] of [[old, false], [fresh, true]]) {
-      const found = part.series.find((s) => s.name === name);
+    for (const [part, rows, wins] of [[old, mine, false], [fresh, theirs, true]]) {
+      const found = rows.find((s) => s.name === name);
       for (let i = 0; i < part.count; i += 1) {
         const at = Math.round((part.start + i * part.step - keepFrom) / old.step);
         if (at < 0 || at >= count) continue;
@@ -25,7 +24,8 @@ export function grown(old, fresh, from) {
     }
     return { name, values };
   }).filter((s) => s.values.some((v) => v !== null));
-  return { ...old, ...fresh, start: keepFrom, count, series };
+  const before = fresh.before ? { before: joined(old.before ?? [], fresh.before) } : {};
+  return { ...old, ...fresh, start: keepFrom, count, series: joined(old.series, fresh.series), ...before };
 }
 
 const times = (data) => Array.from({ length: data.count }, (_, i) => data.start + i * data.step);
@@ -90,6 +90,25 @@ export class PanelCard {
     this.root = root;
     this.key = root.dataset.panel;
     this.chart = new Chart(root, find("h2", root).firstChild.textContent.trim());
+    this.menu = find("[data-menu]", root);
+    this.menu?.addEventListener("toggle", () => { if (this.menu.open) this.writeMenu(); });
+    find("[data-png]", root)?.addEventListener("click", () => {
+      this.menu.open = false;
+      this.chart.picture()?.toBlob((blob) => download(`${this.key}.png`, blob));
+    });
+  }
+
+  /** The addresses in the menu say what is on the screen now. */
+  writeMenu() {
+    find("[data-csv]", this.menu).href = this.board.query([this.key], { format: "csv" });
+    const link = find("[data-explore]", this.menu);
+    const expressions = this.data?.expressions ?? [];
+    link.parentElement.hidden = !this.board.explore || !expressions.length;
+    if (link.parentElement.hidden) return;
+    const { range, from, to } = chosen();
+    const address = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
+    for (const text of expressions) { address.append("q", text); address.append("show", this.data.stacked ? "stacked" : "graph"); }
+    link.href = `${this.board.explore}?${address}`;
   }
 
   draw(data) {
@@ -116,9 +135,13 @@ export class PanelCard {
 const AT_ONCE = 20;
 
 export class Board {
-  /** `kinds`: what draws a panel of data-kind; `more`: pairs that every request carries beside `fixed`. */
-  constructor(url, fixed = {}, { kinds = {}, more = () => [] } = {}) {
+  /**
+   * `explore`: the address of the Explore page, for those who may ask there. `kinds`: what draws a panel of data-kind;
+   * `more`: pairs that every request carries beside `fixed`.
+   */
+  constructor(url, fixed = {}, { explore = null, kinds = {}, more = () => [] } = {}) {
     this.url = url;
+    this.explore = explore;
     this.fixed = fixed;
     this.kinds = kinds;
     this.more = more;
@@ -178,8 +201,8 @@ export class Board {
   }
 
   query(keys, extra = {}) {
-    const { range, from, to } = chosen();
-    const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...this.fixed, ...extra });
+    const { range, from, to, compare } = chosen();
+    const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...(compare ? { compare } : {}), ...this.fixed, ...extra });
     for (const [name, value] of this.more()) query.append(name, value);
     for (const key of keys) query.append("panel", key);
     return `${this.url}?${query}`;

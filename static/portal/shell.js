@@ -66,6 +66,17 @@ export function startShortcuts({ nextTheme, reload }) {
   });
 }
 
+/** A menu closes when the attention goes elsewhere; Escape gives the focus back to what opened it. */
+export function startMenus() {
+  const close = (menu) => { menu.open = false; };
+  document.addEventListener("click", (event) => all("details.menu[open]").filter((menu) => !menu.contains(event.target)).forEach(close));
+  document.addEventListener("focusin", (event) => all("details.menu[open]").filter((menu) => !menu.contains(event.target)).forEach(close));
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
+    if (menu) { close(menu); find("summary", menu).focus(); }
+  });
+}
+
 export function startClock() {
   writeTimes();
   setInterval(() => { if (!document.hidden) writeTimes(); }, 1000);

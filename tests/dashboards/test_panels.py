@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apps.alerting.units import unit_of
 from apps.dashboards import document
-from apps.dashboards.panels import FRONTEND, PANELS, PERFORMANCE, SYSTEM, TABLES, TILES
+from apps.dashboards.panels import FRONTEND, PANELS, PERFORMANCE, SECURITY, SYSTEM, TABLES, TILES
 from apps.dashboards.plots import legend
 from apps.dashboards.templatetags.portal import measured
 from apps.dashboards.timespan import POINTS, RANGES, BadSpan, Span, floor, span_of
@@ -32,7 +32,13 @@ def test_every_expression_parses(key, expression):
 
 
 def test_every_panel_has_its_own_key():
-    everything = [*TILES, *PERFORMANCE, *FRONTEND, *(panel for section in SYSTEM for panel in section.panels)]
+    everything = [
+        *TILES,
+        *PERFORMANCE,
+        *FRONTEND,
+        *SECURITY,
+        *(panel for section in SYSTEM for panel in section.panels),
+    ]
     assert len(PANELS) == len(everything)
 
 

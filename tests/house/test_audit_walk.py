@@ -21,6 +21,7 @@ from apps.alerting.hygiene import Proposal
 from apps.alerting.intake import of_labels
 from apps.alerting.models import AdaptiveBand, RecordingRule
 from apps.core.telemetry import Reading
+from apps.dashboards import first_steps
 from apps.dashboards import services as boards
 from apps.dashboards.models import Folder
 from apps.metrics import care, gateway
@@ -341,6 +342,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "sources.save_heartbeat": lambda: do(heartbeats.save_heartbeat, beat=Heartbeat(name="new"), now=AT),
     "sources.delete_site": lambda: do(sites.delete_site, site=site()),
     "sources.renew_site_key": lambda: do(sites.renew_site_key, site=site()),
+    "dashboards.dismiss_first_steps": lambda: do(first_steps.dismiss_first_steps, now=AT),
     "sources.save_site": lambda: do(sites.save_site, site=Site(name="new", origins=["https://a.example"])),
     "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
     "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),

@@ -79,6 +79,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/contacts/<int:pk>/test/": {"POST": O},
     "monitoring/routes/<int:pk>/test/": {"POST": O},
     "monitoring/policies/<int:pk>/test/": {"POST": O},
+    "monitoring/first-steps/dismiss/": {"POST": A},
     "monitoring/senders/": {"GET": R},
     "monitoring/senders/token/": {"POST": A},
     "monitoring/targets/": {"GET": R},
@@ -104,6 +105,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/dashboards/<slug:slug>/history/<int:number>/restore/": {"POST": E},
     "monitoring/dashboards/<slug:slug>/share/": {"POST": E},
     "monitoring/dashboards/<slug:slug>/share/<int:pk>/revoke/": {"POST": E},
+    "monitoring/security/": {"GET": R},
     "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }

@@ -3,7 +3,16 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import check_pages, incident_pages, oncall_pages, people_pages, quiet_pages, target_pages, views
+from apps.dashboards import (
+    check_pages,
+    incident_pages,
+    measured_pages,
+    oncall_pages,
+    people_pages,
+    quiet_pages,
+    target_pages,
+    views,
+)
 
 urlpatterns = [
     path(
@@ -63,6 +72,8 @@ urlpatterns = [
     path("monitoring/checks/<int:pk>/ask/", check_pages.check_now, name="check-now"),
     path("monitoring/heartbeats/<int:pk>/", check_pages.heartbeat, name="heartbeat"),
     path("monitoring/frontend/", check_pages.frontend, name="frontend"),
+    path("monitoring/business/", measured_pages.business, name="business"),
+    path("monitoring/databases/", measured_pages.databases, name="databases"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

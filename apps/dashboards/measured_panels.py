@@ -15,7 +15,7 @@ MOST: int = 30
 def _event(
     key: str, title: str, unit: str, expression: str, help: str, *, legend: str = "", maximum: float | None = None  # noqa: A002
 ) -> Panel:  # fmt: skip
-    queries = (Query(expression, legend),)
+    queries = (Query(expression, legend or title.lower()),)
     return Panel(
         f"business-{key}", title, unit, queries, ("recorded", "portal"), help=help, empty=NO_EVENT, maximum=maximum
     )
@@ -112,7 +112,8 @@ def panel_of(metric: BusinessMetric) -> Panel:
     labels = sorted({name for _, found in metric.shown for name in found} - {"job", "metric", *metric.labels})
     legend = " ".join(f"{{{name}}}" for name in labels) or metric.name
     return Panel(
-        f"metric-{metric.pk}", metric.help or metric.name, "count", (Query(f"topk(12, {expression})", legend),),
+        f"metric-{metric.pk}", metric.help.rstrip(".") or metric.name, "count",
+        (Query(f"topk(12, {expression})", legend),),
         ("checks",), minimum=None, help=f"{metric.name}, asked of {metric.source}.",
         empty="The query gave no figures in this time.",
     )  # fmt: skip

@@ -33,6 +33,8 @@ PAGES = {
     "check": "/monitoring/checks/{check}/",
     "heartbeat": "/monitoring/heartbeats/{beat}/",
     "frontend": "/monitoring/frontend/",
+    "business": "/monitoring/business/",
+    "databases": "/monitoring/databases/",
     "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",

@@ -260,6 +260,7 @@ SPECTACULAR_SETTINGS = {
         "ChannelKindEnum": "apps.notifications.channels.kinds",
         "StepKindEnum": "apps.oncall.steps.kinds",
         "ProbeKindEnum": "apps.sources.probes.kinds",
+        "ServerKindEnum": "apps.sources.models.server_kinds",
         "CheckHealthEnum": "apps.sources.models.check_healths",
         "TargetHealthEnum": "apps.sources.models.healths",
         "ContactOriginEnum": "apps.notifications.models.origins",

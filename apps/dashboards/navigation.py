@@ -36,6 +36,8 @@ GROUPS = (
             Entry("performance", "Performance", "performance", in_bar=True),
             Entry("system", "System", "system"),
             Entry("frontend", "Front end", "frontend"),
+            Entry("databases", "Databases", "database"),
+            Entry("business", "Business", "chart"),
             Entry("dashboards", "Dashboards", "dashboards", ("dashboard", "dashboard_edit", "dashboard_history")),
             Entry("security", "Security", "security"),
         ),

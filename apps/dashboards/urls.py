@@ -7,6 +7,7 @@ from apps.dashboards import (
     check_pages,
     dashboard_pages,
     incident_pages,
+    measured_pages,
     oncall_pages,
     people_pages,
     quiet_pages,
@@ -94,6 +95,8 @@ urlpatterns = [
     path("monitoring/dashboards/<slug:slug>/share/", dashboard_pages.share, name="dashboard-share"),
     path("monitoring/dashboards/<slug:slug>/share/<int:pk>/revoke/", dashboard_pages.revoke, name="dashboard-revoke"),
     path("monitoring/security/", security_page.security, name="security"),
+    path("monitoring/business/", measured_pages.business, name="business"),
+    path("monitoring/databases/", measured_pages.databases, name="databases"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

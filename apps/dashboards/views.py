@@ -26,7 +26,7 @@ from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
-from apps.dashboards import check_panels, plots, snapshots, snippets, wording
+from apps.dashboards import check_panels, measured_panels, plots, snapshots, snippets, wording
 from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
 from apps.dashboards.navigation import menu_of
@@ -541,6 +541,8 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
     keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
     known = {
         **PANELS,
+        **measured_panels.PANELS,
+        **measured_panels.panels_asked(who, keys),
         **panels_asked(who, request.GET.get("target", "")),
         **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
     }

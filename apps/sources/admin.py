@@ -20,6 +20,7 @@ from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
 from apps.sources import (
     check_admin,  # noqa: F401 - registers the pages of checks and heartbeats
+    measured_admin,  # noqa: F401 - registers the pages of data sources and business metrics
     scrapeconfigs,
     services,
 )

@@ -82,6 +82,7 @@ def full_scene(mara: Principal) -> list[Alert]:
     scene.write_people_to_tell(now=now)
     scene.write_targets(now=now)
     scene.write_checks(now=now)
+    scene.write_measured(now=now)
     return scene.write_alerts(now=now, mara=mara)
 
 

@@ -34,6 +34,8 @@ PAGES = {
     "heartbeat": "/monitoring/heartbeats/{beat}/",
     "frontend": "/monitoring/frontend/",
     "security": "/monitoring/security/",
+    "business": "/monitoring/business/",
+    "databases": "/monitoring/databases/",
     "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",

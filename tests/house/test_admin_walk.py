@@ -60,6 +60,8 @@ EDITS: dict[str, dict[str, str]] = {
     "oncall.schedule": {"description": "Who has the database."},
     "sources.check": {"name": "another"},
     "sources.heartbeat": {"name": "another"},
+    "sources.businessmetric": {"name": "another"},
+    "sources.datasource": {"name": "another"},
     "sources.site": {"name": "another"},
     "sources.scrapejob": {"metrics_path": "/other"},
 }

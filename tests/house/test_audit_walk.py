@@ -35,9 +35,9 @@ from apps.oncall import calendars, schedules, subscriptions, trials
 from apps.oncall import services as oncall
 from apps.oncall.importing import import_configuration
 from apps.promql.source import Matcher
-from apps.sources import checks, heartbeats, sites
+from apps.sources import checks, heartbeats, measured, sites
 from apps.sources import services as sources
-from apps.sources.models import Check, Heartbeat, ScrapeJob, Site
+from apps.sources.models import BusinessMetric, Check, DataSource, Heartbeat, ScrapeJob, Site
 from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
 from tests.house.rows import AT, make
@@ -177,6 +177,20 @@ def dashboard(maker: User | None = None) -> Any:
 def sharer() -> User:
     """A link is a person's: the walker must be one."""
     return user(pk=int(WALKER.id))
+
+
+def data_source() -> DataSource:
+    return DataSource(name="cache", kind="redis", address="127.0.0.1:1", timeout=timedelta(seconds=1))
+
+
+def metric_source() -> Any:
+    return make("sources.datasource", kind="postgres", user="u", database="d")
+
+
+def business_metric() -> BusinessMetric:
+    return BusinessMetric(
+        name="bookings", source=metric_source(), query="SELECT 1 AS value", timeout=timedelta(seconds=1)
+    )
 
 
 def new_band() -> AdaptiveBand:
@@ -340,6 +354,14 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         checks.save_check, check=Check(name="new", kind="tcp"), values={"address": "db:1"}, now=AT
     ),
     "sources.save_heartbeat": lambda: do(heartbeats.save_heartbeat, beat=Heartbeat(name="new"), now=AT),
+    "sources.delete_business_metric": lambda: do(
+        measured.delete_business_metric, metric=make("sources.businessmetric"), now=AT
+    ),
+    "sources.delete_data_source": lambda: do(measured.delete_data_source, source=make("sources.datasource"), now=AT),
+    "sources.measure_now": lambda: do(measured.measure_now, row=make("sources.datasource"), now=AT),
+    "sources.save_business_metric": lambda: do(measured.save_business_metric, metric=business_metric(), now=AT),
+    "sources.save_data_source": lambda: do(measured.save_data_source, source=data_source(), now=AT),
+    "sources.try_metric": lambda: do(measured.try_metric, metric=make("sources.businessmetric")),
     "sources.delete_site": lambda: do(sites.delete_site, site=site()),
     "sources.renew_site_key": lambda: do(sites.renew_site_key, site=site()),
     "dashboards.dismiss_first_steps": lambda: do(first_steps.dismiss_first_steps, now=AT),
@@ -403,6 +425,39 @@ WRITES: dict[str, Callable[[], Call]] = {
     "POST checks/": lambda: (f"{V1}/checks/", {"name": "new", "kind": "tcp", "config": {"address": "db:1"}}),
     "PATCH checks/<str:pk>/": lambda: (f"{V1}/checks/{check().pk}/", {"interval": 90}),
     "DELETE checks/<str:pk>/": lambda: (f"{V1}/checks/{check().pk}/", None),
+    "POST business-metrics/": lambda: (
+        f"{V1}/business-metrics/",
+        {"name": "bookings", "source": metric_source().name, "query": "SELECT 1 AS value"},
+    ),
+    "PATCH business-metrics/<str:pk>/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric').pk}/",
+        {"floor": 7},
+    ),
+    "DELETE business-metrics/<str:pk>/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric').pk}/",
+        None,
+    ),
+    "POST business-metrics/<str:pk>/ask/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric', enabled=True).pk}/ask/",
+        {},
+    ),
+    "POST business-metrics/<str:pk>/try/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric').pk}/try/",
+        {},
+    ),
+    "POST data-sources/": lambda: (
+        f"{V1}/data-sources/",
+        {"name": "cache", "kind": "redis", "address": "127.0.0.1:1"},
+    ),
+    "PATCH data-sources/<str:pk>/": lambda: (
+        f"{V1}/data-sources/{make('sources.datasource').pk}/",
+        {"interval": 90},
+    ),
+    "DELETE data-sources/<str:pk>/": lambda: (f"{V1}/data-sources/{make('sources.datasource').pk}/", None),
+    "POST data-sources/<str:pk>/ask/": lambda: (
+        f"{V1}/data-sources/{make('sources.datasource', enabled=True).pk}/ask/",
+        {},
+    ),
     "POST checks/<str:pk>/ask/": lambda: (f"{V1}/checks/{check().pk}/ask/", {}),
     "POST dashboards/": lambda: (f"{V1}/dashboards/", {"title": "Shop"}),
     "PATCH dashboards/<str:slug>/": lambda: (f"{V1}/dashboards/{dashboard().slug}/", {"title": "Shops"}),

@@ -71,7 +71,7 @@ def idle(cpu: str, *values: float, mode: str = "idle") -> Series:
 def test_the_series_that_rule_conditions_name_are_all_recorded():
     assert set(RULES) == {
         "responseTime", "errorRate", "throughput", "memoryUsage", "memoryPercentage", "cpuUsage", "diskUsage",
-        "dbConnections",
+        "dbConnections", "activeUsers", "bookings", "treatmentSuccess", "revenue", "satisfaction",
     }  # fmt: skip
 
 

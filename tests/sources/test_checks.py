@@ -1,6 +1,7 @@
 """What probes find at real servers, when a check is down, what is stored of it, and who may change what."""
 
 import contextlib
+import os
 import socket
 import ssl
 import subprocess
@@ -218,7 +219,9 @@ def test_workers_of_another_application_answer_until_they_are_killed(valkey, tmp
         f"import celery\napp = celery.Celery('shop', broker='redis://:sesame@{host}:{port}/0')\n"
     )
     worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-l", "ERROR"], cwd=tmp_path
+        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-l", "ERROR"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "C_FORCE_ROOT": "1"},  # nothing of the portal's own settings
     )
     values = {"broker": valkey, "password": "sesame"}
     try:

@@ -71,7 +71,7 @@ def test_a_page_is_sound(window, full_scene, name):
             assert (look, page.evaluate(CONTRAST)) == (look, [])
             assert (look, page.evaluate(NAMELESS)) == (look, [])
         # The admin's frame is its theme's, too: it has no landmark for its content.
-        themes_own = ("landmark-one-main", "region", "color-contrast") if path.startswith("/admin/") else ()
+        themes_own = ("landmark-one-main", "region") if path.startswith("/admin/") else ()
         assert (look, it.barriers(*themes_own)) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(400)

@@ -9,10 +9,8 @@ from typing import Any
 import orjson
 import pytest
 from django.contrib import admin
-from django.template.backends.django import Template
 from django.test import Client
 from django.urls import reverse
-from django.utils.safestring import SafeString
 from rest_framework.test import APIClient
 
 from apps.accounts import services
@@ -413,12 +411,6 @@ def outcome(answer: Any) -> str:
     return "broken" if code >= 500 else "yes"
 
 
-@pytest.fixture
-def _blank_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may is decided before a page is drawn; drawing thousands of them would take longer than all the asking."""
-    monkeypatch.setattr(Template, "render", lambda *args, **options: SafeString("drawn"))
-
-
 def expected(caller: Caller, need: Need) -> str:
     return "yes" if caller.may(need) else "no" if caller.is_known else "who are you?"
 
@@ -511,7 +503,6 @@ def test_only_these_are_open_to_all():
 
 # --- The tables are true ---------------------------------------------------------------------------------------------
 @pytest.mark.django_db
-@pytest.mark.usefixtures("_blank_pages")
 @pytest.mark.parametrize("caller", [ANONYMOUS, *PEOPLE], ids=lambda caller: caller.name)
 def test_pages_and_admin_let_in_whom_the_table_says(caller):
     listed(differences(client_of(caller), caller, PAGES | ADMIN | routes_of_models()))

@@ -3,7 +3,6 @@
 Both are an administrator's: they carry passwords, reach private networks and read what a query asks.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from django.core.exceptions import ValidationError
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.rights import Principal, Right
 from apps.core import live
-from apps.core.secrets import MASK, Undecryptable
+from apps.core.secrets import merged, readable
 from apps.core.tasks import wake
 from apps.promql.text import IDENTIFIER
 from apps.sources import groups, measuring
@@ -38,8 +37,8 @@ def save_data_source(*, by: Principal, source: DataSource, password: str | None 
     """
     examine_source(source)
     stored = DataSource.objects.select_for_update().filter(pk=source.pk).first() if source.pk else None
-    had = {} if stored is None else secrets_of(stored)
-    source.secrets = {} if password is None else had if password in ("", MASK) else {"password": password}
+    had = {} if stored is None else readable(stored)
+    source.secrets = merged(had, {"password": password})
     before = None if stored is None else _audited(stored)
     _save(source, stored, now, is_other=stored is not None and _place(source) != _place(stored))
     after = _audited(source)
@@ -188,16 +187,8 @@ def _delete(row: DataSource | BusinessMetric, name: str, by: Principal, now: dat
     record(by=by, verb=name, target=target, before=before)
 
 
-def secrets_of(source: DataSource) -> Mapping[str, Any]:
-    """The stored secrets; those that no key opens must be entered again."""
-    try:
-        return dict(source.secrets or {})
-    except Undecryptable:
-        return {}
-
-
 def _audited(row: DataSource | BusinessMetric) -> dict[str, Any]:
     """The row for the audit trail: secrets masked, what was found left out."""
     if isinstance(row, DataSource):
-        row.secrets = secrets_of(row)
+        row.secrets = readable(row)
     return {name: value for name, value in state_of(row).items() if name not in STATE}

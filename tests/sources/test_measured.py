@@ -11,6 +11,7 @@ from django.db import connection
 
 from apps.accounts.models import AuditEntry
 from apps.accounts.rights import Forbidden
+from apps.core.secrets import readable
 from apps.sources import measured, measuring
 from apps.sources.models import BusinessMetric, DataSource
 from apps.sources.servers import Access, Away, postgres, redis
@@ -71,9 +72,9 @@ def test_passwords_are_kept_unless_another_comes_and_never_shown():
     made = source()
     made.interval = timedelta(seconds=90)
     measured.save_data_source(by=ADMIN, source=made, now=NOW)
-    assert measured.secrets_of(DataSource.objects.get()) == {"password": "hidden-word"}
+    assert readable(DataSource.objects.get()) == {"password": "hidden-word"}
     measured.save_data_source(by=ADMIN, source=made, password=None, now=NOW)
-    assert measured.secrets_of(DataSource.objects.get()) == {}
+    assert readable(DataSource.objects.get()) == {}
     told = str(list(AuditEntry.objects.values()))
     assert "hidden-word" not in told
     assert "secrets_changed" in told

@@ -1,31 +1,19 @@
-"""Measures data sources and asks business metrics when they are due: claimed by rows, side by side.
-
-A server that hangs keeps one thread until its time-out and delays nobody else. Several processes may run at once.
-"""
+"""Measures data sources and asks business metrics, and writes down what was found."""
 
 import logging
-import threading
 import time
-import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from django.db import connection, transaction
-from django.db.models.functions import Now
-from django.utils import timezone
+from django.db import transaction
 
 from apps.accounts.permissions import Principal
 from apps.core import live
 from apps.core.secrets import Undecryptable
 from apps.core.telemetry import Counter, Kind, Reading
-from apps.metrics import query, services
-from apps.metrics.samples import Samples
-from apps.promql.series import STALE
-from apps.sources import groups, schedule
+from apps.sources import groups, rounds
 from apps.sources.models import BusinessMetric, DataSource
+from apps.sources.rounds import Rounds
 from apps.sources.servers import Access, Away, postgres, redis
 
 log = logging.getLogger(__name__)
@@ -45,70 +33,11 @@ HELP: Final = {
 }
 
 Row = DataSource | BusinessMetric
-Asked = TypeVar("Asked", DataSource, BusinessMetric)
 
 
-class Measurer:
-    """The rounds of this process. `run` does what is due in turn; `tick` leaves each to a thread."""
-
-    def __init__(self, threads: int = THREADS, clock: Callable[[], datetime] = timezone.now) -> None:
-        self._clock = clock
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="measure")
-        self._busy = 0
-        self._lock = threading.Lock()
-
-    def run(self, *, now: datetime) -> int:
-        """Do what is due and wait for it; return how much that was."""
-        due = self._due(now, self._threads)
-        for row in due:
-            visit(row, now=now)
-        return len(due)
-
-    def tick(self, *, now: datetime) -> None:
-        """Claim what is due, as far as there are threads, and return; each stores its own outcome."""
-        with self._lock:
-            free = self._threads - self._busy
-        for row in self._due(now, free) if free > 0 else []:
-            with self._lock:
-                self._busy += 1
-            self._pool.submit(self._visit, row)
-
-    def _due(self, now: datetime, limit: int) -> list[Row]:
-        sources = claim(DataSource, now=now, limit=limit)
-        return [*sources, *claim(BusinessMetric, now=now, limit=limit - len(sources))]
-
-    def _visit(self, row: Row) -> None:
-        try:
-            visit(row, now=self._clock())
-        except Exception:
-            log.exception("The round of %s %s could not be stored", type(row).__name__, row.pk)
-        finally:
-            connection.close()
-            with self._lock:
-                self._busy -= 1
-
-
-def claim(model: type[Asked], *, now: datetime, limit: int) -> list[Asked]:
-    """Claim rows that are due; another process takes one over when its claim has run out."""
-    if limit <= 0 or not query.collection_on():
-        return []
-    mine = uuid.uuid4()
-    with connection.cursor() as cursor:
-        given: dict[str, Any] = {"mine": mine, "now": now, "lease": LEASE, "most": limit}
-        cursor.execute(_CLAIM.format(table=model._meta.db_table), given)
-        found = [row[0] for row in cursor.fetchall()]
-    return list(model.objects.filter(pk__in=found, claim=mine)) if found else []
-
-
-_CLAIM: Final = """
-UPDATE {table} c SET claim = %(mine)s, claimed_until = clock_timestamp() + c.timeout + %(lease)s
- WHERE c.id IN (SELECT id FROM {table}
-                 WHERE enabled AND (due_at IS NULL OR due_at <= %(now)s)
-                   AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
-                 ORDER BY due_at NULLS FIRST LIMIT %(most)s FOR UPDATE SKIP LOCKED)
-RETURNING c.id
-"""
+def rounds_of(threads: int = THREADS) -> Rounds:
+    """Return the rounds of data sources and business metrics of this process."""
+    return Rounds({DataSource: LEASE, BusinessMetric: LEASE}, visit, threads)
 
 
 def access_of(source: DataSource, timeout: timedelta) -> Access:
@@ -183,59 +112,25 @@ def _about(metric: BusinessMetric, found: dict[str, int], took: timedelta, *, fa
 
 def _write(row: Row, changed: dict[str, Any], readings: list[Reading], now: datetime) -> None:
     """Store a round, unless the row was changed, switched off or deleted while it was measured."""
-    due = row.due_at or now
-    labels = row.series_labels
-    stamped = [Reading(r.name, r.value, {**r.labels, **labels}, r.type, r.help) for r in readings]
-    names = [[reading.name, dict(reading.labels)] for reading in stamped]
+    written, shown = rounds.labelled(row, readings)
     with transaction.atomic():
-        kept = (
-            type(row)
-            .objects.filter(pk=row.pk, claim=row.claim, claimed_until__gt=Now())
-            .update(
-                claim=None,
-                claimed_until=None,
-                due_at=schedule.tick_after(key_of(row), row.interval, now),
-                shown=names,
-                **changed,
-            )
-        )
-        if kept:
+        if rounds.finish(row, now=now, shown=shown, **changed):
             live.publish("checks", row._meta.model_name)
-            _store(stamped, gone(row.shown, names), schedule.stamp(due, now, row.interval), now)
-
-
-def key_of(row: Row) -> str:
-    """The place of a row in its interval: by its name, so that rows spread and keep their place."""
-    return sha256(row.name.encode()).hexdigest()
-
-
-def gone(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[str, dict[str, str]]]:
-    """Return the series that the last round had and this one has not: they end."""
-    held = {(name, *sorted(labels.items())) for name, labels in after}
-    return [(name, labels) for name, labels in before if (name, *sorted(labels.items())) not in held]
+            at = rounds.stamp_of(row, now)
+            rounds.store(written, rounds.gone(row.shown, shown), by=BY, at=at, now=now)
 
 
 def end(row: Row, *, now: datetime) -> None:
     """End the series of a row that is asked no more."""
-    _store([], gone(row.shown, []), now, now)
+    rounds.end(row, by=BY, now=now)
 
 
-def _store(readings: list[Reading], ended: list[tuple[str, dict[str, str]]], at: datetime, now: datetime) -> None:
-    at_ms = round(at.timestamp() * 1000)
-    stamped = [
-        *(Reading(one.name, one.value, one.labels, one.type, one.help, at_ms) for one in readings),
-        *(Reading(name, STALE, labels, timestamp_ms=at_ms) for name, labels in ended),
-    ]
-    if stamped:
-        services.ingest(samples=Samples.from_readings(stamped, now), by=BY, now=now, live="checks")
-
-
-_measurer: Measurer | None = None
+_rounds: Rounds | None = None
 
 
 def tick(*, now: datetime) -> None:
     """Claim what is due in this process."""
-    global _measurer
-    if _measurer is None:
-        _measurer = Measurer()
-    _measurer.tick(now=now)
+    global _rounds
+    if _rounds is None:
+        _rounds = rounds_of()
+    _rounds.tick(now=now)

@@ -14,6 +14,7 @@ from apps.accounts.rights import Forbidden
 from apps.core.secrets import readable
 from apps.sources import measured, measuring
 from apps.sources.models import BusinessMetric, DataSource
+from apps.sources.rounds import claim
 from apps.sources.servers import Access, Away, postgres, redis
 from tests.sources.conftest import ADMIN, EDITOR, NOW, Round, Target
 from tests.sources.servers import valkey
@@ -37,7 +38,7 @@ def after(minutes: int) -> Any:
     now = NOW + timedelta(minutes=minutes)
     for model in (DataSource, BusinessMetric):
         model.objects.update(due_at=now)
-    measuring.Measurer(8).run(now=now)
+    measuring.rounds_of(8).run(now=now)
 
 
 # --- Servers -------------------------------------------------------------------------------------------------------
@@ -202,9 +203,9 @@ def test_what_is_asked_is_an_administrators_to_say(own):
 
 def test_a_claim_is_one_process_and_a_change_meanwhile_wins(own, rounds: Round):
     made = metric(own)
-    mine = measuring.claim(BusinessMetric, now=NOW, limit=5)
+    mine = claim(BusinessMetric, now=NOW, limit=5, lease=measuring.LEASE)
     assert [row.pk for row in mine] == [made.pk]
-    assert measuring.claim(BusinessMetric, now=NOW, limit=5) == []
+    assert claim(BusinessMetric, now=NOW, limit=5, lease=measuring.LEASE) == []
     measured.save_business_metric(by=ADMIN, metric=made, now=NOW)
     measuring.visit(mine[0], now=NOW)
     assert rounds.values("bookings_today") == {}

@@ -176,7 +176,7 @@ class House:
         """Measure and judge; return (rule, server) of what fires."""
         now = timezone.now()
         DataSource.objects.update(due_at=now)
-        measuring.Measurer(8).run(now=now)
+        measuring.rounds_of(8).run(now=now)
         evaluation.evaluate(now=timezone.now())
         alerts = Alert.objects.filter(state="firing")
         return {(alert.rule.slug, alert.labels["server"]) for alert in alerts if alert.rule}

@@ -16,11 +16,12 @@ from apps.oncall import api as oncall
 from apps.sources import api as sources
 from apps.sources import check_api as checks
 from apps.sources import measured_api as measured
+from apps.sources import site_api as sites
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting, quiet, notifications, oncall, sources, checks, measured, dashboards):
+for room in (accounts, alerting, quiet, notifications, oncall, sources, checks, measured, sites, dashboards):
     room.register(router)
 
 urlpatterns = [

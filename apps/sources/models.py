@@ -447,6 +447,16 @@ def public_key() -> str:
     return secrets.token_urlsafe(12)
 
 
+class SiteQuerySet(models.QuerySet["Site"]):
+    """Questions about front ends."""
+
+    def visible_to(self, scope: Scope) -> SiteQuerySet:
+        """Return those whose series the scope accepts."""
+        if not scope.matchers:
+            return self
+        return self.filter(pk__in=[site.pk for site in self if sees(scope, {"site": site.name})])
+
+
 class Site(models.Model):
     """A front end whose pages report how they do; `key` stands in them for all to see."""
 
@@ -459,6 +469,8 @@ class Site(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(10_000)],
         help_text="Beacons a second that one web process takes; those beyond are refused and counted.",
     )
+
+    objects = SiteQuerySet.as_manager()
 
     class Meta:
         ordering = ("name",)

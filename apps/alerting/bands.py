@@ -244,9 +244,9 @@ def _seasonal(memory: Memory, rows: Index, columns: Index, window: int) -> Float
     known = memory.middle[rows]
     moved = []
     for column in columns[-14:].tolist():
-        seasons = max(1, round((end - column) / window))
-        late = known[:, max(end - window, seasons * window) :]
-        early = known[:, max(end - window, seasons * window) - seasons * window : end - seasons * window]
+        back = max(1, round((end - column) / window)) * window
+        begin = max(end - window, back)  # what is younger has its like among the known; in the oldest hours nothing has
+        late, early = known[:, begin:], known[:, begin - back : max(end - back, 0)]
         change = _median(late - early)
         moved.append(known[:, column] + np.nan_to_num(change))
     return _median(np.stack(moved, axis=1))

@@ -84,6 +84,17 @@ def test_an_outage_in_the_history_neither_moves_nor_widens_the_band_much() -> No
     assert dirty.upper[0] - dirty.lower[0] < 1.5 * (clean.upper[0] - clean.lower[0])
 
 
+@pytest.mark.parametrize("hours", range(5 * 168 - 3, 5 * 168 + 3))
+def test_something_is_expected_while_the_fifth_week_fills(hours: int) -> None:
+    memory = taught(week(hours)[:, -420:])
+    gap = np.full((1, hours - 420), np.nan)
+    gap[0, 0] = 100.0
+    parts = [np.concatenate([gap, part], axis=1) for part in (memory.middle, memory.noise, memory.miss)]
+    old = Memory(MONDAY, *parts)
+    for late in (0, 1, 2):
+        assert not np.isnan(bands.expect(old, old.after + late, USUAL).centre).any()
+
+
 def test_a_trend_is_followed() -> None:
     hours = 4 * 168
     values = week(hours) + np.linspace(0, 200, hours)[None, :, None]

@@ -1,14 +1,20 @@
 """The shipped rules load through the verbs, are evaluated without an error, and are never shipped twice."""
 
+import shutil
+import subprocess
 from functools import partial
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from django.conf import settings
+from django.core.management import call_command
 
-from apps.alerting import services
+from apps.alerting import ruletests, services
 from apps.alerting.models import AlertRule, GroupRun, RecordingRule, RuleTest
+from apps.alerting.plans import question
 from apps.core.defaults import write_once
 from tests.alerting.conftest import SETUP, World
 
@@ -18,13 +24,14 @@ def rows(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def ship(world: World) -> int:
+def ship(world: World, *, tests: bool = False) -> int:
+    """Write all of them; with their tests, which are run then, it takes two seconds."""
     written = 0
     for name, write in {"recording_rules": services.ship_recording_rule, "alert_rules": services.ship_rule}.items():
         written += len(
             write_once(
                 name,
-                rows(name),
+                [row if tests else {**row, "tests": ()} for row in rows(name)],
                 key=services.natural_key,
                 write=partial(write, by=SETUP, now=world.now),
                 now=world.now,
@@ -49,15 +56,42 @@ def test_a_shipped_rule_says_what_it_means_and_what_to_do(row: dict[str, Any]) -
     assert row["annotations"]["description"]
     assert row["runbook"].startswith("1. ")
     assert row["runbook"].count("\n") >= 2
-    if row["type"] == "security":
-        assert row["tests"]
+    assert ("tests" in row) is ("band" not in row)  # a band is learned: see test_shipped_bands.py
 
 
-def test_the_tests_of_shipped_security_rules_stand_with_them_and_pass(world: World) -> None:
-    ship(world)  # saving runs them; one that fails would refuse its rule
-    assert set(RuleTest.objects.values_list("rule__slug", flat=True)) == {
-        row["slug"] for row in rows("alert_rules") if "tests" in row
+def test_every_shipped_recording_rule_is_read_by_a_test() -> None:
+    alerts = [row for row in rows("alert_rules") if "tests" in row]
+    texts = [test["text"] for row in alerts + rows("recording_rules") for test in row.get("tests", ())]
+    asked = [expression for text in texts for expression in ruletests.read(text).expressions]
+    asked += [row["expression"] for row in alerts]
+    read = {name for expression in asked for name in question(expression).reads or ()}
+    assert {row["name"] for row in rows("recording_rules")} <= read
+
+
+def test_the_tests_of_shipped_rules_stand_with_them_and_pass(world: World) -> None:
+    ship(world, tests=True)  # saving runs them; one that fails would refuse its rule
+    stored = set(RuleTest.objects.values_list("rule__slug", "name"))
+    assert stored == {
+        (row.get("slug"), test["name"])
+        for name in ("alert_rules", "recording_rules")
+        for row in rows(name)
+        for test in row.get("tests", ())
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH")
+def test_promtool_agrees_with_the_tests_of_shipped_rules(world: World, tmp_path: Path) -> None:
+    ship(world, tests=True)
+    tests = tmp_path / "tests"
+    given = ("--target", "2.42", "--partial", "-o", str(tmp_path / "rules.yml"), "--tests", str(tests))
+    call_command("rules", "export", *given, stdout=StringIO(), stderr=StringIO())
+    files = sorted(map(str, tests.iterdir()))
+    assert len(files) == RuleTest.objects.count()
+    ran = subprocess.run(
+        ["promtool", "test", "rules", *files], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_an_edited_default_stays_and_a_deleted_one_stays_away(world: World) -> None:

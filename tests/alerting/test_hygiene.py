@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from apps.accounts.models import User
+from apps.accounts.models import AuditEntry, User
 from apps.alerting import hygiene, services, upkeep
 from apps.alerting.hygiene import Firing
 from apps.alerting.lifecycle import Severity
-from apps.alerting.models import Alert, AlertRule
+from apps.alerting.models import Alert, AlertRule, RuleTest
 from apps.alerting.thresholds import Level
 from tests.alerting.conftest import SETUP, World
 from tests.house.rows import make
@@ -107,6 +107,24 @@ def test_a_proposal_is_tried_and_taken_over(noisy: AlertRule, world: World) -> N
     services.apply_proposal(by=SETUP, rule=noisy, proposal=longer, now=world.now)
     noisy.refresh_from_db()
     assert noisy.pending_period == timedelta(seconds=longer.value)
+
+
+def test_a_proposal_is_taken_over_although_a_unit_test_expects_the_rule_as_it_was(
+    noisy: AlertRule, world: World
+) -> None:
+    text = """
+tests:
+- interval: 1m
+  input_series: [{series: temperature, values: 85 85}]
+  alert_rule_test: [{alertname: Hot, eval_time: 0m, exp_alerts: [{exp_labels: {severity: warning}}]}]
+"""
+    services.save_rule_test(by=SETUP, test=RuleTest(rule=noisy, name="at once", text=text), now=world.now)
+    offered = upkeep.proposals_of(noisy, start=world.now - timedelta(days=1), end=world.now)
+    longer = next(each for each in offered if each.kind == "wait")
+    services.apply_proposal(by=SETUP, rule=noisy, proposal=longer, now=world.now)
+    assert AlertRule.objects.get(pk=noisy.pk).pending_period == timedelta(seconds=longer.value)
+    entry = AuditEntry.objects.filter(verb="alerting.save_rule").latest("id")
+    assert entry.after["saved_although_failed"] == ["at once"]
 
 
 @pytest.fixture

@@ -115,9 +115,12 @@ def save_rule(
 
 @verb("alerting.apply_proposal", right=Right.EDIT)
 def apply_proposal(*, by: Principal, rule: AlertRule, proposal: Proposal, now: datetime) -> AlertRule:
-    """Change a rule as proposed: its wait, the threshold of a level, or a level's recovery threshold."""
+    """Change a rule as proposed: its wait, the threshold of a level, or a level's recovery threshold.
+
+    It was tried over what really happened, so a unit test that expects the rule as it was does not hold it up.
+    """
     changed, levels = as_proposed(rule, proposal)
-    return save_rule(by=by, rule=changed, levels=levels, now=now)
+    return save_rule(by=by, rule=changed, levels=levels, although_tests_fail=True, now=now)
 
 
 def as_proposed(rule: AlertRule, proposal: Proposal) -> tuple[AlertRule, list[dict[str, Any]]]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from apps.accounts.permissions import Principal
-from apps.alerting.models import AdaptiveBand, AlertRule, RecordingRule, RuleGroup
+from apps.alerting.models import AdaptiveBand, AlertRule, RecordingRule, RuleGroup, RuleTest
 from apps.alerting.services.bands import save_band
 from apps.alerting.services.rules import (
     DEFAULT_GROUP,
@@ -15,6 +15,7 @@ from apps.alerting.services.rules import (
     save_recording_rule,
     save_rule,
 )
+from apps.alerting.services.ruletests import save_rule_test
 
 
 def natural_key(row: Mapping[str, Any]) -> str:
@@ -37,17 +38,25 @@ def ship_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> AlertR
 
 
 def ship_recording_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> RecordingRule:
-    """Write one row of fixtures/recording_rules.yaml, unless a person has made a rule of that name."""
+    """Write one row of fixtures/recording_rules.yaml, unless a person has made a rule of that name.
+
+    Its tests are its group's: only alert rules have tests of their own.
+    """
     known = RecordingRule.objects.filter(name=row["name"]).first()
     if known is not None:
         return known
+    group = _shipped_group(row, by, now)
     rule = RecordingRule(
-        group=_shipped_group(row, by, now),
+        group=group,
         name=row["name"],
         expression=row["expression"].strip(),
         labels=row.get("labels") or {},
     )
-    return save_recording_rule(by=by, rule=rule, now=now)
+    rule = save_recording_rule(by=by, rule=rule, now=now)
+    for test in row.get("tests", ()):
+        if not group.tests.filter(name=test["name"]).exists():
+            save_rule_test(by=by, test=RuleTest(group=group, name=test["name"], text=test["text"]), now=now)
+    return rule
 
 
 def _shipped_group(row: Mapping[str, Any], by: Principal, now: datetime) -> RuleGroup:

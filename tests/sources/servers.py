@@ -6,9 +6,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -85,6 +87,22 @@ class Postgres:
         return f"127.0.0.1:{self.port}"
 
 
+def deadlock(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:
+    """Have two sessions wait for each other's booking, until the server ends one of them."""
+
+    def lock(line: psycopg.Connection[Any], first: int, second: int) -> None:
+        with contextlib.suppress(psycopg.errors.DeadlockDetected), line.transaction():
+            line.execute("UPDATE booking SET amount = amount WHERE person = %s", [first])
+            time.sleep(0.3)
+            line.execute("UPDATE booking SET amount = amount WHERE person = %s", [second])
+
+    threads = [threading.Thread(target=lock, args=pair) for pair in ((one, 1, 2), (other, 2, 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
     """A primary with a user `watcher` who may look, and a table of bookings."""
@@ -107,9 +125,9 @@ def postgres(folder: Path) -> Iterator[Postgres]:
 
 
 @contextlib.contextmanager
-def valkey(folder: Path, *more: str) -> Iterator[int]:
-    """A Valkey with a password on a port of its own."""
-    port = free_port()
+def valkey(folder: Path, *more: str, port: int = 0) -> Iterator[int]:
+    """A Valkey with a password, on a port of its own where none is given."""
+    port = port or free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", "hidden-word", "--dir", str(folder)]
     command: list[str | Path] = [valkey_program(), *options, "--save", "", *more]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

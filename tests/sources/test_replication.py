@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import redis as client
 import yaml
@@ -22,7 +21,7 @@ from apps.sources import measured, measuring
 from apps.sources.models import BusinessMetric, DataSource
 from apps.sources.servers import Access, postgres, redis
 from tests.sources.conftest import ADMIN
-from tests.sources.servers import BIN, Postgres, valkey
+from tests.sources.servers import BIN, Postgres, deadlock, valkey
 from tests.sources.servers import postgres as primary_server
 
 pytestmark = [
@@ -71,7 +70,7 @@ def test_primary_and_replica_tell_everything_that_is_promised(pair: tuple[Postgr
         line.execute("SELECT pg_stat_statements_reset()")
         for _ in range(3):
             line.execute("SELECT count(*) FROM booking WHERE amount > 7")
-        _deadlock(line, other)
+        deadlock(line, other)
         dead = ({"datname": "postgres"}, 1.0)
         found = wait_for(
             lambda: (
@@ -109,25 +108,6 @@ def test_primary_and_replica_tell_everything_that_is_promised(pair: tuple[Postgr
 
 def _lag(way: Access) -> float:
     return figures(postgres.measure(way))["pg_replication_lag_seconds"][0][1]
-
-
-def _deadlock(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:
-    from threading import Thread
-
-    def lock(line: psycopg.Connection[Any], first: int, second: int) -> None:
-        try:
-            with line.transaction():
-                line.execute("UPDATE booking SET amount = amount WHERE person = %s", [first])
-                time.sleep(0.3)
-                line.execute("UPDATE booking SET amount = amount WHERE person = %s", [second])
-        except psycopg.errors.DeadlockDetected:
-            pass
-
-    threads = [Thread(target=lock, args=(one, 1, 2)), Thread(target=lock, args=(other, 2, 1))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def test_a_metric_asks_the_replica_and_cannot_write_to_the_primary(pair: tuple[Postgres, Postgres]) -> None:

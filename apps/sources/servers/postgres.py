@@ -36,10 +36,12 @@ REPLICATION: Final = """
       FROM pg_stat_replication WHERE replay_lsn IS NOT NULL
 """
 SLOTS: Final = "SELECT slot_name, active FROM pg_replication_slots WHERE NOT temporary"
+# One that has replayed no transaction since it was started has been behind since then, at least.
 REPLICA: Final = """
     SELECT pg_is_in_recovery(),
            CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-                ELSE greatest(0, extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())) END,
+                ELSE greatest(0, extract(epoch FROM clock_timestamp()
+                     - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time()))) END,
            coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0),
            EXISTS (SELECT FROM pg_stat_wal_receiver)
 """

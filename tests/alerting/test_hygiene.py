@@ -124,6 +124,7 @@ tests:
     services.apply_proposal(by=SETUP, rule=noisy, proposal=longer, now=world.now)
     assert AlertRule.objects.get(pk=noisy.pk).pending_period == timedelta(seconds=longer.value)
     entry = AuditEntry.objects.filter(verb="alerting.save_rule").latest("id")
+    assert entry.after is not None
     assert entry.after["saved_although_failed"] == ["at once"]
 
 

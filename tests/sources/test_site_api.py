@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 SITES = "/api/v1/portal/sites/"
 
 
-def caller(*scopes: str, matchers: list[list[str]] | None = None) -> APIClient:
+def caller(*scopes: str, matchers: list[tuple[str, str, str]] | None = None) -> APIClient:
     _, secret = accounts.issue_token(
         by=ADMIN, name="t", scopes=list(scopes), matchers=matchers or [], expires_at=None, now=NOW
     )
@@ -60,5 +60,5 @@ def test_who_only_reads_sees_no_key_and_whose_scope_is_another_sees_nothing():
     sites.save_site(by=ADMIN, site=Site(name="shop", origins=["https://shop.example"]))
     [row] = caller("read").get(SITES).json()["results"]
     assert (row["name"], row["key"]) == ("shop", None)
-    assert caller("read", matchers=[["site", "=", "till"]]).get(SITES).json()["results"] == []
-    assert len(caller("read", matchers=[["site", "=", "shop"]]).get(SITES).json()["results"]) == 1
+    assert caller("read", matchers=[("site", "=", "till")]).get(SITES).json()["results"] == []
+    assert len(caller("read", matchers=[("site", "=", "shop")]).get(SITES).json()["results"]) == 1

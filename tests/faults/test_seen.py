@@ -1,0 +1,43 @@
+"""Which shipped rules have been seen firing and ending by a fault that was really made, and why the others have not."""
+
+import ast
+from pathlib import Path
+
+from tests.faults.watch import shipped
+
+HERE = Path(__file__).parent
+ELSEWHERE = {"database-server-down", "replica-disconnected"}
+"""tests/sources/test_replication.py: a stopped primary, a stopped replica."""
+
+NOT_SEEN = {
+    "revenue-drop": "a band is learned over weeks: tests/alerting/test_shipped_bands.py plays five of them",
+    "unusual-user-behaviour": "a band is learned over weeks: tests/alerting/test_shipped_bands.py plays five of them",
+    "store-damaged": "by series; damage itself is made and found in tests/metrics/test_care.py",
+    "store-room-low": "by series; a full disk under the portal's own data is tests/faults/run.py's business",
+    "store-room-going": "by series: it looks at six hours of a disk",
+    "store-compaction-behind": "by series: it means half an hour without compaction",
+    "store-too-many-young": "by series: it means four million samples",
+    "store-retention-behind": "by series: it means samples of more than a day beyond their policy",
+    "store-windows-behind": "by series: it means a day of windows",
+    "backup-overdue": "by series: it means nine days",
+    "series-refused": "by series; budgets that refuse are in tests/metrics/test_headroom.py",
+    "series-budget-nearly-used": "by series; budgets that refuse are in tests/metrics/test_headroom.py",
+    "deletion-stuck": "by series: it means six hours",
+}
+"""Each of them has unit tests of its own, which stand with it."""
+
+
+def watched() -> set[str]:
+    """The slugs that a test of this folder gives to Watch."""
+    found: set[str] = set()
+    for file in HERE.glob("test_rules_*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Watch":
+                found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return found
+
+
+def test_every_shipped_rule_is_seen_by_a_real_fault_or_says_why_not() -> None:
+    seen = watched() | ELSEWHERE
+    assert set(shipped("alert_rules")) == seen | set(NOT_SEEN)
+    assert not seen & set(NOT_SEEN)

@@ -1,7 +1,6 @@
 """The verbs of front ends, and the look-up of a site by the key that stands in its pages."""
 
 import re
-import threading
 import time
 from typing import Final
 
@@ -15,11 +14,10 @@ from apps.sources.models import Site, public_key
 ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]{1,253}(:\d{1,5})?")
 MOST_ORIGINS: Final = 50
 KNOWN_FOR: Final = 10.0
-"""Seconds for which a web process remembers a key, also one that nobody has: a flood costs no queries."""
-MOST_KNOWN: Final = 1_000
+"""Seconds for which a web process remembers the sites: a flood costs no queries, whatever keys it brings."""
 
-_known: dict[str, tuple[float, Site | None]] = {}
-_lock: Final = threading.Lock()
+_known: tuple[float, dict[str, Site]] = 0.0, {}
+"""Until when, and the sites that report by their keys; replaced whole."""
 
 
 @verb("sources.save_site", right=Right.EDIT)
@@ -71,21 +69,17 @@ def delete_site(*, by: Principal, site: Site) -> None:
 
 
 def by_key(key: str) -> Site | None:
-    """Return the site of a key, or None; remembered for some seconds."""
+    """Return the site of a key, or None; all sites are remembered for some seconds."""
+    global _known
+    until, known = _known
     clock = time.monotonic()
-    with _lock:
-        found = _known.get(key)
-    if found is not None and found[0] > clock:
-        return found[1]
-    site = Site.objects.filter(key=key, enabled=True).first()
-    with _lock:
-        if len(_known) >= MOST_KNOWN:
-            _known.clear()
-        _known[key] = clock + KNOWN_FOR, site
-    return site
+    if until <= clock:
+        known = {site.key: site for site in Site.objects.filter(enabled=True)}
+        _known = clock + KNOWN_FOR, known
+    return known.get(key)
 
 
 def forget() -> None:
     """Look sites up anew in this process; others do within seconds."""
-    with _lock:
-        _known.clear()
+    global _known
+    _known = 0.0, {}

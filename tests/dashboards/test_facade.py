@@ -288,6 +288,32 @@ def test_an_event_that_is_sent_again_with_its_id_counts_once(api):
     assert figure("sum_over_time(payment[1m])") == 5
 
 
+def test_events_of_other_times_are_taken_as_far_as_samples_are_and_refused_by_name_beyond(api):
+    now = int(timezone.now().timestamp() * 1000)
+    minutes = {-8: True, -60: False, -525_600: False, 9: True, 20: False, 525_600: False}
+    for minute, is_taken in minutes.items():
+        event = {"event": "booking_made", "timestamp": now + minute * 60_000, "properties": {"at": str(minute)}}
+        send(api, "post", "events", {"event": "booking_made", "properties": {"at": str(minute)}})
+        answer = send(api, "post", "events", [event])
+        assert (answer["accepted"], len(answer["rejected"])) == ((1, 0) if is_taken else (0, 1)), minute
+        assert all(one["error"] for one in answer["rejected"])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_name"),
+    [
+        ("<script>alert(1)</script>", True), ("' OR 1=1 --", True), ("{}", True), ("ünïcode", True),
+        ("\u202egnihtemos", False), ("x" * 1_000, False), ("a\nb", False),
+    ],
+)  # fmt: skip
+def test_hostile_texts_are_kept_as_texts_or_refused_and_never_break_an_event(api, text, is_name):
+    answer = send(api, "post", "events", [{"event": text}, {"event": "fine", "properties": {"said": text}}])
+    assert ({one["index"] for one in answer["rejected"]} >= {0}) is not is_name
+    assert answer["accepted"] + len(answer["rejected"]) == 2
+    assert send(api, "post", "events", [{"event": "fine"}])["accepted"] == 1
+    assert figure("count(fine)") >= 1
+
+
 def test_events_that_are_none_are_refused_one_by_one(api):
     wrong = [
         5, {}, {"event": ""}, {"event": "a", "value": "1"}, {"event": "a", "id": []}, {"event": "a", "id": "x" * 201},

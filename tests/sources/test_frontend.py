@@ -1,9 +1,12 @@
 """What pages report is made fit for labels, counted once, and bounded whatever is sent."""
 
+import itertools
+
 import orjson
 import pytest
 from django.core.exceptions import ValidationError
 
+from apps.core import telemetry
 from apps.core.lanes import Request
 from apps.sources import beacon_api, sites
 from apps.sources.models import Site
@@ -62,6 +65,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def site() -> Site:
     sites.forget()
+    beacon_api.VIEWS.reset()
     return sites.save_site(by=ADMIN, site=Site(name="shop", origins=["https://shop.example/"]))
 
 
@@ -107,6 +111,58 @@ def test_a_flood_is_refused_and_counted(site, monkeypatch):
     statuses = [send(site, {"name": "view", "id": str(number), "url": "/flood"}) for number in range(20)]
     assert 429 in statuses
     assert counted("/flood") == statuses.count(204)
+
+
+def test_a_flood_of_one_site_is_no_other_sites(site, monkeypatch):
+    other = sites.save_site(by=ADMIN, site=Site(name="till", origins=["https://shop.example"]))
+    site.rate = 1
+    sites.save_site(by=ADMIN, site=site)
+    assert 429 in {send(site, {"name": "view"}) for _ in range(20)}
+    assert send(other, {"name": "view"}) == 204
+
+
+def test_a_flood_of_keys_that_nobody_has_costs_no_queries(site, django_assert_max_num_queries):
+    with django_assert_max_num_queries(1):
+        assert {send(Site(key=f"{number:040}"), {"name": "view"}) for number in range(100)} == {404}
+
+
+def test_ever_new_pages_share_what_a_metric_has_room_for(site):
+    def refused(reason: str) -> float:
+        return beacon_api.REFUSED.value(reason=reason)
+
+    site.rate = 10_000
+    sites.save_site(by=ADMIN, site=site)
+    letters = ["".join(pair) for pair in itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=2)]
+    before = refused("report")
+    for first in letters:
+        assert send(site, [{"name": "view", "url": f"/{first}/page"}, {"name": "view", "url": ["not", "text"]}]) == 204
+    assert len(beacon_api.VIEWS.cells) <= telemetry.LIMIT + 1
+    assert beacon_api.VIEWS.value(site="overflow", route="overflow", device="overflow") > 100
+    assert refused("report") == before + len(letters)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "https://shop.example/<img src=x onerror=alert(1)>", "https://shop.example/\u202e\u2066evil", "/a\0b",
+        "/" + "x" * 1_000, "javascript:alert(1)", "//[", "https://shop.example/%00%0a", "/\ud7ff\ue000",
+    ],
+)  # fmt: skip
+def test_a_hostile_address_becomes_a_short_printable_label(site, page):
+    assert send(site, {"name": "view", "url": page}) == 204
+    routes = {one.labels["route"] for one in beacon_api.VIEWS.readings(close=False)}
+    assert all(route.isprintable() and len(route) <= 120 for route in routes)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 60_000, b'{"name":"view","url":"\\ud800"}', b"NaN", b"\xff", b'[{"name":"LCP","value":1e999}]']
+)
+def test_a_body_that_is_odd_is_answered_and_counts_nothing(site, body):
+    before = sum(one.value for one in beacon_api.VIEWS.readings(close=False))
+    headers = [(b"origin", b"https://shop.example"), (b"user-agent", FIREFOX)]
+    sent = Request("POST", "/rum/x", b"", body, headers, captured={"key": site.key})
+    assert beacon_api.beacon(ADMIN, sent).status in (204, 400)
+    assert sum(one.value for one in beacon_api.VIEWS.readings(close=False)) == before
 
 
 def test_a_key_that_was_renewed_or_switched_off_counts_no_more(site):

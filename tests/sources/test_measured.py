@@ -156,6 +156,15 @@ def test_a_query_that_fails_says_why_keeps_its_last_good_time_and_ends_its_serie
         ("SELECT pg_sleep(30)::text AS a, 9 AS value", "statement timeout"),
         ("SELECT n AS a, 9 AS value FROM generate_series(1, 1000) n", "more than 100 rows"),
         ("COMMIT", "syntax error"),
+        ("SELECT n AS a, 9 AS value FROM generate_series(1, 100000) n", "more than 100 rows"),
+        ("SELECT 'NaN'::float8 AS value", "which is no number"),
+        ("SELECT 'many' AS value", "which is no number"),
+        ("SELECT ARRAY[9] AS value", "which is no number"),
+        ("SELECT 'Infinity'::float8 AS value", "which is no number"),
+        ("SELECT repeat('x', 1000) AS a, 9 AS value", "too long for a label"),
+        ("SELECT 1 AS a, 2 AS a, 9 AS value", "names of their own"),
+        ('SELECT 1 AS "<b>", 9 AS value', "cannot become a label"),
+        ("SELECT 9 AS other", "needs one column named value"),
     ],
 )
 def test_a_query_can_neither_write_nor_run_for_ever_nor_flood(own, query, said):

@@ -388,6 +388,9 @@ def _stop_escalations(incident: Incident | None, now: datetime) -> None:
         people = active.exclude(acknowledged_by="").values_list("acknowledged_by", flat=True)
         by = people.first() or incident.acknowledged_by
         _stop(Escalation.objects.filter(incident=incident), "acknowledged", f"acknowledged by {by}", now)
+        # What had come to its end before begins anew, too, when the acknowledgement has worn off.
+        ended = Escalation.objects.filter(incident=incident, state="finished", plan__acknowledged_for__gt=0)
+        ended.update(state="acknowledged", reason=f"acknowledged by {by}, after the policy had come to its end")
     else:
         _stop(Escalation.objects.filter(incident=incident), "resolved", "nothing is wrong any more", now)
 

@@ -9,16 +9,18 @@ from rest_framework.routers import DefaultRouter
 from apps.accounts import api as accounts
 from apps.alerting import api as alerting
 from apps.alerting import quiet_api as quiet
+from apps.dashboards import api as dashboards
 from apps.dashboards import facade
 from apps.notifications import api as notifications
 from apps.oncall import api as oncall
 from apps.sources import api as sources
 from apps.sources import check_api as checks
+from apps.sources import measured_api as measured
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False
-for room in (accounts, alerting, quiet, notifications, oncall, sources, checks):
+for room in (accounts, alerting, quiet, notifications, oncall, sources, checks, measured, dashboards):
     room.register(router)
 
 urlpatterns = [

@@ -34,6 +34,7 @@ from apps.dashboards import health
 from apps.metrics import (
     deletion_api,
     exposition,
+    flushed,
     gateway_api,
     otlp_api,
     prometheus_api,
@@ -83,7 +84,7 @@ def _ready(by: Principal, request: Request) -> Answer:
 
 
 def _metrics(by: Principal, request: Request) -> Answer:
-    return Answer(200, exposition.render(by.scope), exposition.CONTENT_TYPE)
+    return Answer(200, flushed.render(by.scope), exposition.CONTENT_TYPE)
 
 
 ROUTES: dict[str, Lane] = {

@@ -29,9 +29,9 @@ from monitoring_portal import embedded
 from monitoring_portal.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parent.parent
-START_ORDER: Final = ("web", "worker", "slow", "beat", "statsd")
+START_ORDER: Final = ("web", "worker", "slow", "beat", "statsd", "demo")
 # Who makes work goes before who does it, and who does it before who shows it. Seconds until it is killed.
-STOP_ORDER: Final = ((("beat", "statsd"), 3.0), (("worker", "slow"), 10.0), (("web",), 8.0))
+STOP_ORDER: Final = ((("demo", "beat", "statsd"), 3.0), (("worker", "slow"), 10.0), (("web",), 8.0))
 IMPORTS: Final = (
     "numpy",
     "redis.asyncio",
@@ -225,16 +225,16 @@ class Launcher:
                 self.prepare()
             elif order == "start":
                 for name in START_ORDER:
-                    if name != "statsd" or self.takes_statsd():
+                    if self.wants(name):
                         self.start(name)
             elif order == "stop":
                 self.stop()
 
-    def takes_statsd(self) -> bool:
-        """Whether the environment asks for the one role that not every portal has."""
+    def wants(self, name: str) -> bool:
+        """Whether this portal has the role: not each takes StatsD packets or is a demo."""
         from django.conf import settings
 
-        return bool(settings.STATSD_BIND)
+        return {"statsd": bool(settings.STATSD_BIND), "demo": settings.DEMO}.get(name, True)
 
     def watch(self) -> None:
         """Obey and watch until the end."""

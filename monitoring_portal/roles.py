@@ -115,6 +115,14 @@ def statsd() -> None:
     server.run()
 
 
+def demo() -> None:
+    """Let the demo's clinic live on."""
+    from monitoring_portal.demo import role
+
+    enter("demo")
+    role.main()
+
+
 def _celery_worker(process: str, *, queues: str, threads: int) -> None:
     from monitoring_portal.celery import app
 
@@ -147,4 +155,5 @@ ROLES: dict[str, Callable[[socket.socket], None]] = {
     "slow": _playing(lambda _: slow()),
     "beat": _playing(lambda _: beat()),
     "statsd": _playing(lambda _: statsd()),
+    "demo": _playing(lambda _: demo()),
 }

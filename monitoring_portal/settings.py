@@ -171,6 +171,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 # Where StatsD packets are taken (UDP has no tokens: whoever reaches it may send); empty: nowhere.
+DEMO = env.boolean("PORTAL_DEMO", False)
 STATSD_BIND = env.address("STATSD_BIND")
 TRUST_PROXY = env.boolean("TRUST_PROXY", False)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY else None
@@ -259,6 +260,7 @@ SPECTACULAR_SETTINGS = {
         "ChannelKindEnum": "apps.notifications.channels.kinds",
         "StepKindEnum": "apps.oncall.steps.kinds",
         "ProbeKindEnum": "apps.sources.probes.kinds",
+        "ServerKindEnum": "apps.sources.models.server_kinds",
         "CheckHealthEnum": "apps.sources.models.check_healths",
         "TargetHealthEnum": "apps.sources.models.healths",
         "ContactOriginEnum": "apps.notifications.models.origins",

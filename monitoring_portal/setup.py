@@ -22,10 +22,12 @@ from apps.accounts import services as accounts
 from apps.accounts.permissions import Principal
 from apps.alerting import services as alerting
 from apps.core.defaults import changes, write_once
+from apps.dashboards import services as dashboards
 from apps.metrics import services as metrics
 from apps.notifications import services as notifications
 from apps.oncall import services as oncall
 from monitoring_portal import environment
+from monitoring_portal.demo import story as demo
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -49,6 +51,8 @@ def prepare(progress: Progress) -> Prepared:
     load_defaults(now=now)
     accounts.bootstrap_token(value=settings.MONITORING_AUTH_TOKEN, by=BY, now=now)
     password = accounts.create_admin(now=now)
+    if settings.DEMO:
+        demo.write(progress, now=now)
     connection.close()
     warnings = [sentence for _, sentence in environment.PROBLEMS]
     warnings += notifications.environment_warnings()
@@ -95,6 +99,7 @@ SHIPMENTS = (
     Shipment("metrics.QueryBudget", "query_budgets", _by("role"), metrics.ship_query_budget),
     Shipment("alerting.RecordingRule", "recording_rules", _by("name"), alerting.ship_recording_rule),
     Shipment("alerting.AlertRule", "alert_rules", _by("slug"), alerting.ship_rule),
+    Shipment("dashboards.Dashboard", "dashboards", _by("slug"), dashboards.ship_dashboard),
 )
 
 

@@ -38,7 +38,7 @@ READY_PATH, HEALTH_PATH = "/-/ready", "/api/monitoring/health"
 ANSWER_PATIENCE = 10.0
 PREPARE_PATIENCE, READY_PATIENCE = 600.0, 60.0
 PR_SET_CHILD_SUBREAPER = 36
-ROLES: Final = ("web", "worker", "slow", "beat", "statsd")
+ROLES: Final = ("web", "worker", "slow", "beat", "statsd", "demo")
 IMPORTANT: Final[Mapping[str, re.Pattern[str]]] = {
     "postgres": re.compile(r"\b(FATAL|PANIC):"),
     "valkey": re.compile(r"# (Fatal|Out Of Memory|Failed)"),
@@ -657,16 +657,36 @@ class Question:
         return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
 
+def become_demo(root: Path) -> None:
+    """Turn to a data folder of the demo's own: it must not meet real data, nor its messages real people."""
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        if embedded.given(root, name):
+            raise Refused(
+                f"--demo brings servers of its own, and {name} names another: unset it, or run without --demo."
+            )
+    folder = embedded.data_folder(root)
+    os.environ["PORTAL_DATA"] = str(folder.with_name(f"{folder.name}-demo"))
+    os.environ["PORTAL_DEMO"] = "1"
+    os.environ["EMAIL_BACKEND"] = "django.core.mail.backends.dummy.EmailBackend"
+    for name in ("ALERT_EMAIL_TO", "SLACK_WEBHOOK_URL", "WEBHOOK_URL"):
+        os.environ[name] = ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the portal until it is told to stop; 0 after an ordinary stop, 2 when something stood in the way."""
     parser = argparse.ArgumentParser(prog="./portal run", description="Run the whole portal until Ctrl-C.")
     parser.add_argument(
         "--bind", metavar="HOST:PORT", help="where to serve (127.0.0.1:3000); PORT alone comes from PORT"
     )
+    parser.add_argument(
+        "--demo", action="store_true", help="a made-up clinic with a week of data, in a data folder of its own"
+    )
     chosen = parser.parse_args(arguments)
     os.umask(0o077)
     supervisor: Supervisor | None = None
     try:
+        if chosen.demo:
+            become_demo(ROOT)
         supervisor = Supervisor(chosen.bind)
         supervisor.catch_signals()
         supervisor.start()

@@ -34,23 +34,25 @@ def span(length: timedelta) -> str:
     return f"{days} d {hours} h" if hours and days < 7 else f"{days} d"
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
+    """Return the number with three digits, or all before the point where there are more."""
     size = abs(value)
     places = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 0.1 else 3
     text = f"{value:.{places}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _scaled(value: float, base: int, names: tuple[str, ...]) -> tuple[str, str]:
+def scaled(value: float, base: int, names: tuple[str, ...]) -> tuple[str, str]:
+    """Return the number, divided by the base until it is below it, and the name of what it was divided by."""
     power, size = 0, abs(value)
     while size >= base and power < len(names) - 1:
         size /= base
         power += 1
-    return _digits(value / base**power), names[power]
+    return digits(value / base**power), names[power]
 
 
 def _milliseconds(value: float) -> str:
-    return f"{_digits(value / 1000)} s" if abs(value) >= 1000 else f"{_digits(value)} ms"
+    return f"{digits(value / 1000)} s" if abs(value) >= 1000 else f"{digits(value)} ms"
 
 
 def _seconds(value: float) -> str:
@@ -58,17 +60,17 @@ def _seconds(value: float) -> str:
         return _milliseconds(value * 1000)
     # Beyond what a timedelta holds the number itself is said.
     return (
-        f"{_digits(value)} s" if abs(value) < 120 or abs(value) > 1e11 or value < 0 else span(timedelta(seconds=value))
+        f"{digits(value)} s" if abs(value) < 120 or abs(value) > 1e11 or value < 0 else span(timedelta(seconds=value))
     )
 
 
 UNITS: Final[dict[str, Callable[[float], str]]] = {
     "ms": _milliseconds,
     "seconds": _seconds,
-    "percent": lambda value: f"{_digits(value)} %",
-    "bytes": lambda value: " ".join(_scaled(value, 1024, BYTES)),
-    "bytes/s": lambda value: " ".join(_scaled(value, 1024, BYTES)) + "/s",
-    "req/s": lambda value: " ".join(filter(None, (*_scaled(value, 1000, COUNT), "req/s"))),
-    "/s": lambda value: " ".join(_scaled(value, 1000, COUNT)).rstrip() + "/s",
+    "percent": lambda value: f"{digits(value)} %",
+    "bytes": lambda value: " ".join(scaled(value, 1024, BYTES)),
+    "bytes/s": lambda value: " ".join(scaled(value, 1024, BYTES)) + "/s",
+    "req/s": lambda value: " ".join(filter(None, (*scaled(value, 1000, COUNT), "req/s"))),
+    "/s": lambda value: " ".join(scaled(value, 1000, COUNT)).rstrip() + "/s",
 }
 """Units as `alerting.units` guesses them; the browser's `format.js` writes the same."""

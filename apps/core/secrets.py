@@ -7,6 +7,7 @@ import base64
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -48,6 +49,20 @@ def decrypt(token: str) -> str:
 def mask(values: dict[str, Any]) -> dict[str, Any]:
     """Return the same keys with every non-empty value hidden, for audit entries and answers."""
     return {key: MASK if value else "" for key, value in values.items()}
+
+
+def readable(row: Any) -> dict[str, Any]:
+    """Return the stored `secrets` of a row; none where no key opens them: those must be entered again."""
+    try:
+        return dict(row.secrets or {})
+    except Undecryptable:
+        return {}
+
+
+def merged(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the secrets that stand after a form: one that is left out, blank or masked stays, None removes it."""
+    kept = {name: value for name, value in stored.items() if given.get(name, MASK) is not None}
+    return kept | {name: value for name, value in given.items() if value not in (None, "", MASK)}
 
 
 class EncryptedJSONField(models.TextField[Any, Any]):

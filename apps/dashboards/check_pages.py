@@ -130,13 +130,12 @@ def check(request: HttpRequest, pk: int) -> HttpResponse:
         {"alerts": snapshots.alerts(scope=who.scope), "data_query": {"check": str(pk)}},
         check=row,
         standing=standing(row),
-        shares=uptime.shares("check_up", "check", row.name, scope=who.scope, now=now),
-        cells=uptime.strips("check_up", "check", scope=who.scope, now=now).get(row.name) or uptime.empty(now),
         changes=row.changes.all()[:50],
         certificate=_certificate(row, now) if row.expires_at else None,
         panels=check_panels.panels_of_check(row),
         with_range=True,
         may=_may(request, who),
+        **uptime.history("check_up", "check", row.name, scope=who.scope, now=now),
     )
 
 
@@ -169,13 +168,12 @@ def heartbeat(request: HttpRequest, pk: int) -> HttpResponse:
         {"alerts": snapshots.alerts(scope=who.scope), "data_query": {"heartbeat": str(pk)}},
         beat=row,
         standing=standing(row),
-        shares=uptime.shares("heartbeat_up", "heartbeat", row.slug, scope=who.scope, now=now),
-        cells=uptime.strips("heartbeat_up", "heartbeat", scope=who.scope, now=now).get(row.slug) or uptime.empty(now),
         calls=row.calls.all()[:50],
         snippets=snippets.heartbeat(row) if who.can(Right.EDIT) else (),
         panels=check_panels.panels_of_heartbeat(row),
         with_range=True,
         may=may,
+        **uptime.history("heartbeat_up", "heartbeat", row.slug, scope=who.scope, now=now),
     )
 
 

@@ -1,8 +1,9 @@
 """The live connection of an open page: pushes what changed, read through the viewer's own permissions.
 
 Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "targets" |
-"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "badge"}; the server answers with frames of the
-same parts as the page's first state, at most four a second, and a {"beat"} when nothing happened for a while.
+"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "business" | "databases" | "badge"}; the
+server answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when
+nothing happened for a while.
 Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
 """
 
@@ -35,6 +36,7 @@ TOPICS = (
     "alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts", "targets",
     "checks", "schedules",
 )  # fmt: skip
+MEASURED = {"business": "businessmetric", "databases": "datasource"}
 FRAME = 0.25
 BEAT = 15.0
 NOBODY, FORBIDDEN = 4401, 4403
@@ -223,6 +225,8 @@ def is_stale(view: str, changed: Mapping[str, set[str | None]], *, is_due: bool)
             return "schedules" in touched
         case "targets" | "checks":
             return None in changed.get(kind, ()) or is_due
+        case "business" | "databases":
+            return MEASURED[kind] in changed.get("checks", ()) or is_due
         case "target" | "check":
             return bool(set(changed.get(f"{kind}s", ())) & {None, ident})
         case "heartbeat":

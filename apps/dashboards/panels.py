@@ -428,8 +428,43 @@ FRONTEND = (
     ),
 )  # fmt: skip
 
+
+# --- Security: who tries to get in -----------------------------------------------------------------------------------
+def _tries(key: str, title: str, rule: str, legend: str, about: str) -> Panel:
+    """A chart of a shipped rule's own expression; over long ranges the highest of each step, or peaks would be lost."""
+    return Panel(
+        f"security-{key}", title, "count", (Query(f"max_over_time(({rule})[$window:1m])", legend),),
+        ("portal",), rule, help=about, empty="Nothing of the kind was counted in this time.",
+    )  # fmt: skip
+
+
+SECURITY = (
+    _tries("failed", "Failed log-ins in 5 minutes", "sum(increase(portal_login_failures_total[5m]))", "failed",
+           "Wrong passwords and unknown names."),
+    _tries("lockouts", "Lock-outs in 15 minutes", "sum(increase(portal_lockouts_total[15m]))", "locked out",
+           "Names that failed so often that they have to wait."),
+    _tries("denied", "Refused for want of a right, in 10 minutes",
+           'sum(increase(portal_auth_refusals_total{reason="right"}[10m]))', "refused",
+           "Somebody known asked for what their role does not include."),
+    _tries("tokens", "Wrong tokens in 10 minutes",
+           'sum(increase(portal_auth_refusals_total{reason=~"token|throttled"}[10m]))', "refused",
+           "Unknown, expired or revoked tokens, and addresses that had too many of them."),
+    _tries("places", "Log-ins from new places in 15 minutes", "sum(increase(portal_new_place_logins_total[15m]))",
+           "new place", "A network or a device that the person had not used before."),
+    Panel(
+        "security-logins", "Log-ins in an hour", "count", (Query("sum(increase(portal_logins_total[1h]))", "log-ins"),),
+        ("portal",), help="Successful ones.", empty="Nobody logged in in this time.",
+    ),
+)  # fmt: skip
+
 PANELS: dict[str, Panel] = {
     panel.key: panel
-    for panel in (*TILES, *PERFORMANCE, *FRONTEND, *(panel for section in SYSTEM for panel in section.panels))
+    for panel in (
+        *TILES,
+        *PERFORMANCE,
+        *FRONTEND,
+        *SECURITY,
+        *(panel for section in SYSTEM for panel in section.panels),
+    )
 }
 TABLES: dict[str, Table] = {ENDPOINTS.key: ENDPOINTS}

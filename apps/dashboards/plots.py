@@ -4,7 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from apps.dashboards.panels import Panel, Query, Table
 from apps.dashboards.timespan import Span
 from apps.metrics import query
 from apps.promql.errors import PromQLError
+from apps.promql.limits import Limits
 from apps.promql.result import Result
 
 MOST_SERIES = 20
+MOST_ALERTS = 200
 NAME = "__name__"
 Row = dict[str, Any]
 Levels = Mapping[str, list[Row]]
@@ -40,6 +42,25 @@ def levels_of(expressions: Iterable[str]) -> dict[str, list[Row]]:
     return found
 
 
+def alerts_of(expressions: Iterable[str], span: Span, *, scope: Scope) -> dict[str, list[Row]]:
+    """Return when rules on these expressions had fired: from, to (seconds; None: it still does) and severity.
+
+    One query; the newest first, and at most so many that a chart is not filled with them.
+    """
+    found: dict[str, list[Row]] = defaultdict(list)
+    wanted = {text for text in expressions if text}
+    if not wanted:
+        return found
+    rows = Alert.objects.history().visible_to(scope).filter(rule__expression__in=wanted)
+    rows = rows.filter(fired_at__lte=span.end + span.step).exclude(resolved_at__lt=span.begin)
+    named = rows.values_list("fired_at", "resolved_at", "severity", "rule__expression")
+    for fired, resolved, severity, text in named[:MOST_ALERTS]:
+        if fired is not None and text is not None:
+            end = resolved.timestamp() if resolved else None
+            found[text].append({"from": fired.timestamp(), "to": end, "severity": severity})
+    return found
+
+
 RANKS = {"info": 0, "warning": 1, "error": 2, "critical": 3}
 
 
@@ -47,7 +68,7 @@ def _level(level: RuleLevel) -> Row:
     return {"severity": level.severity, "comparison": level.comparison, "value": level.threshold}
 
 
-def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope) -> Row:
+def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope, limits: Limits = query.WAITED_FOR) -> Row:
     """Return one panel's answer: its series on the grid start, start + step, … (seconds), null where nothing is.
 
     An expression that fails makes the whole panel an error with its sentence: half a chart would be a wrong one.
@@ -60,13 +81,14 @@ def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope) -> Row:
         "sources": panel.sources,
         "empty": panel.empty,
         "levels": levels.get(panel.levels_of, []),
+        "expressions": [asked(part.expression, span) for part in panel.queries],
         **grid(span),
     }
     rows: list[tuple[str, Any, Any]] = []
     warnings: dict[str, None] = {}
     try:
         for part in panel.queries:
-            result = _range(part.expression, span, scope)
+            result = _range(part.expression, span, scope, limits)
             rows += _rows(part, result)
             warnings |= dict.fromkeys(result.warnings)
     except (PromQLError, query.Outrun) as error:
@@ -79,6 +101,7 @@ def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
     rule = alert.rule
     answer: Row = {"unit": unit_of(rule.expression) if rule else "count", "stacked": False, "min": None, "max": None}
     answer |= {"sources": ["*"], "levels": [], "empty": "This alert was posted; it has no series.", **grid(span)}
+    answer["expressions"] = [rule.expression] if rule else []
     if rule is None:
         return answer | {"series": [], "newest": None, "more": 0}
     answer["levels"] = sorted(
@@ -122,6 +145,20 @@ def _band(alert: Alert, span: Span, scope: Scope) -> list[tuple[str, Any, Any]]:
     return rows
 
 
+def table_of(answer: Row) -> list[list[Any]]:
+    """Return a panel's answer as rows of a table, a heading first: the time in UTC, then each series' value or None.
+
+    Where the answer is held against an earlier stretch, those series follow with "before" behind their names.
+    """
+    series = [(row["name"], row["values"]) for row in answer["series"]]
+    series += [(f"{row['name']} before", row["values"]) for row in answer.get("before", [])]
+    rows: list[list[Any]] = [["time", *(name for name, _ in series)]]
+    for number in range(answer["count"]):
+        at = datetime.fromtimestamp(answer["start"] + number * answer["step"], tz=UTC)
+        rows.append([at.isoformat(), *(None if math.isnan(v[number]) else v[number] for _, v in series)])
+    return rows
+
+
 def tabulate(table: Table, span: Span, *, scope: Scope) -> Row:
     """Return the rows of a table, highest first column first: the labels of `by`, then a number per column."""
     length = max(timedelta(minutes=1), span.end - span.begin)
@@ -154,9 +191,14 @@ def grid(span: Span) -> Row:
     return {"start": int(span.start.timestamp()), "step": int(span.step.total_seconds()), "count": span.count}
 
 
-def _range(expression: str, span: Span, scope: Scope) -> Result:
-    text = expression.replace("$window", span.window)
-    return query.query_range(text, start=span.start, end=span.end, step=span.step, scope=scope)
+def asked(expression: str, span: Span) -> str:
+    """Return a panel's expression as it is asked of the store for this stretch."""
+    return expression.replace("$window", span.window)
+
+
+def _range(expression: str, span: Span, scope: Scope, limits: Limits = query.WAITED_FOR) -> Result:
+    text = asked(expression, span)
+    return query.query_range(text, start=span.start, end=span.end, step=span.step, scope=scope, limits=limits)
 
 
 def _rows(part: Query, result: Result) -> list[tuple[str, Any, Any]]:

@@ -164,6 +164,9 @@ def collection() -> Row:
 def warnings(principal: Principal) -> list[Row]:
     """Return what every page must say: nobody would be told, collection is off, the seed's API is open."""
     found: list[Row] = []
+    if settings.DEMO:
+        text = "A demo: the clinic and its week are made up, no message leaves, and your own data lies elsewhere."
+        found.append({"level": "info", "text": text})
     reach = reachability()
     if not reach.ok:
         link = reverse("alerts") + "?tab=notifications"

@@ -12,6 +12,7 @@ RANGES = {
     "7d": timedelta(days=7),
 }
 DEFAULT = "1h"
+COMPARED = {"week": timedelta(days=7)}
 POINTS = 300
 LONGEST = timedelta(days=400)
 # The shipped collectors run each 15 s: finer steps would only repeat values.
@@ -40,6 +41,10 @@ class Span:
         """How many steps there are."""
         return int((self.end - self.start) / self.step) + 1
 
+    def earlier(self, by: timedelta) -> "Span":
+        """Return the same steps so much earlier."""
+        return Span(self.begin - by, self.start - by, self.end - by, self.step)
+
     @property
     def window(self) -> str:
         """The range of `rate()` that fits the step: four scrapes at least, and no gap between steps."""
@@ -64,6 +69,14 @@ def span_of(query: Mapping[str, str], *, now: datetime) -> Span:
     start = max(first, floor(_moment(query, "since"), step)) if "since" in query else first
     last = floor(end, step)
     return Span(begin=first, start=min(start, last), end=last, step=step)
+
+
+def compared(query: Mapping[str, str]) -> timedelta | None:
+    """Read `compare` (week): how much earlier lies what the charts are held against; None without it."""
+    name = query.get("compare", "")
+    if name and name not in COMPARED:
+        raise BadSpan(f"There is no comparison {name!r}; there is {', '.join(COMPARED)}.")
+    return COMPARED.get(name)
 
 
 def step_for(length: timedelta) -> timedelta:

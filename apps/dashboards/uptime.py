@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from apps.accounts.rights import Scope
 from apps.metrics import query
@@ -34,10 +34,13 @@ def tone(share: float | None) -> tuple[str, str]:
     return ("down", "down") if share <= 0 else ("mixed", f"up {share:.1%} of the time")
 
 
-def strips(metric: str, by: str, *, scope: Scope, now: datetime) -> Mapping[str, list[Cell]]:
-    """Return, for each value of the label `by`, the last day of the series in cells, the oldest first."""
+def strips(metric: str, by: str, *, scope: Scope, now: datetime, name: str = "") -> Mapping[str, list[Cell]]:
+    """Return, for each value of the label `by` (or for `name` alone), the last day of the series in cells, the oldest
+    first.
+    """
     half = f"{int(CELL.total_seconds())}s"
-    expression = f"avg by ({by}) (avg_over_time({metric}[{half}]))"
+    one = f"{{{by}={quote(name)}}}" if name else ""
+    expression = f"avg by ({by}) (avg_over_time({metric}{one}[{half}]))"
     last = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + CELL
     try:
         found = query.query_range(expression, start=last - DAY + CELL, end=last, step=CELL, scope=scope)
@@ -68,3 +71,9 @@ def shares(metric: str, by: str, name: str, *, scope: Scope, now: datetime) -> l
         except PromQLError:
             found.append((span, None))
     return found
+
+
+def history(metric: str, by: str, name: str, *, scope: Scope, now: datetime) -> dict[str, Any]:
+    """Return what a page says of one of them: shares of the time and the last day in cells."""
+    cells = strips(metric, by, scope=scope, now=now, name=name).get(name)
+    return {"shares": shares(metric, by, name, scope=scope, now=now), "cells": cells or empty(now)}

@@ -3,7 +3,18 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from apps.dashboards import check_pages, incident_pages, oncall_pages, people_pages, quiet_pages, target_pages, views
+from apps.dashboards import (
+    check_pages,
+    dashboard_pages,
+    incident_pages,
+    measured_pages,
+    oncall_pages,
+    people_pages,
+    quiet_pages,
+    security_page,
+    target_pages,
+    views,
+)
 
 urlpatterns = [
     path(
@@ -13,6 +24,7 @@ urlpatterns = [
     ),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("monitoring/", views.overview, name="overview"),
+    path("monitoring/first-steps/dismiss/", views.dismiss_steps, name="dismiss-steps"),
     path("monitoring/performance/", views.performance, name="performance"),
     path("monitoring/system/", views.system, name="system"),
     path("monitoring/alerts/", views.alerts, name="alerts"),
@@ -63,6 +75,28 @@ urlpatterns = [
     path("monitoring/checks/<int:pk>/ask/", check_pages.check_now, name="check-now"),
     path("monitoring/heartbeats/<int:pk>/", check_pages.heartbeat, name="heartbeat"),
     path("monitoring/frontend/", check_pages.frontend, name="frontend"),
+    path("monitoring/dashboards/", dashboard_pages.dashboards, name="dashboards"),
+    path("monitoring/dashboards/new/", dashboard_pages.new, name="dashboard-new"),
+    path("monitoring/dashboards/import/", dashboard_pages.import_grafana, name="dashboard-import"),
+    path("monitoring/dashboards/preview/", dashboard_pages.preview, name="dashboard-preview"),
+    path("monitoring/dashboards/shared/<str:token>/", dashboard_pages.shared, name="dashboard-shared"),
+    path("monitoring/dashboards/shared/<str:token>/data/", dashboard_pages.shared_data, name="dashboard-shared-data"),
+    path("monitoring/dashboards/<slug:slug>/", dashboard_pages.dashboard, name="dashboard"),
+    path("monitoring/dashboards/<slug:slug>/data/", dashboard_pages.data, name="dashboard-data"),
+    path("monitoring/dashboards/<slug:slug>/grafana.json", dashboard_pages.export_grafana, name="dashboard-grafana"),
+    path("monitoring/dashboards/<slug:slug>/save/", dashboard_pages.save, name="dashboard-save"),
+    path("monitoring/dashboards/<slug:slug>/delete/", dashboard_pages.delete, name="dashboard-delete"),
+    path("monitoring/dashboards/<slug:slug>/history/", dashboard_pages.history, name="dashboard-history"),
+    path(
+        "monitoring/dashboards/<slug:slug>/history/<int:number>/restore/",
+        dashboard_pages.restore,
+        name="dashboard-restore",
+    ),
+    path("monitoring/dashboards/<slug:slug>/share/", dashboard_pages.share, name="dashboard-share"),
+    path("monitoring/dashboards/<slug:slug>/share/<int:pk>/revoke/", dashboard_pages.revoke, name="dashboard-revoke"),
+    path("monitoring/security/", security_page.security, name="security"),
+    path("monitoring/business/", measured_pages.business, name="business"),
+    path("monitoring/databases/", measured_pages.databases, name="databases"),
     path("monitoring/explore/", views.explore, name="explore"),
     path("monitoring/data/", views.data, name="data"),
 ]

@@ -26,11 +26,13 @@ from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
-from apps.dashboards import check_panels, plots, snapshots, snippets, wording
+from apps.dashboards import check_panels, measured_panels, plots, snapshots, snippets, wording
+from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
+from apps.dashboards.navigation import menu_of
 from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES, Panel
 from apps.dashboards.target_panels import panels_asked
-from apps.dashboards.timespan import DEFAULT, POINTS, RANGES, STEPS, BadSpan, span_of
+from apps.dashboards.timespan import DEFAULT, POINTS, RANGES, STEPS, BadSpan, Span, compared, span_of
 from apps.metrics import query
 from apps.metrics import senders as pushing
 from apps.notifications import services as notifications
@@ -63,11 +65,18 @@ def shell(request: HttpRequest, name: str, heading: str, view: str, state: dict[
         "role": role_of(who),
         "may_administer": bool(getattr(request.user, "is_staff", False)),
         "may_query": who.can(Right.QUERY),
+        "menu": menu_of(who),
         "version": settings.VERSION,
         "ranges": list(RANGES),
         "chosen_range": request.GET.get("range", DEFAULT),
         "warnings": warnings,
-        "state": {"view": view, "data_url": reverse("data"), "warnings": warnings, **state},
+        "state": {
+            "view": view,
+            "data_url": reverse("data"),
+            "explore_url": reverse("explore") if who.can(Right.QUERY) else None,
+            "warnings": warnings,
+            **state,
+        },
     }
     return render(request, f"monitoring/{name}.html", context | more)
 
@@ -90,8 +99,20 @@ def overview(request: HttpRequest) -> HttpResponse:
         "activity": snapshots.activity(who, now=now),
         "oncall": snapshots.on_call(now),
     }
+    steps = first_steps(who)
     tiles = [{"key": p.key, "title": p.title, "link": reverse(p.link)} for p in TILES]
-    return shell(request, "overview", "Overview", "overview", state, tiles=tiles, with_range=True)
+    return shell(
+        request, "overview", "Overview", "overview", state, tiles=tiles, steps=steps, may=_may(who), with_range=True
+    )
+
+
+@require_POST
+@page(Right.ADMINISTER)
+def dismiss_steps(request: HttpRequest) -> HttpResponse:
+    """Take the list of first steps from everybody's overview."""
+    who = principal_of(request)
+    attempt(request, lambda: dismiss_first_steps(by=who, now=timezone.now()))
+    return redirect("overview")
 
 
 @require_GET
@@ -238,7 +259,7 @@ def hygiene_table(request: HttpRequest) -> HttpResponse:
 
 def csv_cell(value: Any) -> Any:
     """A text that a spreadsheet does not take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 @require_http_methods(["GET", "POST"])
@@ -486,7 +507,10 @@ def try_policy(request: HttpRequest, pk: int) -> HttpResponse:
 @never_cache
 @page(Right.READ)
 def data(request: HttpRequest) -> HttpResponse:
-    """Numbers of panels: ?panel=…&panel=…&range=1h (or from, to; since for new points only), or ?table=…"""
+    """Numbers of panels: ?panel=…&panel=…&range=1h (or from, to; since for new points only), or ?table=…
+
+    `compare=week` adds the same steps a week earlier as `before`; `format=csv` gives the one panel as a table.
+    """
     who, now = principal_of(request), timezone.now()
     try:
         span = span_of(request.GET.dict(), now=now)
@@ -494,31 +518,61 @@ def data(request: HttpRequest) -> HttpResponse:
             if name not in TABLES:
                 return _json({"error": f"There is no table {name!r}."}, 404)
             return _json(plots.tabulate(TABLES[name], span, scope=who.scope))
-        keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
-        known = {
-            **PANELS,
-            **panels_asked(who, request.GET.get("target", "")),
-            **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
-        }
-        if unknown := [key for key in keys if key not in known and key != "alert"]:
-            return _json({"error": f"There is no panel {unknown[0]!r}."}, 404)
-        panels = [known[key] for key in keys if key != "alert"]
-        levels = plots.levels_of(panel.levels_of for panel in panels)
-        answers = {panel.key: plots.plot(panel, span, levels, scope=who.scope) for panel in panels}
-        if "alert" in keys:
-            found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
-            row = found.first()
-            answers["alert"] = (
-                plots.plot_alert(row, span, scope=who.scope) if row else {"error": "There is no such alert."}
-            )
+        answers = _answers(request, span, who)
+        if (back := compared(request.GET.dict())) is not None:
+            for key, row in _answers(request, span.earlier(back), who).items():
+                answers[key]["before"] = row.get("series", [])
+    except LookupError as error:
+        return _json({"error": str(error.args[0])}, 404)
     except BadSpan as error:
         return _json({"error": str(error)}, 400)
     except (query.Outrun, DeadlineExceeded) as error:
         return _json({"error": str(error)}, 503)
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
+    if request.GET.get("format") == "csv":
+        return _table(answers)
     changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
     return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
+
+
+def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
+    """Return the numbers of each panel that is asked for; LookupError, with a sentence, where there is none such."""
+    keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
+    known = {
+        **PANELS,
+        **measured_panels.PANELS,
+        **measured_panels.panels_asked(who, keys),
+        **panels_asked(who, request.GET.get("target", "")),
+        **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
+    }
+    if unknown := [key for key in keys if key not in known and key != "alert"]:
+        raise LookupError(f"There is no panel {unknown[0]!r}.")
+    panels = [known[key] for key in keys if key != "alert"]
+    levels = plots.levels_of(panel.levels_of for panel in panels)
+    fired = plots.alerts_of((panel.levels_of for panel in panels), span, scope=who.scope)
+    answers = {
+        panel.key: plots.plot(panel, span, levels, scope=who.scope) | {"alerts": fired[panel.levels_of]}
+        for panel in panels
+    }
+    if "alert" in keys:
+        found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
+        row = found.first()
+        answers["alert"] = plots.plot_alert(row, span, scope=who.scope) if row else {"error": "There is no such alert."}
+    return answers
+
+
+def _table(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
+    """One panel's numbers as CSV."""
+    if len(answers) != 1:
+        return _json({"error": "A table is made of one panel: ask for one."}, 400)
+    key, found = next(iter(answers.items()))
+    if "error" in found:
+        return _json({"error": found["error"]}, 422)
+    answer = HttpResponse(content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{key}.csv"'
+    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in plots.table_of(dict(found)))
+    return answer
 
 
 def _json(body: Any, status: int = 200) -> HttpResponse:

@@ -1,24 +1,22 @@
-"""Writes Prometheus' text format 0.0.4: `/metrics` shows what every process of the portal last flushed.
+"""Writes Prometheus' text format 0.0.4.
 
-`write` is a pure function of readings; `render` reads them from the store; `local` is a view for another Django
+`write` is a pure function of readings (`flushed` gives it the portal's own); `local` is a view for another Django
 project that uses the middleware and keeps no store.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Any, Final
+from hmac import compare_digest
+from typing import Final
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 
 from apps.core import telemetry
 from apps.core.telemetry import Reading
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-FRESH: Final = timedelta(seconds=45)
-"""Three flushes: what is older was written by a process that is gone."""
 SUFFIXES: Final = ("_bucket", "_sum", "_count")
 """The series of a histogram, in the order in which they are written."""
 
@@ -84,23 +82,9 @@ def _quote(text: str) -> str:
     return _escape(text).replace('"', '\\"')
 
 
-def render(scope: Any, *, now: datetime | None = None) -> bytes:
-    """Return the last flush of every process of the portal, as far as the scope (accounts.Scope) shows it."""
-    from apps.metrics import query
-    from apps.metrics.models import Metric
-    from apps.promql.source import Matcher
-
-    own = [Matcher("job", "=", "portal"), Matcher("process", "!=", "")]
-    found = query.latest(own, scope, at=now or timezone.now(), max_age=FRESH)
-    about = {name: (kind, text) for name, kind, text in Metric.objects.values_list("name", "type", "help")}
-    readings = []
-    for value in found:
-        kind, help_text = about.get(value.name, ("unknown", ""))
-        labels = {name: text for name, text in value.labels.items() if name != "__name__"}
-        readings.append(Reading(value.name, value.value, labels, kind, help_text))  # type: ignore[arg-type]
-    return write(readings)
-
-
 def local(request: HttpRequest) -> HttpResponse:
-    """A view that shows what this one process counted."""
+    """A view that shows what this one process counted; with PORTAL_METRICS_TOKEN set, to its bearer alone."""
+    token = getattr(settings, "PORTAL_METRICS_TOKEN", "")
+    if token and not compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()):
+        return HttpResponse("This page wants its token.\n", status=401, headers={"WWW-Authenticate": "Bearer"})
     return HttpResponse(write(telemetry.snapshot()), content_type=CONTENT_TYPE)

@@ -1,13 +1,14 @@
 """Counts web requests by URL pattern, method and exact status code; Django's middleware and the bare ASGI lane use it.
 
-It keeps its figures in this process (`apps.core.telemetry`) and knows neither store nor models, so another Django
-project can use it as it is (docs/collectors.md, five lines). The label is the pattern, never the path: what visitors
-type must not become series.
+It keeps its figures in this process (`apps.core.telemetry`) and knows neither store nor models: another Django project
+gets it as a wheel (`manage.py client`, docs/how-to/django.md). The label is the pattern, never the path: what
+visitors type must not become series.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
@@ -40,6 +41,17 @@ LAST_SEEN = Gauge(
     "http_exception_last_seen_timestamp_seconds",
     "When this process last saw the exception, in seconds since 1970.",
     ("endpoint", "exception"),
+)
+
+SPENT: ContextVar["dict[str, list[float]] | None"] = ContextVar("spent", default=None)
+"""What the request of this context has spent in databases so far: by alias, [queries, seconds]."""
+QUERIES = Counter("django_db_queries_total", "Database queries by view.", ("endpoint", "alias"))
+QUERY_SECONDS = Counter("django_db_query_seconds_total", "Seconds in database queries by view.", ("endpoint", "alias"))
+PER_REQUEST = Histogram(
+    "django_db_queries_per_request",
+    "Database queries of a request that made any.",
+    ("endpoint",),
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
@@ -93,6 +105,8 @@ class RequestMetrics:
     def __call__(self, request: HttpRequest) -> Answer:
         if self.is_async:
             return self._later(request)
+        spent: dict[str, list[float]] = {}
+        token = SPENT.set(spent)
         IN_FLIGHT.inc()
         started = time.perf_counter()
         code = 500
@@ -101,9 +115,12 @@ class RequestMetrics:
             code = getattr(response, "status_code", 500)
             return response
         finally:
-            self._finish(request, code, started)
+            SPENT.reset(token)
+            self._finish(request, code, started, spent)
 
     async def _later(self, request: HttpRequest) -> HttpResponseBase:
+        spent: dict[str, list[float]] = {}
+        token = SPENT.set(spent)
         IN_FLIGHT.inc()
         started = time.perf_counter()
         code = 500
@@ -115,11 +132,18 @@ class RequestMetrics:
             code = GONE
             raise
         finally:
-            self._finish(request, code, started)
+            SPENT.reset(token)
+            self._finish(request, code, started, spent)
 
-    def _finish(self, request: HttpRequest, code: int, started: float) -> None:
+    def _finish(self, request: HttpRequest, code: int, started: float, spent: dict[str, list[float]]) -> None:
         IN_FLIGHT.dec()
-        _count(pattern_of(request), request.method or "", code, time.perf_counter() - started)
+        endpoint = pattern_of(request)
+        _count(endpoint, request.method or "", code, time.perf_counter() - started)
+        for alias, (queries, seconds) in spent.items():
+            QUERIES.inc(queries, endpoint=endpoint, alias=alias)
+            QUERY_SECONDS.inc(seconds, endpoint=endpoint, alias=alias)
+        if spent:
+            PER_REQUEST.observe(sum(queries for queries, _ in spent.values()), endpoint=endpoint)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
         """Django calls this with what a view raised, before it makes a response of it."""

@@ -26,7 +26,7 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
 from apps.core.registry import UnknownKind, extend
-from apps.core.secrets import Undecryptable
+from apps.core.secrets import readable
 from apps.notifications import configuration, personal, services, trying, wording
 from apps.notifications.channels import Channel, channels
 from apps.notifications.models import Contact, Delivery, MessageTemplate, QuietHours, Reply
@@ -60,11 +60,7 @@ class SettingsForm(forms.ModelForm[Contact]):
         """Let the channel's own form judge, and put its words beside the right fields."""
         values = super().clean() or self.cleaned_data
         try:
-            stored = self.instance.secrets or {}
-        except Undecryptable:
-            stored = {}
-        try:
-            configuration.clean(self.channel, self.settings(), stored)
+            configuration.clean(self.channel, self.settings(), readable(self.instance))
         except ValidationError as error:
             for name, texts in error.message_dict.items():
                 field = PREFIX + name

@@ -16,7 +16,7 @@ from rest_framework.routers import BaseRouter
 from apps.accounts.api import Exact, Needs
 from apps.accounts.models import Calendar, User
 from apps.accounts.permissions import Right, principal_of
-from apps.core.secrets import Undecryptable
+from apps.core.secrets import readable
 from apps.notifications import configuration, people_api, services, trying, wording
 from apps.notifications.channels import kinds
 from apps.notifications.message import SEVERITIES
@@ -63,11 +63,7 @@ class ContactSerializer(serializers.ModelSerializer[Contact]):
     def get_settings(self, contact: Contact) -> dict[str, Any]:
         """Return what the channel's form holds."""
         try:
-            stored = contact.secrets or {}
-        except Undecryptable:
-            stored = {}
-        try:
-            return configuration.shown(contact.channel, contact.config, stored)
+            return configuration.shown(contact.channel, contact.config, readable(contact))
         except LookupError:
             return dict(contact.config)
 

@@ -4,8 +4,8 @@ A plan is a list of steps {"kind", "config"}. Those of policies that are handed 
 each says whose it is ("policy") and where these begin ("begins"), and a step that hands over where it goes ("to").
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -13,8 +13,6 @@ from apps.accounts.hours import Hours
 from apps.core.registry import UnknownKind
 from apps.oncall.steps import Known, Moment, Outcome, Step, steps
 
-MOST_TURNS: Final = 1000
-"""A dry run that goes on for longer than this is cut there."""
 LEAST_ROUND: Final = timedelta(seconds=60)
 """A round that waited nowhere is followed by this pause: a policy without a wait must not page without a breath."""
 MOST_HAND_OVERS: Final = 5
@@ -244,43 +242,6 @@ def _span(row: Mapping[str, Any]) -> timedelta:
 def calendars(plan: Plan) -> set[str]:
     """Return the names of the calendars that the plan's steps ask."""
     return {str(step["config"]["calendar"]) for step in plan if step.get("config", {}).get("calendar")}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One turn of a dry run: when it is taken and what it comes to."""
-
-    at: datetime
-    turn: Turn
-
-
-def play(
-    plan: Plan,
-    *,
-    start: datetime,
-    severity: str,
-    most: int = MOST_TURNS,
-    facts: Facts = NOTHING,
-    reaches: Callable[[Sequence[Action], datetime], bool] = lambda actions, at: bool(actions),  # noqa: ARG005
-) -> tuple[Stage, ...]:
-    """Take every step on a simulated clock as if nobody ever acknowledged, by the very function that runs live.
-
-    `reaches` says whether anybody is reached by these actions at that time. At most `most` stages: the last one's
-    `turn.due_at` is None unless the run was cut there.
-    """
-    stages: list[Stage] = []
-    progress, due_at = Progress(), start
-    has_waited: bool | None = None
-    while len(stages) < most:
-        turn = advance(plan, progress, now=due_at, severity=severity, facts=facts, has_waited=has_waited)
-        stages.append(Stage(due_at, turn))
-        if turn.due_at is None:
-            break
-        if turn.actions:
-            facts = replace(facts, was_reached=reaches(turn.actions[-1:], due_at))
-        has_waited = turn.has_waited if turn.due_at == due_at else None
-        progress, due_at = turn.after, turn.due_at
-    return tuple(stages)
 
 
 @dataclass(frozen=True)

@@ -67,22 +67,7 @@ def _tell(delivery: Delivery, contact: Contact, other: Contact, notices: list[No
     made = outbox.enqueue(contact=other, message=message, purpose=delivery.purpose, now=now, hold=hold)
     Delivery.objects.filter(pk=made.pk).update(stands_in_for=delivery)
     Notice.objects.bulk_create(
-        [
-            Notice(
-                alert=each.alert,
-                contact=other,
-                contact_name=other.name,
-                delivery=made,
-                group=each.group,
-                escalation=each.escalation,
-                kind=each.kind,
-                identity=each.identity,
-                severity=each.severity,
-                reason=reason[:200],
-                at=now,
-            )
-            for each in notices
-        ],
+        [each.repeated(contact=other, delivery=made, kind=each.kind, reason=reason, at=now) for each in notices],
         ignore_conflicts=True,
     )
     told = {"contact": other.name, "purpose": delivery.purpose, "reason": reason}

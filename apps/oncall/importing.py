@@ -23,7 +23,7 @@ from apps.alerting import matching
 from apps.alerting import services as alerting
 from apps.alerting.models import Inhibition, MaintenanceWindow
 from apps.core.registry import UnknownKind
-from apps.core.secrets import Undecryptable
+from apps.core.secrets import readable
 from apps.core.text import storable
 from apps.notifications import configuration
 from apps.notifications import services as notifications
@@ -251,12 +251,7 @@ class _Import:
             self.is_incomplete.add(row.name)
             raise _LeftOut(f"The file masks {', '.join(row.missing)}: make the contact by hand.")
         plugin = channels.get(row.kind)
-        stored: Mapping[str, Any] = {}
-        if contact is not None:
-            try:
-                stored = contact.secrets or {}
-            except Undecryptable:
-                stored = {}
+        stored = {} if contact is None else readable(contact)
         values = {**({} if contact is None else contact.config), **row.values}
         cleaned = configuration.clean(plugin, values, stored)
         if contact is None:

@@ -388,6 +388,32 @@ class Notice(models.Model):
     def __str__(self) -> str:
         return f"{self.kind}: {self.alert_id} to {self.contact_name}"
 
+    def repeated(
+        self,
+        *,
+        contact: Contact,
+        delivery: Delivery,
+        kind: str,
+        reason: str,
+        at: datetime,
+        settled_at: datetime | None = None,
+    ) -> Notice:
+        """Return the notice that a contact was told of the same alert, in the same group, by that delivery."""
+        return Notice(
+            alert=self.alert,
+            contact=contact,
+            contact_name=contact.name,
+            delivery=delivery,
+            group=self.group,
+            escalation=self.escalation,
+            kind=kind,
+            identity=self.identity,
+            severity=self.severity,
+            reason=reason[:200],
+            at=at,
+            settled_at=settled_at,
+        )
+
 
 # --- Who is on call --------------------------------------------------------------------------------------------------
 class Schedule(models.Model):

@@ -185,7 +185,12 @@ def _digest(desk: _Desk, verdict: Fates, now: datetime, zone: ZoneInfo) -> None:
     )
     told_end = {notice.alert_id for notice in notices if notice.kind == "resolved"}
     last = {notice.alert_id: notice for notice in notices if notice.kind == "firing"}
-    ends = [_end_of(last[pk], desk.contact, first, reason, now) for pk in gone if pk in last and pk not in told_end]
+    # The contact heard of the end with the beginning.
+    ends = [
+        last[pk].repeated(contact=desk.contact, delivery=first, kind="resolved", reason=reason, at=now, settled_at=now)
+        for pk in gone
+        if pk in last and pk not in told_end
+    ]
     Notice.objects.bulk_create(ends, ignore_conflicts=True)
     _tell_audit(first, desk.contact, reason, now)
 
@@ -195,24 +200,6 @@ def _by_alert(desk: _Desk, notices: Sequence[Notice]) -> dict[int, list[Waiting]
     for notice in notices:
         found[notice.alert_id].append(desk.waiting(notice))
     return found
-
-
-def _end_of(notice: Notice, contact: Contact, delivery: Delivery, reason: str, now: datetime) -> Notice:
-    """Return the notice that the contact heard of the end with the beginning."""
-    return Notice(
-        alert=notice.alert,
-        contact=contact,
-        contact_name=contact.name,
-        delivery=delivery,
-        group=notice.group,
-        escalation=notice.escalation,
-        kind="resolved",
-        identity=notice.identity,
-        severity=notice.severity,
-        reason=reason,
-        at=now,
-        settled_at=now,
-    )
 
 
 def _tell_audit(row: Delivery, contact: Contact, reason: str, now: datetime) -> None:

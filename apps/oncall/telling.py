@@ -1166,6 +1166,8 @@ def rewrite(alerts: Sequence[int], *, reason: str = "", now: datetime) -> None:
 
     No news, so no notice and no entry. It never raises: whom it serves has more to do.
     """
+    if not alerts:
+        return
     try:
         with transaction.atomic():
             _rewrite(alerts, reason, now)
@@ -1176,7 +1178,7 @@ def rewrite(alerts: Sequence[int], *, reason: str = "", now: datetime) -> None:
 def _rewrite(alerts: Sequence[int], reason: str, now: datetime) -> None:
     kinds = [kind for kind, channel in channels.all().items() if channel.rewrites]
     told = Notice.objects.filter(alert__in=alerts, kind="firing", contact__kind__in=kinds, contact__enabled=True)
-    places = list(told.order_by().values_list("contact", "group").distinct()) if alerts else []
+    places = list(told.order_by().values_list("contact", "group").distinct())
     for contact_pk, group_pk in places:
         mine = Notice.objects.filter(contact=contact_pk, group=group_pk, kind="firing").values("alert")
         firing = Alert.objects.active().filter(pk__in=mine).select_related("rule").prefetch_related("rule__levels")

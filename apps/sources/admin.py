@@ -18,8 +18,10 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
+from apps.core.secrets import readable
 from apps.sources import (
     check_admin,  # noqa: F401 - registers the pages of checks and heartbeats
+    measured_admin,  # noqa: F401 - registers the pages of data sources and business metrics
     scrapeconfigs,
     services,
 )
@@ -206,7 +208,7 @@ class ScrapeJobAdmin(AuditedAdmin[ScrapeJob]):
 
     @display(description="Secrets that are set")
     def has_secrets(self, job: ScrapeJob) -> str:
-        return ", ".join(sorted(services.secrets_of(job))) or "none"
+        return ", ".join(sorted(readable(job))) or "none"
 
     @display(description="Targets")
     def found_targets(self, job: ScrapeJob) -> str:

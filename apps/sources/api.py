@@ -16,6 +16,7 @@ from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
 from apps.accounts.permissions import Right, principal_of
+from apps.core.secrets import readable
 from apps.sources import scrapeconfigs, scraping, services
 from apps.sources.models import ScrapeJob, ScrapeTarget, credentials, schemes
 
@@ -57,7 +58,7 @@ class JobSerializer(serializers.ModelSerializer[ScrapeJob]):
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_secrets(self, job: ScrapeJob) -> list[str]:
         """Return the names of the secrets that are set."""
-        return sorted(services.secrets_of(job))
+        return sorted(readable(job))
 
 
 class JobInput(Exact):

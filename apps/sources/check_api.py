@@ -15,6 +15,7 @@ from rest_framework.routers import BaseRouter
 
 from apps.accounts.api import Exact, Needs
 from apps.accounts.permissions import Right, principal_of
+from apps.core.secrets import readable
 from apps.sources import checks, heartbeats, probes
 from apps.sources.api import Seconds
 from apps.sources.models import Check, CheckChange, Heartbeat, Ping
@@ -46,7 +47,7 @@ class CheckSerializer(serializers.ModelSerializer[Check]):
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_secrets(self, check: Check) -> list[str]:
         """Return the names of the secrets that are set."""
-        return sorted(checks.secrets_of(check))
+        return sorted(readable(check))
 
 
 class CheckInput(Exact):

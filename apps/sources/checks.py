@@ -15,7 +15,7 @@ from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.rights import Forbidden, Principal, Right
 from apps.core import live
 from apps.core.registry import UnknownKind
-from apps.core.secrets import MASK, Undecryptable
+from apps.core.secrets import merged, readable
 from apps.core.tasks import wake
 from apps.promql.text import IDENTIFIER
 from apps.sources import checking
@@ -40,7 +40,7 @@ def save_check(*, by: Principal, check: Check, values: Mapping[str, Any], now: d
     """
     stored = Check.objects.select_for_update().filter(pk=check.pk).first() if check.pk else None
     before = None if stored is None else audited(stored)
-    had = {} if stored is None else secrets_of(stored)
+    had = {} if stored is None else readable(stored)
     config, secrets, trusted = examine(by=by, check=check, values=values, stored=stored)
     is_other = stored is None or _asks(stored, had) != (check.kind, config, secrets, check.name, check.labels)
     check.config, check.secrets, check.trusted = config, secrets, trusted
@@ -73,7 +73,7 @@ def examine(
 ) -> tuple[dict[str, Any], dict[str, Any], bool]:
     """Return (settings to show, secrets, trusted) that a check would get; refuse what `save_check` would refuse."""
     stored = stored or (Check.objects.filter(pk=check.pk).first() if check.pk else None)
-    had = {} if stored is None else secrets_of(stored)
+    had = {} if stored is None else readable(stored)
     config, secrets = cleaned(check, values, had)
     _check(check)
     return config, secrets, _trusted(by, check, config, stored, had, secrets)
@@ -100,14 +100,10 @@ def cleaned(check: Check, values: Mapping[str, Any], had: Mapping[str, Any]) -> 
         raise ValidationError(
             {unknown[0]: f"A check of kind {check.kind} has no such setting; it has {', '.join(fields)}."}
         )
-    given = {**{name: field.initial for name, field in fields.items()}, **check.config, **had}
-    for name, value in values.items():
-        if name not in probe.secrets:
-            given[name] = value
-        elif value is None:
-            given.pop(name, None)
-        elif value not in ("", MASK):
-            given[name] = value
+    secret = {name: value for name, value in values.items() if name in probe.secrets}
+    plain = {name: value for name, value in values.items() if name not in probe.secrets}
+    initial = {name: field.initial for name, field in fields.items()}
+    given = {**initial, **check.config, **plain, **merged(had, secret)}
     form = probe.Config(given)
     if not form.is_valid():
         raise ValidationError(form.errors.as_data())
@@ -160,17 +156,9 @@ def label_problem(labels: object, *, reserved: Collection[str]) -> str:
     return ""
 
 
-def secrets_of(check: Check) -> dict[str, Any]:
-    """The stored secrets; those that no key opens must be entered again."""
-    try:
-        return dict(check.secrets or {})
-    except Undecryptable:
-        return {}
-
-
 def audited(check: Check) -> dict[str, Any]:
     """The check for the audit trail: secrets masked, how it stands left out."""
-    check.secrets = secrets_of(check)
+    check.secrets = readable(check)
     state = state_of(check)
     return {name: value for name, value in state.items() if name not in STATE}
 

@@ -158,8 +158,8 @@ def _take(beat: Heartbeat, call: Call, took: timedelta | None, now: datetime) ->
     status = f" with exit status {call.exit_status}" if call.exit_status else ""
     tail = call.body.strip().splitlines()[-1][:200] if call.body.strip() else ""
     said = f": {tail}" if tail else "."
-    _judge(beat, "" if call.signal == "success" else f"The job failed{status}{said}", now)
     beat.expected_at, beat.deadline_at = beat.plan.expected(last=now, running_since=None)
+    _judge(beat, "" if call.signal == "success" else f"The job failed{status}{said}", now)
 
 
 def _took(beat: Heartbeat, call: Call, now: datetime) -> timedelta | None:

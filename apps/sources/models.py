@@ -466,3 +466,199 @@ class Site(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+# --- Databases and caches, and what queries say of the business -------------------------------------------------------
+def server_kinds() -> Choices:
+    """Servers that can be measured and asked."""
+    return [("postgres", "PostgreSQL"), ("redis", "Redis or Valkey")]
+
+
+def tls_modes() -> Choices:
+    """How far a connection is encrypted."""
+    return [
+        ("prefer", "If the server offers it (Redis: no)"),
+        ("require", "Always, with any certificate"),
+        ("verify-full", "Always, and the certificate must fit"),
+    ]
+
+
+class DataSourceQuerySet(models.QuerySet["DataSource"]):
+    """Questions about data sources."""
+
+    def visible_to(self, scope: Scope) -> DataSourceQuerySet:
+        """Return those whose series the scope accepts."""
+        if not scope.matchers:
+            return self
+        return self.filter(pk__in=[row.pk for row in self if sees(scope, row.series_labels)])
+
+
+class DataSourceManager(models.Manager.from_queryset(DataSourceQuerySet)):  # type: ignore[misc]
+    """Leaves secrets in the database until one is asked for: one that no key opens must not hide all the others."""
+
+    def get_queryset(self) -> DataSourceQuerySet:
+        """Return every data source, its secrets deferred."""
+        return DataSourceQuerySet(self.model, using=self._db).defer("secrets")
+
+
+class DataSource(models.Model):
+    """A database or cache server other than the portal's own: measured itself, and asked by business metrics."""
+
+    name = models.SlugField(max_length=60, unique=True, help_text="Becomes the label server.")
+    kind = models.CharField(max_length=20, choices=server_kinds, default="postgres")
+    enabled = models.BooleanField(
+        "measured", default=True, help_text="Switched off, its series end; business metrics may still ask it."
+    )
+    address = models.CharField(max_length=300, help_text="Host and port, such as db.example.org:5432.")
+    database = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        help_text="PostgreSQL: whose tables are measured and asked.",
+    )
+    user = models.CharField(
+        max_length=100, blank=True, default="",
+        help_text="PostgreSQL: one with pg_monitor, and rights to read what business metrics ask, no more.",
+    )  # fmt: skip
+    tls = models.CharField("TLS", max_length=12, choices=tls_modes, default="prefer")
+    secrets = EncryptedJSONField(default=dict, blank=True, editable=False)
+    labels = models.JSONField(
+        default=dict, blank=True, help_text='Of its series: {"service": "shop"}; names as in PromQL.'
+    )
+    interval = models.DurationField(default=timedelta(seconds=30), help_text="How often it is measured.")
+    timeout = models.DurationField(default=timedelta(seconds=10), help_text="How long each statement may take.")
+    health = models.CharField(max_length=10, choices=healths, default="unknown", editable=False)
+    health_at = models.DateTimeField("since", null=True, editable=False)
+    last_at = models.DateTimeField("last measured", null=True, editable=False)
+    last_good_at = models.DateTimeField("last answer", null=True, editable=False)
+    duration = models.DurationField(null=True, editable=False)
+    error = models.TextField(blank=True, default="", editable=False, help_text="Why the last try failed.")
+    shown = models.JSONField(default=list, editable=False, help_text="Series that the last round wrote.")
+    due_at = models.DateTimeField(null=True, editable=False)
+    claim = models.UUIDField(null=True, editable=False)
+    claimed_until = models.DateTimeField(null=True, editable=False)
+
+    objects = DataSourceManager()
+
+    class Meta:
+        verbose_name = "data source"
+        ordering = ("name",)
+        indexes = (models.Index(fields=("due_at",), condition=Q(enabled=True), name="data_source_due"),)
+        constraints = (
+            models.CheckConstraint(condition=~Q(name=""), name="data_source_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(interval__gte=timedelta(seconds=5), interval__lte=timedelta(days=1)),
+                name="data_source_interval",
+            ),
+            models.CheckConstraint(
+                condition=Q(timeout__gte=timedelta(seconds=1), timeout__lte=timedelta(minutes=1)),
+                name="data_source_timeout",
+            ),
+            models.CheckConstraint(condition=~Q(health="down") | ~Q(error=""), name="data_source_down_has_a_reason"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def series_labels(self) -> dict[str, str]:
+        """The labels of its series; its own come first, so that they cannot hide which server it is."""
+        return {**self.labels, "job": "databases", "server": self.name, "instance": self.address}
+
+
+def small_groups() -> Choices:
+    """What becomes of groups of fewer people than the floor."""
+    return [
+        ("omit", "Left out and counted"),
+        ("sum", 'Added up as "other" (counts and sums)'),
+        ("mean", 'Averaged by their size as "other" (averages)'),
+    ]
+
+
+class BusinessMetricQuerySet(models.QuerySet["BusinessMetric"]):
+    """Questions about business metrics."""
+
+    def visible_to(self, scope: Scope) -> BusinessMetricQuerySet:
+        """Return those whose own series the scope accepts."""
+        if not scope.matchers:
+            return self
+        return self.filter(pk__in=[row.pk for row in self if sees(scope, row.series_labels)])
+
+
+class BusinessMetric(models.Model):
+    """A figure that a query gives: one read-only statement on a schedule, columns as labels, one of numbers as value.
+
+    Groups of fewer people than the floor are never stored. `last_good_at` is when the query last gave its figures.
+    """
+
+    name = models.CharField(max_length=100, unique=True, help_text="Of its series, such as clinic_bookings_today.")
+    help = models.CharField(max_length=300, blank=True, default="", help_text="What it says, in a sentence.")
+    type = models.CharField(
+        max_length=10, choices=[("gauge", "Gauge"), ("counter", "Counter")], default="gauge",
+        help_text="A counter only grows, such as all bookings ever.",
+    )  # fmt: skip
+    enabled = models.BooleanField(default=True, help_text="Switched off, its series end and nothing is asked.")
+    source = models.ForeignKey(DataSource, on_delete=models.PROTECT, related_name="metrics", verbose_name="data source")
+    query = models.TextField(help_text="One SELECT. It runs in a read-only transaction and ends at the time-out.")
+    value_column = models.CharField("column of the value", max_length=63, default="value")
+    size_column = models.CharField(
+        "column of the group's size", max_length=63, blank=True, default="",
+        help_text="How many people stand behind a row; empty: the value is that number. It becomes no label.",
+    )  # fmt: skip
+    floor = models.PositiveIntegerField(
+        "least people in a group",
+        default=5,
+        validators=[MaxValueValidator(1_000_000)],
+        help_text="A row of fewer people is never stored. 0 where rows are not about people.",
+    )
+    small = models.CharField("smaller groups", max_length=4, choices=small_groups, default="omit")
+    most_rows = models.PositiveIntegerField(
+        default=100,
+        validators=[MinValueValidator(1), MaxValueValidator(1_000)],
+        help_text="A query that gives more has failed.",
+    )
+    labels = models.JSONField(
+        default=dict, blank=True, help_text='Of its series: {"service": "clinic"}; names as in PromQL.'
+    )
+    interval = models.DurationField(default=timedelta(minutes=5), help_text="How often it is asked.")
+    timeout = models.DurationField(default=timedelta(seconds=10), help_text="When the server gives the query up.")
+    last_at = models.DateTimeField("last asked", null=True, editable=False)
+    last_good_at = models.DateTimeField("last answer", null=True, editable=False)
+    duration = models.DurationField(null=True, editable=False)
+    error = models.TextField(blank=True, default="", editable=False, help_text="Why the last try failed.")
+    rows = models.PositiveIntegerField(default=0, editable=False, help_text="That the last answer had.")
+    omitted = models.PositiveIntegerField("groups left out", default=0, editable=False)
+    merged = models.PositiveIntegerField("groups merged", default=0, editable=False)
+    shown = models.JSONField(default=list, editable=False, help_text="Series that the last round wrote.")
+    due_at = models.DateTimeField(null=True, editable=False)
+    claim = models.UUIDField(null=True, editable=False)
+    claimed_until = models.DateTimeField(null=True, editable=False)
+
+    objects = BusinessMetricQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "business metric"
+        ordering = ("name",)
+        indexes = (models.Index(fields=("due_at",), condition=Q(enabled=True), name="business_metric_due"),)
+        constraints = (
+            models.CheckConstraint(condition=~Q(name=""), name="business_metric_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(interval__gte=timedelta(seconds=10), interval__lte=timedelta(days=1)),
+                name="business_metric_interval",
+            ),
+            models.CheckConstraint(
+                condition=Q(timeout__gte=timedelta(seconds=1), timeout__lte=timedelta(minutes=1)),
+                name="business_metric_timeout",
+            ),
+            models.CheckConstraint(
+                condition=Q(most_rows__gte=1, most_rows__lte=1_000), name="business_metric_most_rows"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def series_labels(self) -> dict[str, str]:
+        """The labels that all of its series have."""
+        return {**self.labels, "job": "business"}

@@ -19,7 +19,7 @@ from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.rights import Forbidden, Principal, Right
 from apps.core import live
 from apps.core.http import Tls, context_of
-from apps.core.secrets import MASK, Undecryptable
+from apps.core.secrets import merged, readable
 from apps.core.tasks import wake
 from apps.promql.text import IDENTIFIER
 from apps.sources import schedule
@@ -58,7 +58,7 @@ def save_job(
     """
     stored = ScrapeJob.objects.select_for_update(no_key=True).filter(pk=job.pk).first() if job.pk else None
     before = None if stored is None else audited(stored)
-    had = {} if stored is None else secrets_of(stored)
+    had = {} if stored is None else readable(stored)
     kept = _merged(had, secrets or {})
     _check(job, kept)
     job.trusted = _trusted(by, job, stored, had, kept)
@@ -84,7 +84,7 @@ def save_job(
 
 def check(*, who: Principal, job: ScrapeJob, stored: ScrapeJob | None, secrets: Mapping[str, str | None]) -> None:
     """Refuse what `save_job` would refuse, for a form that shows it first. Raises ValidationError, Forbidden."""
-    had = {} if stored is None else secrets_of(stored)
+    had = {} if stored is None else readable(stored)
     kept = _merged(had, secrets)
     _check(job, kept)
     _trusted(who, job, stored, had, kept)
@@ -109,26 +109,12 @@ def _trusted(
 def _merged(had: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
     if unknown := sorted(set(given) - set(SECRETS)):
         raise ValidationError({unknown[0]: f"A job has no such secret; it has {', '.join(SECRETS)}."})
-    kept = dict(had)
-    for name, value in given.items():
-        if value is None:
-            kept.pop(name, None)
-        elif value not in ("", MASK):
-            kept[name] = value
-    return kept
-
-
-def secrets_of(job: ScrapeJob) -> dict[str, str]:
-    """The stored secrets; those that no key opens must be entered again."""
-    try:
-        return dict(job.secrets or {})
-    except Undecryptable:
-        return {}
+    return merged(had, given)
 
 
 def audited(job: ScrapeJob) -> dict[str, Any]:
     """The job for the audit trail: secrets masked, what discovery found left out."""
-    job.secrets = secrets_of(job)
+    job.secrets = readable(job)
     state = state_of(job)
     del state["discovered"]
     return state
@@ -353,7 +339,7 @@ def _import_one(
     stored = ScrapeJob.objects.filter(name=values["name"]).first()
     is_new, job = stored is None, stored or ScrapeJob()
     different = [name for name, value in values.items() if getattr(job, name) != value]
-    had = {} if is_new else secrets_of(job)
+    had = {} if is_new else readable(job)
     if not is_new and _merged(had, secrets) != had:
         different.append("secrets")
     if not is_new and not different:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.sources import checking, finding, heartbeats, scraping
+from apps.sources import checking, finding, heartbeats, measuring, scraping
 
 
 @loop("sources.scrape", every=1.0, queue="fast", lease=None, fallback=True)
@@ -28,3 +28,9 @@ def check(*, now: datetime) -> None:
 def look_after_heartbeats(*, now: datetime) -> None:
     """Notice the jobs that have not called in time."""
     heartbeats.look_after(now=now)
+
+
+@loop("sources.measure", every=1.0, queue="fast", lease=None, fallback=True)
+def measure(*, now: datetime) -> None:
+    """Claim the data sources and business metrics that are due; each is asked on a thread of its own."""
+    measuring.tick(now=now)

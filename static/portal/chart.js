@@ -1,9 +1,10 @@
 // One time-series chart: uPlot with our colours, units, threshold lines, shared crosshair, legend and table of numbers.
 import { all, find, h } from "./dom.js";
-import { clock, day, measure, quantity } from "./format.js";
+import { clock, day, measure, moment, quantity } from "./format.js";
 import { zoom } from "./range.js";
 
 const PALETTE = 8;
+const HEADINGS = { name: "Series", last: "Last", before: "Week before", low: "Min", high: "Max" };
 const probe = document.createElement("span");
 
 /** The colour behind a custom property in the theme that is on; canvas does not know light-dark(). */
@@ -32,6 +33,10 @@ function ticks(splits, increment) {
   });
 }
 
+// Not Math.min(...values): a long series would overflow the stack.
+const least = (values) => values.reduce((low, v) => (low === null || v < low ? v : low), null);
+const most = (values) => values.reduce((high, v) => (high === null || v > high ? v : high), null);
+
 export class Chart {
   constructor(root, title) {
     this.root = root;
@@ -40,6 +45,7 @@ export class Chart {
     this.legendBox = find("[data-legend]", root);
     this.numbersBox = find("[data-numbers-table]", root);
     this.hidden = new Set();
+    this.order = { by: "last", down: true };
     new ResizeObserver(() => this.resize()).observe(this.plotBox);
     const button = find("[data-numbers]", root);
     button.addEventListener("click", () => {
@@ -49,10 +55,12 @@ export class Chart {
     });
   }
 
-  /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], levels: [{severity, value, comparison}], changes: [{at: s, title}]}; bounds: [from, to] in s. */
+  /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], before?: [{name, values}] of the same steps earlier,
+   *  levels: [{severity, value, comparison}], alerts?: [{from, to: s or null, severity}], changes: [{at: s, title}]}; bounds: [from, to] in s. */
   draw(data, bounds) {
-    const shape = JSON.stringify([data.unit, data.stacked, data.series.map((s) => s.name), data.levels]);
+    const shape = JSON.stringify([data.unit, data.stacked, data.series.map((s) => s.name), data.levels, data.before?.map((s) => s.name)]);
     this.data = data;
+    this.earlier = new Map((data.before ?? []).map((s) => [s.name, s.values]));
     this.bounds = bounds;
     this.setState(null);
     if (!this.plot || shape !== this.shape) {
@@ -87,7 +95,8 @@ export class Chart {
 
   columns() {
     const { times, series, stacked } = this.data;
-    if (!stacked) return [times, ...series.map((s) => s.values)];
+    const before = this.earlierLines().map((line) => line.values);
+    if (!stacked) return [times, ...series.map((s) => s.values), ...before];
     // Stacked from the bottom up; the first series lies on top, so it is drawn last-summed first.
     const sums = new Array(times.length).fill(0);
     const rows = series.map((s) => s);
@@ -100,7 +109,17 @@ export class Chart {
         return sums[at];
       }));
     }
-    return [times, ...columns];
+    return [times, ...columns, ...before];
+  }
+
+  /** What is drawn of the earlier stretch: each series under its own colour; of a stack the sum, for a second stack would hide the first. */
+  earlierLines() {
+    const { series, stacked, before } = this.data;
+    if (!before?.length) return [];
+    if (!stacked) return series.map((s, index) => ({ name: s.name, index, values: this.earlier.get(s.name) })).filter((line) => line.values);
+    const shown = before.filter((s) => !this.hidden.has(s.name));
+    if (!shown.length) return [];
+    return [{ name: null, index: null, values: shown[0].values.map((_, at) => shown.reduce((sum, s) => (s.values[at] === null ? sum : (sum ?? 0) + s.values[at]), null)) }];
   }
 
   build() {
@@ -114,6 +133,10 @@ export class Chart {
       const fill = stacked ? faded(stroke, 0.35) : few ? faded(stroke, 0.08) : undefined;
       return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false }, show: !this.hidden.has(s.name), spanGaps: false };
     });
+    for (const line of this.earlierLines()) {
+      const stroke = line.index === null ? text : faded(colour(`series-${(line.index % PALETTE) + 1}`), 0.65);
+      lines.push({ label: `${line.name ?? "sum"} before`, stroke, width: 1.2, dash: [3, 4], points: { show: false }, show: line.name === null || !this.hidden.has(line.name), spanGaps: false });
+    }
     const options = {
       width: Math.max(120, this.plotBox.clientWidth),
       height: this.plotBox.clientHeight || 208,
@@ -122,13 +145,14 @@ export class Chart {
       cursor: { sync: { key: crosshair?.key, setSeries: false, filters: { pub: isCrosshair } }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
       scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },
       axes: [
-        { ...axis, size: 30, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
+        { ...axis, size: 36, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
         { ...axis, size: 62, space: 34, incrs: unit.startsWith("bytes") ? BYTE_STEPS : undefined, values: (_, splits, __, ___, step) => splits.map((v) => quantity(v, unit, step)) },
       ],
       series: [{}, ...lines],
       // In a stack each area ends where the one below it begins.
-      bands: stacked ? lines.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
+      bands: stacked ? series.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
       hooks: {
+        drawClear: [(plot) => this.drawAlerts(plot)],
         draw: [(plot) => this.drawLevels(plot, levels), (plot) => this.drawChanges(plot)],
         setCursor: [(plot) => this.point(plot.cursor.idx)],
         setSelect: [(plot) => this.select(plot)],
@@ -177,6 +201,34 @@ export class Chart {
     ctx.restore();
   }
 
+  /** Behind the lines: when a rule on this very expression fired, as a shade with a bar on its foot. */
+  drawAlerts(plot) {
+    const { ctx, bbox } = plot;
+    const ratio = devicePixelRatio || 1;
+    const [from, to] = this.bounds;
+    ctx.save();
+    for (const alert of this.data.alerts ?? []) {
+      const [begin, end] = [Math.max(alert.from, from), Math.min(alert.to ?? to, to)];
+      if (begin >= end) continue;
+      const left = plot.valToPos(begin, "x", true);
+      const width = Math.max(2 * ratio, plot.valToPos(end, "x", true) - left);
+      ctx.fillStyle = faded(colour(alert.severity), 0.1);
+      ctx.fillRect(left, bbox.top, width, bbox.height);
+      ctx.fillStyle = colour(alert.severity);
+      ctx.fillRect(left, bbox.top + bbox.height - 3 * ratio, width, 3 * ratio);
+    }
+    ctx.restore();
+  }
+
+  /** In words: how many alerts the chart shades. */
+  fired() {
+    const [from, to] = this.bounds;
+    const seen = (this.data.alerts ?? []).filter((a) => a.from <= to && (a.to ?? to) >= from);
+    if (!seen.length) return "";
+    const last = seen.reduce((a, b) => (a.from > b.from ? a : b));
+    return `${seen.length === 1 ? "One alert" : `${seen.length} alerts`} fired, the last ${last.severity} from ${moment(last.from * 1000)} ${last.to === null ? "until now" : `to ${moment(last.to * 1000)}`}.`.replace("One alert fired, the last", "An alert fired:");
+  }
+
   /** Changes that lie within the chart, oldest first: what was deployed or configured, and when (s). */
   changes() {
     const [from, to] = this.bounds;
@@ -218,40 +270,61 @@ export class Chart {
 
   resize() {
     const width = this.plotBox.clientWidth;
-    if (this.plot && width > 0 && width !== this.plot.width) this.plot.setSize({ width, height: this.plotBox.clientHeight });
+    const height = this.plotBox.clientHeight;
+    if (this.plot && width > 0 && (width !== this.plot.width || height !== this.plot.height)) this.plot.setSize({ width, height });
   }
 
   restyle() { if (this.plot) this.build(); }
 
   writeLegend() {
-    const { series, unit, levels } = this.data;
+    const { series, unit, levels, before } = this.data;
     const rows = series.map((s, index) => {
       const seen = s.values.filter((v) => v !== null);
-      return { name: s.name, index, last: seen.at(-1) ?? null, low: seen.length ? Math.min(...seen) : null, high: seen.length ? Math.max(...seen) : null };
+      const old = this.earlier.get(s.name)?.findLast((v) => v !== null) ?? null;
+      return { name: s.name, index, last: seen.at(-1) ?? null, before: old, low: least(seen), high: most(seen) };
     });
-    rows.sort((a, b) => (b.last ?? -Infinity) - (a.last ?? -Infinity));
-    const focused = this.legendBox.contains(document.activeElement) ? document.activeElement.dataset?.name : null;
+    this.sort(rows);
+    const focused = this.legendBox.contains(document.activeElement) ? { ...document.activeElement.dataset } : {};
     this.cells = new Map();
-    this.valueHead = h("th", { class: "numeric", scope: "col" }, "Last");
+    const columns = ["last", ...(before ? ["before"] : []), "low", "high"];
     const body = rows.map((row) => {
-      const cell = h("td", { class: "numeric" }, quantity(row.last, unit));
-      this.cells.set(row.index, [cell, row.last]);
+      const cells = columns.map((name) => h("td", { class: "numeric" }, quantity(row[name], unit)));
+      this.cells.set(row.index, [cells[0], row.last, before ? cells[1] : null, row.before]);
       return h("tr", {},
         h("th", { scope: "row" }, h("button", { type: "button", class: "legend-key", "data-name": row.name, title: row.name, "aria-pressed": String(!this.hidden.has(row.name)), on: { click: (event) => this.toggle(row, event) } },
-          h("span", { class: `swatch s${(row.index % PALETTE) + 1}` }), h("span", {}, row.name))),
-        cell, h("td", { class: "numeric" }, quantity(row.low, unit)), h("td", { class: "numeric" }, quantity(row.high, unit)));
+          h("span", { class: `swatch s${(row.index % PALETTE) + 1}` }), h("span", {}, row.name))), cells);
     });
     const limits = levels.map((l) => `${l.severity} ${l.comparison} ${quantity(l.value, unit)}`).join(", ");
     const legend = h("div", { class: "legend-scroll", tabindex: rows.length > 5 ? "0" : null, role: rows.length > 5 ? "region" : null, "aria-label": rows.length > 5 ? `Series of ${this.title}` : null },
       h("table", {},
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Series")), this.valueHead, h("th", { class: "numeric", scope: "col" }, "Min"), h("th", { class: "numeric", scope: "col" }, "Max"))),
+        h("thead", {}, h("tr", {}, this.heading("name"), columns.map((name) => this.heading(name)))),
         h("tbody", {}, body)));
     const changed = this.changes();
     const told = changed.slice(-3).map((c) => `${clock(new Date(c.at * 1000))} ${c.title}`).join(" · ");
     const more = changed.length > 3 ? `${changed.length} changes, the last: ` : "Changed: ";
-    this.legendBox.replaceChildren(...(told ? [h("p", { class: "limits", "data-changes": "" }, more + told)] : []), ...(limits ? [h("p", { class: "limits" }, `Limits: ${limits}`)] : []), legend);
-    if (focused) all(".legend-key", this.legendBox).find((key) => key.dataset.name === focused)?.focus();
+    const fired = this.fired();
+    this.legendBox.replaceChildren(...(fired ? [h("p", { class: "limits", "data-fired": "" }, fired)] : []), ...(told ? [h("p", { class: "limits", "data-changes": "" }, more + told)] : []), ...(limits ? [h("p", { class: "limits" }, `Limits: ${limits}`)] : []), legend);
+    this.valueHead = find("[data-column=last] span", this.legendBox);
+    if (focused.name) all(".legend-key", this.legendBox).find((key) => key.dataset.name === focused.name)?.focus();
+    if (focused.column) find(`[data-column=${focused.column}]`, this.legendBox)?.focus();
     this.describe(rows);
+  }
+
+  /** A heading of the legend: a click sorts by it, a second one turns the order round. */
+  heading(name) {
+    const { by, down } = this.order;
+    const order = { by: name, down: by === name ? !down : name !== "name" };
+    const sorted = by === name ? (down ? "descending" : "ascending") : null;
+    return h("th", { scope: "col", class: name === "name" ? "" : "numeric", "aria-sort": sorted },
+      h("button", { type: "button", class: "sort", "data-column": name, on: { click: () => { this.order = order; this.writeLegend(); } } },
+        h("span", {}, HEADINGS[name]), h("span", { "aria-hidden": "true" }, sorted ? (down ? " ↓" : " ↑") : "")));
+  }
+
+  sort(rows) {
+    const { by, down } = this.order;
+    const rank = (row) => row[by] ?? -Infinity;
+    rows.sort(by === "name" ? (a, b) => a.name.localeCompare(b.name, "en", { numeric: true }) : (a, b) => rank(a) - rank(b) || b.index - a.index);
+    if (down) rows.reverse();
   }
 
   /** The canvas says in words what it shows. */
@@ -275,9 +348,40 @@ export class Chart {
   point(index) {
     if (!this.cells) return;
     const { unit, times, series } = this.data;
-    const at = index === null || index === undefined ? null : times[index];
-    this.valueHead.textContent = at === null || at === undefined ? "Last" : clock(new Date(at * 1000), true);
-    for (const [number, [cell, last]] of this.cells) cell.textContent = quantity(at === null || at === undefined ? last : series[number]?.values[index], unit);
+    const at = index === null || index === undefined ? null : times[index] ?? null;
+    this.valueHead.textContent = at === null ? HEADINGS.last : clock(new Date(at * 1000), true);
+    for (const [number, [cell, last, old, before]] of this.cells) {
+      cell.textContent = quantity(at === null ? last : series[number]?.values[index], unit);
+      if (old) old.textContent = quantity(at === null ? before : this.earlier.get(series[number]?.name)?.[index], unit);
+    }
+  }
+
+  /** The chart as it is, with its title and a key to its colours, as a picture for a message or a report. */
+  picture() {
+    const canvas = this.plot?.ctx.canvas;
+    if (!canvas) return null;
+    const ratio = devicePixelRatio || 1;
+    const names = this.data.series.map((s, index) => ({ name: s.name, index })).filter((s) => !this.hidden.has(s.name)).slice(0, 12);
+    const [head, line] = [34 * ratio, 18 * ratio];
+    const sheet = h("canvas", { width: canvas.width, height: canvas.height + head + line * names.length + 10 * ratio });
+    const pen = sheet.getContext("2d");
+    pen.fillStyle = colour("surface");
+    pen.fillRect(0, 0, sheet.width, sheet.height);
+    pen.textBaseline = "middle";
+    pen.fillStyle = colour("text");
+    pen.font = `600 ${14 * ratio}px system-ui, sans-serif`;
+    const [from, to] = this.bounds.map((seconds) => new Date(seconds * 1000));
+    pen.fillText(`${this.title}, ${day(from)} ${clock(from)} – ${day(to)} ${clock(to)}`, 12 * ratio, head / 2);
+    pen.drawImage(canvas, 0, head);
+    pen.font = `${12 * ratio}px system-ui, sans-serif`;
+    names.forEach(({ name, index }, row) => {
+      const y = head + canvas.height + line * (row + 0.5);
+      pen.fillStyle = colour(`series-${(index % PALETTE) + 1}`);
+      pen.fillRect(14 * ratio, y - 1.5 * ratio, 12 * ratio, 3 * ratio);
+      pen.fillStyle = colour("text-2");
+      pen.fillText(name, 34 * ratio, y, sheet.width - 48 * ratio);
+    });
+    return sheet;
   }
 
   writeNumbers() {

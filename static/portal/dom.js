@@ -30,3 +30,10 @@ export function state() {
   const node = document.getElementById("state");
   return node ? JSON.parse(node.textContent) : {};
 }
+
+/** Gives the person a file. */
+export function download(name, blob) {
+  const url = URL.createObjectURL(blob);
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

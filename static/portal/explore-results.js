@@ -1,5 +1,5 @@
 // Answers of the query API as a chart's data, as a table and as CSV. Numbers stay the texts that the API sent.
-import { h } from "./dom.js";
+import { download as save, h } from "./dom.js";
 import { clock, day } from "./format.js";
 import { seriesText } from "./explore-language.js";
 
@@ -118,8 +118,4 @@ export function csvOf({ resultType, result }) {
 const harmless = (text) => (/^[=+\-@\t\r]/.test(text) ? `'${text}` : text);
 const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-export function download(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
+export const download = (name, text) => save(name, new Blob([text], { type: "text/csv" }));

@@ -24,6 +24,7 @@ const UNITS = {
   ms: (v) => (Math.abs(v) >= 1000 ? [number(v / 1000, digits(v / 1000)), "s"] : [number(v, digits(v)), "ms"]),
   seconds: (v) => (Math.abs(v) < 1 ? UNITS.ms(v * 1000) : Math.abs(v) < 120 ? [number(v, digits(v)), "s"] : [duration(v), ""]),
   percent: (v) => [number(v, digits(v)), "%"],
+  share: (v) => UNITS.percent(100 * v),
   bytes: (v) => scaled(v, 1024, BYTES),
   "bytes/s": (v) => { const [n, u] = scaled(v, 1024, BYTES); return [n, `${u}/s`]; },
   "req/s": (v) => { const [n, u] = scaled(v, 1000, COUNT); return [n, `${u} req/s`.trim()]; },

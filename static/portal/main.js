@@ -1,7 +1,7 @@
 // Starts a page: draws the state that came with it, then follows the live connection.
 import { drawAlert } from "./alert.js";
 import { drawAlerts } from "./alerts.js";
-import { find, state } from "./dom.js";
+import { all, find, state } from "./dom.js";
 import { writeTimes } from "./format.js";
 import { Live } from "./live.js";
 import { drawOncall, startOncall } from "./oncall.js";
@@ -9,11 +9,16 @@ import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
 import { Board } from "./panels.js";
 import * as range from "./range.js";
 import { startSilence } from "./silence.js";
-import { startClock, startShortcuts, startTheme } from "./shell.js";
+import { startClock, startDialogs, startMenus, startShortcuts, startTheme } from "./shell.js";
 
 const initial = state();
 range.start();
-const board = new Board(initial.data_url, initial.data_query || {});
+// Only a person's dashboard brings the code that lays it out.
+const own = initial.dashboard ? await import("./dashboard.js") : null;
+own?.lay(initial.dashboard);
+const board = new Board(initial.data_url, initial.data_query || {}, {
+  explore: initial.explore_url, ...(own ? { kinds: own.KINDS, more: () => own.asked(initial.dashboard) } : {}),
+});
 // Scripts of single pages (Explore) draw and load for themselves.
 const tell = (what) => document.dispatchEvent(new Event(`portal:${what}`));
 const nextTheme = startTheme(() => { board.restyle(); tell("restyle"); });
@@ -35,15 +40,24 @@ async function redraw() {
   const answer = await fetch(location.href, { credentials: "same-origin" }).catch(() => null);
   if (!answer?.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const [place, next] = [find("[data-redraw]"), find("[data-redraw]", fresh)];
-  if (place && next && !place.contains(document.activeElement)) { place.replaceWith(document.adoptNode(next)); writeTimes(); }
+  const next = all("[data-redraw]", fresh);
+  all("[data-redraw]").forEach((place, i) => { if (next[i] && !place.contains(document.activeElement)) place.replaceWith(document.adoptNode(next[i])); });
+  writeTimes();
 }
 
 draw(initial);
 startClock();
+startMenus();
 startSilence();
 startOncall();
+startDialogs();
 
-const live = new Live(initial.view);
-live.addEventListener("frame", ({ detail }) => draw(detail));
-live.addEventListener("up", () => board.arrived(["*"]));
+own?.startTv();
+if (initial.dashboard?.links) (await import("./dashboard-edit.js")).startEditor(initial.dashboard, board);
+
+// Whoever reads by a link is nobody that a connection could be held for: the page polls.
+if (initial.view) {
+  const live = new Live(initial.view);
+  live.addEventListener("frame", ({ detail }) => draw(detail));
+  live.addEventListener("up", () => board.arrived(["*"]));
+}

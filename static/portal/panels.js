@@ -1,6 +1,6 @@
 // Loads the panels and tiles of a page in one request, then only what is new, and only for what is on the screen.
 import { Chart } from "./chart.js";
-import { all, find, h, icon } from "./dom.js";
+import { all, download, find, h, icon } from "./dom.js";
 import { measure, moment, quantity } from "./format.js";
 import { bounds, changes, chosen, every, isLive } from "./range.js";
 
@@ -12,11 +12,10 @@ export function grown(old, fresh, from) {
   const end = Math.max(old.start + old.step * (old.count - 1), fresh.start + fresh.step * (fresh.count - 1));
   const keepFrom = Math.max(start, Math.ceil((from - old.step) / old.step) * old.step);
   const count = Math.max(0, Math.round((end - keepFrom) / old.step) + 1);
-  const names = [...new Set([...old.series.map((s) => s.name), ...fresh.series.map((s) => s.name)])];
-  const series = names.map((name) => {
+  const joined = (mine, theirs) => [...new Set([...mine, ...theirs].map((s) => s.name))].map((name) => {
     const values = new Array(count).fill(null);
-    for (const [part, wins] of [[old, false], [fresh, true]]) {
-      const found = part.series.find((s) => s.name === name);
+    for (const [part, rows, wins] of [[old, mine, false], [fresh, theirs, true]]) {
+      const found = rows.find((s) => s.name === name);
       for (let i = 0; i < part.count; i += 1) {
         const at = Math.round((part.start + i * part.step - keepFrom) / old.step);
         if (at < 0 || at >= count) continue;
@@ -25,7 +24,8 @@ export function grown(old, fresh, from) {
     }
     return { name, values };
   }).filter((s) => s.values.some((v) => v !== null));
-  return { ...old, ...fresh, start: keepFrom, count, series };
+  const before = fresh.before ? { before: joined(old.before ?? [], fresh.before) } : {};
+  return { ...old, ...fresh, start: keepFrom, count, series: joined(old.series, fresh.series), ...before };
 }
 
 const times = (data) => Array.from({ length: data.count }, (_, i) => data.start + i * data.step);
@@ -79,11 +79,36 @@ class Tile {
   restyle() {}
 }
 
-class PanelCard {
+/** What to say of data that should go on and does not; "" where it does, or where the range lies in the past. */
+export function stale(data) {
+  const isOld = chosen().range !== null && data.newest !== null && Date.now() / 1000 - data.newest > Math.max(STALE_AFTER, 3 * data.step);
+  return isOld ? `no new data since ${moment(data.newest * 1000)}` : "";
+}
+
+export class PanelCard {
   constructor(root) {
     this.root = root;
     this.key = root.dataset.panel;
     this.chart = new Chart(root, find("h2", root).firstChild.textContent.trim());
+    this.menu = find("[data-menu]", root);
+    this.menu?.addEventListener("toggle", () => { if (this.menu.open) this.writeMenu(); });
+    find("[data-png]", root)?.addEventListener("click", () => {
+      this.menu.open = false;
+      this.chart.picture()?.toBlob((blob) => download(`${this.key}.png`, blob));
+    });
+  }
+
+  /** The addresses in the menu say what is on the screen now. */
+  writeMenu() {
+    find("[data-csv]", this.menu).href = this.board.query([this.key], { format: "csv" });
+    const link = find("[data-explore]", this.menu);
+    const expressions = this.data?.expressions ?? [];
+    link.parentElement.hidden = !this.board.explore || !expressions.length;
+    if (link.parentElement.hidden) return;
+    const { range, from, to } = chosen();
+    const address = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
+    for (const text of expressions) { address.append("q", text); address.append("show", this.data.stacked ? "stacked" : "graph"); }
+    link.href = `${this.board.explore}?${address}`;
   }
 
   draw(data) {
@@ -93,8 +118,8 @@ class PanelCard {
       this.chart.setState({ title: "No data in this range", text: data.empty || "Nothing was measured in this time." });
       return;
     }
-    const isOld = chosen().range !== null && data.newest !== null && Date.now() / 1000 - data.newest > Math.max(STALE_AFTER, 3 * data.step);
-    this.chart.note(isOld ? `no new data since ${moment(data.newest * 1000)}` : data.more ? `${data.series.length} of ${data.series.length + data.more} series` : "", isOld ? "warning" : "quiet");
+    const old = stale(data);
+    this.chart.note(old || (data.more ? `${data.series.length} of ${data.series.length + data.more} series` : ""), old ? "warning" : "quiet");
     if (data.warnings?.length) this.chart.note("some data is missing", "warning", data.warnings.join(" "));
     this.chart.draw({ ...data, times: times(data) }, bounds());
   }
@@ -107,29 +132,57 @@ class PanelCard {
   restyle() { this.chart.restyle(); }
 }
 
+const AT_ONCE = 20;
+
 export class Board {
-  constructor(url, fixed = {}) {
+  /**
+   * `explore`: the address of the Explore page, for those who may ask there. `kinds`: what draws a panel of data-kind;
+   * `more`: pairs that every request carries beside `fixed`.
+   */
+  constructor(url, fixed = {}, { explore = null, kinds = {}, more = () => [] } = {}) {
     this.url = url;
+    this.explore = explore;
     this.fixed = fixed;
-    this.parts = [...all("[data-panel]").map((root) => new PanelCard(root)), ...all("[data-tile]").map((root) => new Tile(root))];
+    this.kinds = kinds;
+    this.more = more;
+    this.parts = [];
     this.tables = all("[data-table]");
     this.seen = new Set();
     this.due = new Set();
-    for (const part of this.parts) part.board = this;
-    const observer = new IntersectionObserver((entries) => {
+    this.observer = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         const part = this.parts.find((p) => p.root === entry.target);
+        if (!part) continue;
         if (!entry.isIntersecting) { this.seen.delete(part); continue; }
         this.seen.add(part);
         if (!part.data) this.soon([part]);
         else if (part.isBehind) this.grow([part]);
       }
     }, { rootMargin: "240px" });
-    for (const part of this.parts) observer.observe(part.root);
+    for (const root of all("[data-panel]")) this.adopt(root);
+    for (const root of all("[data-tile]")) this.take(new Tile(root));
     changes.addEventListener("change", () => this.reload());
     setInterval(() => this.tick(), 1000);
     this.polled = Date.now();
     this.loadTables();
+  }
+
+  adopt(root) {
+    const kind = this.kinds[root.dataset.kind];
+    if (kind !== null) this.take(new (kind ?? PanelCard)(root));
+  }
+
+  take(part) {
+    part.board = this;
+    this.parts.push(part);
+    this.observer.observe(part.root);
+  }
+
+  drop(part) {
+    this.observer.unobserve(part.root);
+    this.seen.delete(part);
+    this.due.delete(part);
+    this.parts = this.parts.filter((each) => each !== part);
   }
 
   /** Gathers what becomes visible in the same moment into one request. */
@@ -148,17 +201,19 @@ export class Board {
   }
 
   query(keys, extra = {}) {
-    const { range, from, to } = chosen();
-    const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...this.fixed, ...extra });
+    const { range, from, to, compare } = chosen();
+    const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...(compare ? { compare } : {}), ...this.fixed, ...extra });
+    for (const [name, value] of this.more()) query.append(name, value);
     for (const key of keys) query.append("panel", key);
     return `${this.url}?${query}`;
   }
 
   async load(parts) {
     if (!parts.length) return;
+    if (parts.length > AT_ONCE) { this.load(parts.slice(AT_ONCE)); parts = parts.slice(0, AT_ONCE); }
     const signal = (this.stop ??= new AbortController()).signal;
     try {
-      const answer = await ask(this.query(parts.map((p) => p.key)), signal);
+      const answer = this.drafted ? await this.drafted(parts) : await ask(this.query(parts.map((p) => p.key)), signal);
       for (const part of parts) {
         const data = answer.panels[part.key];
         if (!data) continue;
@@ -178,7 +233,11 @@ export class Board {
   async grow(parts) {
     const visible = parts.filter((p) => p.data && this.seen.has(p));
     for (const part of parts) if (!this.seen.has(part)) part.isBehind = true;
-    const due = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step, 60) * 0.5);
+    const ripe = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step ?? 15, 60) * 0.5);
+    // What is no series (a table, a heat map) cannot grow: it is asked for as a whole.
+    const isWhole = (part) => part.isWhole || this.drafted;
+    this.load(ripe.filter(isWhole));
+    const due = ripe.filter((p) => !isWhole(p));
     if (!due.length || this.isGrowing) { this.again ||= due.length > 0; return; }
     this.isGrowing = true;
     const signal = (this.stop ??= new AbortController()).signal;
@@ -206,7 +265,7 @@ export class Board {
   /** New samples of these sources are in the store. */
   arrived(sources) {
     if (!isLive()) return;
-    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => sources.includes(s))));
+    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => s === "*" || sources.includes(s))));
   }
 
   tick() {
@@ -235,7 +294,7 @@ export class Board {
   }
 }
 
-function tableOf({ columns, rows }) {
+export function tableOf({ columns, rows }) {
   return h("table", {},
     h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "" }, c.title)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono" }, value)))))));

@@ -19,14 +19,15 @@ function read() {
   const refresh = query.get("refresh") in REFRESH ? query.get("refresh") : "live";
   const custom = Number.isFinite(from) && Number.isFinite(to) && from > 0 && to > from;
   const named = query.get("range") in SECONDS ? query.get("range") : defaultRange();
-  return { refresh, ...(custom ? { from, to, range: null } : { from: null, to: null, range: named }) };
+  const compare = query.get("compare") === "week" ? "week" : null;
+  return { refresh, compare, ...(custom ? { from, to, range: null } : { from: null, to: null, range: named }) };
 }
 
 function defaultRange() {
   return find("[data-range] [aria-pressed=true]")?.dataset.value || "1h";
 }
 
-/** {range, from, to (ms, fixed) or null, refresh}: what is asked for. */
+/** {range, from, to (ms, fixed) or null, refresh, compare ("week" or null)}: what is asked for. */
 export const chosen = () => current;
 
 /** [from, to] in seconds as of now. */
@@ -44,10 +45,11 @@ export const every = () => (current.range === null ? null : REFRESH[current.refr
 function choose(next, { push = true } = {}) {
   current = { ...current, ...next };
   const query = new URLSearchParams(location.search);
-  for (const key of ["range", "from", "to", "refresh"]) query.delete(key);
+  for (const key of ["range", "from", "to", "refresh", "compare"]) query.delete(key);
   if (current.range) query.set("range", current.range);
   else { query.set("from", Math.round(current.from)); query.set("to", Math.round(current.to)); }
   if (current.refresh !== "live") query.set("refresh", current.refresh);
+  if (current.compare) query.set("compare", current.compare);
   if (push) history.pushState(null, "", `?${query}${location.hash}`);
   show();
   changes.dispatchEvent(new Event("change"));
@@ -73,6 +75,7 @@ function show() {
       custom.title = `${from.toLocaleString("en-GB")} – ${to.toLocaleString("en-GB")}`;
     }
   }
+  find("[data-compare]")?.setAttribute("aria-pressed", String(current.compare !== null));
   const select = find("[data-refresh]");
   if (select) { select.value = current.refresh; select.disabled = current.range === null; }
 }
@@ -87,6 +90,7 @@ export function start() {
     if (value) choose({ range: value, from: null, to: null });
   });
   find("[data-refresh]")?.addEventListener("change", (event) => choose({ refresh: event.target.value }));
+  find("[data-compare]")?.addEventListener("click", () => choose({ compare: current.compare ? null : "week" }));
   const dialog = find("[data-custom-range]");
   const form = find("form", dialog);
   const complaint = find("[data-range-error]", dialog);

@@ -61,8 +61,19 @@ export function startShortcuts({ nextTheme, reload }) {
     else if (event.key === "k") step(-1);
     else if (event.key === "t") nextTheme();
     else if (event.key === "r") reload();
-    else if (event.key === "?") dialog.showModal();
+    else if (event.key === "?") dialog?.showModal();
     else if (event.key >= "1" && event.key <= "5") pick(Number(event.key) - 1);
+  });
+}
+
+/** A menu closes when the attention goes elsewhere; Escape gives the focus back to what opened it. */
+export function startMenus() {
+  const close = (menu) => { menu.open = false; };
+  document.addEventListener("click", (event) => all("details.menu[open]").filter((menu) => !menu.contains(event.target)).forEach(close));
+  document.addEventListener("focusin", (event) => all("details.menu[open]").filter((menu) => !menu.contains(event.target)).forEach(close));
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
+    if (menu) { close(menu); find("summary", menu).focus(); }
   });
 }
 
@@ -72,4 +83,12 @@ export function startClock() {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const place = find("[data-clock]");
   if (place && zone) place.textContent = `Times are shown in ${zone}.`;
+}
+
+/** Dialogs by buttons that name them, forms that ask first, forms that carry the address's query on. */
+export function startDialogs() {
+  for (const button of all("[data-opens]")) button.addEventListener("click", () => document.getElementById(button.dataset.opens).showModal());
+  for (const button of all("[data-closes]")) button.addEventListener("click", () => button.closest("dialog").close());
+  for (const form of all("form[data-asks]")) form.addEventListener("submit", (event) => { if (!confirm(form.dataset.asks)) event.preventDefault(); });
+  for (const form of all("form[data-keeps-query]")) form.addEventListener("submit", () => { form.action = form.action.split("?")[0] + location.search; });
 }

@@ -111,7 +111,7 @@ def test_the_audit_trail_is_for_auditors_newest_first_and_filtered(person, secre
 def test_who_sees_only_some_labels_changes_and_audits_nothing_that_concerns_all(secret):
     narrow = bearer(secret("admin", "alerts", matchers=[("team", "=", "web")]))
     assert narrow.get("/api/v1/portal/audit/").status_code == 403
-    assert narrow.get("/api/v1/portal/users/me/").json()["rights"] == ["operate", "query", "read"]
+    assert narrow.get("/api/v1/portal/users/me/").json()["rights"] == ["operate", "query", "read", "subscribe"]
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])

@@ -15,6 +15,7 @@ from apps.metrics import query
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from tests.alerting.conftest import SETUP, World
+from tests.alerting.test_defaults import rows as setup_rows
 
 USUAL = Terms()
 MONDAY = int(datetime(2026, 10, 5, tzinfo=UTC).timestamp()) // 3600
@@ -124,12 +125,13 @@ def test_a_memory_survives_its_bytes() -> None:
 # --- At work ----------------------------------------------------------------------------------------------------
 
 
-def history(world: World, hours: int, **labels: str) -> None:
+def history(world: World, hours: int, name: str = "load", **labels: str) -> None:
     """Samples each five minutes, 100 with noise, up to the world's now."""
     chance = np.random.default_rng(3)
+    own = {"instance": "a", **labels} if name == "load" else labels
     begin = world.now - timedelta(hours=hours)
     readings = [
-        Reading("load", float(value), {"instance": "a", **labels}, timestamp_ms=round(moment.timestamp() * 1000))
+        Reading(name, float(value), own, timestamp_ms=round(moment.timestamp() * 1000))
         for number, value in enumerate(chance.normal(100, 2, hours * 12))
         for moment in [begin + timedelta(minutes=5 * number)]
     ]
@@ -231,3 +233,21 @@ def test_an_expression_that_fails_costs_its_band_and_says_so(world: World) -> No
     band.refresh_from_db()
     assert band.error
     assert world.tick(100.0, name="load", instance="a") == 1
+
+
+def test_the_shipped_rule_fires_when_revenue_falls_below_what_is_usual(world: World) -> None:
+    adaptive.forget()
+    row = next(row for row in setup_rows("alert_rules") if row["slug"] == "revenue-drop")
+    quick = {**row, "pending_period": 0, "group": "house", "interval": 10}
+    rule = services.ship_rule(quick, by=SETUP, now=world.now)
+    history(world, 60, name="revenue")
+    assert adaptive.learn(now=world.now) == 1
+    world.tick(140.0, name="revenue")
+    assert not Alert.objects.exists(), "more than usual is no drop"
+    world.tick(20.0, name="revenue")
+    alert = Alert.objects.get(rule=rule)
+    assert (alert.state, alert.severity) == ("firing", "error")
+    assert alert.annotations["summary"].startswith("20 was paid in the last hour")
+    world.tick(100.0, name="revenue")
+    alert.refresh_from_db()
+    assert alert.state == "resolved"

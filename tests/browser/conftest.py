@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.utils import timezone
@@ -23,6 +24,7 @@ from tests.browser import scene
 # Playwright keeps an event loop in this thread; Django would refuse the database in it.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
 
+axe = Axe()
 PASSWORD = "correct horse battery"
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "light"},
@@ -80,6 +82,7 @@ def full_scene(mara: Principal) -> list[Alert]:
     scene.write_people_to_tell(now=now)
     scene.write_targets(now=now)
     scene.write_checks(now=now)
+    scene.write_measured(now=now)
     return scene.write_alerts(now=now, mara=mara)
 
 
@@ -108,6 +111,11 @@ class Window:
             expect(self.page.locator("html")).to_have_attribute("data-live", "live")
             self.page.wait_for_load_state("networkidle")
         return self.page
+
+    def barriers(self, *but: str) -> list[str]:
+        """Return what axe-core finds in the way of people who see, hear or move differently, but for some rules."""
+        found = axe.run(self.page, options={"rules": {rule: {"enabled": False} for rule in but}}).response["violations"]
+        return [f"{one['id']}: {' | '.join(node['html'][:160] for node in one['nodes'][:4])}" for one in found]
 
     def overflow(self) -> list[str]:
         """Return what sticks out to the right; empty where nothing makes the page scroll sideways."""

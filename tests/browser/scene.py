@@ -16,10 +16,18 @@ from apps.notifications.models import Contact
 from apps.oncall import services as oncall
 from apps.oncall import telling
 from apps.oncall.models import Route
-from apps.sources import checks, heartbeats
+from apps.sources import checks, heartbeats, measured
 from apps.sources import services as sources
 from apps.sources.heartbeats import Call
-from apps.sources.models import Check, CheckChange, Heartbeat, ScrapeJob, ScrapeTarget
+from apps.sources.models import (
+    BusinessMetric,
+    Check,
+    CheckChange,
+    DataSource,
+    Heartbeat,
+    ScrapeJob,
+    ScrapeTarget,
+)
 from monitoring_portal import setup
 
 BY = Principal.system("scene", via="command")
@@ -111,6 +119,7 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
         ("redis_commands_processed_total", 88.0),
     ):
         found.append((name, own, rate * (second + 200 * math.sin(second / 400))))
+    found += business(second) + databases(second)
     found.append(("redis_memory_used_bytes", own, 2.1e6 + 3e5 * wave(second, 2)))
     found.append(("redis_memory_used_rss_bytes", own, 8.4e6))
     for queue in ("fast", "send", "slow"):
@@ -140,6 +149,97 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
     found.append(("portal_push_refused_total", shop | {"reason": "exponential_histogram"}, second / 15.0))
     found.append(("portal_push_refused_total", shop | {"reason": "token_series_limit"}, second / 90.0))
     return found
+
+
+def business(second: int) -> list[tuple[str, dict[str, str], float]]:
+    """What events came to, and what a query found."""
+    job = {"job": "business", "category": "business"}
+    found: list[tuple[str, dict[str, str], float]] = [
+        ("activeUsers", {}, round(120 + 90 * wave(second, 1))),
+        ("bookings", {}, round(34 + 22 * wave(second, 2))),
+        ("treatmentSuccess", {}, 91 + 5 * wave(second, 3)),
+        ("revenue", {}, 4100 + 2600 * wave(second, 4)),
+        ("satisfaction", {}, 4.1 + 0.4 * wave(second, 5)),
+    ]
+    found += [("clinic_beds_free", job | {"ward": ward}, round(most * wave(second, most)))
+              for ward, most in (("surgery", 14), ("maternity", 9), ("other", 22))]  # fmt: skip
+    for number, feature in enumerate(("search", "booking", "invoice", "chat")):
+        if second % (60 + 45 * number) == 0:
+            found.append(("feature_used", job | {"feature": feature}, 1.0))
+    return found
+
+
+def databases(second: int) -> list[tuple[str, dict[str, str], float]]:
+    """A primary, its replica and a cache that are not the portal's own."""
+    found: list[tuple[str, dict[str, str], float]] = []
+    for server, pace in (("main", 1.0), ("second", 0.4)):
+        own = {"job": "databases", "server": server, "instance": f"{server}.example:5432"}
+        data = own | {"datname": "clinic"}
+        found.append(("pg_settings_max_connections", own, 100.0))
+        found.append(("pg_database_size_bytes", data, 48 * GIB + 3e4 * second))
+        for state, count in (("active", 9), ("idle", 28), ("idle in transaction", 2)):
+            found.append(
+                ("pg_stat_activity_count", data | {"state": state}, round(pace * count * (0.6 + wave(second))))
+            )
+        for name, rate in (("xact_commit", 210.0), ("xact_rollback", 1.2), ("blks_hit", 9100.0), ("blks_read", 42.0)):
+            grown = pace * rate * (second + 200 * math.sin(second / 400))
+            found.append((f"pg_stat_database_{name}", data, grown + 9e5))
+        found.append(("pg_locks_count", data | {"mode": "accesssharelock"}, round(30 * pace * wave(second, 2))))
+        for number, query in enumerate(
+            ("SELECT * FROM booking WHERE day = $1", "UPDATE bed SET free = $1 WHERE id = $2")
+        ):
+            labels = data | {"queryid": f"{number}"}
+            share = pace * (0.3 - 0.1 * number)
+            found.append(
+                ("pg_stat_statements_seconds_total", labels, share * (second + 90 * math.sin(second / 300)) + 900)
+            )
+            found.append(("pg_stat_statements_query_id", labels | {"query": query}, 1.0))
+        for table, size in (("booking", 21.0), ("invoice", 9.0), ("bed", 0.2)):
+            relation = data | {"schemaname": "public", "relname": table}
+            found.append(("pg_stat_user_tables_table_size_bytes", relation, size * GIB))
+            found.append(("pg_stat_user_tables_index_size_bytes", relation, size * GIB / 3))
+        found.append(("pg_replication_is_replica", own, float(server == "second")))
+        found.append(("pg_replication_lag_seconds", own, 0.2 + 2 * wave(second, 3) if server == "second" else 0.0))
+    sees = {"job": "databases", "server": "main", "instance": "main.example:5432", "application_name": "second"}
+    found.append(("pg_stat_replication_pg_wal_lsn_diff", sees, 4e4 + 9e5 * wave(second, 3)))
+    cache = {"job": "databases", "server": "cache", "instance": "cache.example:6379"}
+    rates = {"keyspace_hits": 310.0, "keyspace_misses": 24.0, "commands_processed": 520.0, "evicted_keys": 0.0}
+    for name, rate in (rates | {"expired_keys": 2.0}).items():
+        found.append((f"redis_{name}_total", cache, rate * (second + 150 * math.sin(second / 300)) + 9e4))
+    found.append(("redis_memory_used_bytes", cache, 3.1e8 + 4e7 * wave(second, 1)))
+    found.append(("redis_memory_max_bytes", cache, 5e8))
+    found.append(("redis_connected_clients", cache, round(18 + 9 * wave(second, 2))))
+    return found
+
+
+def write_measured(*, now: datetime) -> None:
+    """Data sources that are up and down, a query that gives its figures and one that fails."""
+    hour = timedelta(hours=1)
+    for name, kind, health, error in (
+        ("main", "postgres", "up", ""), ("second", "postgres", "up", ""), ("cache", "redis", "up", ""),
+        ("archive", "postgres", "down", "connection failed: Connection refused. Is the server running on that host?"),
+    ):  # fmt: skip
+        port = 5432 if kind == "postgres" else 6379
+        source = DataSource(name=name, kind=kind, address=f"{name}.example:{port}", database="clinic", user="watcher")
+        measured.save_data_source(by=BY, source=source, now=now)
+        DataSource.objects.filter(pk=source.pk).update(
+            health=health, error=error, health_at=now - 5 * hour, last_at=now, due_at=now + hour,
+            last_good_at=now - (hour if error else timedelta()), duration=timedelta(milliseconds=61),
+        )  # fmt: skip
+    main = DataSource.objects.get(name="main")
+    for name, text, error in (
+        ("clinic_beds_free", "Beds that are free, by ward.", ""),
+        ("clinic_invoices_open", "Invoices that nobody has paid.", 'relation "invoice" does not exist.'),
+    ):
+        metric = BusinessMetric(
+            name=name, help=text, source=main, query="SELECT ward, count(*) AS value FROM bed GROUP BY 1"
+        )
+        measured.save_business_metric(by=BY, metric=metric, now=now)
+        BusinessMetric.objects.filter(pk=metric.pk).update(
+            error=error, rows=6, omitted=0, merged=2, last_at=now, last_good_at=now - (hour if error else timedelta()),
+            duration=timedelta(milliseconds=23), due_at=now + hour,
+            shown=[] if error else [[name, {"ward": "surgery", "job": "business"}]],
+        )  # fmt: skip
 
 
 def write_hour(*, now: datetime) -> None:

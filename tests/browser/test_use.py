@@ -158,6 +158,20 @@ def test_every_control_can_be_reached_and_shows_its_focus(window, full_scene):
     assert {"Overview", "1h", "Custom"} <= seen
 
 
+def test_on_a_phone_the_bar_holds_four_pages_and_a_sheet_all_of_them(window):
+    page = window("mara", "phone").go("/monitoring/")
+    bar = page.get_by_role("navigation", name="Main")
+    assert bar.get_by_role("link").all_inner_texts() == ["Overview", "Performance", "Alerts", "Incidents"]
+    bar.get_by_role("button", name="More").click()
+    sheet = page.get_by_role("navigation", name="All pages")
+    expect(sheet.get_by_role("link", name="Overview")).to_have_attribute("aria-current", "page")
+    page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+    bar.get_by_role("button", name="More").press("Enter")
+    sheet.get_by_role("link", name="Targets").click()
+    expect(page).to_have_url(re.compile("/monitoring/targets/$"))
+
+
 def test_the_theme_is_chosen_and_remembered(window):
     page = window("vic").go("/monitoring/")
     dark = "getComputedStyle(document.documentElement).colorScheme"

@@ -1,6 +1,8 @@
 """The pages: who may open them, what stands on them, and that their cost does not grow with what they show."""
 
+import csv
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.staticfiles import finders
@@ -8,9 +10,16 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from apps.accounts.models import AuditEntry
-from apps.alerting.models import Alert
+from apps.accounts.permissions import Principal, Scope
+from apps.alerting.models import Alert, AlertRule, RuleGroup
+from apps.dashboards import plots
+from apps.dashboards.panels import PANELS
+from apps.dashboards.timespan import span_of
+from apps.metrics import services as metrics
+from apps.metrics.samples import Samples
 from apps.promql import engine
 from apps.promql.errors import DeadlineExceeded, LimitError
 
@@ -25,11 +34,26 @@ PAGES = (
     "/monitoring/alerts/?tab=rules",
     "/monitoring/alerts/?tab=notifications",
     "/monitoring/senders/",
+    "/monitoring/security/",
     "/monitoring/explore/",
     "/monitoring/data/?panel=tile-cpuUsage",
 )
+SETUP = Principal.system("test", via="command")
 PASSWORD = "correct horse battery"
 READERS = ("viewer", "operator", "editor", "administrator", "auditor")
+
+
+@pytest.fixture
+def written(db):
+    """Return a function that stores samples: written("up", (60, 1.0), job="node"), seconds ago and value."""
+
+    def write(name, *points, **labels):
+        now = timezone.now()
+        times = [int((now - timedelta(seconds=ago)).timestamp()) // 15 * 15_000 for ago, _ in points]
+        samples = Samples.of([{"__name__": name, **labels}] * len(points), times, [value for _, value in points])
+        metrics.backfill(samples=samples, by=SETUP, now=now)
+
+    return write
 
 
 @pytest.mark.parametrize("address", PAGES)
@@ -204,6 +228,52 @@ def test_one_answer_carries_many_panels_on_the_same_grid(client, person):
     panels = client.get("/monitoring/data/?panel=cpu&panel=memory&range=6h").json()["panels"]
     assert panels["cpu"]["step"] == panels["memory"]["step"] == 120
     assert panels["cpu"]["count"] == 181
+
+
+def test_names_and_addresses_on_the_security_page_are_for_auditors(client, person):
+    client.post("/accounts/login/", {"username": "<b>eve</b>", "password": "guess"})
+    for role, is_shown in (("viewer", False), ("operator", False), ("auditor", True), ("administrator", True)):
+        client.force_login(person(role))
+        text = client.get("/monitoring/security/").content.decode()
+        assert ("&lt;b&gt;eve&lt;/b&gt;" in text) is is_shown
+        assert "<b>eve" not in text
+
+
+def test_a_panel_is_held_against_the_same_steps_a_week_earlier(client, person, written):
+    written("cpuUsage", (0, 40.0), (7 * 24 * 3600, 20.0))
+    client.force_login(person("viewer"))
+    found = client.get("/monitoring/data/?panel=tile-cpuUsage&range=15m&compare=week").json()["panels"]["tile-cpuUsage"]
+    assert [row["values"][-1] for row in (*found["series"], *found["before"])] == [40.0, 20.0]
+    assert client.get("/monitoring/data/?panel=cpu&compare=year").status_code == 400
+
+
+def test_a_panel_as_csv_names_its_series_and_no_cell_is_a_formula(client, person, written):
+    written("celery_queue_length", (0, 3.0), queue='=cmd|"/c"!A1')
+    client.force_login(person("viewer"))
+    answer = client.get("/monitoring/data/?panel=queues&range=15m&format=csv")
+    rows = list(csv.reader(answer.text.splitlines()))
+    assert answer["content-disposition"] == 'attachment; filename="queues.csv"'
+    assert (rows[0], len(rows), rows[-1][1]) == (["time", """'=cmd|"/c"!A1"""], 62, "3.0")
+    assert client.get("/monitoring/data/?panel=queues&panel=cpu&format=csv").status_code == 400
+
+
+def test_who_sees_only_some_labels_takes_away_only_their_series(written):
+    written("celery_queue_length", (0, 3.0), queue="fast")
+    span = span_of({"range": "15m"}, now=timezone.now())
+    for queue, heading in (("fast", ["time", "fast"]), ("slow", ["time"])):
+        answer = plots.plot(PANELS["queues"], span, {}, scope=Scope((("queue", "=", queue),)))
+        assert plots.table_of(answer)[0] == heading
+
+
+def test_alerts_of_a_panels_own_rule_are_shaded(client, person, post):
+    now, group = timezone.now(), RuleGroup.objects.create(name="house")
+    rule = AlertRule(slug="busy", name="Busy", expression="cpuUsage", group=group, created_at=now, updated_at=now)
+    rule.save()
+    Alert.objects.filter(pk=post().pk).update(rule=rule)
+    client.force_login(person("viewer"))
+    panels = client.get("/monitoring/data/?panel=tile-cpuUsage&panel=queues").json()["panels"]
+    assert panels["queues"]["alerts"] == []
+    assert [(row["severity"], row["to"]) for row in panels["tile-cpuUsage"]["alerts"]] == [("critical", None)]
 
 
 def test_without_a_working_contact_every_page_says_so(client, person):

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.alerting.units import unit_of
-from apps.dashboards.panels import PANELS, PERFORMANCE, SYSTEM, TABLES, TILES
+from apps.dashboards import document, measured_panels
+from apps.dashboards.panels import FRONTEND, PANELS, PERFORMANCE, SECURITY, SYSTEM, TABLES, TILES
 from apps.dashboards.plots import legend
 from apps.dashboards.templatetags.portal import measured
 from apps.dashboards.timespan import POINTS, RANGES, BadSpan, Span, floor, span_of
@@ -20,7 +21,8 @@ from apps.promql.parser import parse
 
 NOW = datetime(2026, 11, 23, 6, 7, 8, tzinfo=UTC)
 UNITS = {"ms", "seconds", "percent", "bytes", "bytes/s", "req/s", "/s", "count"}
-EXPRESSIONS = [(panel.key, part.expression) for panel in PANELS.values() for part in panel.queries] + [
+EVERY = [*PANELS.values(), *measured_panels.PANELS.values()]
+EXPRESSIONS = [(panel.key, part.expression) for panel in EVERY for part in panel.queries] + [
     (table.key, column.expression) for table in TABLES.values() for column in table.columns
 ]
 
@@ -31,20 +33,27 @@ def test_every_expression_parses(key, expression):
 
 
 def test_every_panel_has_its_own_key():
-    everything = [*TILES, *PERFORMANCE, *(panel for section in SYSTEM for panel in section.panels)]
+    everything = [
+        *TILES,
+        *PERFORMANCE,
+        *FRONTEND,
+        *SECURITY,
+        *(panel for section in SYSTEM for panel in section.panels),
+    ]
     assert len(PANELS) == len(everything)
+    assert not PANELS.keys() & measured_panels.PANELS.keys()
 
 
-@pytest.mark.parametrize("panel", PANELS.values(), ids=lambda panel: panel.key)
+@pytest.mark.parametrize("panel", EVERY, ids=lambda panel: panel.key)
 def test_every_panel_has_a_unit_that_the_browser_can_write_and_no_second_series_without_a_name(panel):
     assert panel.unit in UNITS
     assert len(panel.queries) == 1 or all(part.legend for part in panel.queries)
 
 
-def test_the_units_of_the_browser_are_those_of_the_panels_and_one_for_any_number():
+def test_the_units_of_the_browser_are_those_of_the_panels_and_of_dashboards():
     script = (settings.ROOT / "static/portal/format.js").read_text()
     body = script.split("const UNITS = {")[1].split("\n};")[0]
-    assert set(re.findall(r'^  "?([\w/]+)"?: ', body, re.MULTILINE)) == UNITS | {"plain"}
+    assert set(re.findall(r'^  "?([\w/]+)"?: ', body, re.MULTILINE)) == UNITS | set(document.UNITS)
 
 
 @pytest.mark.parametrize("name", RANGES)

@@ -43,8 +43,16 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     "sources.scrapetarget": lambda n: {"job": make("sources.scrapejob"), "key": f"{n:032x}", "due_at": AT},
     "sources.check": lambda n: {"kind": "tcp", "config": {"address": "db.example:5432"}},
     "sources.heartbeat": lambda n: {"zone": "Europe/Berlin"},
+    "sources.datasource": lambda n: {
+        "kind": "redis", "address": "127.0.0.1:1", "timeout": timedelta(seconds=1), "interval": timedelta(seconds=30),
+    },
+    "sources.businessmetric": lambda n: {
+        "source": make("sources.datasource", kind="postgres", user="u", database="d"), "query": "SELECT 1 AS value",
+        "timeout": timedelta(seconds=1), "interval": timedelta(seconds=30), "type": "gauge",
+    },
     "sources.site": lambda n: {"origins": ["https://shop.example"], "key": f"key-{n}"},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
+    "dashboards.sharelink": lambda n: {"digest": f"{n:064x}", "created_at": AT, "expires_at": AT + DAY},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip
 SINGLE = {"metrics.collectionswitch", "metrics.seriesbudget"}

@@ -42,6 +42,8 @@ EDITS: dict[str, dict[str, str]] = {
     "alerting.recordingrule": {"expression": "up"},
     "alerting.service": {"description": "what it is"},
     "alerting.rulegroup": {"name": "another"},
+    "dashboards.dashboard": {"description": "What it shows."},
+    "dashboards.folder": {"name": "another"},
     "metrics.collectionswitch": {"on": ""},
     "metrics.collectorsetting": {"every": "00:00:42"},
     "metrics.metric": {"help": "What it says."},
@@ -58,6 +60,8 @@ EDITS: dict[str, dict[str, str]] = {
     "oncall.schedule": {"description": "Who has the database."},
     "sources.check": {"name": "another"},
     "sources.heartbeat": {"name": "another"},
+    "sources.businessmetric": {"name": "another"},
+    "sources.datasource": {"name": "another"},
     "sources.site": {"name": "another"},
     "sources.scrapejob": {"metrics_path": "/other"},
 }

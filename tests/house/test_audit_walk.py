@@ -21,6 +21,9 @@ from apps.alerting.hygiene import Proposal
 from apps.alerting.intake import of_labels
 from apps.alerting.models import AdaptiveBand, RecordingRule
 from apps.core.telemetry import Reading
+from apps.dashboards import first_steps
+from apps.dashboards import services as boards
+from apps.dashboards.models import Folder
 from apps.metrics import care, gateway
 from apps.metrics import services as metrics
 from apps.metrics.models import RetentionPolicy
@@ -32,9 +35,9 @@ from apps.oncall import calendars, schedules, subscriptions, trials
 from apps.oncall import services as oncall
 from apps.oncall.importing import import_configuration
 from apps.promql.source import Matcher
-from apps.sources import checks, heartbeats, sites
+from apps.sources import checks, heartbeats, measured, sites
 from apps.sources import services as sources
-from apps.sources.models import Check, Heartbeat, ScrapeJob, Site
+from apps.sources.models import BusinessMetric, Check, DataSource, Heartbeat, ScrapeJob, Site
 from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
 from tests.house.rows import AT, make
@@ -167,6 +170,29 @@ def site() -> Any:
     return sites.save_site(by=Principal.system("test"), site=Site(name="shop", origins=["https://a.example"]))
 
 
+def dashboard(maker: User | None = None) -> Any:
+    return boards.save_dashboard(by=Principal.system("test"), values={"title": "Shop"}, now=AT)
+
+
+def sharer() -> User:
+    """A link is a person's: the walker must be one."""
+    return user(pk=int(WALKER.id))
+
+
+def data_source() -> DataSource:
+    return DataSource(name="cache", kind="redis", address="127.0.0.1:1", timeout=timedelta(seconds=1))
+
+
+def metric_source() -> Any:
+    return make("sources.datasource", kind="postgres", user="u", database="d")
+
+
+def business_metric() -> BusinessMetric:
+    return BusinessMetric(
+        name="bookings", source=metric_source(), query="SELECT 1 AS value", timeout=timedelta(seconds=1)
+    )
+
+
 def new_band() -> AdaptiveBand:
     return AdaptiveBand(slug="b", rule=make("alerting.alertrule"))
 
@@ -272,6 +298,13 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "alerting.unacknowledge": lambda: do(
         alerting.unacknowledge, alert=make("alerting.alert", acknowledged_at=AT, acknowledged_by="ann"), now=AT
     ),
+    "dashboards.save_folder": lambda: do(boards.save_folder, folder=Folder(name="Web")),
+    "dashboards.delete_folder": lambda: do(boards.delete_folder, folder=make("dashboards.folder")),
+    "dashboards.save_dashboard": lambda: do(boards.save_dashboard, values={"title": "Shop"}, now=AT),
+    "dashboards.restore_version": lambda: do(boards.restore_version, dashboard=dashboard(), number=1, now=AT),
+    "dashboards.delete_dashboard": lambda: do(boards.delete_dashboard, dashboard=dashboard()),
+    "dashboards.share": lambda: do(boards.share, dashboard=dashboard(maker=sharer()), lasts=DAY, now=AT),
+    "dashboards.revoke_share": lambda: do(boards.revoke_share, link=make("dashboards.sharelink"), now=AT),
     "metrics.backfill": lambda: do(metrics.backfill, samples=Samples.from_readings([], at=AT), now=AT),
     "metrics.delete_push_group": lambda: do(gateway.delete, group=make("metrics.pushgroup"), now=AT),
     "metrics.delete_series": lambda: do(metrics.delete_series, selectors=[[Matcher("__name__", "=", "x")]], now=AT),
@@ -321,8 +354,17 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
         checks.save_check, check=Check(name="new", kind="tcp"), values={"address": "db:1"}, now=AT
     ),
     "sources.save_heartbeat": lambda: do(heartbeats.save_heartbeat, beat=Heartbeat(name="new"), now=AT),
+    "sources.delete_business_metric": lambda: do(
+        measured.delete_business_metric, metric=make("sources.businessmetric"), now=AT
+    ),
+    "sources.delete_data_source": lambda: do(measured.delete_data_source, source=make("sources.datasource"), now=AT),
+    "sources.measure_now": lambda: do(measured.measure_now, row=make("sources.datasource"), now=AT),
+    "sources.save_business_metric": lambda: do(measured.save_business_metric, metric=business_metric(), now=AT),
+    "sources.save_data_source": lambda: do(measured.save_data_source, source=data_source(), now=AT),
+    "sources.try_metric": lambda: do(measured.try_metric, metric=make("sources.businessmetric")),
     "sources.delete_site": lambda: do(sites.delete_site, site=site()),
     "sources.renew_site_key": lambda: do(sites.renew_site_key, site=site()),
+    "dashboards.dismiss_first_steps": lambda: do(first_steps.dismiss_first_steps, now=AT),
     "sources.save_site": lambda: do(sites.save_site, site=Site(name="new", origins=["https://a.example"])),
     "sources.delete_job": lambda: do(sources.delete_job, job=scrape_job(), now=AT),
     "sources.import_jobs": lambda: do(sources.import_jobs, read=read_config(SCRAPES), now=AT),
@@ -383,7 +425,43 @@ WRITES: dict[str, Callable[[], Call]] = {
     "POST checks/": lambda: (f"{V1}/checks/", {"name": "new", "kind": "tcp", "config": {"address": "db:1"}}),
     "PATCH checks/<str:pk>/": lambda: (f"{V1}/checks/{check().pk}/", {"interval": 90}),
     "DELETE checks/<str:pk>/": lambda: (f"{V1}/checks/{check().pk}/", None),
+    "POST business-metrics/": lambda: (
+        f"{V1}/business-metrics/",
+        {"name": "bookings", "source": metric_source().name, "query": "SELECT 1 AS value"},
+    ),
+    "PATCH business-metrics/<str:pk>/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric').pk}/",
+        {"floor": 7},
+    ),
+    "DELETE business-metrics/<str:pk>/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric').pk}/",
+        None,
+    ),
+    "POST business-metrics/<str:pk>/ask/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric', enabled=True).pk}/ask/",
+        {},
+    ),
+    "POST business-metrics/<str:pk>/try/": lambda: (
+        f"{V1}/business-metrics/{make('sources.businessmetric').pk}/try/",
+        {},
+    ),
+    "POST data-sources/": lambda: (
+        f"{V1}/data-sources/",
+        {"name": "cache", "kind": "redis", "address": "127.0.0.1:1"},
+    ),
+    "PATCH data-sources/<str:pk>/": lambda: (
+        f"{V1}/data-sources/{make('sources.datasource').pk}/",
+        {"interval": 90},
+    ),
+    "DELETE data-sources/<str:pk>/": lambda: (f"{V1}/data-sources/{make('sources.datasource').pk}/", None),
+    "POST data-sources/<str:pk>/ask/": lambda: (
+        f"{V1}/data-sources/{make('sources.datasource', enabled=True).pk}/ask/",
+        {},
+    ),
     "POST checks/<str:pk>/ask/": lambda: (f"{V1}/checks/{check().pk}/ask/", {}),
+    "POST dashboards/": lambda: (f"{V1}/dashboards/", {"title": "Shop"}),
+    "PATCH dashboards/<str:slug>/": lambda: (f"{V1}/dashboards/{dashboard().slug}/", {"title": "Shops"}),
+    "DELETE dashboards/<str:slug>/": lambda: (f"{V1}/dashboards/{dashboard().slug}/", None),
     "POST heartbeats/": lambda: (f"{V1}/heartbeats/", {"name": "new"}),
     "PATCH heartbeats/<str:pk>/": lambda: (f"{V1}/heartbeats/{beat().pk}/", {"period": 3600}),
     "DELETE heartbeats/<str:pk>/": lambda: (f"{V1}/heartbeats/{beat().pk}/", None),

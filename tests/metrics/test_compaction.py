@@ -1,6 +1,7 @@
 """Compaction changes where samples are, never which: beside readers, writers, crashes, another compactor, damage."""
 
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -69,12 +70,18 @@ def test_noting_when_series_spoke_hardly_touches_an_index():
             cursor.execute("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'metrics_series'")
             return np.array(cursor.fetchone())
 
-    before = updates()
-    for hours in (9, 6, 3, 0):
-        send([(n, hours * 3_600_000, 1) for n in range(300)])
-        compaction.compact_log(now=NOW)
-    all_of_them, in_their_page = updates() - before
-    assert all_of_them == 1200
+    # Old versions make room once nobody can see them. A transaction that is open on this server, be it another worker's
+    # test in its own database, puts that off: then other series are tried.
+    for tries in range(20):
+        before = updates()
+        for hours in (9, 6, 3, 0):
+            send([(n, hours * 3_600_000, 1) for n in range(300)], name=f"x{tries}")
+            compaction.compact_log(now=NOW)
+        all_of_them, in_their_page = updates() - before
+        assert all_of_them == 1200
+        if in_their_page >= 1080:
+            break
+        time.sleep(0.5)
     assert in_their_page >= 1080
 
 

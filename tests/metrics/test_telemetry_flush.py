@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from apps.accounts.permissions import EVERYTHING, Scope
 from apps.core import telemetry
 from apps.core.telemetry import LOGIN_FAILURES, Reading
-from apps.metrics import collection, exposition, middleware, query, services, telemetry_flush
+from apps.metrics import collection, flushed, middleware, query, services, telemetry_flush
 from apps.metrics.models import CollectionSwitch
 from apps.metrics.telemetry_flush import Flusher
 from apps.promql.series import STALE_BITS
@@ -131,7 +131,7 @@ def test_the_last_flush_of_a_process_ends_its_series(stored):
     stored.flush(now=at(2), at=at(2))
     stored.end(now=at(3))
     assert series("http_requests_in_flight")[-1] == (2.001, -1.0)
-    assert exposition.render(EVERYTHING, now=at(4)) == b""
+    assert flushed.render(EVERYTHING, now=at(4)) == b""
 
 
 def test_the_metrics_page_shows_the_last_flush_of_every_process(stored):
@@ -139,8 +139,7 @@ def test_the_metrics_page_shows_the_last_flush_of_every_process(stored):
     stored.flush(now=at(2), at=at(2))
     Flusher("worker", started=at(0)).flush(now=at(2), at=at(2))
     families = {
-        family.name: family
-        for family in text_string_to_metric_families(exposition.render(EVERYTHING, now=at(9)).decode())
+        family.name: family for family in text_string_to_metric_families(flushed.render(EVERYTHING, now=at(9)).decode())
     }
     requests = {tuple(sorted(s.labels.items()))[-1]: s.value for s in families["http_requests"].samples}
     assert requests == {("process", "web"): 1.0, ("process", "worker"): 1.0}
@@ -151,13 +150,13 @@ def test_the_metrics_page_shows_the_last_flush_of_every_process(stored):
 
 def test_the_metrics_page_forgets_a_process_that_was_killed(stored):
     stored.flush(now=at(2), at=at(2))
-    assert exposition.render(EVERYTHING, now=at(40)) != b""
-    assert exposition.render(EVERYTHING, now=at(2) + exposition.FRESH) == b""
+    assert flushed.render(EVERYTHING, now=at(40)) != b""
+    assert flushed.render(EVERYTHING, now=at(2) + flushed.FRESH) == b""
 
 
 def test_the_metrics_page_shows_no_more_than_the_scope(stored):
     stored.flush(now=at(2), at=at(2))
-    assert exposition.render(Scope((("process", "=", "other"),)), now=at(3)) == b""
+    assert flushed.render(Scope((("process", "=", "other"),)), now=at(3)) == b""
 
 
 @pytest.mark.django_db(transaction=True)

@@ -8,8 +8,9 @@ from django.core.exceptions import ValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.oncall.escalation import Progress, advance, looks_at, play, spelled, tells_somebody
+from apps.oncall.escalation import Progress, advance, looks_at, spelled, tells_somebody
 from apps.oncall.steps import Known, clean, steps
+from tests.oncall.played import play
 
 KNOWN = Known(
     contacts={1: "phone", 2: "hook"},

@@ -10,10 +10,10 @@ from apps.accounts.models import Calendar, User
 from apps.accounts.rights import EVERYTHING, Scope
 from apps.alerting import services as alerting
 from apps.notifications.models import Contact, Delivery, QuietHours
-from apps.oncall.escalation import play
 from apps.oncall.foresight import dry_run, labels_of, moment_of, who_would_be_told
 from apps.oncall.models import RoundRobin
 from tests.oncall.conftest import BY, START, Night
+from tests.oncall.played import play
 from tests.oncall.test_api import ROOT, Caller
 from tests.oncall.test_escalation import NOW, notify, repeat, wait
 

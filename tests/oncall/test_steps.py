@@ -10,10 +10,11 @@ from apps.accounts.hours import Hours, parse_dates, parse_week, parse_zone
 from apps.accounts.models import Calendar
 from apps.notifications.models import Contact, Delivery
 from apps.oncall import escalation, schedules, services
-from apps.oncall.escalation import Facts, Progress, advance, outline, play, round_trip, whole
+from apps.oncall.escalation import Facts, Progress, advance, outline, round_trip, whole
 from apps.oncall.models import Notice, StepTaken
 from apps.oncall.steps import Known
 from tests.oncall.conftest import BY, Night
+from tests.oncall.played import play
 from tests.oncall.test_escalation import NOW, notify, repeat, wait
 
 Plan = list[dict[str, Any]]

@@ -1,6 +1,7 @@
 """What probes find at real servers, when a check is down, what is stored of it, and who may change what."""
 
 import contextlib
+import os
 import socket
 import ssl
 import subprocess
@@ -24,7 +25,7 @@ from django.core.exceptions import ValidationError
 
 from apps.accounts.permissions import Forbidden
 from apps.metrics import query
-from apps.sources import checking, checks, probes
+from apps.sources import checking, checks, probes, rounds
 from apps.sources.models import Check, CheckChange
 from apps.sources.probes import Reach
 from apps.sources.probes.http import fits
@@ -218,7 +219,9 @@ def test_workers_of_another_application_answer_until_they_are_killed(valkey, tmp
         f"import celery\napp = celery.Celery('shop', broker='redis://:sesame@{host}:{port}/0')\n"
     )
     worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-l", "ERROR"], cwd=tmp_path
+        [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "solo", "-l", "ERROR"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "C_FORCE_ROOT": "1"},  # nothing of the portal's own settings
     )
     values = {"broker": valkey, "password": "sesame"}
     try:
@@ -289,7 +292,7 @@ def made(address: str, *, by=ADMIN, kind: str = "tcp", values=None, **more: obje
 def asked(minutes: int) -> Check:
     now = NOW + timedelta(minutes=minutes)
     Check.objects.update(due_at=now)
-    checking.Checker(1).run(now=now)
+    checking.rounds_of(1).run(now=now)
     return Check.objects.get()
 
 
@@ -309,7 +312,7 @@ def test_up_failing_down_and_up_again_are_stored_and_told_in_the_history(target:
 
 def test_a_check_that_was_changed_while_it_was_asked_keeps_nothing_of_the_old_answer(target: Target):
     made(target.address)
-    held = checking.claim(now=NOW, limit=5)[0]
+    held = rounds.claim(Check, now=NOW, limit=5, lease=checking.LEASE)[0]
     checks.save_check(by=ADMIN, check=Check.objects.get(), values={"address": "127.0.0.1:9"}, now=NOW)
     checking.visit(held, now=NOW)
     assert Check.objects.get().health == "unknown"
@@ -317,8 +320,8 @@ def test_a_check_that_was_changed_while_it_was_asked_keeps_nothing_of_the_old_an
 
 def test_a_claimed_check_is_nobody_elses_until_its_claim_runs_out(target: Target):
     made(target.address)
-    assert len(checking.claim(now=NOW, limit=5)) == 1
-    assert checking.claim(now=NOW, limit=5) == []
+    assert len(rounds.claim(Check, now=NOW, limit=5, lease=checking.LEASE)) == 1
+    assert rounds.claim(Check, now=NOW, limit=5, lease=checking.LEASE) == []
 
 
 def test_an_editor_makes_checks_but_not_into_private_networks_nor_with_secrets():
@@ -355,6 +358,6 @@ def test_a_check_that_is_switched_off_is_asked_no_more_and_its_series_end(target
     checks.save_check(by=ADMIN, check=check, values={}, now=NOW + timedelta(minutes=2))
     check = Check.objects.get()
     assert (check.health, check.shown) == ("unknown", [])
-    assert checking.claim(now=NOW + timedelta(hours=1), limit=5) == []
+    assert rounds.claim(Check, now=NOW + timedelta(hours=1), limit=5, lease=checking.LEASE) == []
     with pytest.raises(ValidationError, match="switched off"):
         checks.check_now(by=ADMIN, check=check, now=NOW)

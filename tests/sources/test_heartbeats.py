@@ -153,6 +153,12 @@ def test_a_job_that_starts_and_never_ends_is_missed():
     assert "has not ended" in beat.reason
 
 
+@pytest.mark.parametrize("signal", ["fail", "success"])
+def test_a_job_that_has_just_called_is_not_late(signal):
+    told(told(made(), "start", 0), signal, 4)
+    assert shown(4)["heartbeat_late"] == 0
+
+
 def test_a_run_is_timed_by_its_own_start():
     one, other = uuid.uuid4(), uuid.uuid4()
     beat = told(made(), "start", 0, run=one)

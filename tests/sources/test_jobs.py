@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.permissions import Forbidden, Principal, Scope
 from apps.accounts.rights import ALL_RIGHTS, ROLES
-from apps.core.secrets import MASK
+from apps.core.secrets import MASK, readable
 from apps.sources import listing, scrapeconfigs, services
 from apps.sources.models import ScrapeJob, ScrapeTarget
 from tests.sources.conftest import ADMIN, EDITOR, NOW, job, only
@@ -27,13 +27,13 @@ def test_secrets_are_kept_encrypted_and_never_shown():
         cursor.execute("SELECT secrets FROM sources_scrapejob")
         assert "hush" not in cursor.fetchone()[0]
     assert "hush" not in str(list(AuditEntry.objects.values()))
-    assert services.secrets_of(ScrapeJob.objects.get()) == {"credential": "hush-hush"}
+    assert readable(ScrapeJob.objects.get()) == {"credential": "hush-hush"}
     for given, kept in (({}, "hush-hush"), ({"credential": ""}, "hush-hush"), ({"credential": MASK}, "hush-hush")):
         services.save_job(by=ADMIN, job=made, now=NOW, secrets=given)
-        assert services.secrets_of(ScrapeJob.objects.get())["credential"] == kept
+        assert readable(ScrapeJob.objects.get())["credential"] == kept
     made.auth = "none"
     services.save_job(by=ADMIN, job=made, now=NOW, secrets={"credential": None})
-    assert services.secrets_of(ScrapeJob.objects.get()) == {}
+    assert readable(ScrapeJob.objects.get()) == {}
 
 
 def test_an_editor_makes_jobs_but_not_into_private_networks():
@@ -137,7 +137,7 @@ def test_a_prometheus_yml_becomes_jobs_and_what_is_left_out_is_named():
     assert [change[:2] for change in done.changes] == [("new", "node"), ("new", "found")]
     node, found = ScrapeJob.objects.get(name="node"), ScrapeJob.objects.get(name="found")
     assert (node.interval, node.timeout, node.scheme) == (timedelta(seconds=20), timedelta(seconds=10), "https")
-    assert (node.auth, node.auth_name, services.secrets_of(node)) == ("basic", "me", {"credential": "pass"})
+    assert (node.auth, node.auth_name, readable(node)) == ("basic", "me", {"credential": "pass"})
     assert (node.insecure, node.body_limit, node.label_limit) == (True, 2 * 1024**2, 30)
     assert {row.labels["host"] for row in node.found.all()} == {"a", "b"}
     assert found.timeout == timedelta(seconds=5)
@@ -160,7 +160,7 @@ def test_an_import_twice_changes_nothing_and_a_dry_run_writes_nothing():
 
 def test_secrets_in_files_are_taken_over_where_they_may_be_read():
     done = take_over(folder="/etc", read_file=lambda name: f"text of {name}\n")
-    assert services.secrets_of(ScrapeJob.objects.get(name="found")) == {"credential": "text of /run/token"}
+    assert readable(ScrapeJob.objects.get(name="found")) == {"credential": "text of /run/token"}
     assert not any("credentials" in note for note in done.notes)
 
 
@@ -247,7 +247,7 @@ def test_the_admin_saves_a_job_as_people_write_it(root):
     assert root.post(url, form).status_code == 302
     made = ScrapeJob.objects.get()
     assert made.targets == [{"targets": ["a:1"], "labels": {"zone": "x"}}]
-    assert services.secrets_of(made) == {"credential": "tok"}
+    assert readable(made) == {"credential": "tok"}
     page = root.get(reverse("admin:sources_scrapejob_change", args=[made.pk]))
     assert "tok" not in page.text.replace("token", "")
     assert "targets:" in page.text

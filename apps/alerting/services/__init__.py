@@ -21,17 +21,15 @@ from apps.alerting.services.rules import (
     delete_rule,
     draft,
     duration,
-    natural_key,
     rule_from_condition,
     rule_from_dict,
     save_group,
     save_recording_rule,
     save_rule,
-    ship_recording_rule,
-    ship_rule,
     write_rule,
 )
 from apps.alerting.services.ruletests import delete_rule_test, save_rule_test
+from apps.alerting.services.shipping import natural_key, ship_recording_rule, ship_rule
 from apps.alerting.services.silences import (
     end_resolved_silences,
     expire_silence,

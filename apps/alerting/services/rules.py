@@ -559,40 +559,6 @@ def send_to(*, rule: AlertRule, names: Iterable[str], by: Principal, now: dateti
         take(rule=rule, names=wanted, by=by, now=now)
 
 
-def natural_key(row: Mapping[str, Any]) -> str:
-    """The key under which a shipped row is remembered: a rule's slug, a recording rule's or group's name."""
-    return str(row.get("slug") or row["name"])
-
-
-def ship_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> AlertRule:
-    """Write one row of fixtures/alert_rules.yaml, unless a person has made a rule of that slug."""
-    known = AlertRule.objects.filter(slug=row["slug"]).first()
-    if known is not None:
-        return known
-    group = _shipped_group(row, by, now)
-    rule = rule_from_dict({name: value for name, value in row.items() if name != "tests"}, group=group)
-    return save_rule(by=by, rule=rule, levels=row["levels"], tests=row.get("tests"), now=now)
-
-
-def ship_recording_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> RecordingRule:
-    """Write one row of fixtures/recording_rules.yaml, unless a person has made a rule of that name."""
-    known = RecordingRule.objects.filter(name=row["name"]).first()
-    if known is not None:
-        return known
-    rule = RecordingRule(
-        group=_shipped_group(row, by, now),
-        name=row["name"],
-        expression=row["expression"].strip(),
-        labels=row.get("labels") or {},
-    )
-    return save_recording_rule(by=by, rule=rule, now=now)
-
-
-def _shipped_group(row: Mapping[str, Any], by: Principal, now: datetime) -> RuleGroup:
-    interval = duration(row["interval"], "interval") if "interval" in row else None
-    return group_named(row.get("group") or DEFAULT_GROUP, interval, by=by, now=now)
-
-
 def _end_alerts(alerts: Any, by: Principal, now: datetime, why: str) -> None:
     locked = alerts.open().select_for_update(of=("self",)).order_by("id")
     end(list(locked), reason=Reason.RULE, by=by.name or BY.name, now=now, detail=why)

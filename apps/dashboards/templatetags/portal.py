@@ -9,6 +9,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from apps.core.quantities import BYTES, digits, scaled
 from apps.core.quantities import span as written
 
 register = template.Library()
@@ -82,19 +83,10 @@ def measured(value: float | str | None, unit: str) -> str:
     if unit == "seconds":
         return f"{_short(value * 1000)} ms" if 0 < abs(value) < 1 else f"{_short(value)} s"
     if unit in ("bytes", "bytes/s"):
-        power = 0
-        while abs(value) >= 1024 and power < len(BYTES) - 1:
-            value, power = value / 1024, power + 1
-        return f"{_short(value)} {BYTES[power]}" + ("/s" if unit == "bytes/s" else "")
+        number, name = scaled(value, 1024, BYTES)
+        return f"{number} {name}" + ("/s" if unit == "bytes/s" else "")
     return f"{_short(value)} {unit}" if unit not in ("count", "/s") else _short(value) + (unit if unit == "/s" else "")
 
 
-BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-
 def _short(value: float) -> str:
-    size = abs(value)
-    if size >= 1e15:
-        return f"{value:.3g}"
-    text = f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.3g}" if abs(value) >= 1e15 else digits(value)

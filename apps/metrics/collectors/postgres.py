@@ -26,11 +26,12 @@ ACTIVITY = """
            coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)
       FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1, 2
 """
-DATABASES = """
+DATABASE_COLUMNS = """
     SELECT datname, xact_commit, xact_rollback, blks_read, blks_hit, deadlocks, temp_bytes, conflicts,
            tup_returned, tup_fetched, tup_inserted, tup_updated, tup_deleted, numbackends, stats_reset
-      FROM pg_stat_database WHERE datname = current_database()
+      FROM pg_stat_database
 """
+DATABASES = f"{DATABASE_COLUMNS} WHERE datname = current_database()"
 LOCKS = """
     SELECT mode, count(*) FROM pg_locks
      WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database()) GROUP BY 1

@@ -75,6 +75,26 @@ def parse(info: Mapping[str, Any]) -> Iterator[Reading]:
             labels = {"db": field}
             yield Reading("redis_db_keys", float(space["keys"]), labels, help="Keys.")
             yield Reading("redis_db_keys_expiring", float(space.get("expires", 0)), labels, help="Keys that expire.")
+    yield from replication(info)
     version = str(info.get("valkey_version") or info.get("redis_version", ""))
     labels = {"redis_version": version, "role": str(info.get("role", ""))}
     yield Reading("redis_instance_info", 1.0, labels, help="Version and role of the server.")
+
+
+def replication(info: Mapping[str, Any]) -> Iterator[Reading]:
+    """`info`: as of `parse`. A replica says whether it is connected, a primary how far its replicas are."""
+    if "master_link_status" in info:
+        up = float(info["master_link_status"] == "up")
+        yield Reading("redis_master_link_up", up, help="Whether the replica is connected to its primary.")
+        ago = as_number(str(info.get("master_last_io_seconds_ago", "")))
+        if ago is not None:
+            help_text = "Seconds since the primary was heard."
+            yield Reading("redis_master_last_io_seconds_ago", ago, help=help_text)
+    for field, replica in info.items():
+        if field.startswith("slave") and field[5:].isdigit() and isinstance(replica, Mapping):
+            labels = {"slave_ip": str(replica.get("ip", "")), "slave_port": str(replica.get("port", ""))}
+            behind = float(info.get("master_repl_offset", 0)) - float(replica.get("offset", 0))
+            help_text = "Bytes that the replica has not confirmed."
+            yield Reading("redis_connected_slave_lag_bytes", behind, labels, help=help_text)
+            help_text = "Seconds since the replica was heard."
+            yield Reading("redis_connected_slave_lag_seconds", float(replica.get("lag", 0)), labels, help=help_text)

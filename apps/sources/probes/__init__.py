@@ -176,8 +176,10 @@ def run(kind: str, values: Mapping[str, Any], reach: Reach) -> tuple[Found, floa
         found = probes.get(kind)(values, reach).run()
     except BadCertificate as error:
         found = Found(str(error), certificate=error.certificate)
-    except (Failed, door.OutboundError, LookupError) as error:
-        found = Found(str(error), getattr(error, "readings", ()), getattr(error, "certificate", None))
+    except Failed as error:
+        found = Found(str(error), error.readings, error.certificate)
+    except (door.OutboundError, LookupError) as error:
+        found = Found(str(error))
     except TimeoutError:
         found = Found(f"There was no answer within {reach.seconds:g} s.")
     except OSError as error:

@@ -1,0 +1,170 @@
+"""What the panels of a person's dashboard show: numbers, tables and alerts, in the reader's scope and budget.
+
+Reads series only through `metrics.query`; a panel that cannot be answered is an error with its sentence.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from apps.accounts.permissions import Principal
+from apps.alerting import matching
+from apps.alerting.matching import MatcherError
+from apps.alerting.models import Alert
+from apps.dashboards import document, panels, plots, snapshots, variables
+from apps.dashboards.document import Document, Variable
+from apps.dashboards.plots import Row
+from apps.dashboards.timespan import Span
+from apps.dashboards.variables import BadVariable, Values
+from apps.metrics import budgets, query
+from apps.promql.errors import PromQLError
+from apps.promql.limits import Limits
+from apps.promql.parser import parse_matchers
+
+MOST_ROWS: Final = 200
+MOST_COLUMNS: Final = 24
+MOST_BUCKETS: Final = 60
+MOST_OPTIONS: Final = 500
+LONGEST_NAME: Final = 300
+LABEL_VALUES: Final = re.compile(r"\s*label_values\(\s*(?:(.+?)\s*,\s*)?([A-Za-z_][A-Za-z0-9_]*)\s*\)\s*", re.S)
+SOURCES: Final = ("*",)
+
+
+def answer(panel: document.Panel, span: Span, values: Values, *, who: Principal) -> Row:
+    """Return what one panel draws. `kind` says how; `error` holds a sentence instead."""
+    kind: Row = {"kind": panel.kind, "calculation": panel.calculation, "sources": SOURCES, "levels": []}
+    try:
+        if panel.kind == "alertlist":
+            return kind | _alerts(panel, who=who)
+        if panel.kind not in document.MEASURING:
+            return kind
+        filled = variables.built_in(span) | dict(values)
+        asks = [
+            panels.Query(variables.fill(ask.expression, filled), _legend(ask.legend, filled)) for ask in panel.queries
+        ]
+        limits = budgets.limits_for(who)
+        if not asks:
+            return kind | {"error": "This panel asks for nothing yet: give it a query."}
+        if panel.kind == "table":
+            return kind | _table(panel, asks, span, who=who, limits=limits)
+        if panel.kind == "heatmap":
+            return kind | _heat(panel, asks[0], span, who=who, limits=limits)
+        return kind | _plot(panel, asks, span, who=who, limits=limits)
+    except (PromQLError, BadVariable, MatcherError, query.Outrun) as error:
+        return kind | {"error": str(error)[:1_000]}
+
+
+def _legend(text: str, values: Values) -> str:
+    return variables.fill_text(text, values)[:LONGEST_NAME]
+
+
+def _levels(panel: document.Panel) -> list[Row]:
+    rows = [{"severity": t.severity, "comparison": t.comparison, "value": t.value} for t in panel.thresholds]
+    return sorted(rows, key=lambda row: plots.RANKS[str(row["severity"])])
+
+
+def _plot(panel: document.Panel, asks: Sequence[panels.Query], span: Span, *, who: Principal, limits: Limits) -> Row:
+    drawn = panels.Panel(
+        panel.id, panel.title, panel.unit, tuple(asks), SOURCES, panel.id, panel.stacked, panel.minimum, panel.maximum
+    )
+    found = plots.plot(drawn, span, {panel.id: _levels(panel)}, scope=who.scope, limits=limits)
+    for series in found.get("series", ()):
+        series["name"] = series["name"][:LONGEST_NAME]
+    return found
+
+
+def _table(panel: document.Panel, asks: Sequence[panels.Query], span: Span, *, who: Principal, limits: Limits) -> Row:
+    """Labels of the series and a column of values for each query, joined by all labels."""
+    cells: dict[tuple[tuple[str, str], ...], list[float | None]] = {}
+    names: dict[str, None] = {}
+    for at, result in enumerate(
+        query.evaluate_many([ask.expression for ask in asks], at=span.end, scope=who.scope, limits=limits)
+    ):
+        if isinstance(result, Exception):
+            raise result
+        for labels, value, present in zip(result.labels.dicts(), result.v, result.ok, strict=True):
+            if not present[0]:
+                continue
+            key = tuple(sorted((name, text) for name, text in labels.items() if name != plots.NAME))
+            names |= dict.fromkeys(name for name, _ in key)
+            cells.setdefault(key, [None] * len(asks))[at] = float(value[0]) if np.isfinite(value[0]) else None
+    shown = list(names)[:MOST_COLUMNS]
+    keys = sorted(cells, key=lambda key: (cells[key][0] is None, -(cells[key][0] or 0.0), key))
+    rows = [[*(dict(key).get(name, "")[:LONGEST_NAME] for name in shown), *cells[key]] for key in keys[:MOST_ROWS]]
+    columns = [{"title": name, "unit": ""} for name in shown]
+    columns += [
+        {"title": ask.legend or ("Value" if len(asks) == 1 else f"Value {at}"), "unit": panel.unit}
+        for at, ask in enumerate(asks, start=1)
+    ]
+    return {"columns": columns, "rows": rows, "more": max(0, len(cells) - MOST_ROWS), "levels": _levels(panel)}
+
+
+def _heat(panel: document.Panel, ask: panels.Query, span: Span, *, who: Principal, limits: Limits) -> Row:
+    """Counts by bucket and step: series with `le` are a histogram's cumulative buckets, others rows."""
+    whole = Span(span.begin, span.begin, span.end, span.step)
+    result = query.query_range(
+        ask.expression, start=whole.start, end=whole.end, step=whole.step, scope=who.scope, limits=limits
+    )
+    sums: dict[str, Any] = {}
+    labels = result.labels.dicts()
+    is_histogram = bool(labels) and all("le" in each for each in labels)
+    for each, values, present in zip(labels, result.v, result.ok, strict=True):
+        name = each["le"] if is_histogram else plots.legend(ask.legend, each)
+        row = np.where(present & np.isfinite(values), values, np.nan)
+        sums[name] = np.where(np.isnan(sums[name]), row, sums[name] + np.nan_to_num(row)) if name in sums else row
+    names = sorted(sums, key=_edge) if is_histogram else sorted(sums)
+    more = max(0, len(names) - MOST_BUCKETS)
+    names = names[:MOST_BUCKETS]
+    rows, below = [], None
+    for name in names:
+        row = sums[name]
+        rows.append(row if below is None or not is_histogram else np.clip(row - below, 0, None))
+        below = row
+    return {
+        "unit": panel.unit, "bucketed": is_histogram, "names": [name[:LONGEST_NAME] for name in names],
+        "rows": [row.tolist() for row in rows], "more": more, **plots.grid(whole),
+    }  # fmt: skip
+
+
+def _edge(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("inf")
+
+
+def _alerts(panel: document.Panel, *, who: Principal) -> Row:
+    """Active alerts that all matchers of the panel accept (one in a line), worst first."""
+    matchers = matching.parse_matchers(panel.text) if panel.text.strip() else ()
+    if not matchers:
+        return {"alerts": snapshots.alerts(scope=who.scope)["rows"]}
+    found = Alert.objects.active().visible_to(who.scope).select_related("rule").order_by("-fired_at", "-id")
+    rows = [alert for alert in found[:1_000] if matching.accept(matchers, alert.routing_labels)]
+    rows.sort(key=lambda alert: -plots.RANKS.get(alert.severity, 0))
+    return {"alerts": [snapshots.alert_row(alert) for alert in rows[: snapshots.ROWS]]}
+
+
+def options_of(given: Document, values: Mapping[str, tuple[str, ...]], *, who: Principal) -> dict[str, Row]:
+    """Return what can be chosen for each variable: {name: {"options": […], "error": ""}}; at most 500 each."""
+    return {each.name: _options(each, values, who=who) for each in given.variables if each.kind != "constant"}
+
+
+def _options(variable: Variable, values: Values, *, who: Principal) -> Row:
+    if variable.kind != "query":
+        return {"options": list(variable.options), "error": ""}
+    try:
+        found = label_values(variables.fill(variable.query, values), who=who)
+    except (PromQLError, BadVariable, query.Outrun) as error:
+        return {"options": [], "error": str(error)[:500]}
+    return {"options": [text[: variables.LONGEST_VALUE] for text in found[:MOST_OPTIONS]], "error": ""}
+
+
+def label_values(text: str, *, who: Principal) -> list[str]:
+    """Answer `label_values(metric{…}, label)` or `label_values(label)`. Raises BadVariable, PromQLError."""
+    found = LABEL_VALUES.fullmatch(text)
+    if found is None:
+        raise BadVariable(f"{text[:100]} is no question for values: label_values(up, instance)")
+    matchers = parse_matchers(found[1]) if found[1] else ()
+    return query.label_values(found[2], matchers, scope=who.scope)

@@ -1,0 +1,329 @@
+"""What the series of a made-up clinic are worth at any time. Pure: absolute times in, labels and values out.
+
+Every value is a function of the time alone, counters in closed form. So the week that is filled in at the start, what
+is scraped afterwards, and what is filled in after a pause are one curve, and filling twice changes nothing.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+Row = tuple[str, dict[str, str], Values]
+
+DAY: Final = 86_400.0
+WEEK: Final = 7 * DAY
+BORN: Final = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
+"""A Monday, when the counters of the clinic began (s)."""
+GRID: Final = 15.0
+GIB: Final = 2**30
+BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+VITAL_BUCKETS: Final = (0.1, 0.2, 0.5, 0.8, 1.2, 1.8, 2.5, 4.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that goes wrong each week at the same hour: when (s since Monday), how long (s), and its words."""
+
+    kind: str
+    begin: float
+    length: float
+    severity: str
+    service: str
+    words: str
+    taken_by: str
+    cause: str = ""
+    cure: str = ""
+
+    def share(self, t: Values) -> Values:
+        """Return 1 while it lasts, else 0."""
+        return (((t - BORN - self.begin) % WEEK) < self.length).astype(np.float64)
+
+    def area(self, t: Values) -> Values:
+        """Return for how many seconds it has lasted in all since the clinic began."""
+        since = t - BORN - self.begin
+        whole = np.floor(since / WEEK)
+        return whole * self.length + np.clip(since - whole * WEEK, 0.0, self.length)
+
+    def begins(self, after: float, until: float) -> Iterator[float]:
+        """Yield each time (s) at which it begins after the one and up to the other."""
+        number = math.floor((after - BORN - self.begin) / WEEK) + 1
+        while (at := BORN + self.begin + number * WEEK) <= until:
+            yield at
+            number += 1
+
+
+PAYMENTS: Final = Trouble(
+    "payments-refused", 1 * DAY + 37_200, 2_700, "critical", "payments",
+    "Four of ten card payments are refused by the provider", "mara",
+    cure="payments: second provider switched on",
+)  # fmt: skip
+LOCKS: Final = Trouble(
+    "slow-bookings", 3 * DAY + 50_700, 4_200, "error", "booking",
+    "Booking an appointment takes 3 s: statements wait for locks", "jonas",
+    cause="booking 2.8.0 deployed", cure="booking 2.8.1 deployed: rolled back",
+)  # fmt: skip
+CACHE: Final = Trouble(
+    "cache-failover", 5 * DAY + 12_600, 1_200, "warning", "cache", "The cache has moved to its replica", "mara"
+)  # fmt: skip
+GUESSES: Final = Trouble(
+    "password-guessing", 2 * DAY + 8_100, 900, "warning", "booking",
+    "Somebody tries passwords at the patients' log-in, from one network", "jonas",
+    cure="booking: the network is blocked at the firewall",
+)  # fmt: skip
+TROUBLES: Final = (PAYMENTS, LOCKS, CACHE, GUESSES)
+
+ENDPOINTS: Final = (
+    # method, endpoint, requests a second at full load, usual seconds, service
+    ("GET", "/appointments", 2.4, 0.045, "booking"),
+    ("POST", "/appointments", 0.5, 0.12, "booking"),
+    ("GET", "/doctors/{id}", 1.6, 0.03, "booking"),
+    ("POST", "/payments", 0.3, 0.32, "payments"),
+    ("GET", "/records/{id}", 1.1, 0.08, "records"),
+)
+ROUTES: Final = (("/", 0.9), ("/book", 1.5), ("/records/:id", 1.2))
+VITALS: Final = (("lcp_seconds", 1.4), ("inp_seconds", 0.13), ("fcp_seconds", 0.9), ("ttfb_seconds", 0.25))
+
+
+def busy(t: Values) -> Values:
+    """Return how busy the clinic is, from nearly 0 at night to about 1 at noon."""
+    return 0.55 - 0.42 * np.cos(2 * math.pi * (t - 3600) / DAY) + 0.08 * np.sin(t / 700)
+
+
+def worked(t: Values) -> Values:
+    """Return the integral of `busy` since the clinic began (s)."""
+
+    def whole(x: Values) -> Values:
+        day = DAY / (2 * math.pi)
+        return 0.55 * x - 0.42 * day * np.sin((x - 3600) / day) - 0.08 * 700 * np.cos(x / 700)
+
+    return whole(t) - whole(np.full(1, BORN))
+
+
+def strained(t: Values) -> Values:
+    """Return the integral of the share of work that is slow: next to none at night, a tenth at noon (s)."""
+
+    def whole(x: Values) -> Values:
+        day, hour = DAY / (2 * math.pi), 5400 / (2 * math.pi)
+        return 0.045 * x - 0.038 * day * np.sin((x - 3600) / day) - 0.005 * hour * np.cos(x / hour)
+
+    return whole(t) - whole(np.full(1, BORN))
+
+
+def wave(t: Values, seed: float) -> Values:
+    """Return a calm wobble between 0 and 1."""
+    return 0.5 + 0.3 * np.sin(t / 1900 + seed) + 0.15 * np.sin(t / 431 + 2 * seed) + 0.05 * np.sin(t / 57 + 3 * seed)
+
+
+def memory(t: Values) -> Values:
+    """Return the memory in use (%): it leaks until the nightly restart of the booking service at 03:00 UTC."""
+    return 58 + 20 * (((t - 10_800) % DAY) / DAY) + 2 * wave(t, 1)
+
+
+def series(t: Values) -> Iterator[Row]:
+    """Yield every series of the clinic at these times (s): name, labels, a value for each time."""
+    yield from _machine(t)
+    yield from _requests(t)
+    yield from _database(t)
+    yield from _pages(t)
+    yield from _doors(t)
+
+
+def _machine(t: Values) -> Iterator[Row]:
+    node = {"job": "node", "instance": "clinic-1"}
+    load = busy(t)
+    for cpu in ("0", "1"):
+        for mode, still, moved in (
+            ("user", 0.08, 0.38), ("system", 0.03, 0.09), ("iowait", 0.01, 0.02), ("softirq", 0.002, 0.008)
+        ):  # fmt: skip
+            grown = still * (t - BORN) + moved * worked(t) + (0.25 * LOCKS.area(t) if mode == "iowait" else 0)
+            yield "node_cpu_seconds_total", node | {"cpu": cpu, "mode": mode}, grown
+        idle = 0.878 * (t - BORN) - 0.498 * worked(t) - 0.25 * LOCKS.area(t)
+        yield "node_cpu_seconds_total", node | {"cpu": cpu, "mode": "idle"}, idle
+    total = np.full(len(t), 16.0 * GIB)
+    for name, value in (
+        ("node_load1", 0.2 + 1.3 * load + 1.6 * LOCKS.share(t)),
+        ("node_load5", 0.25 + 1.2 * load + 1.4 * LOCKS.share(t - 150)),
+        ("node_load15", 0.3 + 1.1 * load + LOCKS.share(t - 450)),
+        ("node_memory_MemTotal_bytes", total),
+        ("node_memory_MemAvailable_bytes", total * (1 - memory(t) / 100)),
+        ("node_memory_MemFree_bytes", total * (1 - memory(t) / 100) * 0.4),
+        ("node_memory_SwapTotal_bytes", total / 8),
+        ("node_memory_SwapFree_bytes", total / 8.4),
+        ("node_netstat_Tcp_CurrEstab", 12 + np.round(60 * load)),
+        ("node_sockstat_TCP_tw", np.round(25 * load * wave(t, 2))),
+        ("node_procs_running", 1 + np.round(3 * load)),
+        ("node_procs_blocked", np.round(4 * LOCKS.share(t))),
+    ):
+        yield name, node, value
+    disk, net = node | {"device": "nvme0n1"}, node | {"device": "eth0"}
+    for name, labels, rate in (
+        ("node_disk_read_bytes_total", disk, 2.4e6), ("node_disk_written_bytes_total", disk, 5.1e6),
+        ("node_disk_reads_completed_total", disk, 61), ("node_disk_writes_completed_total", disk, 140),
+        ("node_disk_io_time_seconds_total", disk, 0.2), ("node_network_receive_bytes_total", net, 8.2e5),
+        ("node_network_transmit_bytes_total", net, 2.3e6), ("node_network_receive_errs_total", net, 0),
+        ("node_network_transmit_errs_total", net, 0), ("node_network_receive_drop_total", net, 0.01),
+        ("node_network_transmit_drop_total", net, 0),
+    ):  # fmt: skip
+        yield name, labels, rate * worked(t)
+    mount = node | {"device": "/dev/nvme0n1p2", "fstype": "ext4", "mountpoint": "/"}
+    yield "node_filesystem_size_bytes", mount, np.full(len(t), 240.0 * GIB)
+    free = (240 - 150 - 14 * ((t - BORN) % WEEK) / WEEK) * GIB
+    yield "node_filesystem_avail_bytes", mount, free
+    yield "node_filesystem_free_bytes", mount, free
+
+
+def _requests(t: Values) -> Iterator[Row]:
+    web = {"job": "clinic-web", "instance": "clinic-1:8000"}
+    for method, endpoint, pace, usual, service in ENDPOINTS:
+        own = web | {"method": method, "endpoint": endpoint}
+        done = pace * worked(t)
+        failed = 0.003 * done + (0.4 * pace * PAYMENTS.area(t) if service == "payments" else 0)
+        failed = failed + (0.05 * pace * LOCKS.area(t) if service == "booking" else 0)
+        for code, count in (("200", done * 0.985 - failed), ("404", done * 0.015), ("500", failed)):
+            yield "http_requests_total", own | {"code": code}, count
+        slowed = pace * (strained(t) + (0.4 * LOCKS.area(t) if service == "booking" else 0))
+        for edge in (*BUCKETS, math.inf):
+            fine, bad = (1.0 if edge == math.inf else 1 - math.exp(-edge / s) for s in (usual, 12 * usual))
+            label = "+Inf" if edge == math.inf else f"{edge:g}"
+            counted = (done - slowed) * fine + slowed * bad
+            yield "http_request_duration_seconds_bucket", own | {"le": label}, counted
+        yield "http_request_duration_seconds_count", own, done
+        yield "http_request_duration_seconds_sum", own, (done - slowed) * usual + slowed * 12 * usual
+
+
+def _database(t: Values) -> Iterator[Row]:
+    own = {"job": "clinic-db", "instance": "clinic-db:5432"}
+    for state, count in (
+        ("active", 2 + 9 * busy(t) + 52 * LOCKS.share(t)), ("idle", 16 + 6 * wave(t, 4)),
+        ("idle in transaction", 1 + wave(t, 5) + 9 * LOCKS.share(t)),
+    ):  # fmt: skip
+        yield "pg_stat_activity_count", own | {"state": state, "datname": "clinic"}, np.round(count)
+    yield "pg_settings_max_connections", own, np.full(len(t), 100.0)
+    for name, rate in (
+        ("pg_stat_database_xact_commit", 46.0), ("pg_stat_database_xact_rollback", 0.2),
+        ("pg_stat_database_blks_hit", 6100.0), ("pg_stat_database_blks_read", 31.0),
+    ):  # fmt: skip
+        yield name, own | {"datname": "clinic"}, rate * worked(t)
+    yield "pg_stat_database_deadlocks", own | {"datname": "clinic"}, np.floor(0.004 * LOCKS.area(t))
+    yield "pg_database_size_bytes", own | {"datname": "clinic"}, 38 * GIB + 1900 * (t - BORN)
+    cache = {"job": "clinic-cache", "instance": "clinic-cache:6379"}
+    yield "redis_commands_processed_total", cache, 240 * worked(t)
+    yield "redis_memory_used_bytes", cache, (0.9 + 0.5 * busy(t) * (1 - CACHE.share(t))) * GIB
+    yield "redis_memory_used_rss_bytes", cache, (1.2 + 0.4 * busy(t)) * GIB
+    for queue, most in (("mail", 6), ("reports", 3), ("lab", 14)):
+        yield "celery_queue_length", {"job": "clinic-web", "queue": queue}, np.round(most * busy(t) * wave(t, most))
+
+
+def _pages(t: Values) -> Iterator[Row]:
+    for route, weight in ROUTES:
+        for device, part in (("desktop", 0.6), ("phone", 0.4)):
+            own = {"job": "frontend", "site": "clinic", "route": route, "device": device}
+            views = 0.4 * part * worked(t)
+            yield "frontend_page_views_total", own, views
+            yield "frontend_errors_total", own, 0.004 * views + 0.05 * part * LOCKS.area(t) * (route == "/book")
+            for name, usual in VITALS:
+                middle = usual * weight * (1.0 if device == "desktop" else 1.5)
+                yield from _vital(f"web_vitals_{name}", own, t, part, middle, VITAL_BUCKETS)
+            yield from _vital("web_vitals_cls_ratio", own, t, part, 0.04 * weight, (0.01, 0.05, 0.1, 0.25, 1.0))
+
+
+def _doors(t: Values) -> Iterator[Row]:
+    own = {"job": "clinic-web", "instance": "clinic-1:8000"}
+    tried = GUESSES.area(t)
+    for name, labels, count in (
+        ("portal_logins_total", {}, 0.012 * worked(t)),
+        ("portal_login_failures_total", {}, 0.0009 * worked(t) + 0.06 * tried),
+        ("portal_lockouts_total", {}, 0.005 * tried),
+        ("portal_new_place_logins_total", {}, 0.00006 * worked(t)),
+        ("portal_auth_refusals_total", {"reason": "right"}, 0.0006 * worked(t)),
+        ("portal_auth_refusals_total", {"reason": "token"}, 0.0003 * worked(t) + 0.01 * tried),
+    ):
+        yield name, own | labels, np.floor(count)
+
+
+def _vital(
+    name: str, labels: Mapping[str, str], t: Values, part: float, middle: float, edges: tuple[float, ...]
+) -> Iterator[Row]:
+    views, slowed = 0.4 * part * worked(t), 0.8 * part * strained(t)
+    for edge in (*edges, math.inf):
+        fine, bad = (1.0 if edge == math.inf else 1 / (1 + (m / edge) ** 3) for m in (0.7 * middle, 1.6 * middle))
+        label = "+Inf" if edge == math.inf else f"{edge:g}"
+        yield f"{name}_bucket", {**labels, "le": label}, (views - slowed) * fine + slowed * bad
+
+
+def recorded(t: Values) -> Iterator[Row]:
+    """Yield what the shipped recording rules would have written in the past: the portal did not run then."""
+    buckets, codes = _a_minute(t)
+    paced = sum(codes.values(), np.zeros(len(t)))
+    cpu = 100 * (0.112 + 0.478 * busy(t))
+    disk = 100 * (150 + 14 * ((t - BORN) % WEEK) / WEEK) / 240
+    for name, value in (
+        ("throughput", paced / 60), ("errorRate", 100 * codes["500"] / paced),
+        ("responseTime", 1000 * _quantile(0.95, buckets)), ("cpuUsage", cpu),
+        ("memoryUsage", memory(t)), ("memoryPercentage", memory(t)), ("diskUsage", disk),
+        ("dbConnections", 18 + 3 * wave(t, 4)), ("activeUsers", np.round(40 * busy(t))),
+        ("bookings", np.round(22 * busy(t) * (1 - 0.7 * LOCKS.share(t)))),
+        ("treatmentSuccess", 93 + 3 * wave(t, 6)), ("satisfaction", 4.1 + 0.4 * wave(t, 7) - 0.6 * LOCKS.share(t)),
+        ("revenue", 1450 * busy(t) * (1 - 0.4 * PAYMENTS.share(t))),
+    ):  # fmt: skip
+        yield name, {}, value
+
+
+def _a_minute(t: Values) -> tuple[dict[float, Values], dict[str, Values]]:
+    """How many requests of the minute before were answered within each bucket's edge, and with each code."""
+    buckets: dict[float, Values] = {}
+    codes: dict[str, Values] = {}
+    for (name, labels, now), (_, _, before) in zip(_requests(t), _requests(t - 60), strict=True):
+        if name == "http_requests_total":
+            codes[labels["code"]] = codes.get(labels["code"], 0) + (now - before)
+        elif "le" in labels:
+            edge = float(labels["le"])
+            buckets[edge] = buckets.get(edge, 0) + (now - before)
+    return buckets, codes
+
+
+def _quantile(share: float, buckets: Mapping[float, Values]) -> Values:
+    """The quantile of cumulative buckets, between their edges on a straight line (as histogram_quantile has it)."""
+    rank = share * buckets[math.inf]
+    found, below, low = np.full(len(rank), max(BUCKETS)), np.zeros(len(rank)), 0.0
+    for edge in BUCKETS:
+        count = buckets[edge]
+        inside = (below < rank) & (count >= rank)
+        part = np.divide(rank - below, count - below, out=np.zeros(len(rank)), where=inside)
+        found = np.where(inside, low + (edge - low) * part, found)
+        below, low = count, edge
+    return found
+
+
+EVENTS: Final[tuple[tuple[str, dict[str, str], float, float, float], ...]] = (
+    # name, labels, events an hour at full load, value at its least and at its most
+    ("user_active", {}, 480, 1, 1),
+    ("booking_made", {"channel": "web"}, 22, 1, 1),
+    ("treatment_completed", {"outcome": "success"}, 10, 1, 1),
+    ("treatment_completed", {"outcome": "complication"}, 0.5, 1, 1),
+    ("payment", {"method": "card"}, 14, 45, 160),
+    ("survey", {}, 8, 3, 5),
+    ("feature_used", {"feature": "online booking"}, 30, 1, 1),
+    ("feature_used", {"feature": "video consultation"}, 9, 1, 1),
+    ("feature_used", {"feature": "prescription"}, 17, 1, 1),
+)
+
+
+def events(begin: float, end: float) -> Iterator[tuple[str, dict[str, str], float, float]]:
+    """Yield what happened after `begin` up to `end` (s): name, labels, time (s), value. Each at its own, fixed time."""
+    for number, (name, labels, pace, low, high) in enumerate(EVENTS):
+        from_, to = (math.floor(float(worked(np.full(1, at))[0]) * pace / 3600) for at in (begin, end))
+        if to <= from_:
+            continue
+        grid = np.arange(begin // GRID * GRID, end + 2 * GRID, GRID)
+        done = worked(grid) * pace / 3600
+        for count in range(from_ + 1, to + 1):
+            at = float(np.interp(count, done, grid))
+            spread = (count * 0.618034 + number * 0.31) % 1.0
+            yield name, labels, at, round(low + (high - low) * spread)

@@ -1,0 +1,204 @@
+"""Grafana's JSON in and out: what both know comes back as it was, the rest is told, hostile files are bounded."""
+
+import orjson
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.dashboards import document, grafana
+from apps.dashboards.document import Ask, Document, Panel, Threshold, Variable
+from apps.dashboards.grafana import BadGrafana
+from apps.dashboards.models import Dashboard
+from tests.dashboards.test_dashboards import make
+
+# Written by hand after the shape that Grafana 11 saves (schemaVersion 39) and an older one (schemaVersion 30).
+FOREIGN = {
+    "title": "Shop", "schemaVersion": 39, "uid": "abc", "description": "carts",
+    "annotations": {"list": [{"builtIn": 1, "name": "Annotations & Alerts"}]},
+    "templating": {"list": [
+        {"name": "DS", "type": "datasource", "query": "prometheus"},
+        {"name": "job", "type": "query", "query": {"query": "label_values(up, job)", "refId": "x"}, "multi": True,
+         "includeAll": True, "regex": "/web.*/", "current": {"text": ["All"], "value": ["$__all"]}},
+        {"name": "step", "type": "interval", "query": "1m,5m,auto", "current": {"value": "5m"}},
+        {"name": "env", "type": "custom", "query": "prod,test", "current": {"value": "test"}},
+        {"name": "filters", "type": "adhoc"},
+    ]},
+    "panels": [
+        {"id": 1, "type": "timeseries", "title": "Rate of [[job]]", "gridPos": {"h": 8, "w": 12, "x": 0, "y": 0},
+         "targets": [
+             {"refId": "A", "expr": 'sum by (code) (rate(http_requests_total{job=~"[[job]]"}[$__rate_interval]))',
+              "legendFormat": "{{ code }} of {{job}}"},
+             {"refId": "B", "rawSql": "select 1"}, {"refId": "C", "expr": "up", "hide": True},
+         ],
+         "fieldConfig": {"defaults": {
+             "unit": "reqps", "min": 0, "custom": {"stacking": {"mode": "normal"}},
+             "thresholds": {"mode": "absolute", "steps": [
+                 {"color": "green", "value": None}, {"color": "#EAB839", "value": 5}, {"color": "red", "value": 9}]},
+         }, "overrides": [{"matcher": {}, "properties": []}]}},
+        {"id": 2, "type": "stat", "title": "Free", "gridPos": {"h": 4, "w": 30, "x": 20, "y": 0},
+         "options": {"reduceOptions": {"calcs": ["mean"]}}, "targets": [{"expr": "node_filesystem_avail_bytes"}],
+         "fieldConfig": {"defaults": {"unit": "bytes", "thresholds": {"mode": "absolute", "steps": [
+             {"color": "red", "value": None}, {"color": "green", "value": 100}]}}}},
+        {"id": 3, "type": "row", "title": "More", "collapsed": True, "gridPos": {"h": 1, "w": 24, "x": 0, "y": 8},
+         "panels": [{"id": 4, "type": "text", "gridPos": {"h": 3, "w": 24, "x": 0, "y": 9},
+                     "options": {"mode": "html", "content": "<script>alert(1)</script>"}}]},
+        {"id": 5, "type": "nodeGraph", "title": "Graph"},
+        {"id": 6, "type": "gauge", "title": "Odd", "repeat": "job", "targets": [{"expr": "up"}],
+         "fieldConfig": {"defaults": {"unit": "currencyUSD"}}},
+    ],
+}  # fmt: skip
+
+
+def test_a_foreign_dashboard_comes_in_as_far_as_it_is_understood():
+    found = grafana.read(orjson.dumps({"dashboard": FOREIGN, "meta": {}}))
+    first, free, row, text, odd = found.document.panels
+    assert (found.title, found.description) == ("Shop", "carts")
+    assert first.title == "Rate of ${job}"
+    assert first.queries == (
+        Ask('sum by (code) (rate(http_requests_total{job=~"${job}"}[$__rate_interval]))', "{code} of {job}"),
+    )
+    assert (first.unit, first.minimum, first.stacked) == ("req/s", 0.0, True)
+    assert first.thresholds == (Threshold("critical", 9.0, ">="),)
+    assert (free.x + free.w, free.unit, free.calculation) == (24, "bytes", "mean")
+    assert free.thresholds == (Threshold("critical", 100.0, "<"),)
+    assert (row.kind, text.kind, text.text) == ("row", "text", "<script>alert(1)</script>")
+    assert (odd.kind, odd.unit) == ("gauge", "plain")
+    assert found.document.variables == (
+        Variable("job", "query", query="label_values(up, job)", values=("$__all",), multi=True, all=True),
+        Variable("step", "interval", options=("1m", "5m"), values=("5m",)),
+        Variable("env", "custom", options=("prod", "test"), values=("test",)),
+    )
+
+
+def test_what_does_not_come_along_is_told():
+    told = "\n".join(grafana.read(orjson.dumps(FOREIGN)).report)
+    for words in (
+        "Panel Graph: there is no kind nodeGraph", "overrides of single fields", "a query that is no PromQL",
+        "a hidden query", "its HTML is shown as text", "the unit currencyUSD", "its repeat are", "its regex is not",
+        "kind adhoc",
+    ):  # fmt: skip
+        assert words in told
+    assert "Annotations" not in told
+
+
+LETTERS = st.characters(codec="utf-8", exclude_characters="\0{}[]$,", exclude_categories=("Zs", "Cc", "Zl", "Zp"))
+WORDS = st.text(LETTERS, min_size=1, max_size=8)
+NAMES = st.text("abc_", min_size=1, max_size=6)
+
+
+@st.composite
+def known(draw):
+    """A document of what both know, as Grafana numbers its panels."""
+    panels = []
+    for number in range(1, draw(st.integers(0, 4)) + 1):
+        kind = draw(st.sampled_from(sorted(document.KINDS)))
+        place = {
+            "id": f"p{number}",
+            "kind": kind,
+            "title": draw(WORDS),
+            "x": draw(st.integers(0, 12)),
+            "y": number,
+            "w": 9,
+        }
+        height = 1 if kind == "row" else draw(st.integers(1, 20))
+        more = {}
+        if kind == "text":
+            more = {"text": draw(WORDS)}
+        elif kind in document.MEASURING:
+            values = sorted(draw(st.sets(st.integers(-99, 99), max_size=3)))
+            comparison = draw(st.sampled_from((">=", "<")))
+            limits = [Threshold(draw(st.sampled_from(document.SEVERITIES)), float(v), comparison) for v in values]
+            more = {
+                "queries": tuple(Ask(f"up{{a=~'{draw(WORDS)}'}}".replace("'", '"'), f"{draw(WORDS)} {{{draw(NAMES)}}}")
+                                 for _ in range(draw(st.integers(0, 2)))),
+                "unit": draw(st.sampled_from(document.UNITS)),
+                "minimum": draw(st.none() | st.integers(-9, 0).map(float)),
+                "maximum": draw(st.none() | st.integers(1, 9).map(float)),
+                "stacked": draw(st.booleans()),
+                "thresholds": tuple(limits),
+                "calculation": draw(st.sampled_from(document.CALCULATIONS)),
+            }  # fmt: skip
+        panels.append(Panel(**place, h=height, **more))
+    options = tuple(dict.fromkeys(draw(st.lists(WORDS, min_size=1, max_size=3))))
+    variables = (
+        Variable("job", "query", query="label_values(up, job)", values=("$__all",), multi=True, all=True),
+        Variable("env", "custom", draw(WORDS), options=options, values=options[:1]),
+        Variable("every", "interval", options=("1m", "5m")),
+        Variable("fixed", "constant", values=(draw(WORDS),)),
+    )
+    return Document(tuple(panels), variables)
+
+
+@settings(max_examples=60)
+@given(known())
+def test_what_both_know_comes_back_as_it_went(whole):
+    written, report = grafana.write(whole, title="Round", description="trip", uid="round")
+    found = grafana.read(orjson.dumps(written))
+    assert (found.title, found.description, found.report, report) == ("Round", "trip", (), [])
+    assert found.document == whole
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 99) | st.floats() | st.sampled_from(("timeseries", "row", "query")),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ("type", "title", "panels", "targets", "expr", "gridPos", "x", "w", "options", "fieldConfig", "defaults",
+             "thresholds", "steps", "value", "templating", "list", "name", "query", "current", "annotations")
+        ), inner, max_size=5,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.lists(JSON, max_size=4), JSON)
+def test_no_shape_of_json_breaks_the_import(panels, templating):
+    grafana.read(orjson.dumps({"panels": panels, "templating": templating, "title": templating}))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "no JSON"),
+        (b"[]", "no list of panels"),
+        (b'{"panels": 3}', "no list of panels"),
+        (b'{"panels": [' + b"[" * 500 + b"]" * 500 + b"]}", "nested too deeply"),
+        (b"[" * 100_000, "no JSON"),
+        (b'{"panels": [' + b"0," * 300_000 + b"0]}", "holds too much"),
+        (b" " * 2_000_001, "larger than 2 MB"),
+    ],
+    ids=["empty", "list", "number", "deep", "deeper", "many", "large"],
+)
+def test_a_hostile_file_is_refused_with_a_sentence(text, words):
+    with pytest.raises(BadGrafana, match=words):
+        grafana.read(text)
+
+
+def test_a_thousand_panels_are_a_hundred_and_a_line_in_the_report():
+    found = grafana.read(orjson.dumps({"schemaVersion": 39, "panels": [{"type": "stat"}] * 1_000}))
+    assert (len(found.document.panels), found.report) == (100, ("900 panels beyond 100 are left out.",))
+
+
+@pytest.mark.django_db
+def test_a_file_becomes_a_dashboard_and_the_page_says_what_did_not_come_along(client, person):
+    client.force_login(person("editor"))
+    hostile = {**FOREIGN, "title": "<b>x</b>", "panels": [{"type": "<img src=x>", "title": "<img src=y>"}]}
+    upload = SimpleUploadedFile("x.json", orjson.dumps(hostile), "application/json")
+    page = client.post("/monitoring/dashboards/import/", {"file": upload})
+    assert page.status_code == 200
+    assert "there is no kind &lt;img" in page.text
+    assert "<img" not in page.text
+    assert Dashboard.objects.get().title == "<b>x</b>"
+    again = client.post("/monitoring/dashboards/import/", {"text": "{"})
+    assert (again.status_code, "no JSON" in again.text, Dashboard.objects.count()) == (422, True, 1)
+
+
+@pytest.mark.django_db
+def test_a_dashboard_is_handed_out_as_grafanas_json(client, person):
+    row = make()
+    client.force_login(person("viewer"))
+    answer = client.get(f"/monitoring/dashboards/{row.slug}/grafana.json")
+    assert answer["content-disposition"] == 'attachment; filename="shop.json"'
+    assert answer.json()["panels"][0]["targets"][0]["legendFormat"] == "{{instance}}"

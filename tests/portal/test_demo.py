@@ -1,0 +1,98 @@
+"""The demo's clinic: one curve however it is asked, everything made once, no way to real data or real people."""
+
+import itertools
+import os
+import random
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from apps.alerting.models import Alert, Change
+from apps.metrics import query
+from apps.metrics.models import CollectorSetting
+from apps.notifications.models import Delivery
+from apps.oncall.models import Schedule
+from apps.promql.source import Matcher
+from apps.sources.models import Check, Heartbeat, ScrapeJob
+from monitoring_portal import setup, supervisor
+from monitoring_portal.celery import configure
+from monitoring_portal.demo import clinic, role, story
+from monitoring_portal.embedded import Refused
+
+NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+
+
+def test_counters_never_fall_and_every_value_is_a_number():
+    t = np.arange(NOW.timestamp() - clinic.WEEK, NOW.timestamp(), 900)
+    seen = set()
+    for name, labels, values in [*clinic.series(t), *clinic.recorded(t)]:
+        assert np.isfinite(values).all(), name
+        seen.add((name, *sorted(labels.items())))
+        if name.endswith(("_total", "_bucket", "_sum", "duration_seconds_count")):
+            assert (np.diff(values) >= 0).all(), (name, labels)
+            assert values[0] >= 0
+    assert len(seen) > 400
+
+
+def test_events_are_the_same_however_the_time_is_cut():
+    begin, end = NOW.timestamp() - 7200, NOW.timestamp()
+    cuts = [begin, *sorted(random.Random(3).uniform(begin, end) for _ in range(5)), end]
+    whole = sorted(map(str, clinic.events(begin, end)))
+    parts = sorted(str(one) for a, b in itertools.pairwise(cuts) for one in clinic.events(a, b))
+    assert len(whole) > 50
+    assert parts == whole
+
+
+def test_a_trouble_lasts_as_long_as_its_area_says_and_begins_once_a_week():
+    t = np.arange(clinic.BORN, clinic.BORN + 2 * clinic.WEEK, 60.0)
+    for trouble in clinic.TROUBLES:
+        assert trouble.share(t).sum() * 60 == pytest.approx(2 * trouble.length, abs=120)
+        assert trouble.area(t)[-1] == pytest.approx(2 * trouble.length)
+        assert len(list(trouble.begins(t[0], t[-1]))) == 2
+
+
+def test_a_target_shows_each_series_once():
+    lines = [line for line in story.exposition(NOW.timestamp()).splitlines() if not line.startswith("#")]
+    assert len({line.rpartition(" ")[0] for line in lines}) == len(lines) > 400
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_the_story_is_told_once_and_a_second_start_fills_only_the_gap(monkeypatch):
+    configure()
+    setup.load_defaults(now=NOW)
+    monkeypatch.setattr(story, "PAST", timedelta(days=2))
+    story.write(lambda text: None, now=NOW)
+    alerts, told = Alert.objects.count(), Delivery.objects.count()
+    assert {alert.type for alert in Alert.objects.all()} == {"slow-bookings", "lab-results-late"}
+    assert told > 0
+    assert Change.objects.filter(title__contains="2.8.0").exists()
+    later = NOW + timedelta(minutes=30)
+    said: list[str] = []
+    story.write(said.append, now=later)
+    assert (Alert.objects.count(), Delivery.objects.count()) == (alerts, told)
+    assert (Check.objects.count(), Heartbeat.objects.count(), ScrapeJob.objects.count()) == (3, 3, 1)
+    assert Schedule.objects.get().layers.get().people
+    assert not CollectorSetting.objects.get(kind="cpu").enabled
+    span = (int((NOW - timedelta(days=2)).timestamp() * 1000), int(later.timestamp() * 1000))
+    found = query.select((Matcher("__name__", "=", "node_load1"),), *span)
+    assert set(np.diff(found.ts)) == {30_000}
+    role.live_on(since=later.timestamp(), now=later + timedelta(minutes=5))
+    booked = query.select((Matcher("__name__", "=", "user_active"),), *(t + 300_000 for t in span))
+    assert booked.ts.max() > later.timestamp() * 1000
+
+
+def test_a_demo_turns_to_a_folder_of_its_own_and_reaches_nobody(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "environ", {"PORTAL_DATA": str(tmp_path / "data"), "ALERT_EMAIL_TO": "boss@clinic.example"})
+    supervisor.become_demo(tmp_path)
+    assert os.environ["PORTAL_DATA"] == str(tmp_path / "data-demo")
+    assert os.environ["ALERT_EMAIL_TO"] == ""
+    assert os.environ["EMAIL_BACKEND"].endswith("dummy.EmailBackend")
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+def test_a_demo_refuses_servers_that_hold_something_else(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(os, "environ", {name: "x://elsewhere"})
+    with pytest.raises(Refused, match=name):
+        supervisor.become_demo(tmp_path)

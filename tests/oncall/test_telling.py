@@ -11,7 +11,7 @@ from apps.alerting.models import Alert, Transition
 from apps.notifications import callbacks
 from apps.notifications.incoming import Receipt
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import services, telling
+from apps.oncall import escalating, services, settling, telling
 from apps.oncall.models import Escalation, Notice, Route
 from tests.oncall.conftest import BY, Night
 
@@ -421,7 +421,7 @@ def test_a_worker_killed_at_any_statement_loses_and_doubles_nothing():
             return execute(sql, params, many, context)
 
         with connection.execute_wrapper(dies):
-            for work in (telling.tell, telling.flush, telling.escalate, telling.settle):
+            for work in (telling.tell, telling.flush, escalating.escalate, settling.settle):
                 try:
                     with transaction.atomic():
                         work(now=night.now)

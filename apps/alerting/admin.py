@@ -28,7 +28,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
+from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline, among
 from apps.accounts.permissions import Principal, principal_of
 from apps.alerting import quiet_admin, services  # noqa: F401 - it registers its own pages
 from apps.alerting.models import (
@@ -41,6 +41,7 @@ from apps.alerting.models import (
     RuleGroup,
     RuleLevel,
     RuleTest,
+    Service,
     Transition,
 )
 from apps.alerting.plainrules import DEFAULT_TARGET
@@ -54,6 +55,11 @@ M = TypeVar("M", bound=models.Model)
 SHOWN = 20
 SEVERITIES = {"info": "info", "warning": "warning", "error": "danger", "critical": "danger"}
 STATES = {"pending": "info", "firing": "danger", "recovering": "warning", "resolved": "success", "inactive": "success"}
+
+
+def service_names() -> list[str]:
+    """The services that somebody described; for filters."""
+    return list(Service.objects.values_list("name", flat=True))
 
 
 class SpanField(forms.CharField):
@@ -258,7 +264,7 @@ class RuleGroupAdmin(TestedAdmin[RuleGroup]):
         check = staticmethod(check_group)
 
     list_display = ("name", "interval", "enabled", "rules_in_it", "evaluated_at", "took", "missed", "failing")
-    list_filter = ("enabled",)
+    list_filter = ("enabled", "on_arrival")
     search_fields = ("name",)
     fields = ("name", "interval", "enabled", "on_arrival")
     formfield_overrides = SPANS
@@ -441,7 +447,9 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
     form = RuleForm
     inlines = (LevelInline, TestInline)
     list_display = ("name", "slug", "type", "group", "condition", "waits", "last", "active", "enabled")
-    list_filter = ("enabled", "type", "group", "levels__severity")
+    list_filter = (
+        "enabled", "type", "group", "levels__severity", "owner", "team", ("runbook", admin.EmptyFieldListFilter),
+    )  # fmt: skip
     list_select_related = ("group",)
     search_fields = ("slug", "name", "expression", "service")
     readonly_fields = ("last", "created_at", "updated_at")
@@ -765,7 +773,14 @@ class TransitionAdmin(AuditedAdmin[Transition]):
 
     edit_right = None
     list_display = ("at", "alert", "kind", "before", "after", "reason", "severity", "by", "told_at")
-    list_filter = ("kind", "after", "reason", ("told_at", admin.EmptyFieldListFilter), "at")
+    list_filter = (
+        "kind",
+        among("after", "after", STATES),
+        "severity",
+        "reason",
+        ("told_at", admin.EmptyFieldListFilter),
+        "at",
+    )
     list_select_related = ("alert",)
     search_fields = ("alert__key", "alert__message", "alert__type", "by")
     list_per_page = 50
@@ -794,7 +809,7 @@ class ChangeAdmin(AuditedAdmin[Change]):
 
     edit_right = None
     list_display = ("at", "title", "kind", "service", "author", "created_by")
-    list_filter = ("kind", "service", "at")
+    list_filter = ("kind", among("service", "service", service_names), "at")
     search_fields = ("title", "service", "author", "key")
     list_per_page = 50
     fields = ("key", "at", "kind", "title", "service", "author", "link", "what", "created_by", "created_at")

@@ -110,6 +110,7 @@ class MaintenanceWindowAdmin(AuditedAdmin[MaintenanceWindow]):
         "excluded_from_sla",
     )
     list_filter = ("excluded_from_sla", "service")
+    date_hierarchy = "starts_at"
     search_fields = ("name", "description")
     list_select_related = ("service",)
 
@@ -160,6 +161,7 @@ class InhibitionAdmin(AuditedAdmin[Inhibition]):
 
     form = InhibitionForm
     list_display = ("name", "source", "target", "equal", "enabled")
+    list_filter = ("enabled",)
     search_fields = ("name",)
 
     @display(description="While this fires")
@@ -205,7 +207,7 @@ class ServiceAdmin(AuditedAdmin[Service]):
 
     form = ServiceForm
     list_display = ("name", "team", "needs", "fails_at", "description")
-    list_filter = ("team",)
+    list_filter = ("team", "fails_at")
     search_fields = ("name", "description")
     list_select_related = ("team",)
     filter_horizontal = ("depends_on",)
@@ -244,6 +246,7 @@ class SilenceAdmin(AuditedAdmin[Silence]):
     edit_right = None
     list_display = ("spelled", "standing", "starts_at", "ends_at", "recurrence", "created_by", "comment")
     list_filter = ("until_resolved", "ends_at")
+    date_hierarchy = "starts_at"
     search_fields = ("comment", "created_by")
     ordering = ("-ends_at",)
     fields = (

@@ -1,4 +1,4 @@
-"""Admin pages of dashboards: folders with who sees them, dashboards and the links that share them."""
+"""Admin pages of dashboards: folders with who sees them, dashboards, the links that share them; of the machinery, too."""
 
 from typing import Any
 
@@ -16,6 +16,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import ROLES, Right
+from apps.core.models import Loop, Shipped
 from apps.dashboards import services
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 
@@ -124,6 +125,8 @@ class DashboardVersionAdmin(AuditedAdmin[DashboardVersion]):
 
     edit_right = None
     list_display = ("title", "number", "message", "saved_by", "saved_at")
+    list_filter = ("dashboard",)
+    date_hierarchy = "saved_at"
     search_fields = ("title", "message", "saved_by")
     readonly_fields = ("page",)
 
@@ -143,7 +146,7 @@ class ShareLinkAdmin(AuditedAdmin[ShareLink]):
     edit_right = None
     list_display = ("dashboard", "prefix", "maker", "created_at", "expires_at", "revoked_at")
     list_select_related = ("dashboard", "maker")
-    list_filter = ("revoked_at",)
+    list_filter = (("revoked_at", admin.EmptyFieldListFilter), "expires_at", "maker")
     search_fields = ("dashboard__title", "prefix")
     exclude = ("digest",)
     actions = ("revoke",)
@@ -160,3 +163,31 @@ class ShareLinkAdmin(AuditedAdmin[ShareLink]):
     def revoke(self, request: HttpRequest, queryset: QuerySet[ShareLink]) -> None:
         for link in queryset.select_related("dashboard"):
             services.revoke_share(by=principal_of(request), link=link, now=timezone.now())
+
+
+# --- The machinery: core has no pages of its own --------------------------------------------------------------------
+@admin.register(Loop)
+class LoopAdmin(AuditedAdmin[Loop]):
+    """What runs by the clock, when it last did and how that went: to be read."""
+
+    edit_right = None
+    list_display = ("name", "state", "every", "started_at", "duration", "runs", "failures", "error")
+    list_filter = (("error", admin.EmptyFieldListFilter),)
+    search_fields = ("name", "error")
+    fields = ("name", "state", "every", "started_at", "finished_at", "duration", "runs", "failures", "error")
+    readonly_fields = ("state",)
+
+    @display(description="State", label={"fine": "success", "failed": "danger", "waiting": "info"})
+    def state(self, loop: Loop) -> str:
+        return "failed" if loop.error else "fine" if loop.finished_at else "waiting"
+
+
+@admin.register(Shipped)
+class ShippedAdmin(AuditedAdmin[Shipped]):
+    """Defaults that were written once, as they were shipped: to be read."""
+
+    edit_right = None
+    list_display = ("key", "model", "shipped_at")
+    list_filter = ("model",)
+    search_fields = ("key", "model")
+    fields = ("model", "key", "shipped_at", "row")

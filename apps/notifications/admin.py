@@ -22,7 +22,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin
+from apps.accounts.admin import AuditedAdmin, among
 from apps.accounts.models import User
 from apps.accounts.permissions import Right, principal_of
 from apps.core.registry import UnknownKind, extend
@@ -104,7 +104,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
 
     edit_right = Right.ADMINISTER
     list_display = ("name", "kind", "address", "state", "last_ok_at", "is_fallback", "origin")
-    list_filter = ("kind", "enabled", "origin")
+    list_filter = ("kind", "enabled", ("problem", admin.EmptyFieldListFilter), "origin", "owner")
     search_fields = ("name", "problem")
     list_select_related = ("owner",)
     actions = ("send_test",)
@@ -256,7 +256,7 @@ class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
     """People's own words, with a preview of a past alert beneath the form."""
 
     list_display = ("name", "shown_kind", "shown_severity", "state", "enabled")
-    list_filter = ("enabled", "severity")
+    list_filter = ("enabled", "kind", "severity", ("problem", admin.EmptyFieldListFilter))
     search_fields = ("name", "title", "body")
     fields = ("name", "enabled", "kind", "severity", "title", "body", "document", "state", "problem", "problem_at")
     readonly_fields = ("state", "problem", "problem_at")
@@ -335,6 +335,7 @@ class QuietHoursAdmin(AuditedAdmin[QuietHours]):
 
     edit_right = Right.ADMINISTER
     list_display = ("person", "hours", "zone", "disturbed_from")
+    list_filter = ("disturbed_from",)
     list_select_related = ("person",)
     search_fields = ("person__username",)
     fields = ("person", "hours", "zone", "disturbed_from")
@@ -377,6 +378,11 @@ def test_people(page: AuditedAdmin[User], request: HttpRequest, queryset: QueryS
 extend(User, "actions", test_people)
 
 
+def channel_kinds() -> list[str]:
+    """The kinds of channels; for filters."""
+    return list(channels.all())
+
+
 @admin.register(Delivery)
 class DeliveryAdmin(AuditedAdmin[Delivery]):
     """The delivery log: who was told what, when, by which provider id; to be read only."""
@@ -395,7 +401,9 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
         "error",
     )
     list_display_links = ("id", "title")
-    list_filter = ("state", "receipt", "purpose", "kind", "contact")
+    list_filter = (
+        "state", "receipt", "purpose", among("kind", "channel", channel_kinds), "contact", "created_at",
+    )  # fmt: skip
     search_fields = ("contact_name", "error", "provider_id")
     list_per_page = 50
     ordering = ("-id",)

@@ -45,6 +45,7 @@ from apps.oncall import (
     trials,
 )
 from apps.oncall.models import (
+    CoverageFinding,
     Escalation,
     Layer,
     Notice,
@@ -398,7 +399,8 @@ class RouteAdmin(AuditedAdmin[Route]):
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
     formfield_overrides = TICKED
-    search_fields = ("name",)
+    list_filter = ("enabled", "policy", "contacts")
+    search_fields = ("name", "matchers")
     ordering = ("is_root", "position", "id")
     actions_list = ("import_configuration",)
 
@@ -550,10 +552,19 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
     """Schedules with their layers and overrides, and who is on call now."""
 
     inlines = (LayerInline, OverrideInline)
-    list_display = ("name", "zone", "description")
+    list_display = ("name", "zone", "owner", "shown_layers", "description")
+    list_filter = ("owner",)
+    list_select_related = ("owner",)
     search_fields = ("name", "description")
     readonly_fields = ("now",)
     fields = ("name", "zone", "description", "owner", "holidays", "now")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        return super().get_queryset(request).annotate(layer_count=Count("layers"))
+
+    @display(description="Layers", ordering="layer_count")
+    def shown_layers(self, schedule: Schedule) -> int:
+        return int(vars(schedule).get("layer_count", 0))
 
     @display(description="On call now")
     def now(self, schedule: Schedule) -> str:
@@ -584,6 +595,30 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
         return listed, counts, perms_needed, [*protected, *users]
 
 
+@admin.register(Override)
+class OverrideAdmin(AuditedAdmin[Override]):
+    """Who is on call instead of whom: to be read; overrides are made on the page of the schedule and on call."""
+
+    edit_right = None
+    list_display = ("schedule", "person", "starts_at", "ends_at", "by", "reason")
+    list_filter = ("schedule", "person", "ends_at")
+    list_select_related = ("schedule", "person")
+    search_fields = ("schedule__name", "person__username", "by", "reason")
+    date_hierarchy = "starts_at"
+    ordering = ("-starts_at",)
+
+
+@admin.register(CoverageFinding)
+class CoverageFindingAdmin(AuditedAdmin[CoverageFinding]):
+    """Gaps and burdens of the next days, as on-call found them: to be read; a row goes when it is over."""
+
+    edit_right = None
+    list_display = ("schedule", "kind", "text", "starts_at", "hours", "told_at")
+    list_filter = ("kind", "schedule", ("told_at", admin.EmptyFieldListFilter))
+    list_select_related = ("schedule",)
+    search_fields = ("schedule__name", "text")
+
+
 # --- The record ------------------------------------------------------------------------------------------------------
 @admin.register(NotificationGroup)
 class NotificationGroupAdmin(AuditedAdmin[NotificationGroup]):
@@ -611,7 +646,7 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
 
     edit_right = None
     list_display = ("started_at", "incident", "policy_name", "shown_state", "severity", "reason", "due_at", "ended_at")
-    list_filter = ("state", "severity")
+    list_filter = ("state", "severity", "policy", "started_at")
     list_select_related = ("incident",)
     search_fields = ("incident__title", "reason")
     fields = (

@@ -164,7 +164,7 @@ class ScrapeJobAdmin(AuditedAdmin[ScrapeJob]):
 
     form = JobForm
     list_display = ("name", "state", "interval", "address", "trusted", "enabled")
-    list_filter = ("enabled",)
+    list_filter = ("enabled", "trusted", "scheme", ("problem", admin.EmptyFieldListFilter))
     search_fields = ("name",)
     readonly_fields = ("problem", "trusted", "has_secrets", "found_targets")
     actions_list = ("take_over",)

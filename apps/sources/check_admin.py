@@ -26,7 +26,7 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
 from apps.sources import checks, heartbeats, sites
-from apps.sources.models import Check, Heartbeat, Site
+from apps.sources.models import Check, CheckChange, Heartbeat, Ping, Site
 from apps.sources.probes import Probe, probes
 
 PREFIX = "setting_"
@@ -194,6 +194,26 @@ class CheckAdmin(AuditedAdmin[Check]):
         self.message_user(request, "They are asked within a second or two.")
 
 
+@admin.register(CheckChange)
+class CheckChangeAdmin(AuditedAdmin[CheckChange]):
+    """When which check went up or down, and why: to be read."""
+
+    edit_right = None
+    list_display = ("at", "check_row", "shown_health", "reason")
+    list_filter = ("health", "at")
+    list_select_related = ("check_row",)
+    search_fields = ("check_row__name", "reason")
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CheckChange]:
+        visible = Check.objects.all().visible_to(principal_of(request).scope)
+        return super().get_queryset(request).filter(check_row__in=visible)
+
+    @display(description="State", ordering="health", label=STANDING)
+    def shown_health(self, change: CheckChange) -> tuple[str, str]:
+        return change.health, change.get_health_display()
+
+
 class HeartbeatForm(forms.ModelForm[Heartbeat]):
     """A heartbeat."""
 
@@ -259,6 +279,22 @@ class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Heartbeat]) -> None:
         for beat in queryset:
             self.delete_model(request, beat)
+
+
+@admin.register(Ping)
+class PingAdmin(AuditedAdmin[Ping]):
+    """The calls of heartbeats: to be read."""
+
+    edit_right = None
+    list_display = ("at", "heartbeat", "signal", "exit_status", "duration", "agent", "address")
+    list_filter = ("signal", "heartbeat", "at")
+    list_select_related = ("heartbeat",)
+    search_fields = ("heartbeat__name", "body", "agent", "address")
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Ping]:
+        visible = Heartbeat.objects.all().visible_to(principal_of(request).scope)
+        return super().get_queryset(request).filter(heartbeat__in=visible)
 
 
 class SiteForm(forms.ModelForm[Site]):

@@ -149,7 +149,7 @@ class BusinessMetricAdmin(MeasuredAdmin):
 
     form = BusinessMetricForm
     list_display = ("name", "source", "state", "rows", "omitted", "last_good_at", "interval", "enabled")
-    list_filter = ("enabled", "source")
+    list_filter = ("enabled", "type", "source", ("error", admin.EmptyFieldListFilter))
     list_select_related = ("source",)
     search_fields = ("name", "help", "error", "query")
     readonly_fields = ("state", "last_at", "last_good_at", "duration", "error", "rows", "omitted", "merged", "page")

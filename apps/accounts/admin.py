@@ -3,13 +3,13 @@
 Whatever the admin writes goes through an audited verb; who may do what is decided by rights, never by a checkbox.
 """
 
-import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Any, ClassVar, TypeVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
@@ -17,7 +17,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -25,9 +25,13 @@ from django.utils.html import format_html_join
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.decorators import action, display
 from unfold.forms import AdminOwnPasswordChangeForm, AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from apps.accounts import ical, logins, services
+from apps.accounts import exports, ical, logins, services
 from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
 from apps.accounts.paging import BoundedPaginator
 from apps.accounts.permissions import Principal, principal_of
@@ -37,8 +41,9 @@ from apps.core.secrets import EncryptedJSONField
 
 M = TypeVar("M", bound=models.Model)
 
-EXPORTED = 100_000
-"""Audit entries in one file at most."""
+MOST_ACTED = 500
+"""Rows that one action changes at most: each is a verb with its audit entry, in one transaction."""
+SHOWN_ROWS = 20
 
 
 def among(field: str, title: str, names: Iterable[str] | Callable[[], Iterable[str]]) -> type[admin.SimpleListFilter]:
@@ -69,6 +74,12 @@ class AuditedAdmin(ModelAdmin[M]):
     view_right: ClassVar[Right] = Right.READ
     edit_right: ClassVar[Right | None] = Right.EDIT
     delete_right: ClassVar[Right | None] = None
+    switched: ClassVar[str | None] = None
+    """For rows that have `enabled`: what else happens when they are switched off; with it come two actions."""
+    assigned: ClassVar[tuple[str, ...]] = ()
+    """Fields that an action sets for many rows at once: an owner, a team, a service."""
+    exported: ClassVar[tuple[str, ...]] = ()
+    """Columns of a file of the rows, instead of those that list and form show."""
     compressed_fields = True
     warn_unsaved_form = True
     list_filter_submit = False
@@ -107,7 +118,9 @@ class AuditedAdmin(ModelAdmin[M]):
         return [*self.inlines, *extensions(self.model, "inlines")]
 
     def _get_base_actions(self) -> Any:
-        more = map(self.get_action, extensions(self.model, "actions"))
+        own = ["switch_on", "switch_off"] if self.switched is not None else []
+        own += ["assign"] if self.assigned else []
+        more = map(self.get_action, [*own, *extensions(self.model, "actions"), "export_csv", "export_json"])
         return [*super()._get_base_actions(), *filter(None, more)]  # type: ignore[misc] # Django has no other way
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -154,15 +167,160 @@ class AuditedAdmin(ModelAdmin[M]):
     def log_deletions(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> Any:
         return None
 
-    def ask(self, request: HttpRequest, *, title: str, question: str, back: str) -> HttpResponse | None:
-        """Return None once the person has confirmed, else the page that asks.
+    # --- what asks first ---------------------------------------------------------------------------------------
+    def ask(
+        self,
+        request: HttpRequest,
+        *,
+        title: str,
+        question: str,
+        back: str,
+        rows: Sequence[Any] = (),
+        action: str = "",
+        form: forms.Form | None = None,
+    ) -> HttpResponse | None:
+        """Return None once the person has confirmed (and filled in the form), else the page that asks.
 
         For `actions_detail`, which are links: what a link does at once, any page on the web can make a browser do.
+        For an `action` on many `rows`, which are shown; use `act_on`.
         """
-        if request.method == "POST" and request.POST.get("confirmed"):
+        confirmed = request.method == "POST" and bool(request.POST.get("confirmed"))
+        if confirmed and (form is None or form.is_valid()):
             return None
-        context = {**self.admin_site.each_context(request), "title": title, "question": question, "back": back}
-        return TemplateResponse(request, "admin/accounts/confirm.html", context | {"opts": self.opts})
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "question": question,
+            "back": back,
+            "rows": rows[:SHOWN_ROWS],
+            "more": max(0, len(rows) - SHOWN_ROWS),
+            "selected": [row.pk for row in rows] if action else [],
+            "action": action,
+            "form": form,
+            "opts": self.opts,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return TemplateResponse(request, "admin/accounts/confirm.html", context)
+
+    def act_on(
+        self,
+        request: HttpRequest,
+        queryset: "models.QuerySet[M]",
+        *,
+        action: str,
+        title: str,
+        act: Callable[[M], object],
+        done: str,
+        note: str = "",
+        form: forms.Form | None = None,
+    ) -> HttpResponse | None:
+        """Say which rows an action would change; once that is confirmed, do it to all of them or to none.
+
+        `done` is what is said afterwards, behind their number. What a verb refuses is said with the row's name.
+        """
+        rows = list(queryset[: MOST_ACTED + 1])
+        if len(rows) > MOST_ACTED:
+            self.message_user(request, f"At most {MOST_ACTED} rows at once: choose fewer.", messages.ERROR)
+            return None
+        if not rows:
+            self.message_user(request, "None of these needs it.", messages.WARNING)
+            return None
+        names = self.opts.verbose_name if len(rows) == 1 else self.opts.verbose_name_plural
+        question = f"{title}: {len(rows)} {names}? {note}".strip()
+        back = request.get_full_path()
+        if (page := self.ask(
+            request, title=title, question=question, back=back, rows=rows, action=action, form=form
+        )) is not None:  # fmt: skip
+            return page
+        row: M | None = None
+        try:
+            with transaction.atomic():
+                for row in rows:
+                    act(row)
+        except (ValidationError, PermissionDenied) as error:
+            words = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+            self.message_user(request, f"Nothing was done, because of {row}: {words}", messages.ERROR)
+        else:
+            self.message_user(request, f"{len(rows)} {names} {done}.", messages.SUCCESS)
+        return HttpResponseRedirect(back)
+
+    # --- what each list offers ---------------------------------------------------------------------------------
+    def keep(self, request: HttpRequest, row: M) -> None:
+        """Store a row that an action has changed; a page whose saving has a verb calls it."""
+        services.save_object(by=principal_of(request), obj=row)
+
+    @action(description="Switch on", permissions=["change"])
+    def switch_on(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse | None:
+        return self._switch(request, queryset, on=True)
+
+    @action(description="Switch off", permissions=["change"])
+    def switch_off(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse | None:
+        return self._switch(request, queryset, on=False)
+
+    def _switch(self, request: HttpRequest, queryset: "models.QuerySet[M]", *, on: bool) -> HttpResponse | None:
+        def act(row: M) -> None:
+            fresh: Any = self.model._default_manager.get(pk=row.pk)  # noqa: SLF001
+            fresh.enabled = on
+            self.keep(request, fresh)
+
+        word = "on" if on else "off"
+        return self.act_on(
+            request, queryset.filter(enabled=not on), action=f"switch_{word}", title=f"Switch {word}", act=act,
+            done=f"switched {word}", note="" if on else self.switched or "",
+        )  # fmt: skip
+
+    @action(description="Assign", permissions=["change"])
+    def assign(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse | None:
+        form = self._assignment(request)
+
+        def act(row: M) -> None:
+            fresh = self.model._default_manager.get(pk=row.pk)  # noqa: SLF001
+            for name, value in form.chosen().items():
+                setattr(fresh, name, value)
+            self.keep(request, fresh)
+
+        words = " and ".join(self.assigned) if len(self.assigned) < 3 else f"{', '.join(self.assigned)}"
+        return self.act_on(
+            request, queryset, action="assign", title=f"Assign {words}", act=act, done="assigned", form=form
+        )
+
+    def _assignment(self, request: HttpRequest) -> "Assignment":
+        fields = [self.opts.get_field(name) for name in self.assigned]
+        return Assignment(request.POST if request.POST.get("confirmed") else None, fields=fields)
+
+    @action(description="Export as CSV", permissions=["view"])
+    def export_csv(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse:
+        response = self._file("csv")
+        columns = exports.columns_of(self, request)
+        self._leave(request, queryset, columns, exports.csv_writer(response, columns), "csv")  # type: ignore[arg-type] # a response is written to like a file
+        return response
+
+    @action(description="Export as JSON", permissions=["view"])
+    def export_json(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse:
+        rows: list[dict[str, Any]] = []
+        self._leave(request, queryset, exports.columns_of(self, request), rows.append, "json")
+        response = self._file("json")
+        response.writelines(exports.json_lines(rows))
+        return response
+
+    def _file(self, kind: str) -> HttpResponse:
+        response = HttpResponse(content_type={"csv": "text/csv", "json": "application/json"}[kind] + "; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="{self.opts.model_name}.{kind}"'
+        return response
+
+    def _leave(
+        self,
+        request: HttpRequest,
+        queryset: "models.QuerySet[M]",
+        columns: list[str],
+        write: Callable[[dict[str, Any]], object],
+        kind: str,
+    ) -> None:
+        related = [name for name in columns if name in _singly_related(self.opts)]
+        services.export_rows(
+            by=principal_of(request), rows=queryset.select_related(*related) if related else queryset,
+            limit=exports.MOST_ROWS, write=lambda row: write(exports.values_of(self, row, columns)), kind=kind,
+        )  # fmt: skip
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -186,6 +344,54 @@ class AuditedAdmin(ModelAdmin[M]):
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/accounts/history.html", context)
+
+
+def _singly_related(opts: Any) -> set[str]:
+    return {field.name for field in opts.concrete_fields if field.is_relation}
+
+
+LEAVE, NOBODY = "", "-"
+MOST_OFFERED = 1_000
+
+
+class Assignment(forms.Form):
+    """For each of some fields: leave it, empty it, or give it to somebody."""
+
+    def __init__(self, data: Any, *, fields: Iterable[Any]) -> None:
+        super().__init__(data)
+        self.model_fields = {field.name: field for field in fields}
+        for name, field in self.model_fields.items():
+            label = str(field.verbose_name).capitalize()
+            if field.is_relation:
+                there = field.related_model._default_manager.all()[:MOST_OFFERED]  # noqa: SLF001
+                none = [(NOBODY, "nobody")] if field.null else []
+                choices = [(LEAVE, "as it is"), *none, *((str(row.pk), str(row)) for row in there)]
+                self.fields[name] = forms.ChoiceField(
+                    label=label, choices=choices, required=False, widget=UnfoldAdminSelectWidget
+                )
+            else:
+                self.fields[name] = forms.CharField(
+                    label=label, required=False, max_length=field.max_length, widget=UnfoldAdminTextInputWidget,
+                    help_text="Left empty: as it is. A dash: none.",
+                )  # fmt: skip
+
+    def clean(self) -> dict[str, Any]:
+        """Want at least one."""
+        values = super().clean() or self.cleaned_data
+        if not self.errors and not any(values.values()):
+            raise ValidationError("Choose what is assigned.")
+        return values
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the fields that are set, by the names of their columns."""
+        found: dict[str, Any] = {}
+        for name, value in self.cleaned_data.items():
+            field = self.model_fields[name]
+            if value != LEAVE:
+                empty = None if field.is_relation else ""
+                chosen = field.target_field.to_python(value) if field.is_relation and value != NOBODY else value
+                found[field.attname] = empty if value == NOBODY else chosen
+        return found
 
 
 class _InlineByRights:
@@ -272,10 +478,12 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).prefetch_related("groups")
 
     @action(description="Unlock after failed log-ins", permissions=["change"])
-    def unlock(self, request: HttpRequest, queryset: "models.QuerySet[User]") -> None:
-        for user in queryset:
-            count = logins.unlock(by=principal_of(request), username=user.username)
-            self.message_user(request, f"{user.username}: failures at {count} addresses are forgotten.")
+    def unlock(self, request: HttpRequest, queryset: "models.QuerySet[User]") -> HttpResponse | None:
+        return self.act_on(
+            request, queryset, action="unlock", title="Unlock after failed log-ins", done="unlocked",
+            note="Their failed log-ins are forgotten, from every address.",
+            act=lambda user: logins.unlock(by=principal_of(request), username=user.username),
+        )  # fmt: skip
 
     @display(description="Name")
     def full_name(self, user: User) -> str:
@@ -534,11 +742,13 @@ class TokenAdmin(AuditedAdmin[Token]):
         return response
 
     @action(description="Revoke", permissions=["administer"])
-    def revoke(self, request: HttpRequest, queryset: "models.QuerySet[Token]") -> None:
+    def revoke(self, request: HttpRequest, queryset: "models.QuerySet[Token]") -> HttpResponse | None:
         by, now = principal_of(request), timezone.now()
-        for token in queryset:
-            services.revoke_token(by=by, token=token, now=now)
-        self.message_user(request, "Revoked. Other processes refuse them within ten seconds.")
+        return self.act_on(
+            request, queryset.filter(revoked_at=None), action="revoke", title="Revoke", done="revoked",
+            note="They cannot be taken into use again; every process refuses them within ten seconds.",
+            act=lambda token: services.revoke_token(by=by, token=token, now=now),
+        )  # fmt: skip
 
 
 # --- Audit -----------------------------------------------------------------------------------------------------------
@@ -562,7 +772,10 @@ class AuditEntryAdmin(AuditedAdmin[AuditEntry]):
     )  # fmt: skip
     readonly_fields = ("was", "became")
     list_per_page = 50
-    actions = ("export",)
+    exported = (
+        "id", "at", "actor_kind", "actor_id", "actor_name", "verb", "target_type", "target_id", "target_label",
+        "before", "after", "address", "via",
+    )  # fmt: skip
 
     @display(description="Before")
     def was(self, entry: AuditEntry) -> str:
@@ -572,27 +785,9 @@ class AuditEntryAdmin(AuditedAdmin[AuditEntry]):
     def became(self, entry: AuditEntry) -> str:
         return _table(entry.after)
 
-    @action(description="Export as CSV", permissions=["view"])
-    def export(self, request: HttpRequest, queryset: "models.QuerySet[AuditEntry]") -> HttpResponse:
-        rows = services.export_audit(by=principal_of(request), entries=queryset, limit=EXPORTED)
-        response = HttpResponse(content_type="text/csv; charset=utf-8")
-        response["Content-Disposition"] = 'attachment; filename="audit.csv"'
-        names = [field.name for field in AuditEntry._meta.concrete_fields]
-        writer = csv.writer(response)
-        writer.writerow(names)
-        for row in rows:
-            writer.writerow([_cell(getattr(row, name)) for name in names])
-        return response
-
 
 def _table(state: dict[str, Any] | None) -> str:
     """Return a state as lines of name and value."""
     if not state:
         return "–"
     return format_html_join("", "<div>{}: {}</div>", state.items())
-
-
-def _cell(value: Any) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    text = "" if value is None else value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return f"'{text}" if text[:1] in "=+-@\t\r" and text else text

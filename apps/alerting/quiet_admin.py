@@ -159,10 +159,14 @@ class InhibitionForm(Judged):
 class InhibitionAdmin(AuditedAdmin[Inhibition]):
     """Which alerts explain which others."""
 
+    switched = "What they mute is told."
     form = InhibitionForm
     list_display = ("name", "source", "target", "equal", "enabled")
     list_filter = ("enabled",)
     search_fields = ("name",)
+
+    def keep(self, request: HttpRequest, row: Inhibition) -> None:
+        services.save_inhibition(by=principal_of(request), values={}, inhibition=row, now=timezone.now())
 
     @display(description="While this fires")
     def source(self, row: Inhibition) -> str:
@@ -205,6 +209,7 @@ class ServiceForm(Judged):
 class ServiceAdmin(AuditedAdmin[Service]):
     """What runs, who looks after it and what it cannot work without."""
 
+    assigned = ("team",)
     form = ServiceForm
     list_display = ("name", "team", "needs", "fails_at", "description")
     list_filter = ("team", "fails_at")
@@ -214,6 +219,11 @@ class ServiceAdmin(AuditedAdmin[Service]):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("depends_on")
+
+    def keep(self, request: HttpRequest, row: Service) -> None:
+        services.save_service(
+            by=principal_of(request), values={"team": row.team}, depends_on=None, service=row, now=timezone.now()
+        )
 
     @display(description="Depends on")
     def needs(self, row: Service) -> str:

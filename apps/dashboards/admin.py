@@ -1,4 +1,4 @@
-"""Admin pages of dashboards: folders with who sees them, dashboards, the links that share them; of the machinery, too."""
+"""Admin pages of dashboards: folders with who sees them, dashboards and links that share them; and of the machinery."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -160,9 +160,13 @@ class ShareLinkAdmin(AuditedAdmin[ShareLink]):
         return super().get_queryset(request).filter(dashboard__in=visible)
 
     @action(description="End these links", permissions=["edit"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ShareLink]) -> None:
-        for link in queryset.select_related("dashboard"):
-            services.revoke_share(by=principal_of(request), link=link, now=timezone.now())
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ShareLink]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset.filter(revoked_at=None).select_related("dashboard"), action="revoke",
+            title="End these links", done="ended", note="Whoever opens them sees nothing any more.",
+            act=lambda link: services.revoke_share(by=by, link=link, now=now),
+        )  # fmt: skip
 
 
 # --- The machinery: core has no pages of its own --------------------------------------------------------------------

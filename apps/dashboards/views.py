@@ -26,6 +26,7 @@ from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
+from apps.core.text import csv_cell
 from apps.dashboards import check_panels, measured_panels, plots, snapshots, snippets, wording
 from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
@@ -255,11 +256,6 @@ def hygiene_table(request: HttpRequest) -> HttpResponse:
         needs = [*row["nothing"], *(each["reason"] for each in row["proposals"])]
         table.writerow([*(csv_cell(row[name]) for name in names), csv_cell(" ".join(needs))])
     return answer
-
-
-def csv_cell(value: Any) -> Any:
-    """A text that a spreadsheet does not take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 @require_http_methods(["GET", "POST"])

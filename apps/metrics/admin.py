@@ -381,6 +381,7 @@ class CollectorSettingAdmin(AuditedAdmin[CollectorSetting]):
     """Which collectors run, how often, and how their last run went."""
 
     form = CollectorForm
+    switched = "Their series end."
     list_display = ("kind", "enabled", "every", "last_at", "duration", "short_error")
     list_filter = ("enabled", ("error", admin.EmptyFieldListFilter))
     search_fields = ("kind", "error")

@@ -103,6 +103,8 @@ class ContactAdmin(AuditedAdmin[Contact]):
     """Contacts, their problems, and a button that sends a test."""
 
     edit_right = Right.ADMINISTER
+    switched = "What waits for them is dropped."
+    assigned = ("owner",)
     list_display = ("name", "kind", "address", "state", "last_ok_at", "is_fallback", "origin")
     list_filter = ("kind", "enabled", ("problem", admin.EmptyFieldListFilter), "origin", "owner")
     search_fields = ("name", "problem")
@@ -110,6 +112,20 @@ class ContactAdmin(AuditedAdmin[Contact]):
     actions = ("send_test",)
     actions_detail = ("send_test_now",)
     readonly = ("kind_name", "state", "problem", "problem_at", "last_ok_at", "origin", "log")
+
+    def keep(self, request: HttpRequest, row: Contact) -> None:
+        services.save_contact(
+            by=principal_of(request),
+            now=timezone.now(),
+            contact=Contact.objects.get(pk=row.pk),
+            name=row.name,
+            kind=row.kind,
+            values=row.config,
+            enabled=row.enabled,
+            is_fallback=row.is_fallback,
+            owner=row.owner,
+            rate_limit=row.rate_limit,
+        )
 
     # --- what is shown ---
     @display(description="To")
@@ -224,9 +240,12 @@ class ContactAdmin(AuditedAdmin[Contact]):
 
     # --- tests ---
     @action(description="Send test", permissions=["operate"])
-    def send_test(self, request: HttpRequest, queryset: QuerySet[Contact]) -> None:
-        for contact in queryset:
-            self._test(request, contact)
+    def send_test(self, request: HttpRequest, queryset: QuerySet[Contact]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset, action="send_test", title="Send test", done="are sent a test",
+            note="Each is sent a message now.", act=lambda contact: services.send_test(by=by, contact=contact, now=now),
+        )  # fmt: skip
 
     @action(description="Send test", permissions=["operate"], url_path="send-test")
     def send_test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -255,6 +274,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
 class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
     """People's own words, with a preview of a past alert beneath the form."""
 
+    switched = "The next less specific template counts, or the portal's own words."
     list_display = ("name", "shown_kind", "shown_severity", "state", "enabled")
     list_filter = ("enabled", "kind", "severity", ("problem", admin.EmptyFieldListFilter))
     search_fields = ("name", "title", "body")
@@ -279,6 +299,10 @@ class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
             for field, sentence in wording.faults(draft).items():
                 self.add_error(field, sentence)
             return values
+
+    def keep(self, request: HttpRequest, row: MessageTemplate) -> None:
+        by, stored = principal_of(request), MessageTemplate.objects.get(pk=row.pk)
+        services.save_message_template(by=by, now=timezone.now(), template=stored, values={"enabled": row.enabled})
 
     @display(description="Channel", ordering="kind")
     def shown_kind(self, template: MessageTemplate) -> str:
@@ -363,16 +387,18 @@ class QuietHoursAdmin(AuditedAdmin[QuietHours]):
 
 
 @action(description="Send a test to the person", permissions=["operate"])
-def test_people(page: AuditedAdmin[User], request: HttpRequest, queryset: QuerySet[User]) -> None:
+def test_people(page: AuditedAdmin[User], request: HttpRequest, queryset: QuerySet[User]) -> HttpResponse | None:
     """Send a test to the first contact of each list of the people; beside the actions of the page of people."""
-    for person in queryset:
-        try:
-            found = personal.try_out(by=principal_of(request), person=person, now=timezone.now(), send=True)
-        except ValidationError as error:
-            page.message_user(request, " ".join(error.messages), messages.ERROR)
-            continue
+
+    def act(person: User) -> None:
+        found = personal.try_out(by=principal_of(request), person=person, now=timezone.now(), send=True)
         told = ", ".join(one.contact_name for one in found.deliveries)
         page.message_user(request, f"A test to {person} is on its way: {told}.")
+
+    return page.act_on(
+        request, queryset, action="test_people", title="Send a test", act=act, done="are sent a test",
+        note="The first contact of each of their lists is sent a message now.",
+    )  # fmt: skip
 
 
 extend(User, "actions", test_people)
@@ -388,6 +414,7 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
     """The delivery log: who was told what, when, by which provider id; to be read only."""
 
     edit_right = None
+    actions = ("send_again",)
     list_display = (
         "id",
         "created_at",
@@ -421,6 +448,15 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
         "Failed": "danger",
         "Cancelled": "warning",
     }
+
+    @action(description="Send again", permissions=["operate"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset.select_related("contact"), action="send_again", title="Send again", done="are sent again",
+            note="Each goes out once more as it was written then, to the same contact.",
+            act=lambda delivery: services.send_again(by=by, delivery=delivery, now=now),
+        )  # fmt: skip
 
     @display(description="Message")
     def title(self, delivery: Delivery) -> str:

@@ -395,6 +395,7 @@ class RouteAdmin(AuditedAdmin[Route]):
     """Routes in the order in which they are tried; the root takes the rest and stays."""
 
     form = RouteForm
+    switched = "What they would take goes on to the next route, at last to the root."
     actions_detail = ("test_now",)
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
@@ -420,6 +421,10 @@ class RouteAdmin(AuditedAdmin[Route]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Route | None = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_root)
+
+    def keep(self, request: HttpRequest, row: Route) -> None:
+        stored = Route.objects.get(pk=row.pk)
+        services.save_route(by=principal_of(request), values={"enabled": row.enabled}, route=stored)
 
     @display(description="Order")
     def place(self, route: Route) -> str:
@@ -552,6 +557,7 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
     """Schedules with their layers and overrides, and who is on call now."""
 
     inlines = (LayerInline, OverrideInline)
+    assigned = ("owner",)
     list_display = ("name", "zone", "owner", "shown_layers", "description")
     list_filter = ("owner",)
     list_select_related = ("owner",)

@@ -5,7 +5,8 @@ Whatever the admin writes goes through an audited verb; who may do what is decid
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
@@ -36,7 +37,7 @@ from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
 from apps.accounts.paging import BoundedPaginator
 from apps.accounts.permissions import Principal, principal_of
 from apps.accounts.rights import ROLES, SCOPES, Quota, Right
-from apps.core.registry import extensions
+from apps.core.registry import extend, extensions
 from apps.core.secrets import EncryptedJSONField
 
 M = TypeVar("M", bound=models.Model)
@@ -60,6 +61,26 @@ def among(field: str, title: str, names: Iterable[str] | Callable[[], Iterable[s
 
     Among.title = title
     return Among
+
+
+class Link(NamedTuple):
+    """A way from a row to what belongs to it."""
+
+    title: str
+    url: str
+
+
+def to_list(title: str, model: type[models.Model], **lookups: Any) -> Link:
+    """Return the way to a list of the admin, narrowed by lookups: those through relations it has as "reached"."""
+    meta = model._meta
+    url = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
+    return Link(title, f"{url}?{urlencode(lookups)}" if lookups else url)
+
+
+def to_row(row: models.Model, title: str = "") -> Link:
+    """Return the way to a row's own page in the admin."""
+    meta = row._meta
+    return Link(title or str(row), reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk]))
 
 
 class AuditedAdmin(ModelAdmin[M]):
@@ -114,6 +135,10 @@ class AuditedAdmin(ModelAdmin[M]):
         return self._can(request, Right.ADMINISTER)
 
     # --- what is shown -----------------------------------------------------------------------------------------
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Also by those that links from other pages use: `extend(Model, "reached", lookup)`."""
+        return lookup in extensions(self.model, "reached") or super().lookup_allowed(lookup, value, request)
+
     def get_inlines(self, request: HttpRequest | None, obj: M | None) -> list[Any]:
         return [*self.inlines, *extensions(self.model, "inlines")]
 
@@ -127,6 +152,21 @@ class AuditedAdmin(ModelAdmin[M]):
         if isinstance(db_field, EncryptedJSONField):  # a secret is never put into a page; rooms offer their own field
             return None
         return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    change_form_outer_before_template = "admin/accounts/beside.html"
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add what stands beside the form of a row: `extend(Model, "links", f)` and `extend(Model, "charts", f)`.
+
+        Each f takes the row and who looks. One of links returns `Link`s; one of charts None, or a `template` and what
+        that shows, of which the first counts.
+        """
+        if (row := kwargs.get("obj")) is not None:
+            who = principal_of(request)
+            context["links"] = [link for ask in extensions(self.model, "links") for link in ask(row, who)]
+            found = (ask(row, who) for ask in extensions(self.model, "charts"))
+            context["charts"] = next((charts for charts in found if charts), None)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     # --- what is written ---------------------------------------------------------------------------------------
     def save_model(self, request: HttpRequest, obj: M, form: forms.ModelForm[M], change: bool) -> None:
@@ -340,6 +380,9 @@ class AuditedAdmin(ModelAdmin[M]):
             "object": obj,
             "original": obj,
             "opts": self.opts,
+            "trail": to_list("In the audit trail", AuditEntry, target_type=self.opts.label_lower, target_id=obj.pk).url
+            if self._can(request, Right.AUDIT)
+            else "",
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
@@ -446,6 +489,26 @@ def password_change(request: HttpRequest, extra_context: dict[str, Any] | None =
         extra_context={**admin.site.each_context(request), **(extra_context or {})},
     )
     return view(request)
+
+
+def _trail(row: Any, who: Principal) -> list[Link]:
+    """What a person or token did, for those who may read it."""
+    if not who.can(Right.AUDIT):
+        return []
+    kind = "token" if isinstance(row, Token) else "user"
+    return [
+        to_list("What it did" if kind == "token" else "What they did", AuditEntry, actor_kind=kind, actor_id=row.pk)
+    ]
+
+
+def _person_links(person: Any, who: Principal) -> list[Link]:
+    found = [to_list("Tokens", Token, owner__id__exact=person.pk)] if who.can(Right.ADMINISTER) else []
+    return [*found, *([to_list("Log-ins", Login, user__id__exact=person.pk)] if who.can(Right.AUDIT) else [])]
+
+
+extend(User, "links", _trail)
+extend(User, "links", _person_links)
+extend(Token, "links", _trail)
 
 
 admin.site.password_change = password_change  # type: ignore[method-assign, assignment]

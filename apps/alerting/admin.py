@@ -28,7 +28,15 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline, among
+from apps.accounts.admin import (
+    AuditedAdmin,
+    AuditedStackedInline,
+    AuditedTabularInline,
+    Link,
+    among,
+    to_list,
+    to_row,
+)
 from apps.accounts.permissions import Principal, principal_of
 from apps.alerting import quiet_admin, services  # noqa: F401 - it registers its own pages
 from apps.alerting.models import (
@@ -48,6 +56,7 @@ from apps.alerting.plainrules import DEFAULT_TARGET
 from apps.alerting.services.bands import check_band
 from apps.alerting.services.rulefiles import REMOVALS, Report
 from apps.alerting.services.rules import check_group, check_levels, check_recording_rule, check_rule
+from apps.core.registry import extend
 from apps.promql.text import duration as written_duration
 
 M = TypeVar("M", bound=models.Model)
@@ -894,3 +903,42 @@ def _each(queryset: QuerySet[Any], delete: Callable[[Any], None]) -> None:
     with transaction.atomic():
         for row in queryset:
             delete(row)
+
+
+# --- From row to row ----------------------------------------------------------------------------------------------
+def _rule_links(rule: AlertRule, who: Principal) -> list[Link]:
+    return [
+        to_list("Its alerts", Alert, rule__id__exact=rule.pk),
+        to_list("Incidents", Incident, alerts__rule__id__exact=rule.pk),
+        to_list("Every change", Transition, alert__rule__id__exact=rule.pk),
+        Link("Preview over history", "#preview-title"),
+    ]
+
+
+def _alert_links(alert: Alert, who: Principal) -> list[Link]:
+    found = [to_row(alert.rule, "Its rule")] if alert.rule is not None else []
+    found += [to_row(alert.incident, "Its incident")] if alert.incident is not None else []
+    return [*found, to_list("Every change", Transition, alert__id__exact=alert.pk)]
+
+
+def _incident_links(incident: Incident, who: Principal) -> list[Link]:
+    return [
+        to_list("Its alerts", Alert, incident__id__exact=incident.pk),
+        to_list("Every change", Transition, incident__id__exact=incident.pk),
+    ]
+
+
+extend(AlertRule, "links", _rule_links)
+extend(Incident, "reached", "alerts__rule__id__exact")
+extend(Transition, "reached", "alert__rule__id__exact")
+extend(Alert, "links", _alert_links)
+extend(Incident, "links", _incident_links)
+extend(
+    RuleGroup, "links",
+    lambda group, _: [
+        to_list("Alert rules", AlertRule, group__id__exact=group.pk),
+        to_list("Recording rules", RecordingRule, group__id__exact=group.pk),
+    ],
+)  # fmt: skip
+extend(RecordingRule, "links", lambda rule, _: [to_row(rule.group, "Its group")])
+extend(Transition, "links", lambda one, _: [to_row(one.alert, "Its alert")])

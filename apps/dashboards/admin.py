@@ -17,7 +17,10 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import ROLES, Right
 from apps.core.models import Loop, Shipped
-from apps.dashboards import services
+from apps.dashboards import (
+    admin_beside,  # noqa: F401 - adds charts and ways to the pages of lower rooms
+    services,
+)
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 
 

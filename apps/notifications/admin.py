@@ -22,9 +22,9 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, among
+from apps.accounts.admin import AuditedAdmin, Link, among, to_list, to_row
 from apps.accounts.models import User
-from apps.accounts.permissions import Right, principal_of
+from apps.accounts.permissions import Principal, Right, principal_of
 from apps.core.registry import UnknownKind, extend
 from apps.core.secrets import readable
 from apps.notifications import configuration, personal, services, trying, wording
@@ -481,3 +481,24 @@ class ReplyAdmin(AuditedAdmin[Reply]):
     list_select_related = ("delivery",)
     search_fields = ("who", "outcome")
     list_per_page = 50
+
+
+# --- From row to row ----------------------------------------------------------------------------------------------
+def _delivery_links(delivery: Delivery, who: Principal) -> list[Link]:
+    found = [to_row(delivery.contact, "Its contact")] if delivery.contact is not None else []
+    found += [to_row(delivery.carrier, "In whose message it was told")] if delivery.carrier is not None else []
+    found += [to_row(delivery.stands_in_for, "In whose place it went")] if delivery.stands_in_for is not None else []
+    return [*found, to_list("Answers", Reply, delivery__id__exact=delivery.pk)]
+
+
+def _contact_links(contact: Contact, who: Principal) -> list[Link]:
+    return [
+        to_list("What it was told", Delivery, contact__id__exact=contact.pk),
+        to_list("What failed", Delivery, contact__id__exact=contact.pk, state__exact="failed"),
+    ]
+
+
+extend(Delivery, "links", _delivery_links)
+extend(Contact, "links", _contact_links)
+extend(Reply, "links", lambda reply, _: [to_row(reply.delivery, "What it answers")])
+extend(User, "links", lambda person, _: [to_list("Contacts", Contact, owner__id__exact=person.pk)])

@@ -28,12 +28,19 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
+from apps.accounts.admin import (
+    AuditedAdmin,
+    AuditedStackedInline,
+    AuditedTabularInline,
+    Link,
+    to_list,
+    to_row,
+)
 from apps.accounts.models import User
-from apps.accounts.permissions import principal_of
-from apps.alerting.models import AlertRule
+from apps.accounts.permissions import Principal, principal_of
+from apps.alerting.models import Alert, AlertRule, Incident
 from apps.core.registry import extend
-from apps.notifications.models import Contact
+from apps.notifications.models import Contact, Delivery
 from apps.oncall import (
     calendar_admin,  # noqa: F401 - registers its pages
     escalation,
@@ -715,3 +722,72 @@ class NoticeAdmin(AuditedAdmin[Notice]):
     @display(description="Delivery")
     def delivery_state(self, notice: Notice) -> str:
         return notice.delivery.get_state_display() if notice.delivery else "–"
+
+
+# --- From row to row ----------------------------------------------------------------------------------------------
+def _incident_links(incident: Incident, who: Principal) -> list[Link]:
+    return [
+        to_list("Escalations", Escalation, incident__id__exact=incident.pk),
+        to_list("Who was told", Notice, alert__incident__id__exact=incident.pk),
+        to_list("Deliveries", Delivery, notices__alert__incident__id__exact=incident.pk),
+    ]
+
+
+def _rule_links(rule: AlertRule, who: Principal) -> list[Link]:
+    return [
+        to_list("Who was told", Notice, alert__rule__id__exact=rule.pk),
+        to_list("Deliveries", Delivery, notices__alert__rule__id__exact=rule.pk),
+    ]
+
+
+def _alert_links(alert: Alert, who: Principal) -> list[Link]:
+    return [
+        to_list("Who was told", Notice, alert__id__exact=alert.pk),
+        to_list("Deliveries", Delivery, notices__alert__id__exact=alert.pk),
+    ]
+
+
+def _delivery_links(delivery: Delivery, who: Principal) -> list[Link]:
+    """Its incident, by the first of the alerts that it told of."""
+    notice = Notice.objects.filter(delivery=delivery).select_related("alert__incident").order_by("id").first()
+    if notice is None or notice.alert is None:
+        return []
+    found = [to_row(notice.alert.incident, "Its incident")] if notice.alert.incident is not None else []
+    return [*found, to_list("Whom it told of what", Notice, delivery__id__exact=delivery.pk)]
+
+
+def _contact_links(contact: Contact, who: Principal) -> list[Link]:
+    """The policies, routes and rules that name it."""
+    named = [*services.policies_of(contact)[:MOST_NAMED], *contact.routes.all()[:MOST_NAMED]]
+    rules = [target.rule for target in contact.rule_targets.select_related("rule").order_by("rule__name")[:MOST_NAMED]]
+    return [to_row(row, f"{row._meta.verbose_name} {row}".capitalize()) for row in [*named, *rules]]
+
+
+def _policy_links(policy: Policy, who: Principal) -> list[Link]:
+    return [
+        to_list("Escalations", Escalation, policy__id__exact=policy.pk),
+        to_list("Routes", Route, policy__id__exact=policy.pk),
+        to_list("Rules", AlertRule, target__policy__id__exact=policy.pk),
+    ]
+
+
+MOST_NAMED = 10
+for _through in ("notices__alert__rule__id__exact", "notices__alert__incident__id__exact", "notices__alert__id__exact"):
+    extend(Delivery, "reached", _through)
+extend(Notice, "reached", "alert__rule__id__exact")
+extend(Notice, "reached", "alert__incident__id__exact")
+extend(AlertRule, "reached", "target__policy__id__exact")
+extend(AlertRule, "links", _rule_links)
+extend(Alert, "links", _alert_links)
+extend(Incident, "links", _incident_links)
+extend(Delivery, "links", _delivery_links)
+extend(Contact, "links", _contact_links)
+extend(Policy, "links", _policy_links)
+extend(Escalation, "links", lambda running, _: [to_row(running.incident, "Its incident")])
+extend(
+    Schedule, "links",
+    lambda schedule, _: [
+        to_list("Overrides", Override, schedule__id__exact=schedule.pk),
+        to_list("Gaps and burdens", CoverageFinding, schedule__id__exact=schedule.pk),
+    ],
+)  # fmt: skip

@@ -92,6 +92,16 @@ export function start() {
   find("[data-refresh]")?.addEventListener("change", (event) => choose({ refresh: event.target.value }));
   find("[data-compare]")?.addEventListener("click", () => choose({ compare: current.compare ? null : "week" }));
   const dialog = find("[data-custom-range]");
+  if (dialog) startCustom(group, dialog);
+  addEventListener("popstate", () => {
+    current = read();
+    show();
+    changes.dispatchEvent(new CustomEvent("change", { detail: { isBack: true } }));
+  });
+  show();
+}
+
+function startCustom(group, dialog) {
   const form = find("form", dialog);
   const complaint = find("[data-range-error]", dialog);
   find("[data-custom]", group).addEventListener("click", () => {
@@ -113,10 +123,4 @@ export function start() {
     }
     choose({ range: null, from, to });
   });
-  addEventListener("popstate", () => {
-    current = read();
-    show();
-    changes.dispatchEvent(new CustomEvent("change", { detail: { isBack: true } }));
-  });
-  show();
 }

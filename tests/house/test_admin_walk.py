@@ -17,6 +17,7 @@ from django.urls import reverse
 from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
 from apps.accounts.models import AuditEntry, User
 from apps.accounts.rights import Principal
+from apps.core.registry import extensions
 from apps.notifications.services import save_contact
 from apps.oncall.services import save_policy
 from tests.house.browser import form_of
@@ -350,3 +351,25 @@ def test_the_rows_of_a_list_leave_as_files_without_secrets_and_an_entry_says_so(
     assert str(found[page.opts.pk.name]) == str(row.pk)
     assert not {"password", "secrets", "digest", "payload"} & set(found)
     assert [entry.verb for entry in entries_after(before)] == ["accounts.export_rows"] * 2
+
+
+BESIDE = sorted(
+    {page.model for page in PAGES if extensions(page.model, "links") or extensions(page.model, "charts")},
+    key=lambda model: model._meta.label_lower,
+)
+
+
+@pytest.mark.parametrize("model", BESIDE, ids=lambda model: model._meta.label_lower)
+def test_every_way_from_a_row_leads_somewhere_and_every_chart_beside_it_is_answered(model, client):
+    row = ROWS.get(model._meta.label_lower, partial(make, model))()
+    page = client.get(reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[row.pk]))
+    links = [link for link in page.context["links"] if not link.url.startswith("#")]
+    assert [link for link in links if client.get(link.url, follow=False).status_code != 200] == []
+    charts = page.context["charts"]
+    assert (charts is None) == (not extensions(model, "charts"))
+    if charts:
+        state = charts["state"]
+        asked = {**state["query"], "panel": [panel.key for panel in charts["panels"]], "range": charts["range"]}
+        answer = client.get(state["data_url"], asked)
+        assert answer.status_code == 200, answer.text
+        assert [each for each in answer.json()["panels"].values() if "series" not in each] == []

@@ -333,7 +333,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
             state="failed",
             error="refused",
             finished_at=AT,
-            message={"title": "db"},
+            message={"title": "db", "body": ""},
         ),
         now=AT,
     ),

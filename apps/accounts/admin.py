@@ -191,6 +191,14 @@ class AuditedAdmin(ModelAdmin[M]):
     def delete_model(self, request: HttpRequest, obj: M) -> None:
         services.delete_object(by=principal_of(request), obj=obj)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        """Let the page that asks, for one and for several, refuse what upper rooms cannot do without, and say why."""
+        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
+        refusals = [sentence for row in objs if (sentence := services.refusal(row))]
+        for sentence in refusals:
+            self.message_user(request, sentence, messages.ERROR)
+        return listed, counts, perms_needed, [*protected, *refusals]
+
     def delete_queryset(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> None:
         by = principal_of(request)
         with transaction.atomic():
@@ -464,6 +472,13 @@ class AuditedTabularInline(_InlineByRights, TabularInline[Any, Any]):
 
     extra = 0
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Name each field for those who hear the page: in a table there is only the heading, far away."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None:
+            field.widget.attrs.setdefault("aria-label", field.label or db_field.verbose_name)
+        return field
+
 
 class AuditedStackedInline(_InlineByRights, StackedInline[Any, Any]):
     """Rows of a related model on their parent's page, one below the other."""
@@ -572,14 +587,6 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         mine = obj is not None and obj.pk == request.user.pk
         return super().has_delete_permission(request, obj) and self._may_touch(request, obj) and not mine
-
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Let the page that asks, for one and for several, refuse whom upper rooms cannot do without, and say why."""
-        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        refusals = [sentence for user in objs for ask in extensions(User, "refusal") if (sentence := ask(user))]
-        for sentence in refusals:
-            self.message_user(request, sentence, messages.ERROR)
-        return listed, counts, perms_needed, [*protected, *refusals]
 
     def _may_touch(self, request: HttpRequest, obj: User | None) -> bool:
         return obj is None or not obj.is_superuser or self._is_superuser(request)

@@ -28,6 +28,7 @@ from apps.accounts.rights import (
     rights_of_scopes,
 )
 from apps.core import live
+from apps.core.registry import extensions
 
 log = logging.getLogger(__name__)
 
@@ -318,9 +319,19 @@ def save_relations(*, by: Principal, obj: models.Model, save: Callable[[], Any])
     return True
 
 
+def refusal(obj: models.Model) -> str:
+    """Return why a row cannot be deleted, or nothing: upper rooms say by `extend(Model, "refusal", f)`."""
+    return next((sentence for ask in extensions(type(obj), "refusal") if (sentence := ask(obj))), "")
+
+
 @verb("accounts.delete_object")
 def delete_object(*, by: Principal, obj: models.Model) -> None:
-    """Delete any row and write an entry with its last state and the count of rows that went with it."""
+    """Delete any row and write an entry with its last state and the count of rows that went with it.
+
+    One that something else needs is a ValidationError that says what.
+    """
+    if sentence := refusal(obj):
+        raise ValidationError(sentence)
     before, target = state_of(obj, relations=True), (obj._meta.label_lower, str(obj.pk), str(obj))
     _, counts = obj.delete()
     record(by=by, verb=f"{target[0]}.delete", target=target, before=before, after={"deleted": counts})

@@ -221,6 +221,14 @@ def take_notifications(*, rule: AlertRule, names: Sequence[str], by: Principal, 
 
 
 # --- Contacts in use -------------------------------------------------------------------------------------------------
+def refusal_of_calendar(calendar: Calendar) -> str:
+    """Return why a calendar cannot be deleted, or nothing: policies name it and would not know the hours."""
+    names = Policy.objects.filter(steps__config__calendar=calendar.name).distinct().values_list("name", flat=True)
+    if not names:
+        return ""
+    return f"{calendar.name} is named by the {'policy' if len(names) == 1 else 'policies'} {', '.join(names)}."
+
+
 def policies_of(contact: Contact) -> QuerySet[Policy]:
     """Return the policies of which a step names the contact."""
     return Policy.objects.filter(

@@ -75,7 +75,7 @@ function show() {
       custom.title = `${from.toLocaleString("en-GB")} – ${to.toLocaleString("en-GB")}`;
     }
   }
-  find("[data-compare]")?.setAttribute("aria-pressed", String(current.compare !== null));
+  find("button[data-compare]")?.setAttribute("aria-pressed", String(current.compare !== null));
   const select = find("[data-refresh]");
   if (select) { select.value = current.refresh; select.disabled = current.range === null; }
 }
@@ -90,7 +90,7 @@ export function start() {
     if (value) choose({ range: value, from: null, to: null });
   });
   find("[data-refresh]")?.addEventListener("change", (event) => choose({ refresh: event.target.value }));
-  find("[data-compare]")?.addEventListener("click", () => choose({ compare: current.compare ? null : "week" }));
+  find("button[data-compare]")?.addEventListener("click", () => choose({ compare: current.compare ? null : "week" }));
   const dialog = find("[data-custom-range]");
   if (dialog) startCustom(group, dialog);
   addEventListener("popstate", () => {

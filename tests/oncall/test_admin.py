@@ -149,7 +149,7 @@ def test_a_contact_in_use_is_kept_singly_and_in_bulk_with_a_message(admin: Clien
 
 def test_a_calendar_that_a_policy_names_is_kept_singly_and_in_bulk_with_a_message(admin: Client, night: Night):
     office = Calendar.objects.create(name="Office", zone="UTC", hours="mon-fri 08:00-18:00")
-    night.policy(("only_hours", {"calendar": "Office"}), name="Night")
+    night.policy(("only_hours", {"calendar": "Office", "steps": 1}), name="Night")
     page = admin.post(f"/admin/accounts/calendar/{office.pk}/delete/", {"post": "yes"})
     assert "Office is named by the policy Night." in page.content.decode()
     bulk = {"action": "delete_selected", "_selected_action": [office.pk], "post": "yes"}

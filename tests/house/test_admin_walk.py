@@ -138,7 +138,6 @@ LONG = {
 
 def asked(page: Any, client: Client) -> list[str]:
     """Return the statements that a look at the list costs."""
-    client.get(url_of(page, "changelist"))
     with CaptureQueriesContext(connection) as queries:
         assert client.get(url_of(page, "changelist")).status_code == 200
     return [query["sql"] for query in queries]
@@ -146,6 +145,7 @@ def asked(page: Any, client: Client) -> list[str]:
 
 def walk_lists(page: Any, client: Client, *, few: int, more: int) -> None:
     many(page.model, few)
+    asked(page, client)  # what a process remembers from its first look on
     before = asked(page, client)
     many(page.model, more - few)
     after = asked(page, client)
@@ -155,14 +155,14 @@ def walk_lists(page: Any, client: Client, *, few: int, more: int) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_a_list_costs_as_many_queries_for_sixty_rows_as_for_three(page, client):
-    walk_lists(page, client, few=3, more=60)
+def test_a_list_costs_as_many_queries_for_thirty_rows_as_for_three(page, client):
+    walk_lists(page, client, few=3, more=30)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_a_list_costs_as_many_queries_for_ten_thousand_rows_as_for_a_hundred(page, client):
-    walk_lists(page, client, few=100, more=10_000)
+def test_a_list_costs_as_many_queries_for_ten_thousand_rows_as_for_ten(page, client):
+    walk_lists(page, client, few=10, more=10_000)
 
 
 # Models without a page of their own.

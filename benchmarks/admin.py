@@ -43,6 +43,8 @@ def main() -> None:
 
         settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
         settings.ALLOWED_HOSTS = ["testserver"]
+        plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+        settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)

@@ -1,7 +1,9 @@
 """What an administrator does in the admin: look at a rule's chart beside its form, change many rows at once."""
 
+import os
 import re
 
+from django.conf import settings
 from playwright.sync_api import expect
 
 from apps.alerting.models import AlertRule
@@ -31,6 +33,9 @@ def test_many_rules_are_switched_off_after_one_question(window, full_scene):
     page.locator("select[name=action]").select_option("switch_off")
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_text("Their open alerts end.")).to_be_visible()
+    assert it.barriers("landmark-one-main", "region", "landmark-unique") == []
+    if os.environ.get("PORTAL_SCREENSHOTS"):
+        page.screenshot(path=settings.ROOT / "docs/screenshots/admin-question-light.png")
     assert AlertRule.objects.filter(enabled=False, slug__contains="disk").count() == 0
     page.get_by_role("button", name="Switch off").click()
     expect(page.get_by_text(re.compile(r"alert rules? switched off"))).to_be_visible()

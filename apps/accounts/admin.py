@@ -3,12 +3,14 @@
 Whatever the admin writes goes through an audited verb; who may do what is decided by rights, never by a checkbox.
 """
 
-import csv
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import PasswordChangeView
@@ -16,7 +18,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -24,19 +26,61 @@ from django.utils.html import format_html_join
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.decorators import action, display
 from unfold.forms import AdminOwnPasswordChangeForm, AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from apps.accounts import ical, logins, services
+from apps.accounts import exports, ical, logins, services
 from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
+from apps.accounts.paging import BoundedPaginator
 from apps.accounts.permissions import Principal, principal_of
 from apps.accounts.rights import ROLES, SCOPES, Quota, Right
-from apps.core.registry import extensions
+from apps.core.registry import extend, extensions
 from apps.core.secrets import EncryptedJSONField
 
 M = TypeVar("M", bound=models.Model)
 
-EXPORTED = 100_000
-"""Audit entries in one file at most."""
+MOST_ACTED = 500
+"""Rows that one action changes at most: each is a verb with its audit entry, in one transaction."""
+SHOWN_ROWS = 20
+
+
+def among(field: str, title: str, names: Iterable[str] | Callable[[], Iterable[str]]) -> type[admin.SimpleListFilter]:
+    """Return a filter by a field with the given values: Django would read a whole table for those that occur in it."""
+
+    class Among(admin.SimpleListFilter):
+        parameter_name = field
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+            return [(name, name) for name in (names() if callable(names) else names)]
+
+        def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+            return queryset if self.value() is None else queryset.filter(**{field: self.value()})
+
+    Among.title = title
+    return Among
+
+
+class Link(NamedTuple):
+    """A way from a row to what belongs to it."""
+
+    title: str
+    url: str
+
+
+def to_list(title: str, model: type[models.Model], **lookups: Any) -> Link:
+    """Return the way to a list of the admin, narrowed by lookups: those through relations it has as "reached"."""
+    meta = model._meta
+    url = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
+    return Link(title, f"{url}?{urlencode(lookups)}" if lookups else url)
+
+
+def to_row(row: models.Model, title: str = "") -> Link:
+    """Return the way to a row's own page in the admin."""
+    meta = row._meta
+    return Link(title or str(row), reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk]))
 
 
 class AuditedAdmin(ModelAdmin[M]):
@@ -51,10 +95,17 @@ class AuditedAdmin(ModelAdmin[M]):
     view_right: ClassVar[Right] = Right.READ
     edit_right: ClassVar[Right | None] = Right.EDIT
     delete_right: ClassVar[Right | None] = None
+    switched: ClassVar[str | None] = None
+    """For rows that have `enabled`: what else happens when they are switched off; with it come two actions."""
+    assigned: ClassVar[tuple[str, ...]] = ()
+    """Fields that an action sets for many rows at once: an owner, a team, a service."""
+    exported: ClassVar[tuple[str, ...]] = ()
+    """Columns of a file of the rows, instead of those that list and form show."""
     compressed_fields = True
     warn_unsaved_form = True
     list_filter_submit = False
     show_full_result_count = False
+    paginator = BoundedPaginator
 
     # --- who may -----------------------------------------------------------------------------------------------
     def _can(self, request: HttpRequest, right: Right | None) -> bool:
@@ -84,17 +135,38 @@ class AuditedAdmin(ModelAdmin[M]):
         return self._can(request, Right.ADMINISTER)
 
     # --- what is shown -----------------------------------------------------------------------------------------
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Also by those that links from other pages use: `extend(Model, "reached", lookup)`."""
+        return lookup in extensions(self.model, "reached") or super().lookup_allowed(lookup, value, request)
+
     def get_inlines(self, request: HttpRequest | None, obj: M | None) -> list[Any]:
         return [*self.inlines, *extensions(self.model, "inlines")]
 
     def _get_base_actions(self) -> Any:
-        more = map(self.get_action, extensions(self.model, "actions"))
+        own = ["switch_on", "switch_off"] if self.switched is not None else []
+        own += ["assign"] if self.assigned else []
+        more = map(self.get_action, [*own, *extensions(self.model, "actions"), "export_csv", "export_json"])
         return [*super()._get_base_actions(), *filter(None, more)]  # type: ignore[misc] # Django has no other way
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if isinstance(db_field, EncryptedJSONField):  # a secret is never put into a page; rooms offer their own field
             return None
         return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    change_form_outer_before_template = "admin/accounts/beside.html"
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add what stands beside the form of a row: `extend(Model, "links", f)` and `extend(Model, "charts", f)`.
+
+        Each f takes the row and who looks. One of links returns `Link`s; one of charts None, or a `template` and what
+        that shows, of which the first counts.
+        """
+        if (row := kwargs.get("obj")) is not None:
+            who = principal_of(request)
+            context["links"] = [link for ask in extensions(self.model, "links") for link in ask(row, who)]
+            found = (ask(row, who) for ask in extensions(self.model, "charts"))
+            context["charts"] = next((charts for charts in found if charts), None)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     # --- what is written ---------------------------------------------------------------------------------------
     def save_model(self, request: HttpRequest, obj: M, form: forms.ModelForm[M], change: bool) -> None:
@@ -119,6 +191,14 @@ class AuditedAdmin(ModelAdmin[M]):
     def delete_model(self, request: HttpRequest, obj: M) -> None:
         services.delete_object(by=principal_of(request), obj=obj)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
+        """Let the page that asks, for one and for several, refuse what upper rooms cannot do without, and say why."""
+        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
+        refusals = [sentence for row in objs if (sentence := services.refusal(row))]
+        for sentence in refusals:
+            self.message_user(request, sentence, messages.ERROR)
+        return listed, counts, perms_needed, [*protected, *refusals]
+
     def delete_queryset(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> None:
         by = principal_of(request)
         with transaction.atomic():
@@ -135,15 +215,160 @@ class AuditedAdmin(ModelAdmin[M]):
     def log_deletions(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> Any:
         return None
 
-    def ask(self, request: HttpRequest, *, title: str, question: str, back: str) -> HttpResponse | None:
-        """Return None once the person has confirmed, else the page that asks.
+    # --- what asks first ---------------------------------------------------------------------------------------
+    def ask(
+        self,
+        request: HttpRequest,
+        *,
+        title: str,
+        question: str,
+        back: str,
+        rows: Sequence[Any] = (),
+        action: str = "",
+        form: forms.Form | None = None,
+    ) -> HttpResponse | None:
+        """Return None once the person has confirmed (and filled in the form), else the page that asks.
 
         For `actions_detail`, which are links: what a link does at once, any page on the web can make a browser do.
+        For an `action` on many `rows`, which are shown; use `act_on`.
         """
-        if request.method == "POST" and request.POST.get("confirmed"):
+        confirmed = request.method == "POST" and bool(request.POST.get("confirmed"))
+        if confirmed and (form is None or form.is_valid()):
             return None
-        context = {**self.admin_site.each_context(request), "title": title, "question": question, "back": back}
-        return TemplateResponse(request, "admin/accounts/confirm.html", context | {"opts": self.opts})
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "question": question,
+            "back": back,
+            "rows": rows[:SHOWN_ROWS],
+            "more": max(0, len(rows) - SHOWN_ROWS),
+            "selected": [row.pk for row in rows] if action else [],
+            "action": action,
+            "form": form,
+            "opts": self.opts,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return TemplateResponse(request, "admin/accounts/confirm.html", context)
+
+    def act_on(
+        self,
+        request: HttpRequest,
+        queryset: "models.QuerySet[M]",
+        *,
+        action: str,
+        title: str,
+        act: Callable[[M], object],
+        done: str,
+        note: str = "",
+        form: forms.Form | None = None,
+    ) -> HttpResponse | None:
+        """Say which rows an action would change; once that is confirmed, do it to all of them or to none.
+
+        `done` is what is said afterwards, behind their number. What a verb refuses is said with the row's name.
+        """
+        rows = list(queryset[: MOST_ACTED + 1])
+        if len(rows) > MOST_ACTED:
+            self.message_user(request, f"At most {MOST_ACTED} rows at once: choose fewer.", messages.ERROR)
+            return None
+        if not rows:
+            self.message_user(request, "None of these needs it.", messages.WARNING)
+            return None
+        names = self.opts.verbose_name if len(rows) == 1 else self.opts.verbose_name_plural
+        question = f"{title}: {len(rows)} {names}? {note}".strip()
+        back = request.get_full_path()
+        if (page := self.ask(
+            request, title=title, question=question, back=back, rows=rows, action=action, form=form
+        )) is not None:  # fmt: skip
+            return page
+        row: M | None = None
+        try:
+            with transaction.atomic():
+                for row in rows:
+                    act(row)
+        except (ValidationError, PermissionDenied) as error:
+            words = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+            self.message_user(request, f"Nothing was done, because of {row}: {words}", messages.ERROR)
+        else:
+            self.message_user(request, f"{len(rows)} {names} {done}.", messages.SUCCESS)
+        return HttpResponseRedirect(back)
+
+    # --- what each list offers ---------------------------------------------------------------------------------
+    def keep(self, request: HttpRequest, row: M) -> None:
+        """Store a row that an action has changed; a page whose saving has a verb calls it."""
+        services.save_object(by=principal_of(request), obj=row)
+
+    @action(description="Switch on", permissions=["change"])
+    def switch_on(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse | None:
+        return self._switch(request, queryset, on=True)
+
+    @action(description="Switch off", permissions=["change"])
+    def switch_off(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse | None:
+        return self._switch(request, queryset, on=False)
+
+    def _switch(self, request: HttpRequest, queryset: "models.QuerySet[M]", *, on: bool) -> HttpResponse | None:
+        def act(row: M) -> None:
+            fresh: Any = self.model._default_manager.get(pk=row.pk)  # noqa: SLF001
+            fresh.enabled = on
+            self.keep(request, fresh)
+
+        word = "on" if on else "off"
+        return self.act_on(
+            request, queryset.filter(enabled=not on), action=f"switch_{word}", title=f"Switch {word}", act=act,
+            done=f"switched {word}", note="" if on else self.switched or "",
+        )  # fmt: skip
+
+    @action(description="Assign", permissions=["change"])
+    def assign(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse | None:
+        form = self._assignment(request)
+
+        def act(row: M) -> None:
+            fresh = self.model._default_manager.get(pk=row.pk)  # noqa: SLF001
+            for name, value in form.chosen().items():
+                setattr(fresh, name, value)
+            self.keep(request, fresh)
+
+        words = " and ".join(self.assigned) if len(self.assigned) < 3 else f"{', '.join(self.assigned)}"
+        return self.act_on(
+            request, queryset, action="assign", title=f"Assign {words}", act=act, done="assigned", form=form
+        )
+
+    def _assignment(self, request: HttpRequest) -> "Assignment":
+        fields = [self.opts.get_field(name) for name in self.assigned]
+        return Assignment(request.POST if request.POST.get("confirmed") else None, fields=fields)
+
+    @action(description="Export as CSV", permissions=["view"])
+    def export_csv(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse:
+        response = self._file("csv")
+        columns = exports.columns_of(self, request)
+        self._leave(request, queryset, columns, exports.csv_writer(response, columns), "csv")  # type: ignore[arg-type] # a response is written to like a file
+        return response
+
+    @action(description="Export as JSON", permissions=["view"])
+    def export_json(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> HttpResponse:
+        rows: list[dict[str, Any]] = []
+        self._leave(request, queryset, exports.columns_of(self, request), rows.append, "json")
+        response = self._file("json")
+        response.writelines(exports.json_lines(rows))
+        return response
+
+    def _file(self, kind: str) -> HttpResponse:
+        response = HttpResponse(content_type={"csv": "text/csv", "json": "application/json"}[kind] + "; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="{self.opts.model_name}.{kind}"'
+        return response
+
+    def _leave(
+        self,
+        request: HttpRequest,
+        queryset: "models.QuerySet[M]",
+        columns: list[str],
+        write: Callable[[dict[str, Any]], object],
+        kind: str,
+    ) -> None:
+        related = [name for name in columns if name in _singly_related(self.opts)]
+        services.export_rows(
+            by=principal_of(request), rows=queryset.select_related(*related) if related else queryset,
+            limit=exports.MOST_ROWS, write=lambda row: write(exports.values_of(self, row, columns)), kind=kind,
+        )  # fmt: skip
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -163,10 +388,61 @@ class AuditedAdmin(ModelAdmin[M]):
             "object": obj,
             "original": obj,
             "opts": self.opts,
+            "trail": to_list("In the audit trail", AuditEntry, target_type=self.opts.label_lower, target_id=obj.pk).url
+            if self._can(request, Right.AUDIT)
+            else "",
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/accounts/history.html", context)
+
+
+def _singly_related(opts: Any) -> set[str]:
+    return {field.name for field in opts.concrete_fields if field.is_relation}
+
+
+LEAVE, NOBODY = "", "-"
+MOST_OFFERED = 1_000
+
+
+class Assignment(forms.Form):
+    """For each of some fields: leave it, empty it, or give it to somebody."""
+
+    def __init__(self, data: Any, *, fields: Iterable[Any]) -> None:
+        super().__init__(data)
+        self.model_fields = {field.name: field for field in fields}
+        for name, field in self.model_fields.items():
+            label = str(field.verbose_name).capitalize()
+            if field.is_relation:
+                there = field.related_model._default_manager.all()[:MOST_OFFERED]  # noqa: SLF001
+                none = [(NOBODY, "nobody")] if field.null else []
+                choices = [(LEAVE, "as it is"), *none, *((str(row.pk), str(row)) for row in there)]
+                self.fields[name] = forms.ChoiceField(
+                    label=label, choices=choices, required=False, widget=UnfoldAdminSelectWidget
+                )
+            else:
+                self.fields[name] = forms.CharField(
+                    label=label, required=False, max_length=field.max_length, widget=UnfoldAdminTextInputWidget,
+                    help_text="Left empty: as it is. A dash: none.",
+                )  # fmt: skip
+
+    def clean(self) -> dict[str, Any]:
+        """Want at least one."""
+        values = super().clean() or self.cleaned_data
+        if not self.errors and not any(values.values()):
+            raise ValidationError("Choose what is assigned.")
+        return values
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the fields that are set, by the names of their columns."""
+        found: dict[str, Any] = {}
+        for name, value in self.cleaned_data.items():
+            field = self.model_fields[name]
+            if value != LEAVE:
+                empty = None if field.is_relation else ""
+                chosen = field.target_field.to_python(value) if field.is_relation and value != NOBODY else value
+                found[field.attname] = empty if value == NOBODY else chosen
+        return found
 
 
 class _InlineByRights:
@@ -196,6 +472,13 @@ class AuditedTabularInline(_InlineByRights, TabularInline[Any, Any]):
 
     extra = 0
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Name each field for those who hear the page: in a table there is only the heading, far away."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None:
+            field.widget.attrs.setdefault("aria-label", field.label or db_field.verbose_name)
+        return field
+
 
 class AuditedStackedInline(_InlineByRights, StackedInline[Any, Any]):
     """Rows of a related model on their parent's page, one below the other."""
@@ -221,6 +504,26 @@ def password_change(request: HttpRequest, extra_context: dict[str, Any] | None =
         extra_context={**admin.site.each_context(request), **(extra_context or {})},
     )
     return view(request)
+
+
+def _trail(row: Any, who: Principal) -> list[Link]:
+    """What a person or token did, for those who may read it."""
+    if not who.can(Right.AUDIT):
+        return []
+    kind = "token" if isinstance(row, Token) else "user"
+    return [
+        to_list("What it did" if kind == "token" else "What they did", AuditEntry, actor_kind=kind, actor_id=row.pk)
+    ]
+
+
+def _person_links(person: Any, who: Principal) -> list[Link]:
+    found = [to_list("Tokens", Token, owner__id__exact=person.pk)] if who.can(Right.ADMINISTER) else []
+    return [*found, *([to_list("Log-ins", Login, user__id__exact=person.pk)] if who.can(Right.AUDIT) else [])]
+
+
+extend(User, "links", _trail)
+extend(User, "links", _person_links)
+extend(Token, "links", _trail)
 
 
 admin.site.password_change = password_change  # type: ignore[method-assign, assignment]
@@ -253,10 +556,12 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).prefetch_related("groups")
 
     @action(description="Unlock after failed log-ins", permissions=["change"])
-    def unlock(self, request: HttpRequest, queryset: "models.QuerySet[User]") -> None:
-        for user in queryset:
-            count = logins.unlock(by=principal_of(request), username=user.username)
-            self.message_user(request, f"{user.username}: failures at {count} addresses are forgotten.")
+    def unlock(self, request: HttpRequest, queryset: "models.QuerySet[User]") -> HttpResponse | None:
+        return self.act_on(
+            request, queryset, action="unlock", title="Unlock after failed log-ins", done="unlocked",
+            note="Their failed log-ins are forgotten, from every address.",
+            act=lambda user: logins.unlock(by=principal_of(request), username=user.username),
+        )  # fmt: skip
 
     @display(description="Name")
     def full_name(self, user: User) -> str:
@@ -282,14 +587,6 @@ class UserAdmin(AuditedAdmin[User], DjangoUserAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         mine = obj is not None and obj.pk == request.user.pk
         return super().has_delete_permission(request, obj) and self._may_touch(request, obj) and not mine
-
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Let the page that asks, for one and for several, refuse whom upper rooms cannot do without, and say why."""
-        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        refusals = [sentence for user in objs for ask in extensions(User, "refusal") if (sentence := ask(user))]
-        for sentence in refusals:
-            self.message_user(request, sentence, messages.ERROR)
-        return listed, counts, perms_needed, [*protected, *refusals]
 
     def _may_touch(self, request: HttpRequest, obj: User | None) -> bool:
         return obj is None or not obj.is_superuser or self._is_superuser(request)
@@ -403,6 +700,7 @@ class CalendarAdmin(AuditedAdmin[Calendar]):
 
     form = CalendarForm
     list_display = ("name", "zone", "week", "country", "now")
+    list_filter = ("country",)
     search_fields = ("name", "zone")
 
     @display(description="Hours")
@@ -451,7 +749,7 @@ class TokenAdmin(AuditedAdmin[Token]):
     view_right = edit_right = Right.ADMINISTER
     form = TokenForm
     list_display = ("name", "prefix", "owner", "scope_names", "state", "expires_at", "last_used_at")
-    list_filter = (("revoked_at", admin.EmptyFieldListFilter), "origin")
+    list_filter = (("revoked_at", admin.EmptyFieldListFilter), "origin", "expires_at", "last_used_at", "owner")
     list_select_related = ("owner",)
     search_fields = ("name", "prefix", "owner__username")
     actions = ("revoke",)
@@ -514,40 +812,16 @@ class TokenAdmin(AuditedAdmin[Token]):
         return response
 
     @action(description="Revoke", permissions=["administer"])
-    def revoke(self, request: HttpRequest, queryset: "models.QuerySet[Token]") -> None:
+    def revoke(self, request: HttpRequest, queryset: "models.QuerySet[Token]") -> HttpResponse | None:
         by, now = principal_of(request), timezone.now()
-        for token in queryset:
-            services.revoke_token(by=by, token=token, now=now)
-        self.message_user(request, "Revoked. Other processes refuse them within ten seconds.")
+        return self.act_on(
+            request, queryset.filter(revoked_at=None), action="revoke", title="Revoke", done="revoked",
+            note="They cannot be taken into use again; every process refuses them within ten seconds.",
+            act=lambda token: services.revoke_token(by=by, token=token, now=now),
+        )  # fmt: skip
 
 
 # --- Audit -----------------------------------------------------------------------------------------------------------
-class DoorFilter(admin.SimpleListFilter):
-    """By door; a fixed list, since asking the table for its distinct values would read all of it."""
-
-    title = "door"
-    parameter_name = "via"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(door, door) for door in ("page", "admin", "api", "command", "task", "environment")]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset if self.value() is None else queryset.filter(via=self.value())
-
-
-class ActorFilter(admin.SimpleListFilter):
-    """By kind of actor."""
-
-    title = "actor"
-    parameter_name = "actor"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(kind, kind) for kind in ("user", "token", "system", "contact", "anonymous")]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset if self.value() is None else queryset.filter(actor_kind=self.value())
-
-
 @admin.register(AuditEntry)
 class AuditEntryAdmin(AuditedAdmin[AuditEntry]):
     """The audit trail: to be read, searched and exported, by those with the right to audit, and changed by nobody."""
@@ -556,7 +830,11 @@ class AuditEntryAdmin(AuditedAdmin[AuditEntry]):
     edit_right = None
     list_display = ("id", "at", "actor_name", "verb", "target_label", "via", "address")
     list_display_links = ("id", "verb")
-    list_filter = (ActorFilter, DoorFilter, "at")
+    list_filter = (
+        among("actor_kind", "actor", ("user", "token", "system", "contact", "anonymous")),
+        among("via", "door", ("page", "admin", "api", "command", "task", "environment")),
+        "at",
+    )
     search_fields = ("actor_name", "verb", "target_type", "target_id", "target_label", "address")
     fields = (
         "at", "actor_kind", "actor_id", "actor_name", "verb", "target_type", "target_id", "target_label",
@@ -564,7 +842,10 @@ class AuditEntryAdmin(AuditedAdmin[AuditEntry]):
     )  # fmt: skip
     readonly_fields = ("was", "became")
     list_per_page = 50
-    actions = ("export",)
+    exported = (
+        "id", "at", "actor_kind", "actor_id", "actor_name", "verb", "target_type", "target_id", "target_label",
+        "before", "after", "address", "via",
+    )  # fmt: skip
 
     @display(description="Before")
     def was(self, entry: AuditEntry) -> str:
@@ -574,27 +855,9 @@ class AuditEntryAdmin(AuditedAdmin[AuditEntry]):
     def became(self, entry: AuditEntry) -> str:
         return _table(entry.after)
 
-    @action(description="Export as CSV", permissions=["view"])
-    def export(self, request: HttpRequest, queryset: "models.QuerySet[AuditEntry]") -> HttpResponse:
-        rows = services.export_audit(by=principal_of(request), entries=queryset, limit=EXPORTED)
-        response = HttpResponse(content_type="text/csv; charset=utf-8")
-        response["Content-Disposition"] = 'attachment; filename="audit.csv"'
-        names = [field.name for field in AuditEntry._meta.concrete_fields]
-        writer = csv.writer(response)
-        writer.writerow(names)
-        for row in rows:
-            writer.writerow([_cell(getattr(row, name)) for name in names])
-        return response
-
 
 def _table(state: dict[str, Any] | None) -> str:
     """Return a state as lines of name and value."""
     if not state:
         return "–"
     return format_html_join("", "<div>{}: {}</div>", state.items())
-
-
-def _cell(value: Any) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    text = "" if value is None else value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return f"'{text}" if text[:1] in "=+-@\t\r" and text else text

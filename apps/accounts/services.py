@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
 from apps.accounts.audit import changes, record, state_of, verb
-from apps.accounts.models import AuditEntry, Token, User
+from apps.accounts.models import Token, User
 from apps.accounts.permissions import digest_of, recheck_tokens
 from apps.accounts.rights import (
     ROLES,
@@ -28,6 +28,7 @@ from apps.accounts.rights import (
     rights_of_scopes,
 )
 from apps.core import live
+from apps.core.registry import extensions
 
 log = logging.getLogger(__name__)
 
@@ -250,18 +251,24 @@ def change_password(*, by: Principal, user: User, save: Callable[[], Any]) -> No
     record(by=by, verb="accounts.change_password", target=user)
 
 
-@verb("accounts.export_audit", right=Right.AUDIT)
-def export_audit(*, by: Principal, entries: models.QuerySet[AuditEntry], limit: int) -> list[AuditEntry]:
-    """Return at most `limit` entries for a file that leaves the portal, and write down that they left."""
-    rows = list(entries.order_by("-id")[:limit])
-    span = {"first": rows[-1].pk, "last": rows[0].pk} if rows else {}
+@verb("accounts.export_rows")
+def export_rows(
+    *, by: Principal, rows: models.QuerySet[Any], limit: int, write: Callable[[Any], object], kind: str
+) -> int:
+    """Hand each of at most `limit` rows to `write`, for a file of some `kind` that leaves the portal, and record it.
+
+    Whoever calls has asked whether the person may see them. Returns how many there were.
+    """
+    count, first, last = 0, "", ""
+    for row in rows[:limit].iterator(chunk_size=1_000):
+        write(row)
+        count, first, last = count + 1, first or str(row.pk), str(row.pk)
+    meta = rows.model._meta
+    after = {"rows": count, "first": first, "last": last, "kind": kind}
     record(
-        by=by,
-        verb="accounts.export_audit",
-        target=("accounts.auditentry", "", "audit entries"),
-        after={"entries": len(rows), **span},
+        by=by, verb="accounts.export_rows", target=(meta.label_lower, "", str(meta.verbose_name_plural)), after=after
     )
-    return rows
+    return count
 
 
 # --- Any room's admin --------------------------------------------------------------------------------------------
@@ -312,9 +319,19 @@ def save_relations(*, by: Principal, obj: models.Model, save: Callable[[], Any])
     return True
 
 
+def refusal(obj: models.Model) -> str:
+    """Return why a row cannot be deleted, or nothing: upper rooms say by `extend(Model, "refusal", f)`."""
+    return next((sentence for ask in extensions(type(obj), "refusal") if (sentence := ask(obj))), "")
+
+
 @verb("accounts.delete_object")
 def delete_object(*, by: Principal, obj: models.Model) -> None:
-    """Delete any row and write an entry with its last state and the count of rows that went with it."""
+    """Delete any row and write an entry with its last state and the count of rows that went with it.
+
+    One that something else needs is a ValidationError that says what.
+    """
+    if sentence := refusal(obj):
+        raise ValidationError(sentence)
     before, target = state_of(obj, relations=True), (obj._meta.label_lower, str(obj.pk), str(obj))
     _, counts = obj.delete()
     record(by=by, verb=f"{target[0]}.delete", target=target, before=before, after={"deleted": counts})

@@ -1,7 +1,7 @@
 """Rules, alerts and incidents in the admin. Rules are written by the same verb as through the API; alerts are read."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 
@@ -28,7 +28,15 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
+from apps.accounts.admin import (
+    AuditedAdmin,
+    AuditedStackedInline,
+    AuditedTabularInline,
+    Link,
+    among,
+    to_list,
+    to_row,
+)
 from apps.accounts.permissions import Principal, principal_of
 from apps.alerting import quiet_admin, services  # noqa: F401 - it registers its own pages
 from apps.alerting.models import (
@@ -41,19 +49,27 @@ from apps.alerting.models import (
     RuleGroup,
     RuleLevel,
     RuleTest,
+    Service,
     Transition,
 )
 from apps.alerting.plainrules import DEFAULT_TARGET
 from apps.alerting.services.bands import check_band
 from apps.alerting.services.rulefiles import REMOVALS, Report
 from apps.alerting.services.rules import check_group, check_levels, check_recording_rule, check_rule
+from apps.core.registry import extend
 from apps.promql.text import duration as written_duration
 
 M = TypeVar("M", bound=models.Model)
 
-SHOWN = 20
+SILENCED_OF_ONE = 100
+"""Alerts of one incident that an action silences."""
 SEVERITIES = {"info": "info", "warning": "warning", "error": "danger", "critical": "danger"}
 STATES = {"pending": "info", "firing": "danger", "recovering": "warning", "resolved": "success", "inactive": "success"}
+
+
+def service_names() -> list[str]:
+    """The services that somebody described; for filters."""
+    return list(Service.objects.values_list("name", flat=True))
 
 
 class SpanField(forms.CharField):
@@ -250,6 +266,7 @@ class ImportForm(forms.Form):
 class RuleGroupAdmin(TestedAdmin[RuleGroup]):
     """Groups: how often their rules are evaluated, how the last evaluation went, and rule files in and out."""
 
+    switched = "The open alerts of their rules end."
     inlines = (TestInline,)
     actions = ("export",)
     actions_list = ("export_all", "import_file")
@@ -258,7 +275,7 @@ class RuleGroupAdmin(TestedAdmin[RuleGroup]):
         check = staticmethod(check_group)
 
     list_display = ("name", "interval", "enabled", "rules_in_it", "evaluated_at", "took", "missed", "failing")
-    list_filter = ("enabled",)
+    list_filter = ("enabled", "on_arrival")
     search_fields = ("name",)
     fields = ("name", "interval", "enabled", "on_arrival")
     formfield_overrides = SPANS
@@ -269,6 +286,9 @@ class RuleGroupAdmin(TestedAdmin[RuleGroup]):
             "recording_count": Count("recording_rules", distinct=True),
         }
         return super().get_queryset(request).select_related("run").annotate(**count)
+
+    def keep(self, request: HttpRequest, row: RuleGroup) -> None:
+        services.save_group(by=principal_of(request), group=row, now=timezone.now())
 
     @display(description="Rules")
     def rules_in_it(self, group: RuleGroup) -> str:
@@ -438,10 +458,14 @@ class RuleForm(TestedForm):
 class AlertRuleAdmin(TestedAdmin[AlertRule]):
     """Alert rules with their levels and tests; a wrong expression is refused with its position."""
 
+    switched = "Their open alerts end."
+    assigned = ("owner", "team", "service")
     form = RuleForm
     inlines = (LevelInline, TestInline)
     list_display = ("name", "slug", "type", "group", "condition", "waits", "last", "active", "enabled")
-    list_filter = ("enabled", "type", "group", "levels__severity")
+    list_filter = (
+        "enabled", "type", "group", "levels__severity", "owner", "team", ("runbook", admin.EmptyFieldListFilter),
+    )  # fmt: skip
     list_select_related = ("group",)
     search_fields = ("slug", "name", "expression", "service")
     readonly_fields = ("last", "created_at", "updated_at")
@@ -464,6 +488,9 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: AlertRule | None = None) -> Any:
         return self.prepopulated_fields if obj is None and self.has_add_permission(request) else {}
+
+    def keep(self, request: HttpRequest, row: AlertRule) -> None:
+        services.keep_rule(by=principal_of(request), rule=row, now=timezone.now())
 
     @display(description="Levels")
     def condition(self, rule: AlertRule) -> str:
@@ -517,6 +544,7 @@ class AdaptiveBandAdmin(AuditedAdmin[AdaptiveBand]):
     class form(CheckedForm):  # noqa: N801 - Django's name
         check = staticmethod(check_band)
 
+    switched = ""
     list_display = ("slug", "of", "direction", "width", "learned_until", "standing", "enabled")
     list_filter = ("enabled", "direction")
     list_select_related = ("rule", "group")
@@ -528,6 +556,9 @@ class AdaptiveBandAdmin(AuditedAdmin[AdaptiveBand]):
         ("How far is too far", {"fields": ("direction", "width", "least", "least_share")}),
         ("Learning", {"fields": ("warm_up", "calendar", "learned_until", "standing", "known")}),
     )
+
+    def keep(self, request: HttpRequest, row: AdaptiveBand) -> None:
+        services.save_band(by=principal_of(request), band=row, now=timezone.now())
 
     @display(description="Of")
     def of(self, band: AdaptiveBand) -> str:
@@ -558,6 +589,7 @@ class RecordingRuleAdmin(TestedAdmin[RecordingRule]):
     class form(TestedForm):  # noqa: N801 - Django's name
         check = staticmethod(check_recording_rule)
 
+    switched = "Their series end."
     list_display = ("name", "group", "expression", "last", "enabled")
     list_filter = ("enabled", "group")
     list_select_related = ("group",)
@@ -567,6 +599,9 @@ class RecordingRuleAdmin(TestedAdmin[RecordingRule]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RecordingRule]:
         return super().get_queryset(request).annotate(last_line=_last("recording"))
+
+    def keep(self, request: HttpRequest, row: RecordingRule) -> None:
+        services.save_recording_rule(by=principal_of(request), rule=row, run_tests=False, now=timezone.now())
 
     @display(description="Last evaluation")
     def last(self, rule: RecordingRule) -> str:
@@ -598,66 +633,102 @@ class TransitionInline(AuditedTabularInline):
     per_page = 50
 
 
+class ResolveForm(forms.Form):
+    """In whose name."""
+
+    resolved_by = forms.CharField(
+        label="In the name of (optional)", required=False, max_length=200, widget=UnfoldAdminTextInputWidget
+    )
+
+
+class QuietForm(forms.Form):
+    """For how long, and why."""
+
+    lasts = forms.ChoiceField(
+        label="For",
+        choices=(("1h", "1 hour"), ("4h", "4 hours"), ("12h", "12 hours"), ("24h", "24 hours")),
+        widget=UnfoldAdminSelectWidget,
+    )
+    comment = forms.CharField(label="Why", max_length=1_000, widget=UnfoldAdminTextInputWidget)
+
+
 class Operated(AuditedAdmin[Any]):
-    """A page that is read only but for acknowledging and resolving, both with a question in between."""
+    """A page that is read only but for acknowledging, resolving and silencing, each with a question in between."""
 
     edit_right = None
-    actions = ("acknowledge", "resolve")
+    actions = ("acknowledge", "resolve", "silence")
     actions_detail = ("acknowledge_this", "resolve_this")
 
-    def _act(self, name: str, request: HttpRequest, chosen: Any) -> None:
+    def _verb(self, name: str, request: HttpRequest, form: forms.Form | None) -> Callable[[Any], object]:
+        """Return what is done to each row."""
         raise NotImplementedError
+
+    def _alerts(self, row: Any) -> list[Alert]:
+        """Return the alerts that silencing the row silences."""
+        raise NotImplementedError
+
+    def _form(self, name: str, request: HttpRequest) -> forms.Form | None:
+        given = request.POST if request.POST.get("confirmed") else None
+        return ResolveForm(given) if name == "resolve" and self.model is Alert else None
 
     @action(description="Acknowledge", permissions=["operate"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return self._ask("acknowledge", request, list(queryset), bulk=True)
+        return self.act_on(
+            request, queryset, action="acknowledge", title="Acknowledge", done="acknowledged",
+            note="Nobody further is paged for them.", act=self._verb("acknowledge", request, None),
+        )  # fmt: skip
 
     @action(description="Resolve", permissions=["operate"])
     def resolve(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return self._ask("resolve", request, list(queryset), bulk=True)
+        form = self._form("resolve", request)
+        return self.act_on(
+            request, queryset, action="resolve", title="Resolve", done="resolved", form=form,
+            note="What is still wrong fires again.", act=self._verb("resolve", request, form),
+        )  # fmt: skip
+
+    @action(description="Silence", permissions=["operate"])
+    def silence(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        form = QuietForm(request.POST if request.POST.get("confirmed") else None)
+        by, now = principal_of(request), timezone.now()
+
+        def act(row: Any) -> None:
+            ends_at = now + services.duration(form.cleaned_data["lasts"], "lasts")
+            for alert in self._alerts(row):
+                matchers = list(map(str, services.matchers_of(alert)))
+                services.silence(
+                    by=by, matchers=matchers, ends_at=ends_at, comment=form.cleaned_data["comment"], now=now
+                )
+
+        return self.act_on(
+            request, queryset, action="silence", title="Silence", done="silenced", form=form, act=act,
+            note="One silence for each alert, by its labels: also for others that have the same.",
+        )  # fmt: skip
 
     @action(description="Acknowledge", permissions=["operate"], url_path="acknowledge")
     def acknowledge_this(self, request: HttpRequest, object_id: str) -> HttpResponse | None:
-        return self._ask("acknowledge", request, [self._one(request, object_id)])
+        return self._one("acknowledge", request, object_id)
 
     @action(description="Resolve", permissions=["operate"], url_path="resolve")
     def resolve_this(self, request: HttpRequest, object_id: str) -> HttpResponse | None:
-        return self._ask("resolve", request, [self._one(request, object_id)])
+        return self._one("resolve", request, object_id)
 
-    def _one(self, request: HttpRequest, object_id: str) -> Any:
+    def _one(self, name: str, request: HttpRequest, object_id: str) -> HttpResponse | None:
+        """Ask, then do it to the one whose page it is."""
         found = self.get_object(request, object_id)
         if found is None:
             raise Http404
-        return found
-
-    def _ask(self, name: str, request: HttpRequest, chosen: Sequence[Any], bulk: bool = False) -> HttpResponse | None:
-        """Show what would be done; do it when the answer has come."""
-        where = f"admin:{self.opts.app_label}_{self.opts.model_name}"
-        back = reverse(f"{where}_changelist") if bulk else reverse(f"{where}_change", args=[chosen[0].pk])
-        if request.method == "POST" and request.POST.get("confirmed"):
-            try:
-                with transaction.atomic():
-                    for thing in chosen:
-                        self._act(name, request, thing)
-            except ValidationError as error:
-                self.message_user(request, " ".join(error.messages), level="ERROR")
-            else:
-                self.message_user(request, f"{len(chosen)} {name}d." if name.endswith("e") else f"{len(chosen)} done.")
-            return HttpResponseRedirect(back)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": name.capitalize(),
-            "question": f"{name.capitalize()} {len(chosen)} of these?" if bulk else f"{name.capitalize()} this?",
-            "rows": chosen[:SHOWN],
-            "more": max(0, len(chosen) - SHOWN),
-            "selected": [thing.pk for thing in chosen] if bulk else [],
-            "action_name": name if bulk else "",
-            "names_someone": name == "resolve" and self.model is Alert,
-            "back": back,
-            "opts": self.opts,
-            "action_checkbox_name": ACTION_CHECKBOX_NAME,
-        }
-        return TemplateResponse(request, "admin/alerting/confirm.html", context)
+        back = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[found.pk])
+        form, title = self._form(name, request), name.capitalize()
+        page = self.ask(request, title=title, question=f"{title} this?", back=back, rows=[found], form=form)
+        if page is not None:
+            return page
+        try:
+            self._verb(name, request, form)(found)
+        except ValidationError as error:
+            self.message_user(request, " ".join(error.messages), level="ERROR")
+        else:
+            self.message_user(request, f"{title}d.")
+        return HttpResponseRedirect(back)
 
 
 @admin.register(Alert)
@@ -706,13 +777,16 @@ class AlertAdmin(Operated):
     def details(self, alert: Alert) -> str:
         return _pretty(alert.metadata)
 
-    def _act(self, name: str, request: HttpRequest, chosen: Alert) -> None:
+    def _verb(self, name: str, request: HttpRequest, form: forms.Form | None) -> Callable[[Alert], object]:
         by: Principal = principal_of(request)
         if name == "acknowledge":
-            services.acknowledge(by=by, alert=chosen, now=timezone.now())
-        else:
-            named = request.POST.get("resolved_by", "").strip()
-            services.resolve(by=by, alert=chosen, resolved_by=named, now=timezone.now())
+            return lambda alert: services.acknowledge(by=by, alert=alert, now=timezone.now())
+        return lambda alert: services.resolve(
+            by=by, alert=alert, resolved_by=form.cleaned_data["resolved_by"] if form else "", now=timezone.now()
+        )
+
+    def _alerts(self, row: Alert) -> list[Alert]:
+        return [row]
 
 
 @admin.register(Incident)
@@ -754,9 +828,13 @@ class IncidentAdmin(Operated):
     def members(self, incident: Incident) -> str:
         return "\n".join(f"{alert} ({alert.state})" for alert in incident.alerts.order_by("id")[:100])
 
-    def _act(self, name: str, request: HttpRequest, chosen: Incident) -> None:
+    def _verb(self, name: str, request: HttpRequest, form: forms.Form | None) -> Callable[[Incident], object]:
         verb = services.acknowledge_incident if name == "acknowledge" else services.resolve_incident
-        verb(by=principal_of(request), incident=chosen, now=timezone.now())
+        return lambda incident: verb(by=principal_of(request), incident=incident, now=timezone.now())
+
+    def _alerts(self, row: Incident) -> list[Alert]:
+        found = row.alerts.exclude(state="resolved").order_by("id")
+        return list(found[:SILENCED_OF_ONE])
 
 
 @admin.register(Transition)
@@ -765,7 +843,14 @@ class TransitionAdmin(AuditedAdmin[Transition]):
 
     edit_right = None
     list_display = ("at", "alert", "kind", "before", "after", "reason", "severity", "by", "told_at")
-    list_filter = ("kind", "after", "reason", ("told_at", admin.EmptyFieldListFilter), "at")
+    list_filter = (
+        "kind",
+        among("after", "after", STATES),
+        "severity",
+        "reason",
+        ("told_at", admin.EmptyFieldListFilter),
+        "at",
+    )
     list_select_related = ("alert",)
     search_fields = ("alert__key", "alert__message", "alert__type", "by")
     list_per_page = 50
@@ -794,7 +879,7 @@ class ChangeAdmin(AuditedAdmin[Change]):
 
     edit_right = None
     list_display = ("at", "title", "kind", "service", "author", "created_by")
-    list_filter = ("kind", "service", "at")
+    list_filter = ("kind", among("service", "service", service_names), "at")
     search_fields = ("title", "service", "author", "key")
     list_per_page = 50
     fields = ("key", "at", "kind", "title", "service", "author", "link", "what", "created_by", "created_at")
@@ -818,3 +903,42 @@ def _each(queryset: QuerySet[Any], delete: Callable[[Any], None]) -> None:
     with transaction.atomic():
         for row in queryset:
             delete(row)
+
+
+# --- From row to row ----------------------------------------------------------------------------------------------
+def _rule_links(rule: AlertRule, who: Principal) -> list[Link]:
+    return [
+        to_list("Its alerts", Alert, rule__id__exact=rule.pk),
+        to_list("Incidents", Incident, alerts__rule__id__exact=rule.pk),
+        to_list("Every change", Transition, alert__rule__id__exact=rule.pk),
+        Link("Preview over history", "#preview-title"),
+    ]
+
+
+def _alert_links(alert: Alert, who: Principal) -> list[Link]:
+    found = [to_row(alert.rule, "Its rule")] if alert.rule is not None else []
+    found += [to_row(alert.incident, "Its incident")] if alert.incident is not None else []
+    return [*found, to_list("Every change", Transition, alert__id__exact=alert.pk)]
+
+
+def _incident_links(incident: Incident, who: Principal) -> list[Link]:
+    return [
+        to_list("Its alerts", Alert, incident__id__exact=incident.pk),
+        to_list("Every change", Transition, incident__id__exact=incident.pk),
+    ]
+
+
+extend(AlertRule, "links", _rule_links)
+extend(Incident, "reached", "alerts__rule__id__exact")
+extend(Transition, "reached", "alert__rule__id__exact")
+extend(Alert, "links", _alert_links)
+extend(Incident, "links", _incident_links)
+extend(
+    RuleGroup, "links",
+    lambda group, _: [
+        to_list("Alert rules", AlertRule, group__id__exact=group.pk),
+        to_list("Recording rules", RecordingRule, group__id__exact=group.pk),
+    ],
+)  # fmt: skip
+extend(RecordingRule, "links", lambda rule, _: [to_row(rule.group, "Its group")])
+extend(Transition, "links", lambda one, _: [to_row(one.alert, "Its alert")])

@@ -110,6 +110,7 @@ class MaintenanceWindowAdmin(AuditedAdmin[MaintenanceWindow]):
         "excluded_from_sla",
     )
     list_filter = ("excluded_from_sla", "service")
+    date_hierarchy = "starts_at"
     search_fields = ("name", "description")
     list_select_related = ("service",)
 
@@ -158,9 +159,14 @@ class InhibitionForm(Judged):
 class InhibitionAdmin(AuditedAdmin[Inhibition]):
     """Which alerts explain which others."""
 
+    switched = "What they mute is told."
     form = InhibitionForm
     list_display = ("name", "source", "target", "equal", "enabled")
+    list_filter = ("enabled",)
     search_fields = ("name",)
+
+    def keep(self, request: HttpRequest, row: Inhibition) -> None:
+        services.save_inhibition(by=principal_of(request), values={}, inhibition=row, now=timezone.now())
 
     @display(description="While this fires")
     def source(self, row: Inhibition) -> str:
@@ -203,15 +209,21 @@ class ServiceForm(Judged):
 class ServiceAdmin(AuditedAdmin[Service]):
     """What runs, who looks after it and what it cannot work without."""
 
+    assigned = ("team",)
     form = ServiceForm
     list_display = ("name", "team", "needs", "fails_at", "description")
-    list_filter = ("team",)
+    list_filter = ("team", "fails_at")
     search_fields = ("name", "description")
     list_select_related = ("team",)
     filter_horizontal = ("depends_on",)
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("depends_on")
+
+    def keep(self, request: HttpRequest, row: Service) -> None:
+        services.save_service(
+            by=principal_of(request), values={"team": row.team}, depends_on=None, service=row, now=timezone.now()
+        )
 
     @display(description="Depends on")
     def needs(self, row: Service) -> str:
@@ -244,6 +256,7 @@ class SilenceAdmin(AuditedAdmin[Silence]):
     edit_right = None
     list_display = ("spelled", "standing", "starts_at", "ends_at", "recurrence", "created_by", "comment")
     list_filter = ("until_resolved", "ends_at")
+    date_hierarchy = "starts_at"
     search_fields = ("comment", "created_by")
     ordering = ("-ends_at",)
     fields = (

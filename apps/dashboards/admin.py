@@ -1,4 +1,4 @@
-"""Admin pages of dashboards: folders with who sees them, dashboards and the links that share them."""
+"""Admin pages of dashboards: folders with who sees them, dashboards and links that share them; and of the machinery."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -16,7 +16,11 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import ROLES, Right
-from apps.dashboards import services
+from apps.core.models import Loop, Shipped
+from apps.dashboards import (
+    admin_beside,  # noqa: F401 - adds charts and ways to the pages of lower rooms
+    services,
+)
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 
 
@@ -124,6 +128,8 @@ class DashboardVersionAdmin(AuditedAdmin[DashboardVersion]):
 
     edit_right = None
     list_display = ("title", "number", "message", "saved_by", "saved_at")
+    list_filter = ("dashboard",)
+    date_hierarchy = "saved_at"
     search_fields = ("title", "message", "saved_by")
     readonly_fields = ("page",)
 
@@ -143,7 +149,7 @@ class ShareLinkAdmin(AuditedAdmin[ShareLink]):
     edit_right = None
     list_display = ("dashboard", "prefix", "maker", "created_at", "expires_at", "revoked_at")
     list_select_related = ("dashboard", "maker")
-    list_filter = ("revoked_at",)
+    list_filter = (("revoked_at", admin.EmptyFieldListFilter), "expires_at", "maker")
     search_fields = ("dashboard__title", "prefix")
     exclude = ("digest",)
     actions = ("revoke",)
@@ -157,6 +163,38 @@ class ShareLinkAdmin(AuditedAdmin[ShareLink]):
         return super().get_queryset(request).filter(dashboard__in=visible)
 
     @action(description="End these links", permissions=["edit"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ShareLink]) -> None:
-        for link in queryset.select_related("dashboard"):
-            services.revoke_share(by=principal_of(request), link=link, now=timezone.now())
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ShareLink]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset.filter(revoked_at=None).select_related("dashboard"), action="revoke",
+            title="End these links", done="ended", note="Whoever opens them sees nothing any more.",
+            act=lambda link: services.revoke_share(by=by, link=link, now=now),
+        )  # fmt: skip
+
+
+# --- The machinery: core has no pages of its own --------------------------------------------------------------------
+@admin.register(Loop)
+class LoopAdmin(AuditedAdmin[Loop]):
+    """What runs by the clock, when it last did and how that went: to be read."""
+
+    edit_right = None
+    list_display = ("name", "state", "every", "started_at", "duration", "runs", "failures", "error")
+    list_filter = (("error", admin.EmptyFieldListFilter),)
+    search_fields = ("name", "error")
+    fields = ("name", "state", "every", "started_at", "finished_at", "duration", "runs", "failures", "error")
+    readonly_fields = ("state",)
+
+    @display(description="State", label={"fine": "success", "failed": "danger", "waiting": "info"})
+    def state(self, loop: Loop) -> str:
+        return "failed" if loop.error else "fine" if loop.finished_at else "waiting"
+
+
+@admin.register(Shipped)
+class ShippedAdmin(AuditedAdmin[Shipped]):
+    """Defaults that were written once, as they were shipped: to be read."""
+
+    edit_right = None
+    list_display = ("key", "model", "shipped_at")
+    list_filter = ("model",)
+    search_fields = ("key", "model")
+    fields = ("model", "key", "shipped_at", "row")

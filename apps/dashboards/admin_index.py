@@ -12,9 +12,9 @@ from apps.accounts.permissions import EVERYTHING, Right, principal_of
 from apps.alerting.models import AlertRule
 from apps.dashboards import snapshots
 from apps.dashboards.health import health
+from apps.dashboards.todos import todos
 from apps.metrics.models import CollectorSetting
 from apps.notifications.models import Delivery
-from apps.oncall import coverage
 from apps.oncall.reachability import Reachability
 
 Row = dict[str, Any]
@@ -59,6 +59,7 @@ ICONS = {
     "auditentry": "history",
     "group": "groups",
     "loop": "autorenew",
+    "shipped": "inventory_2",
 }
 
 
@@ -123,7 +124,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         ],
         "active_alerts": active,
         "failing_collectors": failing,
-        "todos": todos(active, reach),
+        "todos": todos(who, active, reach, now=now),
         "cards": cards(active, reach),
     }
     return context
@@ -140,25 +141,3 @@ def cards(active: Row, reach: Reachability) -> list[Row]:
         {"title": "Collectors", "value": collectors, "note": "switched on"},
         {"title": "Working contacts", "value": len(reach.working), "note": f"{queued} messages waiting"},
     ]
-
-
-def todos(active: Row, reach: Reachability) -> list[Row]:
-    """Return what somebody should see to, most urgent first."""
-    found: list[Row] = []
-    contacts = reverse("admin:notifications_contact_changelist")
-    if not reach.ok:
-        found.append({"text": reach.sentence, "url": contacts})
-    else:
-        for name, problem in reach.broken[:5]:
-            found.append({"text": f"The contact {name} does not work: {problem}", "url": contacts})
-    found += [{"text": text, "url": reverse("oncall")} for text in coverage.problems()[:5]]
-    unowned = sum(not row["acknowledged_by"] for row in active["rows"])
-    if unowned:
-        noun = "alert is" if unowned == 1 else "alerts are"
-        found.append({"text": f"{unowned} active {noun} not acknowledged.", "url": reverse("alerts")})
-    silent = AlertRule.objects.filter(enabled=True, runbook="").count()
-    if silent:
-        noun = "rule has" if silent == 1 else "rules have"
-        text = f"{silent} {noun} no runbook: whoever is paged must guess what to do."
-        found.append({"text": text, "url": reverse("admin:alerting_alertrule_changelist")})
-    return found

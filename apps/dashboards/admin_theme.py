@@ -19,7 +19,7 @@ UNFOLD: dict[str, Any] = {
         "show_all_applications": False,
         "navigation": "apps.dashboards.admin_index.navigation",
     },
-    # The accent of the portal's own pages (static/portal/tokens.css), from its lightest to its darkest shade.
+    # The accent of the portal's own pages (static/portal/palette.css), from its lightest to its darkest shade.
     "COLORS": {
         "primary": {
             "50": "oklch(97% .015 270)",

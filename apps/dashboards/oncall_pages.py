@@ -20,10 +20,11 @@ from django.views.decorators.http import require_GET, require_POST
 from apps.accounts.hours import parse_zone
 from apps.accounts.models import User
 from apps.accounts.permissions import Principal, Right, Throttled, authenticate, page, principal_of
+from apps.core.text import csv_cell
 from apps.dashboards import oncall_calendar as drawing
 from apps.dashboards import snapshots
 from apps.dashboards.snapshots import Row
-from apps.dashboards.views import attempt, csv_cell, shell
+from apps.dashboards.views import attempt, shell
 from apps.oncall import coverage, fairness, feeds, schedules, subscriptions
 from apps.oncall.models import Override, Schedule
 from apps.oncall.rotation import Gap, Shift

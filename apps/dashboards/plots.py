@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from apps.accounts.permissions import Scope
-from apps.alerting.models import Alert, RuleLevel
+from apps.alerting.models import Alert, AlertRule, RuleLevel
 from apps.alerting.units import unit_of
 from apps.dashboards.panels import Panel, Query, Table
 from apps.dashboards.timespan import Span
@@ -40,6 +40,12 @@ def levels_of(expressions: Iterable[str]) -> dict[str, list[Row]]:
     for rows in found.values():
         rows.sort(key=lambda row: RANKS.get(row["severity"], 0))
     return found
+
+
+def levels_of_rule(rule: AlertRule) -> list[Row]:
+    """Return a rule's own limits, mildest first, whether or not it is switched on."""
+    rows = [_level(level) for level in rule.levels.all() if level.threshold is not None]
+    return sorted(rows, key=lambda row: RANKS.get(row["severity"], 0))
 
 
 def alerts_of(expressions: Iterable[str], span: Span, *, scope: Scope) -> dict[str, list[Row]]:
@@ -104,10 +110,7 @@ def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
     answer["expressions"] = [rule.expression] if rule else []
     if rule is None:
         return answer | {"series": [], "newest": None, "more": 0}
-    answer["levels"] = sorted(
-        (_level(level) for level in rule.levels.all() if level.threshold is not None),
-        key=lambda row: RANKS.get(row["severity"], 0),
-    )
+    answer["levels"] = levels_of_rule(rule)
     answer["empty"] = "The rule's expression has no value for this alert in this time."
     if answer["unit"] == "percent":
         answer |= {"min": 0.0, "max": 100.0}

@@ -7,11 +7,20 @@ from apps.sources.models import ScrapeTarget
 
 
 def panels_of(row: ScrapeTarget) -> tuple[Panel, ...]:
-    """Return the charts of a target: how much it shows, and how long it takes."""
+    """Return the charts of a target: is it up, how much it shows, and how long it takes."""
     if row.dropped:
         return ()
     own = ",".join(f"{quote_name(name)}={quote(value)}" for name, value in row.shown_labels())
     return (
+        Panel(
+            "target-up",
+            "Up",
+            "count",
+            (Query(f"up{{{own}}}", "up"),),
+            ("scrape",),
+            maximum=1.0,
+            empty="It was not scraped in this time.",
+        ),
         Panel(
             "target-samples",
             "Samples",

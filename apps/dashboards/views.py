@@ -26,7 +26,8 @@ from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
-from apps.dashboards import check_panels, measured_panels, plots, snapshots, snippets, wording
+from apps.core.text import csv_cell
+from apps.dashboards import check_panels, measured_panels, plots, row_panels, snapshots, snippets, wording
 from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
 from apps.dashboards.navigation import menu_of
@@ -255,11 +256,6 @@ def hygiene_table(request: HttpRequest) -> HttpResponse:
         needs = [*row["nothing"], *(each["reason"] for each in row["proposals"])]
         table.writerow([*(csv_cell(row[name]) for name in names), csv_cell(" ".join(needs))])
     return answer
-
-
-def csv_cell(value: Any) -> Any:
-    """A text that a spreadsheet does not take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 @require_http_methods(["GET", "POST"])
@@ -546,15 +542,16 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
         **panels_asked(who, request.GET.get("target", "")),
         **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
     }
-    if unknown := [key for key in keys if key not in known and key != "alert"]:
+    made = row_panels.answers(who, keys, request.GET.dict(), span)
+    if unknown := [key for key in keys if key not in known and key not in made and key != "alert"]:
         raise LookupError(f"There is no panel {unknown[0]!r}.")
-    panels = [known[key] for key in keys if key != "alert"]
+    panels = [known[key] for key in keys if key in known]
     levels = plots.levels_of(panel.levels_of for panel in panels)
     fired = plots.alerts_of((panel.levels_of for panel in panels), span, scope=who.scope)
     answers = {
         panel.key: plots.plot(panel, span, levels, scope=who.scope) | {"alerts": fired[panel.levels_of]}
         for panel in panels
-    }
+    } | made
     if "alert" in keys:
         found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
         row = found.first()

@@ -308,6 +308,9 @@ class TombstoneAdmin(Stored):
     """What was deleted on request, and by when it had left the stored rows; here more is deleted."""
 
     list_display = ("id", "created_at", "by", "begins", "ends", "applied_at", "blocks", "samples")
+    list_filter = (("applied_at", admin.EmptyFieldListFilter),)
+    search_fields = ("by",)
+    date_hierarchy = "created_at"
     actions_list = ("delete_series",)
 
     @action(description="Delete series", permissions=["administer"], url_path="delete-series")
@@ -378,8 +381,10 @@ class CollectorSettingAdmin(AuditedAdmin[CollectorSetting]):
     """Which collectors run, how often, and how their last run went."""
 
     form = CollectorForm
+    switched = "Their series end."
     list_display = ("kind", "enabled", "every", "last_at", "duration", "short_error")
-    list_filter = ("enabled",)
+    list_filter = ("enabled", ("error", admin.EmptyFieldListFilter))
+    search_fields = ("kind", "error")
     readonly_fields = ("last_at", "duration", "error")
 
     @display(description="error")

@@ -22,9 +22,9 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin
+from apps.accounts.admin import AuditedAdmin, Link, among, to_list, to_row
 from apps.accounts.models import User
-from apps.accounts.permissions import Right, principal_of
+from apps.accounts.permissions import Principal, Right, principal_of
 from apps.core.registry import UnknownKind, extend
 from apps.core.secrets import readable
 from apps.notifications import configuration, personal, services, trying, wording
@@ -103,13 +103,29 @@ class ContactAdmin(AuditedAdmin[Contact]):
     """Contacts, their problems, and a button that sends a test."""
 
     edit_right = Right.ADMINISTER
+    switched = "What waits for them is dropped."
+    assigned = ("owner",)
     list_display = ("name", "kind", "address", "state", "last_ok_at", "is_fallback", "origin")
-    list_filter = ("kind", "enabled", "origin")
+    list_filter = ("kind", "enabled", ("problem", admin.EmptyFieldListFilter), "origin", "owner")
     search_fields = ("name", "problem")
     list_select_related = ("owner",)
     actions = ("send_test",)
     actions_detail = ("send_test_now",)
     readonly = ("kind_name", "state", "problem", "problem_at", "last_ok_at", "origin", "log")
+
+    def keep(self, request: HttpRequest, row: Contact) -> None:
+        services.save_contact(
+            by=principal_of(request),
+            now=timezone.now(),
+            contact=Contact.objects.get(pk=row.pk),
+            name=row.name,
+            kind=row.kind,
+            values=row.config,
+            enabled=row.enabled,
+            is_fallback=row.is_fallback,
+            owner=row.owner,
+            rate_limit=row.rate_limit,
+        )
 
     # --- what is shown ---
     @display(description="To")
@@ -224,9 +240,12 @@ class ContactAdmin(AuditedAdmin[Contact]):
 
     # --- tests ---
     @action(description="Send test", permissions=["operate"])
-    def send_test(self, request: HttpRequest, queryset: QuerySet[Contact]) -> None:
-        for contact in queryset:
-            self._test(request, contact)
+    def send_test(self, request: HttpRequest, queryset: QuerySet[Contact]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset, action="send_test", title="Send test", done="are sent a test",
+            note="Each is sent a message now.", act=lambda contact: services.send_test(by=by, contact=contact, now=now),
+        )  # fmt: skip
 
     @action(description="Send test", permissions=["operate"], url_path="send-test")
     def send_test_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -255,8 +274,9 @@ class ContactAdmin(AuditedAdmin[Contact]):
 class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
     """People's own words, with a preview of a past alert beneath the form."""
 
+    switched = "The next less specific template counts, or the portal's own words."
     list_display = ("name", "shown_kind", "shown_severity", "state", "enabled")
-    list_filter = ("enabled", "severity")
+    list_filter = ("enabled", "kind", "severity", ("problem", admin.EmptyFieldListFilter))
     search_fields = ("name", "title", "body")
     fields = ("name", "enabled", "kind", "severity", "title", "body", "document", "state", "problem", "problem_at")
     readonly_fields = ("state", "problem", "problem_at")
@@ -279,6 +299,10 @@ class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
             for field, sentence in wording.faults(draft).items():
                 self.add_error(field, sentence)
             return values
+
+    def keep(self, request: HttpRequest, row: MessageTemplate) -> None:
+        by, stored = principal_of(request), MessageTemplate.objects.get(pk=row.pk)
+        services.save_message_template(by=by, now=timezone.now(), template=stored, values={"enabled": row.enabled})
 
     @display(description="Channel", ordering="kind")
     def shown_kind(self, template: MessageTemplate) -> str:
@@ -335,6 +359,7 @@ class QuietHoursAdmin(AuditedAdmin[QuietHours]):
 
     edit_right = Right.ADMINISTER
     list_display = ("person", "hours", "zone", "disturbed_from")
+    list_filter = ("disturbed_from",)
     list_select_related = ("person",)
     search_fields = ("person__username",)
     fields = ("person", "hours", "zone", "disturbed_from")
@@ -362,19 +387,26 @@ class QuietHoursAdmin(AuditedAdmin[QuietHours]):
 
 
 @action(description="Send a test to the person", permissions=["operate"])
-def test_people(page: AuditedAdmin[User], request: HttpRequest, queryset: QuerySet[User]) -> None:
+def test_people(page: AuditedAdmin[User], request: HttpRequest, queryset: QuerySet[User]) -> HttpResponse | None:
     """Send a test to the first contact of each list of the people; beside the actions of the page of people."""
-    for person in queryset:
-        try:
-            found = personal.try_out(by=principal_of(request), person=person, now=timezone.now(), send=True)
-        except ValidationError as error:
-            page.message_user(request, " ".join(error.messages), messages.ERROR)
-            continue
+
+    def act(person: User) -> None:
+        found = personal.try_out(by=principal_of(request), person=person, now=timezone.now(), send=True)
         told = ", ".join(one.contact_name for one in found.deliveries)
         page.message_user(request, f"A test to {person} is on its way: {told}.")
 
+    return page.act_on(
+        request, queryset, action="test_people", title="Send a test", act=act, done="are sent a test",
+        note="The first contact of each of their lists is sent a message now.",
+    )  # fmt: skip
+
 
 extend(User, "actions", test_people)
+
+
+def channel_kinds() -> list[str]:
+    """The kinds of channels; for filters."""
+    return list(channels.all())
 
 
 @admin.register(Delivery)
@@ -382,6 +414,7 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
     """The delivery log: who was told what, when, by which provider id; to be read only."""
 
     edit_right = None
+    actions = ("send_again",)
     list_display = (
         "id",
         "created_at",
@@ -395,7 +428,9 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
         "error",
     )
     list_display_links = ("id", "title")
-    list_filter = ("state", "receipt", "purpose", "kind", "contact")
+    list_filter = (
+        "state", "receipt", "purpose", among("kind", "channel", channel_kinds), "contact", "created_at",
+    )  # fmt: skip
     search_fields = ("contact_name", "error", "provider_id")
     list_per_page = 50
     ordering = ("-id",)
@@ -413,6 +448,15 @@ class DeliveryAdmin(AuditedAdmin[Delivery]):
         "Failed": "danger",
         "Cancelled": "warning",
     }
+
+    @action(description="Send again", permissions=["operate"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset.select_related("contact"), action="send_again", title="Send again", done="are sent again",
+            note="Each goes out once more as it was written then, to the same contact.",
+            act=lambda delivery: services.send_again(by=by, delivery=delivery, now=now),
+        )  # fmt: skip
 
     @display(description="Message")
     def title(self, delivery: Delivery) -> str:
@@ -437,3 +481,24 @@ class ReplyAdmin(AuditedAdmin[Reply]):
     list_select_related = ("delivery",)
     search_fields = ("who", "outcome")
     list_per_page = 50
+
+
+# --- From row to row ----------------------------------------------------------------------------------------------
+def _delivery_links(delivery: Delivery, who: Principal) -> list[Link]:
+    found = [to_row(delivery.contact, "Its contact")] if delivery.contact is not None else []
+    found += [to_row(delivery.carrier, "In whose message it was told")] if delivery.carrier is not None else []
+    found += [to_row(delivery.stands_in_for, "In whose place it went")] if delivery.stands_in_for is not None else []
+    return [*found, to_list("Answers", Reply, delivery__id__exact=delivery.pk)]
+
+
+def _contact_links(contact: Contact, who: Principal) -> list[Link]:
+    return [
+        to_list("What it was told", Delivery, contact__id__exact=contact.pk),
+        to_list("What failed", Delivery, contact__id__exact=contact.pk, state__exact="failed"),
+    ]
+
+
+extend(Delivery, "links", _delivery_links)
+extend(Contact, "links", _contact_links)
+extend(Reply, "links", lambda reply, _: [to_row(reply.delivery, "What it answers")])
+extend(User, "links", lambda person, _: [to_list("Contacts", Contact, owner__id__exact=person.pk)])

@@ -203,6 +203,29 @@ def write_test(*, sender: str, contact: Contact, now: datetime) -> Delivery:
     return outbox.enqueue(contact=contact, message=message, purpose="test", now=now)
 
 
+@verb("notifications.send_again", right=Right.OPERATE)
+def send_again(*, by: Principal, delivery: Delivery, now: datetime) -> Delivery:
+    """Put a message that was sent, failed or cancelled into the outbox once more, as it was written, and return that.
+
+    One that still waits goes by itself, and one whose contact is gone or switched off could not: ValidationError.
+    """
+    contact = delivery.contact
+    if delivery.state in ("queued", "held"):
+        raise ValidationError("It has not left yet.")
+    if contact is None:
+        raise ValidationError(f"The contact {delivery.contact_name} is gone.")
+    if not contact.enabled:
+        raise ValidationError(f"{contact.name} is switched off: switch it on first.")
+    again = outbox.enqueue(
+        contact=contact, message=Message.from_json(delivery.message), purpose=delivery.purpose, now=now
+    )
+    record(
+        by=by, verb="notifications.send_again", target=contact,
+        after={"delivery": str(again.key), "first": str(delivery.key)},
+    )  # fmt: skip
+    return again
+
+
 # --- Message templates -------------------------------------------------------------------------------------------
 @verb("notifications.save_message_template", right=Right.EDIT)
 def save_message_template(

@@ -28,12 +28,19 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apps.accounts.admin import AuditedAdmin, AuditedStackedInline, AuditedTabularInline
+from apps.accounts.admin import (
+    AuditedAdmin,
+    AuditedStackedInline,
+    AuditedTabularInline,
+    Link,
+    to_list,
+    to_row,
+)
 from apps.accounts.models import User
-from apps.accounts.permissions import principal_of
-from apps.alerting.models import AlertRule
+from apps.accounts.permissions import Principal, principal_of
+from apps.alerting.models import Alert, AlertRule, Incident
 from apps.core.registry import extend
-from apps.notifications.models import Contact
+from apps.notifications.models import Contact, Delivery
 from apps.oncall import (
     calendar_admin,  # noqa: F401 - registers its pages
     escalation,
@@ -45,6 +52,7 @@ from apps.oncall import (
     trials,
 )
 from apps.oncall.models import (
+    CoverageFinding,
     Escalation,
     Layer,
     Notice,
@@ -394,11 +402,13 @@ class RouteAdmin(AuditedAdmin[Route]):
     """Routes in the order in which they are tried; the root takes the rest and stays."""
 
     form = RouteForm
+    switched = "What they would take goes on to the next route, at last to the root."
     actions_detail = ("test_now",)
     list_display = ("name", "place", "shown_matchers", "continue_matching", "told", "policy", "enabled")
     list_select_related = ("policy",)
     formfield_overrides = TICKED
-    search_fields = ("name",)
+    list_filter = ("enabled", "policy", "contacts")
+    search_fields = ("name", "matchers")
     ordering = ("is_root", "position", "id")
     actions_list = ("import_configuration",)
 
@@ -418,6 +428,10 @@ class RouteAdmin(AuditedAdmin[Route]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Route | None = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_root)
+
+    def keep(self, request: HttpRequest, row: Route) -> None:
+        stored = Route.objects.get(pk=row.pk)
+        services.save_route(by=principal_of(request), values={"enabled": row.enabled}, route=stored)
 
     @display(description="Order")
     def place(self, route: Route) -> str:
@@ -550,10 +564,20 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
     """Schedules with their layers and overrides, and who is on call now."""
 
     inlines = (LayerInline, OverrideInline)
-    list_display = ("name", "zone", "description")
+    assigned = ("owner",)
+    list_display = ("name", "zone", "owner", "shown_layers", "description")
+    list_filter = ("owner",)
+    list_select_related = ("owner",)
     search_fields = ("name", "description")
     readonly_fields = ("now",)
     fields = ("name", "zone", "description", "owner", "holidays", "now")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        return super().get_queryset(request).annotate(layer_count=Count("layers"))
+
+    @display(description="Layers", ordering="layer_count")
+    def shown_layers(self, schedule: Schedule) -> int:
+        return int(vars(schedule).get("layer_count", 0))
 
     @display(description="On call now")
     def now(self, schedule: Schedule) -> str:
@@ -584,6 +608,30 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
         return listed, counts, perms_needed, [*protected, *users]
 
 
+@admin.register(Override)
+class OverrideAdmin(AuditedAdmin[Override]):
+    """Who is on call instead of whom: to be read; overrides are made on the page of the schedule and on call."""
+
+    edit_right = None
+    list_display = ("schedule", "person", "starts_at", "ends_at", "by", "reason")
+    list_filter = ("schedule", "person", "ends_at")
+    list_select_related = ("schedule", "person")
+    search_fields = ("schedule__name", "person__username", "by", "reason")
+    date_hierarchy = "starts_at"
+    ordering = ("-starts_at",)
+
+
+@admin.register(CoverageFinding)
+class CoverageFindingAdmin(AuditedAdmin[CoverageFinding]):
+    """Gaps and burdens of the next days, as on-call found them: to be read; a row goes when it is over."""
+
+    edit_right = None
+    list_display = ("schedule", "kind", "text", "starts_at", "hours", "told_at")
+    list_filter = ("kind", "schedule", ("told_at", admin.EmptyFieldListFilter))
+    list_select_related = ("schedule",)
+    search_fields = ("schedule__name", "text")
+
+
 # --- The record ------------------------------------------------------------------------------------------------------
 @admin.register(NotificationGroup)
 class NotificationGroupAdmin(AuditedAdmin[NotificationGroup]):
@@ -611,7 +659,7 @@ class EscalationAdmin(AuditedAdmin[Escalation]):
 
     edit_right = None
     list_display = ("started_at", "incident", "policy_name", "shown_state", "severity", "reason", "due_at", "ended_at")
-    list_filter = ("state", "severity")
+    list_filter = ("state", "severity", "policy", "started_at")
     list_select_related = ("incident",)
     search_fields = ("incident__title", "reason")
     fields = (
@@ -674,3 +722,72 @@ class NoticeAdmin(AuditedAdmin[Notice]):
     @display(description="Delivery")
     def delivery_state(self, notice: Notice) -> str:
         return notice.delivery.get_state_display() if notice.delivery else "–"
+
+
+# --- From row to row ----------------------------------------------------------------------------------------------
+def _incident_links(incident: Incident, who: Principal) -> list[Link]:
+    return [
+        to_list("Escalations", Escalation, incident__id__exact=incident.pk),
+        to_list("Who was told", Notice, alert__incident__id__exact=incident.pk),
+        to_list("Deliveries", Delivery, notices__alert__incident__id__exact=incident.pk),
+    ]
+
+
+def _rule_links(rule: AlertRule, who: Principal) -> list[Link]:
+    return [
+        to_list("Who was told", Notice, alert__rule__id__exact=rule.pk),
+        to_list("Deliveries", Delivery, notices__alert__rule__id__exact=rule.pk),
+    ]
+
+
+def _alert_links(alert: Alert, who: Principal) -> list[Link]:
+    return [
+        to_list("Who was told", Notice, alert__id__exact=alert.pk),
+        to_list("Deliveries", Delivery, notices__alert__id__exact=alert.pk),
+    ]
+
+
+def _delivery_links(delivery: Delivery, who: Principal) -> list[Link]:
+    """Its incident, by the first of the alerts that it told of."""
+    notice = Notice.objects.filter(delivery=delivery).select_related("alert__incident").order_by("id").first()
+    if notice is None or notice.alert is None:
+        return []
+    found = [to_row(notice.alert.incident, "Its incident")] if notice.alert.incident is not None else []
+    return [*found, to_list("Whom it told of what", Notice, delivery__id__exact=delivery.pk)]
+
+
+def _contact_links(contact: Contact, who: Principal) -> list[Link]:
+    """The policies, routes and rules that name it."""
+    named = [*services.policies_of(contact)[:MOST_NAMED], *contact.routes.all()[:MOST_NAMED]]
+    rules = [target.rule for target in contact.rule_targets.select_related("rule").order_by("rule__name")[:MOST_NAMED]]
+    return [to_row(row, f"{row._meta.verbose_name} {row}".capitalize()) for row in [*named, *rules]]
+
+
+def _policy_links(policy: Policy, who: Principal) -> list[Link]:
+    return [
+        to_list("Escalations", Escalation, policy__id__exact=policy.pk),
+        to_list("Routes", Route, policy__id__exact=policy.pk),
+        to_list("Rules", AlertRule, target__policy__id__exact=policy.pk),
+    ]
+
+
+MOST_NAMED = 10
+for _through in ("notices__alert__rule__id__exact", "notices__alert__incident__id__exact", "notices__alert__id__exact"):
+    extend(Delivery, "reached", _through)
+extend(Notice, "reached", "alert__rule__id__exact")
+extend(Notice, "reached", "alert__incident__id__exact")
+extend(AlertRule, "reached", "target__policy__id__exact")
+extend(AlertRule, "links", _rule_links)
+extend(Alert, "links", _alert_links)
+extend(Incident, "links", _incident_links)
+extend(Delivery, "links", _delivery_links)
+extend(Contact, "links", _contact_links)
+extend(Policy, "links", _policy_links)
+extend(Escalation, "links", lambda running, _: [to_row(running.incident, "Its incident")])
+extend(
+    Schedule, "links",
+    lambda schedule, _: [
+        to_list("Overrides", Override, schedule__id__exact=schedule.pk),
+        to_list("Gaps and burdens", CoverageFinding, schedule__id__exact=schedule.pk),
+    ],
+)  # fmt: skip

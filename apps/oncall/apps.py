@@ -10,15 +10,17 @@ class OncallConfig(AppConfig):
     verbose_name = "On-call"
 
     def ready(self) -> None:
-        """Take the seed's `notifications[]` of a rule, say which contacts are in use, give templates past alerts."""
+        """Take the seed's `notifications[]` of a rule, say what is in use, give templates past alerts."""
+        from apps.accounts.models import Calendar
         from apps.alerting.models import AlertRule
         from apps.core.registry import extend
         from apps.notifications.models import Contact, MessageTemplate
         from apps.oncall import examples
         from apps.oncall.preview import notifications
-        from apps.oncall.services import take_notifications, users_of
+        from apps.oncall.services import refusal_of_calendar, take_notifications, users_of
 
         extend(AlertRule, "notifications", take_notifications)
         extend(AlertRule, "preview", notifications)
         extend(Contact, "in_use", users_of)
+        extend(Calendar, "refusal", refusal_of_calendar)
         extend(MessageTemplate, "examples", examples)

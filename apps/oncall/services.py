@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db.models import Max, Q
+from django.db.models import Max, Q, QuerySet
 
 from apps.accounts.audit import changes, record, state_of, verb
 from apps.accounts.models import Calendar, Team, User
@@ -221,14 +221,26 @@ def take_notifications(*, rule: AlertRule, names: Sequence[str], by: Principal, 
 
 
 # --- Contacts in use -------------------------------------------------------------------------------------------------
-def users_of(contact: Contact) -> list[str]:
-    """Return, in words for people, the policies, routes and rules that name the contact."""
-    policies = Policy.objects.filter(
+def refusal_of_calendar(calendar: Calendar) -> str:
+    """Return why a calendar cannot be deleted, or nothing: policies name it and would not know the hours."""
+    names = Policy.objects.filter(steps__config__calendar=calendar.name).distinct().values_list("name", flat=True)
+    if not names:
+        return ""
+    return f"{calendar.name} is named by the {'policy' if len(names) == 1 else 'policies'} {', '.join(names)}."
+
+
+def policies_of(contact: Contact) -> QuerySet[Policy]:
+    """Return the policies of which a step names the contact."""
+    return Policy.objects.filter(
         Q(steps__config__contacts__contains=[contact.pk]) | Q(steps__kind="webhook", steps__config__contact=contact.pk)
     ).distinct()
+
+
+def users_of(contact: Contact) -> list[str]:
+    """Return, in words for people, the policies, routes and rules that name the contact."""
     targets = contact.rule_targets.select_related("rule").order_by("rule__name")
     return [
-        *(f"the policy {policy}" for policy in policies),
+        *(f"the policy {policy}" for policy in policies_of(contact)),
         *(f"the route {route}" for route in contact.routes.all()),
         *(f"the rule {target.rule}" for target in targets),
     ]

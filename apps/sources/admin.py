@@ -162,9 +162,10 @@ class ImportForm(forms.Form):
 class ScrapeJobAdmin(AuditedAdmin[ScrapeJob]):
     """Scrape jobs."""
 
+    switched = "Their targets are asked no more, and their series end."
     form = JobForm
     list_display = ("name", "state", "interval", "address", "trusted", "enabled")
-    list_filter = ("enabled",)
+    list_filter = ("enabled", "trusted", "scheme", ("problem", admin.EmptyFieldListFilter))
     search_fields = ("name",)
     readonly_fields = ("problem", "trusted", "has_secrets", "found_targets")
     actions_list = ("take_over",)
@@ -195,6 +196,9 @@ class ScrapeJobAdmin(AuditedAdmin[ScrapeJob]):
                 all_count=Count("found", filter=alive),
             )
         )
+
+    def keep(self, request: HttpRequest, row: ScrapeJob) -> None:
+        services.save_job(by=principal_of(request), job=row, now=timezone.now())
 
     @display(description="Targets", ordering="down_count", label={"down": "danger", "up": "success", "none": "info"})
     def state(self, job: Any) -> tuple[str, str]:
@@ -298,10 +302,9 @@ class ScrapeTargetAdmin(AuditedAdmin[ScrapeTarget]):
         return "dropped" if target.dropped else target.health
 
     @action(description="Scrape now", permissions=["operate"])
-    def scrape_now(self, request: HttpRequest, queryset: QuerySet[ScrapeTarget]) -> None:
-        for target in queryset:
-            try:
-                services.scrape_now(by=principal_of(request), target=target, now=timezone.now())
-            except ValidationError as error:
-                self.message_user(request, f"{target}: {' '.join(error.messages)}", messages.ERROR)
-        self.message_user(request, "They are asked within a second or two.")
+    def scrape_now(self, request: HttpRequest, queryset: QuerySet[ScrapeTarget]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset, action="scrape_now", title="Scrape now", done="are asked within a second or two",
+            act=lambda target: services.scrape_now(by=by, target=target, now=now),
+        )  # fmt: skip

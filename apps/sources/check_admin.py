@@ -4,7 +4,7 @@ import copy
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -26,7 +26,7 @@ from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
 from apps.sources import checks, heartbeats, sites
-from apps.sources.models import Check, Heartbeat, Site
+from apps.sources.models import Check, CheckChange, Heartbeat, Ping, Site
 from apps.sources.probes import Probe, probes
 
 PREFIX = "setting_"
@@ -103,12 +103,16 @@ def form_of(probe: type[Probe], check: Check, who: Any) -> type[CheckForm]:
 class CheckAdmin(AuditedAdmin[Check]):
     """Checks, how they stand, and a button that asks at once."""
 
+    switched = "They are asked no more, and their series end."
     list_display = ("name", "kind", "address", "state", "last_at", "certificate_ends", "interval", "enabled")
     list_filter = ("kind", "health", "enabled")
     search_fields = ("name", "error")
     actions = ("check_now",)
     readonly = ("kind_name", "state", "health_at", "last_at", "duration", "error", "failures", "certificate_ends",
                 "trusted", "page")  # fmt: skip
+
+    def keep(self, request: HttpRequest, row: Check) -> None:
+        checks.save_check(by=principal_of(request), check=row, values=row.config, now=timezone.now())
 
     @display(description="What is asked")
     def address(self, check: Check) -> str:
@@ -185,13 +189,32 @@ class CheckAdmin(AuditedAdmin[Check]):
             self.delete_model(request, check)
 
     @action(description="Ask now", permissions=["operate"])
-    def check_now(self, request: HttpRequest, queryset: QuerySet[Check]) -> None:
-        for check in queryset:
-            try:
-                checks.check_now(by=principal_of(request), check=check, now=timezone.now())
-            except ValidationError as error:
-                self.message_user(request, " ".join(error.messages), messages.ERROR)
-        self.message_user(request, "They are asked within a second or two.")
+    def check_now(self, request: HttpRequest, queryset: QuerySet[Check]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset, action="check_now", title="Ask now", done="are asked within a second or two",
+            act=lambda check: checks.check_now(by=by, check=check, now=now),
+        )  # fmt: skip
+
+
+@admin.register(CheckChange)
+class CheckChangeAdmin(AuditedAdmin[CheckChange]):
+    """When which check went up or down, and why: to be read."""
+
+    edit_right = None
+    list_display = ("at", "check_row", "shown_health", "reason")
+    list_filter = ("health", "at")
+    list_select_related = ("check_row",)
+    search_fields = ("check_row__name", "reason")
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CheckChange]:
+        visible = Check.objects.all().visible_to(principal_of(request).scope)
+        return super().get_queryset(request).filter(check_row__in=visible)
+
+    @display(description="State", ordering="health", label=STANDING)
+    def shown_health(self, change: CheckChange) -> tuple[str, str]:
+        return change.health, change.get_health_display()
 
 
 class HeartbeatForm(forms.ModelForm[Heartbeat]):
@@ -221,6 +244,7 @@ class HeartbeatForm(forms.ModelForm[Heartbeat]):
 class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     """Heartbeats, how they stand, and the addresses that their jobs call."""
 
+    switched = "Nobody is told when they are late, and their series end."
     form = HeartbeatForm
     list_display = ("name", "slug", "state", "last_ping_at", "expected_at", "duration", "enabled")
     list_filter = ("health", "enabled")
@@ -242,6 +266,9 @@ class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     def get_prepopulated_fields(self, request: HttpRequest, obj: Heartbeat | None = None) -> dict[str, Any]:
         return self.prepopulated_fields if obj is None else {}
 
+    def keep(self, request: HttpRequest, row: Heartbeat) -> None:
+        heartbeats.save_heartbeat(by=principal_of(request), beat=row, now=timezone.now())
+
     @display(description="State", ordering="health", label=STANDING)
     def state(self, beat: Heartbeat) -> tuple[str, str]:
         return beat.health, "No call yet" if beat.health == "unknown" else beat.get_health_display()
@@ -259,6 +286,22 @@ class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Heartbeat]) -> None:
         for beat in queryset:
             self.delete_model(request, beat)
+
+
+@admin.register(Ping)
+class PingAdmin(AuditedAdmin[Ping]):
+    """The calls of heartbeats: to be read."""
+
+    edit_right = None
+    list_display = ("at", "heartbeat", "signal", "exit_status", "duration", "agent", "address")
+    list_filter = ("signal", "heartbeat", "at")
+    list_select_related = ("heartbeat",)
+    search_fields = ("heartbeat__name", "body", "agent", "address")
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Ping]:
+        visible = Heartbeat.objects.all().visible_to(principal_of(request).scope)
+        return super().get_queryset(request).filter(heartbeat__in=visible)
 
 
 class SiteForm(forms.ModelForm[Site]):
@@ -290,12 +333,16 @@ class SiteForm(forms.ModelForm[Site]):
 class SiteAdmin(AuditedAdmin[Site]):
     """Front ends whose pages report how they do."""
 
+    switched = "What their pages report is refused."
     form = SiteForm
     list_display = ("name", "shown_origins", "rate", "enabled")
     list_filter = ("enabled",)
     search_fields = ("name",)
     actions = ("renew_key",)
     readonly_fields = ("page",)
+
+    def keep(self, request: HttpRequest, row: Site) -> None:
+        sites.save_site(by=principal_of(request), site=row)
 
     @display(description="Origins")
     def shown_origins(self, site: Site) -> str:
@@ -316,6 +363,10 @@ class SiteAdmin(AuditedAdmin[Site]):
             self.delete_model(request, site)
 
     @action(description="Give another key: pages with the old one report no more", permissions=["change"])
-    def renew_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
-        for site in queryset:
-            sites.renew_site_key(by=principal_of(request), site=site)
+    def renew_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> HttpResponse | None:
+        by = principal_of(request)
+        return self.act_on(
+            request, queryset, action="renew_key", title="Give another key", done="have another key",
+            note="Pages with the old one report no more.",
+            act=lambda site: sites.renew_site_key(by=by, site=site),
+        )  # fmt: skip

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -86,6 +86,7 @@ class MeasuredAdmin(AuditedAdmin[Any]):
     """What both have: an administrator's to change, and a button that asks at once."""
 
     edit_right = Right.ADMINISTER
+    switched = "They are asked no more, and their series end."
     actions = ("measure_now",)
 
     @display(description="Charts")
@@ -98,13 +99,12 @@ class MeasuredAdmin(AuditedAdmin[Any]):
             self.delete_model(request, row)
 
     @action(description="Ask now", permissions=["operate"])
-    def measure_now(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        for row in queryset:
-            try:
-                measured.measure_now(by=principal_of(request), row=row, now=timezone.now())
-            except ValidationError as error:
-                self.message_user(request, " ".join(error.messages), messages.ERROR)
-        self.message_user(request, "They are asked within a second or two.")
+    def measure_now(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        by, now = principal_of(request), timezone.now()
+        return self.act_on(
+            request, queryset, action="measure_now", title="Ask now", done="are asked within a second or two",
+            act=lambda row: measured.measure_now(by=by, row=row, now=now),
+        )  # fmt: skip
 
 
 @admin.register(DataSource)
@@ -116,6 +116,9 @@ class DataSourceAdmin(MeasuredAdmin):
     list_filter = ("kind", "health", "enabled")
     search_fields = ("name", "address", "error")
     readonly_fields = ("state", "health_at", "last_at", "last_good_at", "duration", "error", "page")
+
+    def keep(self, request: HttpRequest, row: DataSource) -> None:
+        measured.save_data_source(by=principal_of(request), source=row, now=timezone.now())
 
     @display(description="State", ordering="health", label=STANDING)
     def state(self, source: DataSource) -> tuple[str, str]:
@@ -149,11 +152,14 @@ class BusinessMetricAdmin(MeasuredAdmin):
 
     form = BusinessMetricForm
     list_display = ("name", "source", "state", "rows", "omitted", "last_good_at", "interval", "enabled")
-    list_filter = ("enabled", "source")
+    list_filter = ("enabled", "type", "source", ("error", admin.EmptyFieldListFilter))
     list_select_related = ("source",)
     search_fields = ("name", "help", "error", "query")
     readonly_fields = ("state", "last_at", "last_good_at", "duration", "error", "rows", "omitted", "merged", "page")
     actions_detail = ("try_out",)
+
+    def keep(self, request: HttpRequest, row: BusinessMetric) -> None:
+        measured.save_business_metric(by=principal_of(request), metric=row, now=timezone.now())
 
     @display(description="State", label={"fine": "success", "failed": "danger", "new": "info"})
     def state(self, metric: BusinessMetric) -> tuple[str, str]:

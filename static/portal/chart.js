@@ -37,6 +37,16 @@ function ticks(splits, increment) {
 const least = (values) => values.reduce((low, v) => (low === null || v < low ? v : low), null);
 const most = (values) => values.reduce((high, v) => (high === null || v > high ? v : high), null);
 
+/** The places of values without a neighbour: no line leads to them, so they are drawn as points. */
+function lonely(plot, series) {
+  const values = plot.data[series];
+  const places = [];
+  for (let i = 0; i < values.length; i += 1) {
+    if (values[i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null) places.push(i);
+  }
+  return places.length ? places : null;
+}
+
 export class Chart {
   constructor(root, title) {
     this.root = root;
@@ -131,7 +141,7 @@ export class Chart {
     const lines = series.map((s, index) => {
       const stroke = colour(`series-${(index % PALETTE) + 1}`);
       const fill = stacked ? faded(stroke, 0.35) : few ? faded(stroke, 0.08) : undefined;
-      return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false }, show: !this.hidden.has(s.name), spanGaps: false };
+      return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false, size: 5, fill: stroke, filter: lonely }, show: !this.hidden.has(s.name), spanGaps: false };
     });
     for (const line of this.earlierLines()) {
       const stroke = line.index === null ? text : faded(colour(`series-${(line.index % PALETTE) + 1}`), 0.65);

@@ -75,7 +75,7 @@ function show() {
       custom.title = `${from.toLocaleString("en-GB")} – ${to.toLocaleString("en-GB")}`;
     }
   }
-  find("[data-compare]")?.setAttribute("aria-pressed", String(current.compare !== null));
+  find("button[data-compare]")?.setAttribute("aria-pressed", String(current.compare !== null));
   const select = find("[data-refresh]");
   if (select) { select.value = current.refresh; select.disabled = current.range === null; }
 }
@@ -90,8 +90,18 @@ export function start() {
     if (value) choose({ range: value, from: null, to: null });
   });
   find("[data-refresh]")?.addEventListener("change", (event) => choose({ refresh: event.target.value }));
-  find("[data-compare]")?.addEventListener("click", () => choose({ compare: current.compare ? null : "week" }));
+  find("button[data-compare]")?.addEventListener("click", () => choose({ compare: current.compare ? null : "week" }));
   const dialog = find("[data-custom-range]");
+  if (dialog) startCustom(group, dialog);
+  addEventListener("popstate", () => {
+    current = read();
+    show();
+    changes.dispatchEvent(new CustomEvent("change", { detail: { isBack: true } }));
+  });
+  show();
+}
+
+function startCustom(group, dialog) {
   const form = find("form", dialog);
   const complaint = find("[data-range-error]", dialog);
   find("[data-custom]", group).addEventListener("click", () => {
@@ -113,10 +123,4 @@ export function start() {
     }
     choose({ range: null, from, to });
   });
-  addEventListener("popstate", () => {
-    current = read();
-    show();
-    changes.dispatchEvent(new CustomEvent("change", { detail: { isBack: true } }));
-  });
-  show();
 }

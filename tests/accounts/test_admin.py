@@ -149,7 +149,7 @@ def test_neither_scopes_nor_matchers_of_a_token_change(as_role, secret):
 def test_the_action_revoke_ends_tokens(as_role, secret):
     secret("read")
     token = Token.objects.get()
-    form = {"action": "revoke", "_selected_action": [token.pk]}
+    form = {"action": "revoke", "_selected_action": [token.pk], "confirmed": "yes"}
     as_role("administrator").post(reverse("admin:accounts_token_changelist"), form)
     token.refresh_from_db()
     assert token.revoked_at
@@ -175,12 +175,12 @@ def test_exporting_the_audit_trail_is_itself_audited_and_safe_for_spreadsheets(a
     client = as_role("auditor")
     client.login(username="=cmd|' /C calc'!A0", password="x")
     client = as_role("auditor")
-    form = {"action": "export", "_selected_action": ["0"], "select_across": "1"}
+    form = {"action": "export_csv", "_selected_action": ["0"], "select_across": "1"}
     answer = client.post(reverse("admin:accounts_auditentry_changelist"), form)
     rows = list(csv.DictReader(io.StringIO(answer.content.decode())))
     assert len(rows) == AuditEntry.objects.count() - 1
     assert any(row["target_label"].startswith("'=cmd") for row in rows)
-    assert (newest().verb, newest().after["entries"]) == ("accounts.export_audit", len(rows))
+    assert (newest().verb, newest().after["rows"]) == ("accounts.export_rows", len(rows))
 
 
 def test_the_history_of_an_object_is_its_audit_entries(as_role, person):

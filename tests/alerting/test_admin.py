@@ -113,7 +113,7 @@ def test_alerts_are_resolved_after_a_question(world: World) -> None:
     operator = browser("operator")
     path, sent = reverse("admin:alerting_alert_changelist"), {"action": "resolve", "_selected_action": [alert.pk]}
     question = operator.post(path, sent)
-    assert "Resolve 1 of these?" in question.content.decode()
+    assert "Resolve: 1 alert?" in question.content.decode()
     assert Alert.objects.get().state == "firing"
     operator.post(path, {**sent, "confirmed": "yes", "resolved_by": "Bob"})
     assert (Alert.objects.get().state, Alert.objects.get().resolved_by) == ("resolved", "Bob")

@@ -40,6 +40,9 @@ PAGES = {
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",
     "admin": "/admin/",
+    "admin-rules": "/admin/alerting/alertrule/",
+    "admin-rule": "/admin/alerting/alertrule/{rule}/change/",
+    "admin-contact": "/admin/notifications/contact/{contact}/change/",
     "admin-policy": "/admin/oncall/policy/{policy}/change/",
 }
 CONTRAST = (settings.ROOT / "tests/browser/contrast.js").read_text()
@@ -59,6 +62,7 @@ def test_a_page_is_sound(window, full_scene, name):
     policy = Policy.objects.order_by("-pk").values_list("pk", flat=True).first()
     path = PAGES[name].format(
         key=full_scene[0].key, token=token_of(told.key), target=target.pk, policy=policy,
+        rule=full_scene[0].rule_id, contact=told.contact_id,
         check=Check.objects.get(name="Shop").pk, beat=Heartbeat.objects.get(name="Invoices").pk,
     )  # fmt: skip
     for look in LOOKS:
@@ -71,7 +75,8 @@ def test_a_page_is_sound(window, full_scene, name):
             assert (look, page.evaluate(CONTRAST)) == (look, [])
             assert (look, page.evaluate(NAMELESS)) == (look, [])
         # The admin's frame is its theme's, too: it has no landmark for its content.
-        themes_own = ("landmark-one-main", "region") if path.startswith("/admin/") else ()
+        own = ("landmark-one-main", "region", "landmark-unique", "empty-table-header")
+        themes_own = own if path.startswith("/admin/") else ()
         assert (look, it.barriers(*themes_own)) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(400)

@@ -213,7 +213,9 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "accounts.create_admin": lambda: do(accounts.create_admin, now=AT),
     "accounts.create_roles": lambda: do(accounts.create_roles),
     "accounts.delete_object": lambda: do(accounts.delete_object, obj=user()),
-    "accounts.export_audit": lambda: do(accounts.export_audit, entries=AuditEntry.objects.all(), limit=5),
+    "accounts.export_rows": lambda: do(
+        accounts.export_rows, rows=AuditEntry.objects.all(), limit=5, write=lambda row: None, kind="csv"
+    ),
     "accounts.issue_token": lambda: do(accounts.issue_token, name="t", scopes=["read"], expires_at=None, now=AT),
     "accounts.revoke_token": lambda: do(accounts.revoke_token, token=make("accounts.token"), now=AT),
     "accounts.save_object": lambda: do(accounts.save_object, obj=User(username="new")),
@@ -323,6 +325,18 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     ),
     "notifications.save_message_template": lambda: do(notifications.save_message_template, now=AT, values=TEMPLATE),
     "notifications.send_test": lambda: do(notifications.send_test, contact=contact(), now=AT),
+    "notifications.send_again": lambda: do(
+        notifications.send_again,
+        delivery=make(
+            "notifications.delivery",
+            contact=contact(),
+            state="failed",
+            error="refused",
+            finished_at=AT,
+            message={"title": "db", "body": ""},
+        ),
+        now=AT,
+    ),
     "notifications.save_order": lambda: do(
         personal.save_order, person=(one := user()), order={own_contact(one): (None, None)}, now=AT
     ),

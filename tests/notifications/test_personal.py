@@ -227,7 +227,8 @@ def test_the_api_shows_saves_and_tests(anna: User):
 def test_the_admin_tests_people_and_keeps_quiet_hours(anna: User):
     contact("anna-mail", anna)
     client = client_of(User.objects.create_superuser("root"))
-    answer = client.post("/admin/accounts/user/", {"action": "test_people", "_selected_action": [anna.pk]}, follow=True)
+    form = {"action": "test_people", "_selected_action": [anna.pk], "confirmed": "yes"}
+    answer = client.post("/admin/accounts/user/", form, follow=True)
     assert "A test to anna is on its way: anna-mail." in answer.content.decode()
     values = {"person": anna.pk, "hours": "mon-sun 22:00-07:00", "zone": "UTC", "disturbed_from": "error"}
     client.post("/admin/notifications/quiethours/add/", values)

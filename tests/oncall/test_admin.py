@@ -147,6 +147,19 @@ def test_a_contact_in_use_is_kept_singly_and_in_bulk_with_a_message(admin: Clien
     assert list(Contact.objects.all()) == [slack]
 
 
+def test_a_calendar_that_a_policy_names_is_kept_singly_and_in_bulk_with_a_message(admin: Client, night: Night):
+    office = Calendar.objects.create(name="Office", zone="UTC", hours="mon-fri 08:00-18:00")
+    night.policy(("only_hours", {"calendar": "Office", "steps": 1}), name="Night")
+    page = admin.post(f"/admin/accounts/calendar/{office.pk}/delete/", {"post": "yes"})
+    assert "Office is named by the policy Night." in page.content.decode()
+    bulk = {"action": "delete_selected", "_selected_action": [office.pk], "post": "yes"}
+    admin.post("/admin/accounts/calendar/", bulk)
+    assert Calendar.objects.get() == office
+    Policy.objects.all().delete()
+    admin.post("/admin/accounts/calendar/", bulk)
+    assert not Calendar.objects.exists()
+
+
 def test_the_record_is_shown(admin: Client, night: Night):
     night.contact("phone")
     policy = night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60}))

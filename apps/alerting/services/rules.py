@@ -113,6 +113,12 @@ def save_rule(
     return rule
 
 
+def keep_rule(*, by: Principal, rule: AlertRule, now: datetime) -> AlertRule:
+    """Write a rule of which something else than its condition was changed: levels and tests stay, and are not run."""
+    levels = [_stored(level) for level in rule.levels.all()]
+    return save_rule(by=by, rule=rule, levels=levels, run_tests=False, now=now)
+
+
 @verb("alerting.apply_proposal", right=Right.EDIT)
 def apply_proposal(*, by: Principal, rule: AlertRule, proposal: Proposal, now: datetime) -> AlertRule:
     """Change a rule as proposed: its wait, the threshold of a level, or a level's recovery threshold.

@@ -46,6 +46,8 @@ CALLS: Final = Counter("django_cache_operations_total", "Calls of a cache.", ("a
 CALL_SECONDS: Final = Counter("django_cache_operation_seconds_total", "Seconds in them.", ("alias", "operation"))
 CACHE_ERRORS: Final = Counter("django_cache_errors_total", "Calls of a cache that failed.", ("alias", "exception"))
 _MISSING: Final = object()
+_kinds: set[type] = set()
+"""Classes of connections that were seen."""
 _OPERATIONS: Final = ("set", "add", "delete", "touch", "incr", "set_many", "delete_many")
 
 
@@ -99,6 +101,7 @@ def _made(connection: Any, **_: Any) -> None:
 
 
 def _watch(connection: Any, **_: Any) -> None:
+    _kinds.add(type(connection))
     if not any(isinstance(wrapper, Timed) for wrapper in connection.execute_wrappers):
         connection.execute_wrappers.append(Timed(connection.alias, connection.vendor))
 
@@ -157,17 +160,11 @@ def pools() -> Iterator[Reading]:
 
 
 def _pools() -> Iterable[tuple[str, Any]]:
-    """The pools that exist: they are kept by alias on the class, for threads have connections of their own."""
-    kinds = {type(connection) for connection in connections.all(initialized_only=True)}
-    kinds |= {kind for kind in _known_kinds if hasattr(kind, "_connection_pools")}
-    _known_kinds.update(kinds)
+    """The pools that exist: Django keeps them on the class of the connections, which are each thread's own."""
     found: dict[str, Any] = {}
-    for kind in kinds:
+    for kind in list(_kinds):
         found |= {alias: pool for alias, pool in dict(getattr(kind, "_connection_pools", {})).items() if pool}
     return found.items()
-
-
-_known_kinds: set[type] = set()
 
 
 # --- Caches -----------------------------------------------------------------------------------------------------------

@@ -107,7 +107,11 @@ def _queues(consumer: Any) -> Iterator[Reading]:
         with app.connection_for_read(connect_timeout=3) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
             for name, queue in list(app.amqp.queues.consume_from.items()):
-                length = queue(connection.default_channel).queue_declare(passive=True).message_count
+                with connection.channel() as channel:
+                    try:
+                        length = queue(channel).queue_declare(passive=True).message_count
+                    except connection.channel_errors:  # Redis knows no empty queue
+                        length = 0
                 yield Reading("celery_worker_queue_length", float(length), {"queue": name}, help=about)
     except Exception:  # the broker is away, or knows no lengths: there is nothing to show
         return

@@ -167,7 +167,7 @@ def sections_of(job: str) -> tuple[Section, ...]:
         Section(
             "Processes",
             (
-                _panel("processes", "Processes", "count",
+                _panel("processes", "Running processes", "count",
                        (("count by (instance) (group by (instance, process) "
                         f'({{__name__=~"http_requests_in_flight|celery_tasks_running",{own}}}))'), "{instance}"),
                        stacked=True),

@@ -259,11 +259,13 @@ def application(second: int) -> list[tuple[str, dict[str, str], float]]:
     return found
 
 
+EDGES = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
+
+
 def histogram(name: str, labels: dict[str, str], count: float, usual: float) -> list[tuple[str, dict[str, str], float]]:
     """The series of a histogram whose values are spread around `usual`."""
-    edges = [factor * usual for factor in (0.25, 0.5, 1.0, 2.0, 5.0)]
     found = [
-        (f"{name}_bucket", labels | {"le": repr(edge)}, count * (1 - math.exp(-1.4 * edge / usual))) for edge in edges
+        (f"{name}_bucket", labels | {"le": repr(edge)}, count * (1 - math.exp(-1.4 * edge / usual))) for edge in EDGES
     ]
     found.append((f"{name}_bucket", labels | {"le": "+Inf"}, count))
     return [*found, (f"{name}_sum", labels, usual * count), (f"{name}_count", labels, count)]

@@ -104,7 +104,7 @@ def test_a_project_with_the_wheel_shows_requests_queries_and_caches(tmp_path: Pa
         f"django_db_queries_per_request_sum{{{shop}}} 16",
         'django_db_errors_total{alias="default",exception="OperationalError"} 1',
         'django_db_query_duration_seconds_count{alias="default",vendor="sqlite"} 19',
-        'django_db_connections_opened_total{alias="default"} 2',
+        'django_db_connections_opened_total{alias="default"} 1',
         'django_cache_operations_total{alias="default",operation="get"} 4',
         'django_cache_operations_total{alias="default",operation="set"} 1',
         'django_cache_operations_total{alias="other",operation="add"} 1',

@@ -5,12 +5,14 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from apps.core.telemetry import Reading
-from apps.metrics.client import places
+from apps.metrics.client import places, reporting, views
 from apps.metrics.client.otlp_json import Report
 from apps.metrics.protocols import otlp, otlp_json
 from apps.metrics.samples import NAME
@@ -138,3 +140,55 @@ def test_a_fork_lets_the_number_of_its_parent_be(tmp_path):
         os._exit(places.take(tmp_path / "shop").number)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     own.leave()
+
+
+@pytest.fixture
+def _process(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> Iterator[None]:
+    """Reporting as in a process that has not begun."""
+    monkeypatch.setattr(reporting, "_sender", None)
+    monkeypatch.setattr(reporting, "_is_off", False)
+    monkeypatch.setattr(reporting, "_held", reporting._Held())
+    settings.PORTAL_METRICS_FOLDER = str(tmp_path / "shop")
+    yield
+    reporting.stop()
+    reporting._held.leave()
+
+
+@pytest.mark.parametrize(("name", "value"), [("URL", "portal.example"), ("EVERY", "often")])
+@pytest.mark.usefixtures("_process")
+def test_an_application_that_cannot_be_measured_goes_on_and_says_why_once(name, value, settings, caplog):
+    settings.PORTAL_METRICS_URL = "http://127.0.0.1:1"
+    setattr(settings, f"PORTAL_METRICS_{name}", value)
+    for _ in range(3):
+        reporting.ensure()
+    assert len(caplog.records) == 1
+    assert value in caplog.text
+
+
+@pytest.mark.usefixtures("_process")
+def test_the_page_shows_this_process_and_the_others_to_the_bearer_of_the_token(rf, settings, tmp_path):
+    settings.PORTAL_METRICS_TOKEN = "a-token"
+    other = places.take(tmp_path / "shop")
+    other.write(COUNTED)
+    assert views.metrics(rf.get("/metrics")).status_code == 401
+    assert views.metrics(rf.get("/metrics", headers={"Authorization": "Bearer é"})).status_code == 401
+    page = views.metrics(rf.get("/metrics", headers={"Authorization": "Bearer a-token"})).content.decode()
+    assert 'in_flight{process="0"} 2\n' in page
+    assert 'portal_login_failures_total{process="1"}' in page
+    settings.PORTAL_METRICS_URL = "http://127.0.0.1:1"
+    page = views.metrics(rf.get("/metrics", headers={"Authorization": "Bearer a-token"})).content.decode()
+    assert 'process="0"' not in page
+    other.leave()
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"{}", ""),
+        (b"", ""),
+        (b"[1]", ""),
+        (b'{"partialSuccess":{"rejectedDataPoints":"3","errorMessage":"3: old"}}', "3: old"),
+    ],
+)
+def test_what_the_portal_did_not_take_is_told(answer, sentence):
+    assert reporting.Pushed().refused_of(answer) == sentence

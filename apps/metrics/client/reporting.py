@@ -157,11 +157,14 @@ class Shown(Feed):
 
 
 def shown() -> Iterator[Reading]:
-    """Yield what all living processes of the service counted, each with its number as the label `process`."""
-    own = _held.label()
-    for reading in _held.written(close=False):
+    """Yield what all living processes of the service counted, each with its number as the label `process`.
+
+    Where they push, nobody leaves anything for the others, and only this process is shown.
+    """
+    own, is_pushing = _held.label(), bool(setting("URL"))
+    for reading in telemetry.snapshot() if is_pushing else _held.written(close=False):
         yield replace(reading, labels={**reading.labels, "process": own})
-    if _held.place is not None:
+    if _held.place is not None and not is_pushing:
         for number, readings in _held.place.others():
             for reading in readings:
                 yield replace(reading, labels={**reading.labels, "process": str(number)})

@@ -75,10 +75,14 @@ class _Metric(Generic[C]):
             key = tuple([labels[name] for name in self.labels])
         except KeyError as error:
             raise ValueError(f"{self.name} needs the label {error.args[0]}; given: {sorted(labels)}.") from None
+        if len(labels) != len(self.labels):
+            raise ValueError(f"{self.name} has the labels {list(self.labels)}, not {sorted(labels)}.")
+        return self._at(key)
+
+    def _at(self, key: tuple[str, ...]) -> C:
+        """The cell of these labels' values, in the order of `self.labels` (lock held)."""
         cell = self.cells.get(key)
         if cell is None:
-            if len(labels) != len(self.labels):
-                raise ValueError(f"{self.name} has the labels {list(self.labels)}, not {sorted(labels)}.")
             if len(self.cells) >= self.limit:
                 self.overflows += 1
                 key = (OVERFLOW,) * len(self.labels)
@@ -110,6 +114,11 @@ class _Number(_Metric[list[float]]):
         """Add `amount` to the series with these labels."""
         with self.lock:
             self._cell(labels)[0] += amount
+
+    def add(self, amount: float, key: tuple[str, ...]) -> None:
+        """Add `amount` to the series whose labels have these values, in their order: for what every request counts."""
+        with self.lock:
+            self._at(key)[0] += amount
 
     def value(self, **labels: str) -> float:
         """What the series stands at, without making one."""
@@ -167,9 +176,19 @@ class Extent(_Metric[list[float]]):
     def observe(self, value: float, /, **labels: str) -> None:
         """Take `value` into the interval."""
         with self.lock:
-            cell = self._cell(labels)
-            cell[0] = min(cell[0], value)
-            cell[1] = max(cell[1], value)
+            self._take(self._cell(labels), value)
+
+    def add(self, value: float, key: tuple[str, ...]) -> None:
+        """Take `value` into the interval of the labels with these values, in their order."""
+        with self.lock:
+            self._take(self._at(key), value)
+
+    @staticmethod
+    def _take(cell: list[float], value: float) -> None:
+        if value < cell[0]:
+            cell[0] = value
+        if value > cell[1]:
+            cell[1] = value
 
     def readings(self, *, close: bool) -> Iterator[Reading]:
         with self.lock:
@@ -212,6 +231,14 @@ class Histogram(_Metric[list[float]]):
         place = bisect_left(self.buckets, value)
         with self.lock:
             cell = self._cell(labels)
+            cell[place] += 1.0
+            cell[-1] += value
+
+    def add(self, value: float, key: tuple[str, ...]) -> None:
+        """Count `value` under the labels with these values, in their order."""
+        place = bisect_left(self.buckets, value)
+        with self.lock:
+            cell = self._at(key)
             cell[place] += 1.0
             cell[-1] += value
 

@@ -34,6 +34,7 @@ GROUPS = (
         (
             Entry("overview", "Overview", "overview", in_bar=True),
             Entry("performance", "Performance", "performance", in_bar=True),
+            Entry("applications", "Applications", "applications"),
             Entry("system", "System", "system"),
             Entry("frontend", "Front end", "frontend"),
             Entry("databases", "Databases", "database"),

@@ -34,6 +34,16 @@ def snippets(url: str, token: str, statsd: str) -> list[Snippet]:
             "    protobuf_message: io.prometheus.write.v2.Request\n",
         ),
         Snippet(
+            "django",
+            "Django project",
+            "settings.py; the wheel: ./portal manage client FOLDER",
+            'INSTALLED_APPS += ["portal_metrics.instrumentation.PortalMetrics"]\n'
+            'MIDDLEWARE = ["portal_metrics.middleware.RequestMetrics", *MIDDLEWARE]\n'
+            f'PORTAL_METRICS_URL = "{url}"\n'
+            f'PORTAL_METRICS_TOKEN = "{secret}"\n'
+            'PORTAL_METRICS_SERVICE = "my-service"\n',
+        ),
+        Snippet(
             "opentelemetry-sdk",
             "OpenTelemetry SDK",
             "environment of the application",

@@ -4,6 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from apps.dashboards import (
+    application_pages,
     check_pages,
     dashboard_pages,
     incident_pages,
@@ -26,6 +27,7 @@ urlpatterns = [
     path("monitoring/", views.overview, name="overview"),
     path("monitoring/first-steps/dismiss/", views.dismiss_steps, name="dismiss-steps"),
     path("monitoring/performance/", views.performance, name="performance"),
+    path("monitoring/applications/", application_pages.applications, name="applications"),
     path("monitoring/system/", views.system, name="system"),
     path("monitoring/alerts/", views.alerts, name="alerts"),
     path("monitoring/alerts/<slug:key>/", views.alert, name="alert"),

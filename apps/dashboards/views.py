@@ -27,7 +27,16 @@ from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
 from apps.core.text import csv_cell
-from apps.dashboards import check_panels, measured_panels, plots, row_panels, snapshots, snippets, wording
+from apps.dashboards import (
+    application_panels,
+    check_panels,
+    measured_panels,
+    plots,
+    row_panels,
+    snapshots,
+    snippets,
+    wording,
+)
 from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
 from apps.dashboards.navigation import menu_of
@@ -511,9 +520,10 @@ def data(request: HttpRequest) -> HttpResponse:
     try:
         span = span_of(request.GET.dict(), now=now)
         if name := request.GET.get("table"):
-            if name not in TABLES:
+            tables = TABLES | application_panels.tables_asked(request.GET.get("application", ""))
+            if name not in tables:
                 return _json({"error": f"There is no table {name!r}."}, 404)
-            return _json(plots.tabulate(TABLES[name], span, scope=who.scope))
+            return _json(plots.tabulate(tables[name], span, scope=who.scope))
         answers = _answers(request, span, who)
         if (back := compared(request.GET.dict())) is not None:
             for key, row in _answers(request, span.earlier(back), who).items():
@@ -540,6 +550,7 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
         **measured_panels.PANELS,
         **measured_panels.panels_asked(who, keys),
         **panels_asked(who, request.GET.get("target", "")),
+        **application_panels.panels_asked(request.GET.get("application", "")),
         **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
     }
     made = row_panels.answers(who, keys, request.GET.dict(), span)

@@ -1,19 +1,13 @@
 """Writes Prometheus' text format 0.0.4.
 
-`write` is a pure function of readings (`flushed` gives it the portal's own); `local` is a view for another Django
-project that uses the middleware and keeps no store.
+A pure function of readings: `flushed` gives it the portal's own, the wheel for other projects what they counted.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from hmac import compare_digest
 from typing import Final
 
-from django.conf import settings
-from django.http import HttpRequest, HttpResponse
-
-from apps.core import telemetry
 from apps.core.telemetry import Reading
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -80,11 +74,3 @@ def _escape(text: str) -> str:
 
 def _quote(text: str) -> str:
     return _escape(text).replace('"', '\\"')
-
-
-def local(request: HttpRequest) -> HttpResponse:
-    """A view that shows what this one process counted; with PORTAL_METRICS_TOKEN set, to its bearer alone."""
-    token = getattr(settings, "PORTAL_METRICS_TOKEN", "")
-    if token and not compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()):
-        return HttpResponse("This page wants its token.\n", status=401, headers={"WWW-Authenticate": "Bearer"})
-    return HttpResponse(write(telemetry.snapshot()), content_type=CONTENT_TYPE)

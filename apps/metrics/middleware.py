@@ -43,16 +43,25 @@ LAST_SEEN = Gauge(
     ("endpoint", "exception"),
 )
 
-SPENT: ContextVar["dict[str, list[float]] | None"] = ContextVar("spent", default=None)
-"""What the request of this context has spent in databases so far: by alias, [queries, seconds]."""
-QUERIES = Counter("django_db_queries_total", "Database queries by view.", ("endpoint", "alias"))
-QUERY_SECONDS = Counter("django_db_query_seconds_total", "Seconds in database queries by view.", ("endpoint", "alias"))
-PER_REQUEST = Histogram(
-    "django_db_queries_per_request",
-    "Database queries of a request that made any.",
-    ("endpoint",),
-    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-)
+
+class Spent:
+    """What a request, or a task, has asked of databases and caches so far; counted at its end."""
+
+    __slots__ = ("caches", "queries")
+
+    def __init__(self) -> None:
+        self.queries: dict[str, list[float]] = {}
+        """By alias, [queries, seconds]."""
+        self.caches: dict[tuple[str, str], list[float]] = {}
+        """By alias and operation, [calls, seconds, hits, misses]."""
+
+
+SPENT: ContextVar[Spent | None] = ContextVar("spent", default=None)
+"""Of the request or task of this context; None outside of them, and where nothing but requests is counted."""
+settle: list[Callable[[str, Spent], None]] = []
+"""Called at the end of each request with its endpoint and what it spent (`client.instrumentation` hangs here)."""
+awake: list[Callable[[], None]] = []
+"""Called as each request begins: something that must run in every process looks after itself here."""
 
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
@@ -63,10 +72,10 @@ def observe(endpoint: str, method: str, code: int, seconds: float) -> None:
 
 
 def _count(endpoint: str, method: str, code: int, seconds: float) -> None:
-    labels = {"endpoint": endpoint, "method": method if method in METHODS else "other", "code": str(code)}
-    REQUESTS.inc(**labels)
-    DURATION.observe(seconds, **labels)
-    EXTENT.observe(seconds, **labels)
+    key = (endpoint, method if method in METHODS else "other", str(code))
+    REQUESTS.add(1.0, key)
+    DURATION.add(seconds, key)
+    EXTENT.add(seconds, key)
 
 
 def pattern_of(request: HttpRequest) -> str:
@@ -105,9 +114,11 @@ class RequestMetrics:
     def __call__(self, request: HttpRequest) -> Answer:
         if self.is_async:
             return self._later(request)
-        spent: dict[str, list[float]] = {}
+        for call in awake:
+            call()
+        spent = Spent()
         token = SPENT.set(spent)
-        IN_FLIGHT.inc()
+        IN_FLIGHT.add(1.0, ())
         started = time.perf_counter()
         code = 500
         try:
@@ -119,9 +130,11 @@ class RequestMetrics:
             self._finish(request, code, started, spent)
 
     async def _later(self, request: HttpRequest) -> HttpResponseBase:
-        spent: dict[str, list[float]] = {}
+        for call in awake:
+            call()
+        spent = Spent()
         token = SPENT.set(spent)
-        IN_FLIGHT.inc()
+        IN_FLIGHT.add(1.0, ())
         started = time.perf_counter()
         code = 500
         try:
@@ -135,15 +148,12 @@ class RequestMetrics:
             SPENT.reset(token)
             self._finish(request, code, started, spent)
 
-    def _finish(self, request: HttpRequest, code: int, started: float, spent: dict[str, list[float]]) -> None:
-        IN_FLIGHT.dec()
+    def _finish(self, request: HttpRequest, code: int, started: float, spent: Spent) -> None:
+        IN_FLIGHT.add(-1.0, ())
         endpoint = pattern_of(request)
         _count(endpoint, request.method or "", code, time.perf_counter() - started)
-        for alias, (queries, seconds) in spent.items():
-            QUERIES.inc(queries, endpoint=endpoint, alias=alias)
-            QUERY_SECONDS.inc(seconds, endpoint=endpoint, alias=alias)
-        if spent:
-            PER_REQUEST.observe(sum(queries for queries, _ in spent.values()), endpoint=endpoint)
+        for call in settle:
+            call(endpoint, spent)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
         """Django calls this with what a view raised, before it makes a response of it."""

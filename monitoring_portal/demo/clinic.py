@@ -129,6 +129,7 @@ def series(t: Values) -> Iterator[Row]:
     """Yield every series of the clinic at these times (s): name, labels, a value for each time."""
     yield from _machine(t)
     yield from _requests(t)
+    yield from _application(t)
     yield from _database(t)
     yield from _pages(t)
     yield from _doors(t)
@@ -195,6 +196,49 @@ def _requests(t: Values) -> Iterator[Row]:
             yield "http_request_duration_seconds_bucket", own | {"le": label}, counted
         yield "http_request_duration_seconds_count", own, done
         yield "http_request_duration_seconds_sum", own, (done - slowed) * usual + slowed * 12 * usual
+
+
+def _application(t: Values) -> Iterator[Row]:
+    """What the wheel counts besides requests: queries, a pool, a cache, calls of others and tasks."""
+    web = {"job": "clinic-web", "instance": "clinic-1:8000", "process": "0"}
+    yield "http_requests_in_flight", web, np.round(2 * busy(t) + 9 * LOCKS.share(t))
+    yield "process_resident_memory_bytes", web, (0.21 + 0.03 * busy(t)) * GIB
+    yield "process_cpu_seconds_total", web, 0.24 * worked(t)
+    base = web | {"alias": "default"}
+    asked = base | {"vendor": "postgresql"}
+    for name, own, part, middle, edges in (
+        ("django_db_query_duration_seconds", asked, 40.0, 0.004, (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)),
+        ("django_db_queries_per_request", web | {"endpoint": "/book/"}, 1.0, 7.0, (1.0, 5.0, 10.0, 50.0)),
+    ):
+        yield from _vital(name, own, t, part, middle, edges)
+        yield f"{name}_count", own, 0.4 * part * worked(t)
+        yield f"{name}_sum", own, 0.4 * part * middle * worked(t)
+    yield "django_db_pool_requests_total", base, 9 * worked(t)
+    yield "django_db_pool_waits_total", base, 0.2 * worked(t) + 4 * LOCKS.area(t)
+    lent = np.round(1 + busy(t) + 6 * LOCKS.share(t))
+    yield "django_db_pool_connections", base | {"state": "used"}, lent
+    yield "django_db_pool_connections", base | {"state": "idle"}, 8 - lent
+    yield "django_db_pool_connections_max", base, np.full(len(t), 8.0)
+    yield "django_cache_hits_total", base, 31 * worked(t)
+    yield "django_cache_misses_total", base, 3 * worked(t) + 6 * CACHE.area(t)
+    for operation, pace, usual in (("get", 34.0, 0.0005), ("set", 3.2, 0.0008)):
+        own = base | {"operation": operation}
+        yield "django_cache_operations_total", own, pace * worked(t)
+        yield "django_cache_operation_seconds_total", own, usual * pace * worked(t)
+    for host, usual, failed in (("payments.example", 0.3, PAYMENTS.area(t)), ("lab.example", 0.9, 0 * t)):
+        for code, count in (("200", 0.2 * worked(t) - 0.1 * failed), ("503", 0.1 * failed)):
+            own = web | {"host": host, "code": code}
+            yield "http_client_request_duration_seconds_bucket", own | {"le": "0.5"}, count * 0.6
+            yield "http_client_request_duration_seconds_bucket", own | {"le": "2.5"}, count * 0.97
+            yield "http_client_request_duration_seconds_bucket", own | {"le": "+Inf"}, count
+            yield "http_client_request_duration_seconds_count", own, count
+            yield "http_client_request_duration_seconds_sum", own, count * usual
+    worker = web | {"process": "1"}
+    yield "celery_tasks_running", worker, np.round(2 * busy(t))
+    for task in ("mail.remind", "lab.fetch"):
+        done = 0.1 * worked(t)
+        yield "celery_tasks_total", worker | {"task": task, "state": "success"}, 0.99 * done
+        yield "celery_tasks_total", worker | {"task": task, "state": "failure"}, 0.01 * done
 
 
 def _database(t: Values) -> Iterator[Row]:

@@ -119,7 +119,7 @@ def readings(second: int) -> list[tuple[str, dict[str, str], float]]:
         ("redis_commands_processed_total", 88.0),
     ):
         found.append((name, own, rate * (second + 200 * math.sin(second / 400))))
-    found += business(second) + databases(second)
+    found += business(second) + databases(second) + application(second)
     found.append(("redis_memory_used_bytes", own, 2.1e6 + 3e5 * wave(second, 2)))
     found.append(("redis_memory_used_rss_bytes", own, 8.4e6))
     for queue in ("fast", "send", "slow"):
@@ -210,6 +210,65 @@ def databases(second: int) -> list[tuple[str, dict[str, str], float]]:
     found.append(("redis_memory_max_bytes", cache, 5e8))
     found.append(("redis_connected_clients", cache, round(18 + 9 * wave(second, 2))))
     return found
+
+
+def application(second: int) -> list[tuple[str, dict[str, str], float]]:
+    """A shop of two processes, as the wheel measures it, and its worker."""
+    found: list[tuple[str, dict[str, str], float]] = []
+    for process, share in (("0", 0.6), ("1", 0.4)):
+        own = {"job": "shop", "instance": "shop-1", "process": process}
+        done = share * (second + 150 * math.sin(second / 400))
+        found.append(("http_requests_in_flight", own, round(3 * share * wave(second, 2))))
+        found.append(("process_resident_memory_bytes", own, 1.4e8 + 2e7 * wave(second, 3)))
+        found.append(("process_cpu_seconds_total", own, 0.3 * done + 200))
+        for endpoint, pace, usual in (("/basket/", 6.0, 0.04), ("/pay/<int:order>/", 0.8, 0.6), ("/find/", 3.0, 0.12)):
+            route = own | {"endpoint": endpoint, "method": "GET"}
+            for code, part in (("200", 0.985), ("500", 0.015)):
+                found.append(("http_requests_total", route | {"code": code}, pace * part * done + 400))
+            answered = route | {"code": "200"}
+            found += histogram("http_request_duration_seconds", answered, pace * done + 400, usual)
+            found += histogram("django_db_queries_per_request", own | {"endpoint": endpoint}, pace * done + 400, 6)
+        error = own | {"endpoint": "/pay/<int:order>/", "exception": "payments.Declined"}
+        found.append(("http_exceptions_total", error, 0.02 * done + 4))
+        base = own | {"alias": "default", "vendor": "postgresql"}
+        found += histogram("django_db_query_duration_seconds", base, 70 * done + 900, 0.003)
+        for state, count in (("used", 2.0 + round(2 * wave(second, 1))), ("idle", 2.0 - round(2 * wave(second, 1)))):
+            found.append(("django_db_pool_connections", own | {"alias": "default", "state": state}, count))
+        found.append(("django_db_pool_connections_max", own | {"alias": "default"}, 4.0))
+        found.append(("django_db_pool_requests_total", own | {"alias": "default"}, 9 * done + 90))
+        found.append(("django_db_pool_waits_total", own | {"alias": "default"}, 0.5 * done + 9))
+        for name, pace in (("hits", 40), ("misses", 6)):
+            found.append((f"django_cache_{name}_total", own | {"alias": "default"}, pace * done + 400))
+        for operation, pace, usual in (("get", 46, 0.0004), ("set", 7, 0.0007)):
+            call = own | {"alias": "default", "operation": operation}
+            found.append(("django_cache_operations_total", call, pace * done + 400))
+            found.append(("django_cache_operation_seconds_total", call, usual * (pace * done + 400)))
+        for host, pace, usual in (("pay.example", 0.8, 0.4), ("map.example", 0.3, 0.09)):
+            for code, part in (("200", 0.97), ("none", 0.03)):
+                call = own | {"host": host, "code": code}
+                found += histogram("http_client_request_duration_seconds", call, part * pace * done + 90, usual)
+    worker = {"job": "shop", "instance": "shop-1", "process": "2"}
+    found.append(("celery_tasks_running", worker, 1.0))
+    found.append(("celery_worker_queue_length", worker | {"queue": "celery"}, round(9 * wave(second, 4))))
+    for task, usual in (("shop.mail", 0.2), ("shop.invoice", 1.4)):
+        for state, part in (("success", 0.96), ("failure", 0.04)):
+            found.append(("celery_tasks_total", worker | {"task": task, "state": state}, part * second + 300))
+        found += histogram("celery_task_duration_seconds", worker | {"task": task}, float(second + 600), usual)
+        failed = worker | {"task": task, "exception": "SMTPException"}
+        found.append(("celery_task_failures_total", failed, 0.04 * second + 12))
+    return found
+
+
+EDGES = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
+
+
+def histogram(name: str, labels: dict[str, str], count: float, usual: float) -> list[tuple[str, dict[str, str], float]]:
+    """The series of a histogram whose values are spread around `usual`."""
+    found = [
+        (f"{name}_bucket", labels | {"le": repr(edge)}, count * (1 - math.exp(-1.4 * edge / usual))) for edge in EDGES
+    ]
+    found.append((f"{name}_bucket", labels | {"le": "+Inf"}, count))
+    return [*found, (f"{name}_sum", labels, usual * count), (f"{name}_count", labels, count)]
 
 
 def write_measured(*, now: datetime) -> None:

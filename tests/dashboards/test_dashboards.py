@@ -161,7 +161,7 @@ def test_the_shipped_dashboards_come_once_into_a_folder():
         for row in setup.read("dashboards"):
             services.ship_dashboard(row, by=BY, now=AT)
     assert list(Dashboard.objects.values_list("slug", "folder__name").order_by("slug")) == [
-        (slug, "Shipped") for slug in ("host", "portal", "postgresql", "redis", "web-requests")
+        (slug, "Shipped") for slug in ("django-application", "host", "portal", "postgresql", "redis", "web-requests")
     ]
 
 

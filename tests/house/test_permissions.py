@@ -106,6 +106,7 @@ PAGES: dict[str, dict[str, Need]] = {
     "monitoring/security/": {"GET": R},
     "monitoring/business/": {"GET": R},
     "monitoring/databases/": {"GET": R},
+    "monitoring/applications/": {"GET": R},
     "monitoring/explore/": {"GET": Q},
     "monitoring/data/": {"GET": R},
 }

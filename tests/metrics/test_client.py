@@ -24,7 +24,7 @@ INSTALLED_APPS += ["portal_metrics.instrumentation.PortalMetrics"]
 MIDDLEWARE = ["portal_metrics.middleware.RequestMetrics", *MIDDLEWARE]
 settings.configure(
     MIDDLEWARE=MIDDLEWARE, INSTALLED_APPS=INSTALLED_APPS, ROOT_URLCONF="project", ALLOWED_HOSTS=["*"],
-    PORTAL_METRICS_TOKEN="a-token",
+    PORTAL_METRICS_TOKEN="a-token", PORTAL_METRICS_FOLDER=sys.argv[1],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     CACHES={
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
@@ -58,8 +58,8 @@ async def later(request):
 
 urlpatterns = [path("shop/<int:number>/", shop), path("later/", later)]
 
-from portal_metrics import exposition
-urlpatterns += [path("metrics", exposition.local)]
+from portal_metrics import views
+urlpatterns += [path("metrics", views.metrics)]
 
 if __name__ == "__main__":
     sys.modules["project"] = sys.modules["__main__"]
@@ -89,11 +89,11 @@ def test_a_project_with_the_wheel_shows_requests_queries_and_caches(tmp_path: Pa
     subprocess.run(pip, check=True, cwd=tmp_path)
     (tmp_path / "project.py").write_text(PROJECT)
     done = subprocess.run(
-        [sys.executable, "-W", "error", tmp_path / "project.py"], cwd=tmp_path, check=False, text=True,
-        env={"PYTHONPATH": str(place)}, capture_output=True,
+        [sys.executable, "-W", "error", tmp_path / "project.py", tmp_path / "place"], cwd=tmp_path, check=False,
+        env={"PYTHONPATH": str(place)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = set(done.stdout.splitlines())
+    lines = set(done.stdout.replace(',process="0"', "").splitlines())
     shop = 'endpoint="/shop/<int:number>/"'
     assert {
         f'http_requests_total{{code="200",{shop},method="GET"}} 3',
@@ -103,6 +103,11 @@ def test_a_project_with_the_wheel_shows_requests_queries_and_caches(tmp_path: Pa
         f'django_db_queries_per_request_bucket{{{shop},le="5.0"}} 2',
         f"django_db_queries_per_request_sum{{{shop}}} 16",
         'django_db_errors_total{alias="default",exception="OperationalError"} 1',
+        'django_db_query_duration_seconds_count{alias="default",vendor="sqlite"} 19',
+        'django_db_connections_opened_total{alias="default"} 1',
+        'django_cache_operations_total{alias="default",operation="get"} 4',
+        'django_cache_operations_total{alias="default",operation="set"} 1',
+        'django_cache_operations_total{alias="other",operation="add"} 1',
         'django_cache_hits_total{alias="default"} 3',
         'django_cache_misses_total{alias="default"} 1',
         'django_cache_hits_total{alias="other"} 8',

@@ -198,11 +198,12 @@ settings.configure(
     MIDDLEWARE=["apps.metrics.middleware.RequestMetrics"], ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"], SECRET_KEY="x"
 )
 django.setup()
+from apps.core import telemetry
 from apps.metrics import exposition
 
-urlpatterns = [path("hello/<str:name>", lambda request, name: HttpResponse(name)), path("metrics", exposition.local)]
+urlpatterns = [path("hello/<str:name>", lambda request, name: HttpResponse(name))]
 Client().get("/hello/you")
-print(Client().get("/metrics").content.decode())
+print(exposition.write(telemetry.snapshot()).decode())
 """
 
 

@@ -14,20 +14,24 @@ from django.core.management.base import BaseCommand
 PACKAGE: Final = "portal_metrics"
 MODULES: Final = {
     "telemetry": "apps/core/telemetry.py",
+    "sending": "apps/core/sending.py",
     "middleware": "apps/metrics/middleware.py",
-    "instrumentation": "apps/metrics/instrumentation.py",
     "exposition": "apps/metrics/exposition.py",
+    **{
+        name: f"apps/metrics/client/{name}.py"
+        for name in ("instrumentation", "otlp_json", "outbound", "places", "reporting", "resources", "tasks", "views")
+    },
 }
 INIT: Final = '"""Counts what a Django project does; see docs/how-to/django.md of the Monitoring Portal."""\n'
 METADATA: Final = """\
 Metadata-Version: 2.1
 Name: portal-metrics
 Version: {version}
-Summary: Requests, queries and caches of a Django project, for Prometheus and the Monitoring Portal
+Summary: Requests, queries, caches, calls and tasks of a Django project, for Prometheus and the Monitoring Portal
 Requires-Python: >=3.11
 """
 WHEEL: Final = "Wheel-Version: 1.0\nGenerator: manage.py client\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-IMPORT: Final = re.compile(r"\bapps\.(?:core|metrics)\b")
+IMPORT: Final = re.compile(r"\bapps\.(?:core|metrics\.client|metrics)\b")
 
 
 class Command(BaseCommand):

@@ -531,7 +531,7 @@ def data(request: HttpRequest) -> HttpResponse:
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
     if request.GET.get("format") == "csv":
-        return _table(answers)
+        return table_of_panel(answers)
     changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
     return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
 
@@ -562,7 +562,7 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
     return answers
 
 
-def _table(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
+def table_of_panel(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
     """One panel's numbers as CSV."""
     if len(answers) != 1:
         return _json({"error": "A table is made of one panel: ask for one."}, 400)

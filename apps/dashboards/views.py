@@ -26,7 +26,7 @@ from apps.alerting import changes, upkeep
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, AlertRule, GroupRun
 from apps.alerting.units import unit_of
-from apps.dashboards import check_panels, measured_panels, plots, snapshots, snippets, wording
+from apps.dashboards import check_panels, log_links, measured_panels, plots, snapshots, snippets, wording
 from apps.dashboards.first_steps import dismiss_first_steps, first_steps
 from apps.dashboards.health import health
 from apps.dashboards.navigation import menu_of
@@ -424,6 +424,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
         panel=panel,
         fixed=fixed,
         changes=[wording.change_entry(one) for one in around],
+        logs_url=log_links.address(begin=begin, end=end or now, service=row.service, scope=who.scope),
         with_range=row.rule is not None,
         description=row.annotations.get("description", ""),
         runbook=row.rule.runbook if row.rule else "",

@@ -1,6 +1,7 @@
 """Log records come in whole, are found again, narrowed by who asks, packed, and go when their time is over."""
 
-from datetime import timedelta
+import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -13,9 +14,10 @@ from apps.accounts.models import AuditEntry
 from apps.accounts.permissions import Principal, Quota, Scope
 from apps.accounts.rights import ROLES, Forbidden, Right
 from apps.core.lanes import Request
+from apps.core.logbook import Logbook
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.services import StoreFull
-from apps.sources.logs import api, columns, learning, search, services, upkeep
+from apps.sources.logs import api, columns, learning, own, search, services, upkeep
 from apps.sources.logs.records import Record
 from apps.sources.logs.search import BadSearch, Cursor, Wanted
 from apps.sources.models import LogIntake, LogRun, LogTemplate
@@ -317,3 +319,39 @@ def test_settings_have_limits():
     with pytest.raises(ValidationError):
         services.save_log_intake(by=ADMIN, settings=LogIntake(pk=1, records_per_day=5))
     assert columns.QUICK < columns.THOROUGH
+
+
+# --- The portal's own ----------------------------------------------------------------------------------------------
+def test_the_portals_own_warnings_are_kept_and_storing_them_makes_no_more(monkeypatch):
+    book = Logbook("portal", level=logging.WARNING, avoid=own.AVOID)
+    thread = own._Thread(book)
+    book.quiet.is_on = True  # as in the thread that stores
+    logger = logging.getLogger("apps.metrics.compaction")
+    logger.addHandler(book)
+    logging.getLogger("apps.sources.logs.search").addHandler(book)
+    logger.warning("made while storing")
+    book.quiet.is_on = False
+    logger.info("not bad enough")
+    logger.warning("window 7 is late")
+    logging.getLogger("apps.sources.logs.search").error("about logs")
+    monkeypatch.setattr(own.connections, "close_all", lambda: None)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC))
+    thread.store()
+    monkeypatch.setattr(services, "ensure_space", lambda: 1 / 0)
+    logger.error("the database is away")
+    thread.store()
+    for name in ("apps.metrics.compaction", "apps.sources.logs.search"):
+        logging.getLogger(name).removeHandler(book)
+    found = search.page(Wanted(0, 2**42), scope=EVERYTHING)
+    assert [(line.service, line.message) for line in found.lines] == [("portal", "window 7 is late")]
+    assert not book.waiting
+
+
+def test_it_begins_once_and_ends(monkeypatch):
+    monkeypatch.setattr(own._Thread, "store", lambda self: None)
+    before = list(logging.getLogger().handlers)
+    own.start("web")
+    own.start("web")
+    assert len(logging.getLogger().handlers) == len(before) + 1
+    own.stop()
+    assert logging.getLogger().handlers == before

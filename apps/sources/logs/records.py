@@ -125,7 +125,8 @@ def _milliseconds(moment: datetime) -> int | None:
 
 
 def clean(text: str) -> str:
-    """Return the text without what the database or a terminal cannot take: NUL, half surrogate pairs, escape codes.
+    """Return the text without what the database or a terminal cannot take: NUL, half surrogate pairs, escape codes,
+    and marks that turn the direction of what follows.
 
     >>> clean("a\\0b\\x1b[31mred\\x1b[0m")
     'a\\ufffdb\\ufffd[31mred\\ufffd[0m'
@@ -135,7 +136,9 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROLS)
 
 
-_CONTROLS: Final = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "�")
+_CONTROLS: Final = dict.fromkeys(
+    (*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"
+)
 _ONE_LINE: Final = {10: " ", 13: " ", 9: " "}
 
 

@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         services.forget()
 
 
-def _plain_rows(cursor, rows, cpu) -> float:  # type: ignore[no-untyped-def]
+def _plain_rows(cursor, rows, cpu) -> float:
     """Bytes a record as rows of a table with an index on the time."""
     cursor.execute("CREATE TABLE plain (id bigserial PRIMARY KEY, at timestamptz, level text, service text, host text,"
                    " message text, attributes jsonb)")  # fmt: skip

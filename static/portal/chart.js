@@ -287,7 +287,7 @@ export class Chart {
       const old = this.earlier.get(s.name)?.findLast((v) => v !== null) ?? null;
       return { name: s.name, index, last: seen.at(-1) ?? null, before: old, low: least(seen), high: most(seen) };
     });
-    this.sort(rows);
+    if (!this.data.bars) this.sort(rows);
     const focused = this.legendBox.contains(document.activeElement) ? { ...document.activeElement.dataset } : {};
     this.cells = new Map();
     const columns = ["last", ...(before ? ["before"] : []), "low", "high"];

@@ -40,7 +40,7 @@ async function load({ isMore = false } = {}) {
     const found = await ask(`${logs.list_url}?${wanted({ limit: AT_ONCE, ...(isMore && cursor ? { cursor } : {}) })}`);
     if (mine !== asked) return;
     lines = isMore ? [...lines, ...found.logs].slice(-MOST) : found.logs;
-    isPaged = isMore || (isPaged && false);
+    isPaged = isMore;
     cursor = found.cursor;
     drawLines(found);
   } catch (error) {
@@ -99,7 +99,7 @@ function more(line) {
   const around = { from: line.time - 300_000, to: line.time + 300_000, range: null };
   const facts = [["Host", line.host], ...Object.entries(line.attributes)].filter(([, value]) => value);
   return h("div", { class: "log-more" }, h("pre", { tabindex: "0" }, line.message),
-    facts.length ? h("dl", { class: "facts" }, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])) : null,
+    facts.length ? h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])) : null,
     h("div", { class: "actions" },
       h("a", { class: "button button-small", href: address({ template: line.template, text: null }) }, "Only this template"),
       h("a", { class: "button button-small", href: address({ service: line.service }) }, "Only this service"),

@@ -201,9 +201,12 @@ def test_logs_are_read_by_token_page_by_page():
             break
     assert sorted(seen) == sorted(f"n {n}" for n in range(10))
     found = get("/api/v1/portal/logs/templates")
-    assert (found["total"], found["templates"][0]["pattern"], found["templates"][0]["new"]) == (10, "n <num>", True)
+    assert (found["total"], found["templates"][0]["pattern"], found["templates"][0]["new"]) == (10, "n <num>", False)
+    put(record("never seen before", -1))
+    old, new = get("/api/v1/portal/logs/templates", b"since=%d" % (MS - 3))["templates"]
+    assert (old["new"], new["new"]) == (False, True)
     counted = get("/api/v1/portal/logs/counts", b"step=3600")
-    assert sum(counted["counts"]["info"]) == 10
+    assert sum(counted["counts"]["info"]) == 11
 
 
 @pytest.mark.parametrize("wanted", [{"levels": ("loud",)}, {"text": "x" * 201}, {"end": 0}])
@@ -334,7 +337,7 @@ def test_the_portals_own_warnings_are_kept_and_storing_them_makes_no_more(monkey
     logger.info("not bad enough")
     logger.warning("window 7 is late")
     logging.getLogger("apps.sources.logs.search").error("about logs")
-    monkeypatch.setattr(own.connections, "close_all", lambda: None)
+    monkeypatch.setattr("django.db.connections.close_all", lambda: None)
     monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC))
     thread.store()
     monkeypatch.setattr(services, "ensure_space", lambda: 1 / 0)

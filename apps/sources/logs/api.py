@@ -243,7 +243,7 @@ def template_as_dict(seen: search.Seen) -> dict[str, Any]:
     row = seen.template
     return {
         "id": row.pk, "service": row.service, "level": row.level, "pattern": row.pattern, "count": seen.count,
-        "share": seen.share, "new": seen.is_new, "first": _iso(row.first_at), "last": _iso(row.last_at),
+        "share": seen.share, "new": seen.is_new, "first": _iso(row.first_at), "last": _iso(seen.last_at),
         "spark": seen.spark,
     }  # fmt: skip
 

@@ -8,14 +8,14 @@ can go on from there. Packing replaces runs meanwhile: what is gone when it is f
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Final
 
 import numpy as np
 import orjson
-from django.db.models import Q, QuerySet
+from django.db.models import Min, Q, QuerySet
 
 from apps.accounts.permissions import Scope
 from apps.metrics.codec import Corrupt, Int64
@@ -321,12 +321,16 @@ def _counted(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A template with how many of its records lie in the time, and whether it was first seen within it."""
+    """A template with how many of its records lie in the time, and when the last of them was (to 15 s).
+
+    It is new if it was first seen within that time, and its service had logged before.
+    """
 
     template: LogTemplate
     count: int
     share: float
     is_new: bool
+    last_at: datetime
     spark: list[int]
 
 
@@ -348,19 +352,26 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
     tally, _ = store.tallies(wanted.start, wanted.end, ids)
     width = max(1, -(-(wanted.end - wanted.start) // bars))
     places = np.clip((tally.slot * GRID_MS - wanted.start) // width, 0, bars - 1)
-    sums: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
+    sums: dict[int, tuple[Int64, int]] = {}
     for ident in np.unique(tally.template).tolist():
         if ident in known:
             mine = tally.template == ident
-            sums[ident] = np.bincount(places[mine], weights=tally.count[mine], minlength=bars).astype(np.int64)
-    total = int(sum(int(bar.sum()) for bar in sums.values()))
-    start = (
-        datetime.fromtimestamp(wanted.start / 1000, tz=next(iter(known.values())).first_at.tzinfo) if known else None
-    )
+            bar = np.bincount(places[mine], weights=tally.count[mine], minlength=bars).astype(np.int64)
+            sums[ident] = bar, int(tally.slot[mine].max()) * GRID_MS
+    total = int(sum(int(bar.sum()) for bar, _ in sums.values()))
+    start = datetime.fromtimestamp(wanted.start / 1000, tz=UTC)
+    grouped = LogTemplate.objects.visible_to(scope).order_by().values_list("service")
+    heard = dict(grouped.annotate(first=Min("first_at")))
     found = [
-        Seen(known[ident], count, count / total, start is not None and known[ident].first_at >= start, bar.tolist())
-        for ident, bar in sums.items()
-        if (count := int(bar.sum()))
+        Seen(
+            row := known[ident],
+            int(bar.sum()),
+            int(bar.sum()) / total,
+            row.first_at >= start and heard.get(row.service, start) < start,
+            max(row.last_at, datetime.fromtimestamp(last / 1000, tz=UTC)),
+            bar.tolist(),
+        )
+        for ident, (bar, last) in sums.items()
     ]
     found.sort(key=lambda seen: (-seen.count, seen.template.pk))
     if len(found) > SHOWN_TEMPLATES:

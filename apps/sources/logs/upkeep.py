@@ -8,6 +8,7 @@ Packing, under an advisory lock of its own:
 
 import logging
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, Final
 
 import numpy as np
@@ -34,8 +35,8 @@ PACK_RECORDS: Final = 20_000
 READ_RECORDS: Final = 60_000
 ROWS: Final = 500
 GRACE: Final = timedelta(days=1)
-ROUNDS: Final = 20
-"""Rounds of packing in one tick: what is left waits for the next."""
+SECONDS: Final = 20.0
+"""For which one tick packs: what is left waits for the next."""
 
 STORED: Final = Gauge("portal_log_stored_bytes", "Bytes that log records take, packed.")
 KEPT: Final = Gauge("portal_log_records", "Log records that are kept.")
@@ -67,9 +68,9 @@ RETURNING records, stored, t_min, t_max
 
 def tend(*, now: datetime) -> None:
     """Pack what is due, delete what has to go, and say how much there is."""
-    for _ in range(ROUNDS):
-        if not pack(now=now):
-            break
+    until = monotonic() + SECONDS
+    while pack(now=now) and monotonic() < until:
+        pass
     expire(now=now)
     with cursor() as cur:
         cur.execute(_SIZES)

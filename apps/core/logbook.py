@@ -4,11 +4,13 @@ It is for other projects too, in the wheel (`manage.py client`), and needs the s
 whoever logs never waits, never fails and never fills the memory; what does not fit is dropped and counted.
 """
 
+import json
 import logging
 import os
 import socket
 import threading
 import traceback
+import uuid
 from collections import deque
 from typing import Any, Final
 
@@ -20,6 +22,8 @@ LONGEST: Final = 16_000
 STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 """What every record has; the rest is what the application gave as `extra`."""
 MOST_EXTRA: Final = 20
+PARCEL: Final = 500
+"""Records of one parcel."""
 
 DROPPED: Final = Counter("log_handler_dropped_total", "Log records that were dropped, for too many waited.")
 TAKEN: Final = Counter("log_handler_records_total", "Log records that the handler took.")
@@ -89,3 +93,38 @@ class Logbook(logging.Handler):
         self.waiting = deque()
         self.quiet = threading.local()
         self.createLock()
+
+
+class LogFeed:
+    """What a logbook holds as parcels for a sender (`sending.Feed` by its shape): the portal's JSON, each with a key.
+
+    A parcel that did not arrive is sent again under its key, and counts once.
+    """
+
+    path = "/api/v1/portal/logs"
+    every = 2.0
+    keeps = True
+    content_type = "application/json"
+
+    def __init__(self, book: Logbook) -> None:
+        self.book = book
+
+    def take(self, *, last: bool) -> bytes | None:
+        """Return the next parcel, or None where nothing waits."""
+        rows = self.book.take(PARCEL)
+        if not rows:
+            return None
+        return json.dumps({"key": uuid.uuid4().hex, "records": rows}, default=str).encode()
+
+    def forked(self) -> None:
+        """Let go of the parent's records."""
+        self.book.forked()
+
+    def refused_of(self, answer: bytes) -> str:
+        """Return what the portal says that it did not take."""
+        try:
+            told = json.loads(answer)
+            first = (told.get("rejected") or [{}])[0].get("error", "")
+            return f"{told['refused']} log records, {first}" if told.get("refused") else ""
+        except (ValueError, AttributeError, TypeError, KeyError):
+            return ""

@@ -1,12 +1,13 @@
 """Whoever logs never waits and never fails, whatever happens to what was logged."""
 
+import json
 import logging
 import os
 import sys
 
 import pytest
 
-from apps.core.logbook import DROPPED, Logbook
+from apps.core.logbook import DROPPED, Logbook, LogFeed
 
 
 @pytest.fixture
@@ -75,3 +76,15 @@ def test_a_forked_process_begins_with_nothing(book, log):
         os._exit(0 if [row["message"] for row in book.take(9)] == ["the child's"] else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert len(book.take(9)) == 1
+
+
+def test_a_parcel_has_a_key_of_its_own_and_says_what_was_refused(book, log):
+    feed = LogFeed(book)
+    assert feed.take(last=False) is None
+    log.error("one")
+    log.warning("two")
+    told = json.loads(feed.take(last=False) or b"")
+    assert [row["message"] for row in told["records"]] == ["one", "two"]
+    assert len(told["key"]) == 32
+    assert feed.refused_of(b'{"refused": 2, "rejected": [{"error": "too old"}]}') == "2 log records, too old"
+    assert feed.refused_of(b'{"success": true, "refused": 0}') == feed.refused_of(b"<html>") == ""

@@ -110,6 +110,13 @@ def test_a_request_counts_once_under_its_key():
     assert messages() == ["once", "once"]
 
 
+def test_a_parcel_that_is_sent_again_counts_once():
+    parcel = {"key": "k1", "records": [{"message": "one"}, {"message": "two"}]}
+    assert post(parcel)[1]["accepted"] == 2
+    assert post(parcel)[1] == {"success": True, "accepted": 2, "refused": 0, "repeated": True}
+    assert len(messages()) == 2
+
+
 def test_secrets_are_blacked_out_unless_that_is_switched_off():
     put(record("password=x1", attributes='{"token":"x2"}'))
     services.save_log_intake(by=ADMIN, settings=LogIntake(pk=1, masks=False))

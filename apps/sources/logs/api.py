@@ -53,7 +53,7 @@ def _take(push: Push, request: Request) -> Answer:
             found = _json(body, defaults)
         else:
             found = formats.read_lines(body, defaults)
-        key = request.header(b"idempotency-key").strip()
+        key = request.header(b"idempotency-key").strip() or found.key
         if len(key) > LONGEST_KEY:
             raise Refused(400, f"Idempotency-Key is longer than {LONGEST_KEY} characters.", reason="malformed")
         lost, accepted, is_repeated = _stored(push, found, key)

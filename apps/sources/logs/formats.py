@@ -56,6 +56,8 @@ class Found:
     places: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     seen: int = 0
+    key: str = ""
+    """Under which the request counts once, where its body says so."""
 
     def add(self, make: Callable[[], Record | str]) -> None:
         """Take the next of the request; a text instead of a record is the reason why there is none."""
@@ -77,11 +79,13 @@ def read_json(body: bytes, defaults: Defaults) -> Found:
         told = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"the body is no JSON: {error}") from None
+    found = Found()
     if isinstance(told, dict):
+        if isinstance(told.get("records"), list) and isinstance(told.get("key"), str):
+            found.key = told["key"]
         told = next((told[name] for name in ("records", "logs") if isinstance(told.get(name), list)), [told])
     if not isinstance(told, list):
         raise Malformed("the body is neither an object nor a list of objects")
-    found = Found()
     for each in told:
         found.add(lambda each=each: of_object(each, defaults))  # type: ignore[misc]
     return found

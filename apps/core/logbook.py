@@ -89,10 +89,9 @@ class Logbook(logging.Handler):
         return rows
 
     def forked(self) -> None:
-        """In a forked process: what waits is the parent's, and so are the locks."""
+        """In a forked process: what waits is the parent's."""
         self.waiting = deque()
         self.quiet = threading.local()
-        self.createLock()
 
 
 class LogFeed:

@@ -102,6 +102,17 @@ def test_a_traceback_belongs_to_the_line_before_it():
     assert (two.message, two.at, two.level) == ("INFO fine", NOW + 1000, "info")
 
 
+def test_records_without_a_time_keep_their_order():
+    found = formats.read_lines(b"one\ntwo\n2026-11-01T12:00:00Z three", Defaults(0, "web"))
+    found.date(NOW + 5)
+    assert [record.at - NOW for record in found.records] == [4, 5, 0]
+    many = formats.read_lines(b"x\n" * 5_000, Defaults(0, "web"))
+    many.date(NOW)
+    times = [record.at for record in many.records]
+    assert times == sorted(times)
+    assert (times[0], times[-1]) == (NOW - 999, NOW)
+
+
 def test_a_line_that_is_json_is_read_as_such():
     assert of_line('{"level":"warn","msg":"slow","ms":7}', HERE).attributes == '{"ms":"7"}'
     assert of_line('{"no": "message"}', HERE).message == '{"no": "message"}'
@@ -120,7 +131,7 @@ def test_loki_is_read_the_same_as_json_and_as_protobuf():
     stamp = b"\x08" + encoded(NOW // 1000) + b"\x10" + encoded(0)
     entry = message(1, stamp) + message(2, b"slow") + message(3, message(1, b"trace") + message(2, b"t1"))
     packed = message(1, message(1, b'{app="shop", level="warn", zone="a"}') + message(2, entry))
-    one, two = formats.read_loki_json(orjson.dumps(told), 0), formats.read_loki(packed, 0)
+    one, two = formats.read_loki_json(orjson.dumps(told)), formats.read_loki(packed)
     assert one.records == two.records
     assert one.records[0].attributes == '{"trace":"t1","zone":"a"}'
     assert (one.records[0].service, one.records[0].level, one.records[0].at) == ("shop", "warning", NOW)
@@ -152,7 +163,7 @@ def test_otlp_is_read_the_same_as_json_and_as_protobuf():
             "attributes": [{"key": "user", "value": {"intValue": "7"}}], "traceId": "ab" * 16,
         }]}],
     }]}  # fmt: skip
-    one, two = formats.read_otlp(packed, 0).records, formats.read_otlp_json(orjson.dumps(told), 0).records
+    one, two = formats.read_otlp(packed).records, formats.read_otlp_json(orjson.dumps(told)).records
     assert one == two
     assert (one[0].service, one[0].level, one[0].at, one[0].message) == ("pay", Level.ERROR, NOW, "it broke")
     assert orjson.loads(one[0].attributes) == {"logger": "app.views", "user": "7", "trace_id": "ab" * 16}
@@ -162,7 +173,7 @@ def test_otlp_is_read_the_same_as_json_and_as_protobuf():
 def test_any_bytes_are_read_or_refused_by_name(body):
     for read in (formats.read_otlp, formats.read_loki):
         try:
-            read(body, 0)
+            read(body)
         except Malformed:
             continue
     formats.read_lines(body, HERE)

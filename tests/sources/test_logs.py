@@ -1,12 +1,14 @@
 """Log records come in whole, are found again, narrowed by who asks, packed, and go when their time is over."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -365,3 +367,24 @@ def test_it_begins_once_and_ends(monkeypatch):
     assert len(logging.getLogger().handlers) == len(before) + 1
     own.stop()
     assert logging.getLogger().handlers == before
+
+
+# --- Several at once -----------------------------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)
+def test_processes_that_learn_at_once_come_to_the_same_templates_and_a_key_counts_once():
+    def send(number: int) -> int:
+        try:
+            learning.forget()  # as another process, which has learned nothing yet
+            records = [record(f"user {name * (number + 1)} logged in", n) for n, name in enumerate("abcde")]
+            put(record("once"), key="same")
+            return put(*records).accepted
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(send, range(8))) == 40
+    assert sorted(LogTemplate.objects.values_list("pattern", flat=True)) == ["once", "user <*> logged in"]
+    assert messages(limit=100).count("once") == 1
+    while upkeep.pack(now=NOW + timedelta(minutes=6)):
+        pass
+    assert dict(LogTemplate.objects.values_list("pattern", "records")) == {"once": 1, "user <*> logged in": 40}

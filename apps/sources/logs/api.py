@@ -78,17 +78,16 @@ def _json(body: bytes, defaults: Defaults) -> Found:
 @pushed("loki")
 def _take_loki(push: Push, request: Request) -> Answer:
     """204 where all was stored, 400 where some was not, as Loki answers."""
-    now = _now_ms()
     if _kind(request) == JSON:
         body = _unpacked(request)
         with turn(len(body)):
-            lost, accepted, _ = _stored(push, formats.read_loki_json(body, now))
+            lost, accepted, _ = _stored(push, formats.read_loki_json(body))
     elif _kind(request) in (PROTOBUF, ""):
         if request.header(b"content-encoding").strip().lower() not in ("", "snappy"):
             raise Refused(415, "Loki's protobuf is packed by snappy.", reason="unsupported")
         body = unsnapped(request.body)
         with turn(len(body)):
-            lost, accepted, _ = _stored(push, formats.read_loki(body, now))
+            lost, accepted, _ = _stored(push, formats.read_loki(body))
     else:
         raise Refused(415, f"The body is {_kind(request)!r}; a push is {PROTOBUF} or {JSON}.", reason="unsupported")
     if not lost:
@@ -105,9 +104,9 @@ def _take_otlp(push: Push, request: Request) -> Answer:
         raise Refused(
             415, f"The body is {kind or 'of no stated type'!r}; OTLP is {PROTOBUF} or {JSON}.", reason="unsupported"
         )
-    body, now = _unpacked(request), _now_ms()
+    body = _unpacked(request)
     with turn(len(body)):
-        found = formats.read_otlp_json(body, now) if kind == JSON else formats.read_otlp(body, now)
+        found = formats.read_otlp_json(body) if kind == JSON else formats.read_otlp(body)
         lost, _, _ = _stored(push, found)
     if not lost:
         return Answer(200, b"{}", JSON) if kind == JSON else Answer(200, b"", PROTOBUF)
@@ -123,8 +122,10 @@ def _take_otlp(push: Push, request: Request) -> Answer:
 def _stored(push: Push, found: Found, key: str = "") -> tuple[list[tuple[int, str]], int, bool]:
     """Store; return ((place in the request, reason) of what was not, how many were, whether it was a repetition)."""
     push.take(found.seen)
+    now = timezone.now()
+    found.date(int(now.timestamp() * 1000))
     try:
-        written = services.ingest(records=found.records, by=push.by, now=timezone.now(), key=key)
+        written = services.ingest(records=found.records, by=push.by, now=now, key=key)
     except services.StoreFull as error:
         raise Refused(503, str(error), wait=RETRY_AFTER) from None
     except services.OverBudget as error:
@@ -151,14 +152,10 @@ def _kind(request: Request) -> str:
     return request.header(b"content-type").partition(";")[0].strip().lower()
 
 
-def _now_ms() -> int:
-    return int(timezone.now().timestamp() * 1000)
-
-
 def _defaults(request: Request) -> Defaults:
     """What the address says of records that do not say it themselves."""
     level = level_of(request.one("level")) if request.one("level") else None
-    made = Defaults(_now_ms(), request.one("service"), request.one("host"))
+    made = Defaults(0, request.one("service"), request.one("host"))
     return replace(made, level=level) if level is not None else made
 
 

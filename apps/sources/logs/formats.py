@@ -6,7 +6,7 @@ grafana.com/docs/loki/latest/reference/loki-http-api (push), opentelemetry-proto
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -40,9 +40,9 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a record is taken to be where it does not say so itself: `at` in ms since 1970."""
+    """What a record is taken to be where it does not say so itself: `at` in ms since 1970, 0 for `Found.date`."""
 
-    at: int
+    at: int = 0
     service: str = ""
     host: str = ""
     level: str = Level.INFO
@@ -68,6 +68,17 @@ class Found:
         else:
             self.records.append(made)
             self.places.append(place)
+
+    def date(self, now: int) -> None:
+        """Give records without a time (0) one that ends now: a millisecond each, that they keep their order.
+
+        More than a thousand are spread over a second.
+        """
+        undated = [place for place, record in enumerate(self.records) if record.at == 0]
+        span = min(1000, len(undated))
+        for number, place in enumerate(undated):
+            at = now - span + 1 + number * span // len(undated)
+            self.records[place] = replace(self.records[place], at=at)
 
 
 # --- JSON, NDJSON, lines --------------------------------------------------------------------------------------------
@@ -211,7 +222,7 @@ def _of_embedded(text: str, defaults: Defaults, attributes: Iterable[tuple[str, 
 # --- Loki -----------------------------------------------------------------------------------------------------------
 
 
-def read_loki_json(body: bytes, now: int) -> Found:
+def read_loki_json(body: bytes) -> Found:
     """Read {"streams": [{"stream": {labels}, "values": [["ns", "line", {metadata}?]]}]}. Raises Malformed."""
     try:
         told = orjson.loads(body)
@@ -224,7 +235,7 @@ def read_loki_json(body: bytes, now: int) -> Found:
         values = stream.get("values") if isinstance(stream, dict) else None
         if not isinstance(labels, dict) or not isinstance(values, list):
             raise Malformed("a stream has no labels or no values")
-        defaults, rest = _of_labels({str(name): as_text(value) for name, value in labels.items()}, now)
+        defaults, rest = _of_labels({str(name): as_text(value) for name, value in labels.items()})
         for value in values:
             found.add(lambda value=value, defaults=defaults, rest=rest: _of_value(value, defaults, rest))  # type: ignore[misc]
     return found
@@ -249,7 +260,7 @@ def _of_entry(at: int, line: str, pairs: Mapping[str, Any], defaults: Defaults) 
     return of_line(line, known, pairs.items(), dated=True)
 
 
-def read_loki(body: bytes, now: int) -> Found:
+def read_loki(body: bytes) -> Found:
     """Read logproto's PushRequest, unpacked. Raises Malformed."""
     found = Found()
     for number, kind, stream in fields(body):
@@ -257,7 +268,7 @@ def read_loki(body: bytes, now: int) -> Found:
             continue
         parts = _texts(stream, kind)
         labels = next((part.decode(errors="replace") for name, part in parts if name == 1), "")
-        defaults, rest = _of_labels(labels_in(labels), now)
+        defaults, rest = _of_labels(labels_in(labels))
         for name, part in parts:
             if name == 2:
                 found.add(lambda part=part, defaults=defaults, rest=rest: _of_adapter(part, defaults, rest))  # type: ignore[misc]
@@ -303,23 +314,23 @@ def labels_in(text: str) -> dict[str, str]:
     return found
 
 
-def _of_labels(labels: Mapping[str, str], now: int) -> tuple[Defaults, dict[str, str]]:
+def _of_labels(labels: Mapping[str, str]) -> tuple[Defaults, dict[str, str]]:
     """(service, host and level of a stream, its other labels)."""
     rest: dict[str, Any] = dict(labels)
     level = level_of(_taken(rest, _LEVEL))
     service, host = _taken(rest, _SERVICE) or "", _taken(rest, _HOST) or ""
-    return Defaults(now, service, host, level or Level.INFO), rest
+    return Defaults(0, service, host, level or Level.INFO), rest
 
 
 # --- OpenTelemetry --------------------------------------------------------------------------------------------------
 
 
-def read_otlp_json(body: bytes, now: int) -> Found:
+def read_otlp_json(body: bytes) -> Found:
     """Read an ExportLogsServiceRequest as JSON. Raises Malformed."""
-    return read_otlp(otlp_json.to_protobuf(body, "logs_request"), now)
+    return read_otlp(otlp_json.to_protobuf(body, "logs_request"))
 
 
-def read_otlp(body: bytes, now: int) -> Found:
+def read_otlp(body: bytes) -> Found:
     """Read an ExportLogsServiceRequest as protobuf. Raises Malformed."""
     found = Found()
     for number, kind, group in fields(body):
@@ -332,7 +343,7 @@ def read_otlp(body: bytes, now: int) -> Found:
         host = next(
             (as_text(own.pop(key)) for key in ("host.name", "service.instance.id", "k8s.pod.name") if key in own), ""
         )
-        defaults = Defaults(now, service, host)
+        defaults = Defaults(0, service, host)
         for name, part in parts:
             if name == 2:
                 _scope(part, defaults, own, found)

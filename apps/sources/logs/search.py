@@ -6,7 +6,7 @@ can go on from there. Packing replaces runs meanwhile: what is gone when it is f
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -21,7 +21,7 @@ from apps.accounts.permissions import Scope
 from apps.metrics.codec import Corrupt, Int64
 from apps.sources.logs import columns, store
 from apps.sources.logs.columns import GRID_MS, Run
-from apps.sources.logs.records import LEVELS
+from apps.sources.logs.records import LEVELS, UNNAMED, Level
 from apps.sources.models import LogTemplate
 
 log = logging.getLogger(__name__)
@@ -153,70 +153,84 @@ def templates_for(wanted: Wanted, scope: Scope) -> "QuerySet[LogTemplate]":
     return found
 
 
-def _chosen(wanted: Wanted, scope: Scope) -> tuple[dict[int, tuple[str, str]], Sequence[int] | None]:
-    """((service, level) by id of each template that is wanted, the ids or None where they are all)."""
-    rows = templates_for(wanted, scope).order_by().values_list("pk", "service", "level")[:MOST_TEMPLATES]
-    names = {ident: (service, level) for ident, service, level in rows}
-    is_any = not (wanted.service or wanted.levels or wanted.template is not None or scope.matchers)
-    return names, None if is_any else sorted(names)
+def _chosen(wanted: Wanted, scope: Scope) -> Int64 | None:
+    """Return the ids of the templates that are wanted, ascending; None where they are all. Raises BadSearch."""
+    if not (wanted.service or wanted.levels or wanted.template is not None or scope.matchers):
+        return None
+    ids = templates_for(wanted, scope).order_by("pk").values_list("pk", flat=True)[: MOST_TEMPLATES + 1]
+    if len(ids) > MOST_TEMPLATES:
+        raise BadSearch(f"More than {MOST_TEMPLATES} templates fit: choose a service or a level.")
+    return np.fromiter(ids, dtype=np.int64, count=len(ids))
+
+
+def _names(ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+    """Return (service, level) by id; a row that has gone is of no known service."""
+    wanted = set(ids)
+    rows = LogTemplate.objects.filter(pk__in=wanted).order_by().values_list("pk", "service", "level")
+    found = {ident: (service, level) for ident, service, level in rows}
+    return {ident: found.get(ident, (UNNAMED, Level.INFO)) for ident in wanted}
 
 
 def page(wanted: Wanted, *, scope: Scope, limit: int = 100, cursor: Cursor | None = None) -> Page:
     """Return the newest records that are wanted, at most `limit`, from the cursor backwards. Raises BadSearch."""
     wanted.checked()
-    names, ids = _chosen(wanted, scope)
-    if not names:
+    ids = _chosen(wanted, scope)
+    if ids is not None and not len(ids):
         return Page(reached=wanted.start)
-    end = wanted.end if cursor is None else min(wanted.end, cursor.at + 1)
     for _ in range(ATTEMPTS - 1):
         try:
-            return _page(wanted, names, ids, end, cursor, min(limit, MOST_ROWS))
+            return _page(wanted, ids, cursor, min(limit, MOST_ROWS))
         except _Gone:
             continue
-    return _page(wanted, names, ids, end, cursor, min(limit, MOST_ROWS))
+    return _page(wanted, ids, cursor, min(limit, MOST_ROWS))
 
 
-def _page(
-    wanted: Wanted, names: dict[int, tuple[str, str]], ids: Sequence[int] | None, end: int, cursor: Cursor | None,
-    limit: int,
-) -> Page:  # fmt: skip
+def _page(wanted: Wanted, ids: Int64 | None, cursor: Cursor | None, limit: int) -> Page:
     found = Page(reached=wanted.start)
-    skip = cursor.skip if cursor is not None and cursor.at < wanted.end else 0
-    most = limit + skip
-    lines: list[Line] = []
+    end = wanted.end if cursor is None else min(wanted.end, cursor.at + 1)
+    most = limit + (cursor.skip if cursor is not None else 0)
+    rows: list[Row] = []
     deadline = monotonic() + PATIENCE
-    rows = store.listed(wanted.start, end, ids)
-    for number, (row, run) in enumerate(_runs(rows, found)):
-        if len(lines) >= most and row.t_max < lines[most - 1].at:
+    listed = store.listed(wanted.start, end, None if ids is None else ids.tolist())
+    for number, (run_row, run) in enumerate(_runs(listed, found)):
+        if len(rows) >= most and run_row.t_max < rows[most - 1][0]:
             break
         if found.looked >= MOST_LOOKED or (number and monotonic() > deadline):
-            found.is_partial, found.reached = True, row.t_max + 1
+            found.is_partial, found.reached = True, run_row.t_max + 1
             break
-        found.looked += row.records
-        if run is None:
-            continue
-        lines += _matching(run, wanted, names, end, most)
-        lines.sort(key=_order)
-        del lines[most:]
+        found.looked += run_row.records
+        if run is not None:
+            rows += _matching(run, wanted, ids, end, most)
+            rows.sort(key=_order)
+            del rows[most:]
     else:
-        if len(rows) == store.MOST_RUNS:
-            found.is_partial, found.reached = True, rows[-1].t_max
+        if len(listed) == store.MOST_RUNS:
+            found.is_partial, found.reached = True, listed[-1].t_max
     if found.is_partial:
         # Older runs were not looked at: only what is newer than all of them is certain.
-        lines = [line for line in lines if line.at >= found.reached]
-    found.lines = lines[skip:most]
-    if len(found.lines) == limit:
-        last = found.lines[-1].at
-        found.cursor = Cursor(last, sum(line.at == last for line in lines[:most]))
+        rows = [row for row in rows if row[0] >= found.reached]
+    # Those that the page before has shown.
+    shown = 0 if cursor is None else min(cursor.skip, sum(row[0] == cursor.at for row in rows))
+    mine = rows[shown : shown + limit]
+    names = _names(row[1] for row in mine)
+    found.lines = [Line(at, template, *names[template], *texts) for at, template, *texts in mine]
+    if len(mine) == limit:
+        last = mine[-1][0]
+        found.cursor = Cursor(last, sum(row[0] == last for row in rows[: shown + limit]))
+        if not found.is_partial:
+            found.reached = last
     elif found.is_partial:
         found.cursor = Cursor(found.reached - 1)
-    if found.lines and not found.is_partial and found.cursor is not None:
-        found.reached = found.lines[-1].at
     return found
 
 
-def _order(line: Line) -> tuple[Any, ...]:
-    return -line.at, line.template, line.host, line.message, line.attributes
+Row = tuple[int, int, str, str, str]
+"""Time (ms), template, host, message, attributes."""
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """Newest first; of one millisecond in an order that packing does not change."""
+    return -row[0], *row[1:]
 
 
 def _runs(rows: Sequence[store.Listed], found: Page) -> Iterator[tuple[store.Listed, Run | None]]:
@@ -239,11 +253,11 @@ def _runs(rows: Sequence[store.Listed], found: Page) -> Iterator[tuple[store.Lis
         at_once = min(AT_ONCE, at_once * 2)
 
 
-def _places(run: Run, wanted: Wanted, names: dict[int, tuple[str, str]], end: int) -> Int64:
+def _places(run: Run, wanted: Wanted, ids: Int64 | None, end: int) -> Int64:
     """Return the places of records in time and of the templates, newest first."""
     kept = (run.at >= wanted.start) & (run.at < end)
-    ids = np.fromiter(names, dtype=np.int64, count=len(names))
-    kept &= np.isin(run.template, ids)
+    if ids is not None:
+        kept &= np.isin(run.template, ids)
     places = np.flatnonzero(kept)
     return places[np.argsort(-run.at[places], kind="stable")]
 
@@ -254,19 +268,16 @@ def _holds(run: Run, wanted: Wanted, text: str, place: int) -> bool:
     return not text or text in run.message[place].lower() or text in run.attributes[place].lower()
 
 
-def _matching(run: Run, wanted: Wanted, names: dict[int, tuple[str, str]], end: int, most: int) -> list[Line]:
+def _matching(run: Run, wanted: Wanted, ids: Int64 | None, end: int, most: int) -> list[Row]:
     text = wanted.text.lower()
-    lines: list[Line] = []
-    for place in _places(run, wanted, names, end).tolist():
-        if len(lines) >= most and run.at[place] < lines[most - 1].at:
-            break
-        if wanted.is_by_content and not _holds(run, wanted, text, place):
-            continue
-        template = int(run.template[place])
-        service, level = names[template]
+    rows: list[Row] = []
+    for place in _places(run, wanted, ids, end).tolist():
         at = int(run.at[place])
-        lines.append(Line(at, template, service, level, run.host[place], run.message[place], run.attributes[place]))
-    return lines
+        if len(rows) >= most and at < rows[most - 1][0]:
+            break
+        if not wanted.is_by_content or _holds(run, wanted, text, place):
+            rows.append((at, int(run.template[place]), run.host[place], run.message[place], run.attributes[place]))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,41 +293,52 @@ def counts(wanted: Wanted, *, scope: Scope, step: timedelta) -> Counts:
     wanted.checked()
     step_ms = max(1, int(step.total_seconds() * 1000))
     size = max(1, -(-(wanted.end - wanted.start) // step_ms))
-    names, ids = _chosen(wanted, scope)
+    ids = _chosen(wanted, scope)
     found = {level: np.zeros(size, dtype=np.int64) for level in LEVELS}
-    if not names:
+    if ids is not None and not len(ids):
         return Counts(found)
-    level_of = {ident: level for ident, (_, level) in names.items()}
-    if not wanted.is_by_content and step_ms % GRID_MS == 0 and wanted.start % GRID_MS == 0:
-        tally, _ = store.tallies(wanted.start, wanted.end, ids)
-        places = (tally.slot * GRID_MS - wanted.start) // step_ms
-        for ident in np.unique(tally.template).tolist():
-            if (level := level_of.get(ident)) is not None:
-                mine = tally.template == ident
-                np.add.at(found[level], places[mine], tally.count[mine])
-        return Counts(found)
-    return _counted(wanted, names, ids, step_ms, found)
+    if wanted.is_by_content or step_ms % GRID_MS or wanted.start % GRID_MS:
+        places, templates_found, each, reached = _looked_through(wanted, ids, step_ms)
+    else:
+        tally, _ = store.tallies(wanted.start, wanted.end, None if ids is None else ids.tolist())
+        kept = slice(None) if ids is None else np.isin(tally.template, ids)
+        places = ((tally.slot * GRID_MS - wanted.start) // step_ms)[kept]
+        templates_found, each, reached = tally.template[kept], tally.count[kept], 0
+    known, number = np.unique(templates_found, return_inverse=True)
+    names = _names(known.tolist())
+    rank = np.array([LEVELS.index(names[ident][1]) for ident in known.tolist()], dtype=np.int64)[number]
+    for index, level in enumerate(LEVELS):
+        mine = rank == index
+        np.add.at(found[level], places[mine], each[mine])
+    return Counts(found, reached)
 
 
-def _counted(
-    wanted: Wanted, names: dict[int, tuple[str, str]], ids: Sequence[int] | None, step_ms: int, found: dict[str, Int64]
-) -> Counts:
-    """Count by looking at records, as far back as a search may look."""
+def _looked_through(wanted: Wanted, ids: Int64 | None, step_ms: int) -> tuple[Int64, Int64, Int64, int]:
+    """(step, template, 1) of each record that is wanted, as far back as a search may look; how far that was."""
     deadline, looked, text = monotonic() + PATIENCE, Page(), wanted.text.lower()
+    steps: list[int] = []
+    found: list[int] = []
     reached = 0
     try:
-        for row, run in _runs(store.listed(wanted.start, wanted.end, ids), looked):
+        for row, run in _runs(store.listed(wanted.start, wanted.end, None if ids is None else ids.tolist()), looked):
             if looked.looked >= MOST_LOOKED or monotonic() > deadline:
                 reached = row.t_max + 1
                 break
             looked.looked += row.records
-            for place in _places(run, wanted, names, wanted.end).tolist() if run is not None else ():
-                if _holds(run, wanted, text, place):  # type: ignore[arg-type]
-                    level = names[int(run.template[place])][1]  # type: ignore[union-attr]
-                    found[level][(int(run.at[place]) - wanted.start) // step_ms] += 1  # type: ignore[union-attr]
+            if run is None:
+                continue
+            for place in _places(run, wanted, ids, wanted.end).tolist():
+                if _holds(run, wanted, text, place):
+                    steps.append((int(run.at[place]) - wanted.start) // step_ms)
+                    found.append(int(run.template[place]))
     except _Gone:
         reached = wanted.end  # packing was quicker; the next look counts all
-    return Counts(found, reached)
+    return (
+        np.array(steps, dtype=np.int64),
+        np.array(found, dtype=np.int64),
+        np.ones(len(steps), dtype=np.int64),
+        reached,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,13 +365,8 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
     rows = templates_for(wanted, scope)
     if wanted.text:
         rows = rows.filter(Q(pattern__icontains=wanted.text))
-    known = {row.pk: row for row in rows[:MOST_TEMPLATES]}
-    ids = (
-        None
-        if not (wanted.service or wanted.levels or wanted.template or wanted.text or scope.matchers)
-        else sorted(known)
-    )
-    tally, _ = store.tallies(wanted.start, wanted.end, ids)
+    tally, _ = store.tallies(wanted.start, wanted.end, [wanted.template] if wanted.template is not None else None)
+    known = {row.pk: row for row in rows.filter(pk__in=np.unique(tally.template).tolist())}
     width = max(1, -(-(wanted.end - wanted.start) // bars))
     places = np.clip((tally.slot * GRID_MS - wanted.start) // width, 0, bars - 1)
     sums: dict[int, tuple[Int64, int]] = {}

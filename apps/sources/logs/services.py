@@ -20,10 +20,10 @@ from apps.accounts.permissions import Principal, Right, require
 from apps.core import live
 from apps.core.telemetry import Counter
 from apps.metrics.events import digest_of
-from apps.metrics.models import EventReceipt, RetentionPolicy
+from apps.metrics.models import RetentionPolicy
 from apps.metrics.services import StoreFull as StoreFull  # noqa: PLC0414  raised here
 from apps.metrics.services import ensure_space
-from apps.metrics.storage import database
+from apps.metrics.storage import cursor, database
 from apps.promql.source import Matcher
 from apps.sources.logs import learning, store
 from apps.sources.logs.columns import Run, part
@@ -48,6 +48,8 @@ TEMPLATES: Final = Counter(
 )  # fmt: skip
 COUNTED_LEVELS: Final = frozenset({"warning", "error", "critical"})
 LOST: Final = Counter("portal_log_records_refused_total", "Log records that were refused.", ("reason",))
+
+_RECEIVE: Final = "INSERT INTO metrics_eventreceipt (digest, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
 class OverBudget(Exception):
@@ -143,10 +145,9 @@ def ingest(*, records: Sequence[Record], by: Principal, now: datetime, key: str 
     is_new = True
     with transaction.atomic():
         if key:
-            receipt = EventReceipt(digest=digest_of("log", f"{by.kind} {by.id} {key}"), at=now)
-            known = EventReceipt.objects.filter(pk=receipt.pk).exists()
-            made = [] if known else EventReceipt.objects.bulk_create([receipt], ignore_conflicts=True)
-            is_new = bool(made) and not known
+            with cursor() as cur:  # who comes second waits here until the first has committed
+                cur.execute(_RECEIVE, [digest_of("log", f"{by.kind} {by.id} {key}"), now])
+                is_new = cur.rowcount == 1
         if is_new and len(good):
             run = part(_run(kept_records, templates), good)
             for some in _split(run):

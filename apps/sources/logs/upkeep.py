@@ -34,6 +34,8 @@ PACK_AFTER: Final = timedelta(minutes=5)
 PACK_RECORDS: Final = 20_000
 READ_RECORDS: Final = 60_000
 ROWS: Final = 500
+ROOM: Final = 0.95
+"""Share of the bytes that is left where there were too many."""
 GRACE: Final = timedelta(days=1)
 SECONDS: Final = 20.0
 """For which one tick packs: what is left waits for the next."""
@@ -129,7 +131,8 @@ def _moment(ms: int) -> datetime:
 
 def expire(*, now: datetime) -> int:
     """Delete records older than they are kept, or beyond the bytes that they may take; return how many runs."""
-    total = _delete_before(int((now - services.kept()).timestamp() * 1000), "age")
+    # By whole hours, as runs are cut: else every half minute would leave its proof.
+    total = _delete_before(int((now - services.kept()).timestamp()) // 3600 * 3_600_000, "age")
     total += _over_budget()
     # A day longer than their records: a process may still put one under a template that it remembers.
     LogTemplate.objects.filter(last_at__lt=now - services.kept() - GRACE).delete()
@@ -139,7 +142,11 @@ def expire(*, now: datetime) -> int:
 def _over_budget() -> int:
     most = services.intake().stored_bytes
     with cursor() as cur:
-        cur.execute(_BEYOND, [most])
+        cur.execute(_SIZES)
+        row = cur.fetchone()
+        if row is None or row[0] <= most:
+            return 0
+        cur.execute(_BEYOND, [int(most * ROOM)])  # some room, so that the next tick does not come too late again
         row = cur.fetchone()
     return 0 if row is None else _delete_before(int(row[0]) + 1, "bytes")
 

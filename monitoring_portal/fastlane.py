@@ -46,6 +46,7 @@ from apps.metrics import (
 from apps.metrics.middleware import GONE, observe
 from apps.oncall import alertmanager_api
 from apps.sources import beacon_api, ping_api
+from apps.sources.logs import api as logs_api
 from monitoring_portal.gathering import Gathering
 from monitoring_portal.postgresql.kept import KEPT
 
@@ -104,6 +105,7 @@ ROUTES: dict[str, Lane] = {
     **alertmanager_api.LANES,
     **ping_api.LANES,
     **beacon_api.LANES,
+    **logs_api.LANES,
 }
 
 
@@ -356,7 +358,7 @@ class FastLane:
             return await self._gathering(lane.together).ask((lane, scope, request), len(body)), request
         watching = loop.call_later(WATCHED_AFTER, left.watch, receive)
         try:
-            if lane.right == Right.INGEST:
+            if lane.right_for(request.method) == Right.INGEST:
                 said = await loop.run_in_executor(_writers, _in_thread, lane, scope, request)
             else:
                 async with self.shares.of(_caller(request)):

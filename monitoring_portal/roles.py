@@ -28,8 +28,10 @@ def enter(process: str) -> None:
     if process == "beat" and isinstance(options.get("pool"), dict):
         options["pool"].update(min_size=0, max_size=6)  # It asks for connections only while the workers are away.
     from apps.metrics import telemetry_flush
+    from apps.sources.logs import own
 
     telemetry_flush.start(process=process)
+    own.start(process)
     threading.Thread(target=_give_back, name="give-back", daemon=True).start()
 
 
@@ -140,10 +142,12 @@ def _playing(role: Callable[[socket.socket], None]) -> Callable[[socket.socket],
 
     def play(listening: socket.socket) -> None:
         from apps.metrics import telemetry_flush
+        from apps.sources.logs import own
 
         try:
             role(listening)
         finally:
+            own.stop(timeout=2.0)
             telemetry_flush.stop(timeout=2.0)
 
     return play

@@ -66,8 +66,9 @@ def _real_broker() -> None:
 def _nothing_remembered() -> None:
     """Processes remember series, rows and tokens; between tests the tables are emptied under this one."""
     from apps.metrics import catalog, registry, storage, young
+    from apps.sources.logs import services as logs
 
-    for memory in (registry, catalog, storage, young):
+    for memory in (registry, catalog, storage, young, logs):
         memory.forget()
 
 

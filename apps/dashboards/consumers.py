@@ -1,8 +1,8 @@
 """The live connection of an open page: pushes what changed, read through the viewer's own permissions.
 
 Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "targets" |
-"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "business" | "databases" | "badge"}; the
-server answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when
+"target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "business" | "databases" | "logs" | "badge"};
+the server answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when
 nothing happened for a while.
 Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
 """
@@ -109,7 +109,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def _pump(self) -> None:
         try:
-            with hub().inbox(TOPICS) as inbox:
+            # Records come all the time: only the page that shows them is woken by them.
+            topics = (*TOPICS, "logs") if self.view == "logs" else TOPICS
+            with hub().inbox(topics) as inbox:
                 await self._follow(inbox)
         except asyncio.CancelledError:
             raise
@@ -139,7 +141,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
 def is_new(sent: dict[str, bytes], name: str, part: Any) -> bool:
     """Tell whether a part differs from what this page was last sent; notices of change always pass."""
-    if name in ("series", "stale"):
+    if name in ("series", "stale", "logs"):
         return True
     text = orjson.dumps(part)
     if sent.get(name) == text:
@@ -185,7 +187,7 @@ class _Holder:
 def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]], *, is_due: bool) -> dict[str, Any]:
     """Return the parts of the page that these changes can have touched; `is_due` asks for what changes with time too.
 
-    `series` and `stale` only say that something is new: the page fetches it if it shows it.
+    `series`, `stale` and `logs` only say that something is new: the page fetches it if it shows it.
     """
     frame: dict[str, Any] = {}
     now = timezone.now()
@@ -205,6 +207,8 @@ def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]
         frame["activity"] = snapshots.activity(principal, now=now)
     if view in ("overview", "alerts", "oncall") and (touched & {"schedules", "contacts", "accounts"} or is_due):
         frame["oncall"] = snapshots.on_call(now)
+    if "logs" in touched:
+        frame["logs"] = True
     if is_stale(view, changed, is_due=is_due):
         frame["stale"] = True
     if view.startswith("alert:") and (about_alerts or "contacts" in touched or is_due):

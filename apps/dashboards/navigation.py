@@ -61,7 +61,7 @@ GROUPS = (
             Entry("senders", "Senders", "send"),
         ),
     ),
-    Group("Ask", (Entry("explore", "Explore", "explore", right=Right.QUERY),)),
+    Group("Ask", (Entry("explore", "Explore", "explore", right=Right.QUERY), Entry("logs", "Logs", "logs"))),
 )
 
 

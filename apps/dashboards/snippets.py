@@ -89,6 +89,36 @@ def snippets(url: str, token: str, statsd: str) -> list[Snippet]:
             """  -d '{"type": "business", "metrics": [{"name": "bookings_open", "value": 17}]}'\n""",
         ),
         Snippet(
+            "log-lines",
+            "Log lines, curl",
+            "behind whatever writes lines",
+            f"tail -n 100 /var/log/app.log |\n  curl --fail -H 'Authorization: Bearer {secret}' "
+            f"-H 'Content-Type: text/plain' --data-binary @- \\\n  '{url}/api/v1/portal/logs?service=app'\n",
+        ),
+        Snippet(
+            "vector",
+            "Logs by Vector",
+            "vector.yaml",
+            f"sinks:\n  portal:\n    type: http\n    inputs: [my_logs]\n    uri: {url}/api/v1/portal/logs\n"
+            f"    encoding: {{codec: json}}\n    framing: {{method: newline_delimited}}\n    compression: gzip\n"
+            f"    auth: {{strategy: bearer, token: {secret}}}\n",
+        ),
+        Snippet(
+            "promtail",
+            "Logs by Promtail, Alloy, Fluent Bit",
+            "promtail.yaml",
+            f"clients:\n  - url: {url}/loki/api/v1/push\n    bearer_token: {secret}\n"
+            "# labels: service (or app, job), host (or instance), level; the others become attributes\n",
+        ),
+        Snippet(
+            "opentelemetry-logs",
+            "Logs by OpenTelemetry",
+            "collector configuration",
+            f"exporters:\n  otlphttp/portal:\n    logs_endpoint: {url}/v1/logs\n    headers:\n"
+            f"      authorization: Bearer {secret}\nservice:\n  pipelines:\n    logs:\n"
+            "      receivers: [otlp]\n      exporters: [otlphttp/portal]\n",
+        ),
+        Snippet(
             "dogstatsd",
             "StatsD, DogStatsD",
             "UDP, without a token" if statsd else "off: start the portal with STATSD_BIND=127.0.0.1:8125",

@@ -30,6 +30,7 @@ from apps.core.text import csv_cell
 from apps.dashboards import (
     application_panels,
     check_panels,
+    log_links,
     measured_panels,
     plots,
     row_panels,
@@ -429,6 +430,7 @@ def alert(request: HttpRequest, key: str) -> HttpResponse:
         panel=panel,
         fixed=fixed,
         changes=[wording.change_entry(one) for one in around],
+        logs_url=log_links.address(begin=begin, end=end or now, service=row.service, scope=who.scope),
         with_range=row.rule is not None,
         description=row.annotations.get("description", ""),
         runbook=row.rule.runbook if row.rule else "",
@@ -537,7 +539,7 @@ def data(request: HttpRequest) -> HttpResponse:
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
     if request.GET.get("format") == "csv":
-        return _table(answers)
+        return table_of_panel(answers)
     changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
     return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
 
@@ -570,7 +572,7 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
     return answers
 
 
-def _table(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
+def table_of_panel(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
     """One panel's numbers as CSV."""
     if len(answers) != 1:
         return _json({"error": "A table is made of one panel: ask for one."}, 400)

@@ -33,7 +33,9 @@ REQUESTS: Final = Counter(
     limit=2 * SENDERS,
 )  # fmt: skip
 BYTES: Final = Counter("portal_push_bytes_total", "Bytes of pushed requests, as they came.", _OF, limit=SENDERS)
-SAMPLES: Final = Counter("portal_push_samples_total", "Pushed samples that were stored.", _OF, limit=SENDERS)
+SAMPLES: Final = Counter(
+    "portal_push_samples_total", "Pushed samples and log records that were stored.", _OF, limit=SENDERS
+)
 REFUSED: Final = Counter(
     "portal_push_refused_total", "Pushed samples, or whole requests, that were refused.", (*_OF, "reason"),
     limit=2 * SENDERS,
@@ -109,6 +111,10 @@ class Push:
         SAMPLES.inc(written.accepted, protocol=self.protocol, token=self.sender)
         for reason, count in Tally(rejection.reason for rejection in written.rejected).items():
             REFUSED.inc(count, protocol=self.protocol, token=self.sender, reason=reason)
+
+    def accepted(self, count: int) -> None:
+        """Count what was stored and is no sample, such as log records."""
+        SAMPLES.inc(count, protocol=self.protocol, token=self.sender)
 
     def refused(self, reason: str, count: int = 1) -> None:
         """Count what never became samples; `reason` is a key of `samples.REASONS`."""

@@ -30,7 +30,7 @@ _CODES: Final = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 503: 14}
 """gRPC's status code by HTTP's, for the Status that a refusal carries; anything else is 2 (unknown)."""
 
 
-def _refuse(request: Request, status: int, sentence: str) -> Answer:
+def refused_in_kind(request: Request, status: int, sentence: str) -> Answer:
     """A google.rpc.Status in the request's own format."""
     code = _CODES.get(status, 2)
     if _is_json(request):
@@ -39,12 +39,12 @@ def _refuse(request: Request, status: int, sentence: str) -> Answer:
     return Answer(status, b"\x08" + encoded(code) + b"\x12" + encoded(len(text)) + text, PROTOBUF)
 
 
-def _refuse_unread(status: int, sentence: str) -> Answer:
+def refused_unread(status: int, sentence: str) -> Answer:
     """The same for a request that was not looked at."""
     return Answer(status, orjson.dumps({"error": sentence, "code": _CODES.get(status, 2), "message": sentence}), JSON)
 
 
-@pushed("otlp", _refuse)
+@pushed("otlp", refused_in_kind)
 def take(push: Push, request: Request) -> Answer:
     """Store the data points of one ExportMetricsServiceRequest."""
     _check(request)
@@ -148,6 +148,6 @@ def _check(request: Request) -> None:
 
 
 _LANE: Final = Lane(
-    frozenset({"POST"}), Right.INGEST, take, _refuse_unread, "Takes metrics by OTLP over HTTP, protobuf or JSON."
+    frozenset({"POST"}), Right.INGEST, take, refused_unread, "Takes metrics by OTLP over HTTP, protobuf or JSON."
 )
 LANES: Final[dict[str, Lane]] = {"/api/v1/otlp/v1/metrics": _LANE, "/v1/metrics": _LANE}

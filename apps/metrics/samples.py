@@ -46,6 +46,14 @@ REASONS: Final[Mapping[str, str]] = {
     "series_limit": "the metric has reached its limit of series",
     "token_series_limit": "the token has reached its limit of series",
     "store_series_limit": "the portal has reached its limit of series in all",
+    "no_object": "the log record is no object",
+    "no_message": "the log record has no message",
+    "invalid_time": "the log record's time cannot be read",
+    "too_many_records": "the request has more log records than are taken at once",
+    "too_old_log": "the log record is older than log records are kept",
+    "service_limit": "logs come from as many services as they may",
+    "out_of_scope": "the token may not speak of that service or level",
+    "log_budget": "as many log records came today as may (each refused request counts once)",
     "rate_limit": "the token sends more samples a second than it may (each refused request counts once)",
 }
 """Why a sample can be refused: the word that counters carry, and the sentence for people."""

@@ -16,6 +16,9 @@ PROTOCOLS: Final = {
     "pushgateway": "Pushgateway",
     "json": "JSON",
     "statsd": "StatsD",
+    "logs": "Logs",
+    "loki": "Logs (Loki)",
+    "otlp_logs": "Logs (OTLP)",
 }
 """Protocols by the word that counters carry."""
 PEOPLE: Final = {"user": "people", "system": "anybody (UDP has no tokens)", "anonymous": "nobody by name"}

@@ -26,6 +26,7 @@ from apps.sources import (
     services,
 )
 from apps.sources.discovery import PlainLoader
+from apps.sources.logs import admin as logs_admin  # noqa: F401 - registers the pages of logs
 from apps.sources.models import ScrapeJob, ScrapeTarget
 
 LISTS = {

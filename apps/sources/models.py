@@ -7,6 +7,7 @@ import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
@@ -674,3 +675,125 @@ class BusinessMetric(models.Model):
     def series_labels(self) -> dict[str, str]:
         """The labels that all of its series have."""
         return {**self.labels, "job": "business"}
+
+
+def log_levels() -> Choices:
+    """How bad a log record is."""
+    return [(level, level) for level in ("debug", "info", "warning", "error", "critical")]
+
+
+class LogTemplateQuerySet(models.QuerySet["LogTemplate"]):
+    """Questions about templates."""
+
+    def visible_to(self, scope: Scope) -> LogTemplateQuerySet:
+        """Return those whose labels (service and level) the scope accepts."""
+        if not scope.matchers:
+            return self
+        matchers = [Matcher(name, op, value) for name, op, value in scope.matchers]  # type: ignore[arg-type]
+        pairs = [
+            pair
+            for pair in self.order_by().values_list("service", "level").distinct()
+            if all(m.matches({"service": pair[0], "level": pair[1]}.get(m.name, "")) for m in matchers)
+        ]
+        seen = Q(pk=None)
+        for service, level in pairs:
+            seen |= Q(service=service, level=level)
+        return self.filter(seen)
+
+
+class LogTemplate(models.Model):
+    """What messages of one service and level have in common, with <…> where values stand; its id never changes."""
+
+    service = models.CharField(max_length=100, editable=False)
+    level = models.CharField(max_length=8, choices=log_levels, editable=False)
+    pattern = models.TextField(editable=False)
+    digest = models.UUIDField(
+        unique=True, editable=False, help_text="Of service, level and the pattern that it began with."
+    )
+    first_at = models.DateTimeField("first seen", editable=False)
+    last_at = models.DateTimeField("last seen", editable=False, db_index=True)
+    records = models.BigIntegerField(default=0, editable=False, help_text="As of the last packing, minutes ago.")
+
+    objects = LogTemplateQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "log template"
+        ordering = ("service", "level", "id")
+        indexes = (models.Index(fields=("service", "level"), name="log_template_group"),)
+
+    def __str__(self) -> str:
+        return self.pattern[:200]
+
+
+class LogRun(models.Model):
+    """Log records that came together, or were packed together later: columns, written and read by binary cursor."""
+
+    id = models.BigAutoField(primary_key=True)
+    received_at = models.DateTimeField(editable=False, help_text="When the last of them came.")
+    is_young = models.BooleanField(default=True, editable=False, help_text="As it came, not packed with others yet.")
+    t_min = models.BigIntegerField(editable=False, help_text="Milliseconds since 1970.")
+    t_max = models.BigIntegerField(editable=False)
+    records = models.IntegerField(editable=False)
+    size = models.BigIntegerField(editable=False, help_text="Bytes of its texts before they were packed.")
+    stored = models.BigIntegerField(editable=False, help_text="Bytes that it takes.")
+    bad_at = models.DateTimeField(null=True, editable=False, help_text="When its checksum was first found wrong.")
+    templates = ArrayField(models.BigIntegerField(), editable=False, help_text="Ids of its templates, each once.")
+    tally = models.BinaryField(editable=False)
+    payload = models.BinaryField(editable=False)
+
+    class Meta:
+        verbose_name = "log run"
+        indexes = (
+            models.Index(fields=("t_max",), name="log_run_time"),
+            models.Index(fields=("received_at",), name="log_run_received"),
+            models.Index(fields=("t_min",), condition=Q(is_young=True), name="log_run_young"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(t_max__gte=F("t_min")), name="log_run_times"),
+            models.CheckConstraint(condition=Q(records__gte=1), name="log_run_holds_records"),
+        )
+
+    def __str__(self) -> str:
+        return f"log run {self.pk} ({self.records} records)"
+
+
+class LogIntake(models.Model):
+    """How log records are taken in and how many: one row. How long they are kept: the retention policy logs."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1, editable=False)
+    masks = models.BooleanField(
+        "black out secrets and persons",
+        default=True,
+        help_text="E-mail addresses, card numbers, tokens and the values of names such as password never get stored.",
+    )
+    records_per_day = models.PositiveBigIntegerField(
+        default=20_000_000,
+        validators=[MinValueValidator(1_000)],
+        help_text="Beyond it senders are answered 429 until the day (UTC) is over.",
+    )
+    stored_bytes = models.PositiveBigIntegerField(
+        "bytes on disk",
+        default=5_000_000_000,
+        validators=[MinValueValidator(10_000_000)],
+        help_text="Beyond it the oldest records go before their time, which the audit trail tells.",
+    )
+    own_level = models.CharField(
+        "of the portal's own log",
+        max_length=8,
+        choices=log_levels,
+        default="warning",
+        help_text="What the portal's processes log is taken in from this level on.",
+    )
+
+    class Meta:
+        verbose_name = "log intake"
+        verbose_name_plural = "log intake"
+        constraints = (
+            models.CheckConstraint(condition=Q(id=1), name="log_intake_is_one_row"),
+            models.CheckConstraint(
+                condition=Q(records_per_day__gte=1_000, stored_bytes__gte=10_000_000), name="log_intake_takes_some"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.records_per_day} records a day"

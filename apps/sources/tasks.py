@@ -1,9 +1,10 @@
-"""The clock of the scraper and of discovery."""
+"""The clock of the scraper, of discovery, checks and logs."""
 
 from datetime import datetime
 
 from apps.core.tasks import loop
 from apps.sources import checking, finding, heartbeats, measuring, scraping
+from apps.sources.logs import upkeep
 
 
 @loop("sources.scrape", every=1.0, queue="fast", lease=None, fallback=True)
@@ -34,3 +35,9 @@ def look_after_heartbeats(*, now: datetime) -> None:
 def measure(*, now: datetime) -> None:
     """Claim the data sources and business metrics that are due; each is asked on a thread of its own."""
     measuring.tick(now=now)
+
+
+@loop("sources.logs", every=30.0, queue="slow", lease=300.0)
+def tend_logs(*, now: datetime) -> None:
+    """Pack log records, and delete those that are kept no longer."""
+    upkeep.tend(now=now)

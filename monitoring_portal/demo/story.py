@@ -31,13 +31,17 @@ from apps.promql.source import Matcher
 from apps.sources import checks, heartbeats, sites
 from apps.sources import services as sources
 from apps.sources.heartbeats import Call
+from apps.sources.logs import services as logs
+from apps.sources.logs import upkeep
 from apps.sources.models import Check, CheckChange, Heartbeat, ScrapeJob, Site
-from monitoring_portal.demo import clinic
+from monitoring_portal.demo import clinic, diary
 
 BY: Final = Principal.system("demo", via="command")
 PAST: Final = timedelta(days=7)
 STEP: Final = 30
 PART: Final = timedelta(hours=6)
+PER_REQUEST: Final = 10_000
+"""Log records that are handed over at once."""
 PORT: Final = 39_100
 """Where the clinic answers scrapes and checks, on this machine alone; another where that is taken."""
 PEOPLE: Final = (
@@ -98,7 +102,16 @@ def fill(*, since: datetime, until: datetime) -> None:
             metrics.backfill(samples=Samples.of(labels, times, values), by=BY, now=until, source="the demo's events")
         while compaction.compact_log(now=until):
             pass
+        write_lines(since=since.timestamp(), until=end.timestamp(), now=until)
         since = end
+    upkeep.tend(now=until + upkeep.PACK_AFTER)
+
+
+def write_lines(*, since: float, until: float, now: datetime) -> None:
+    """Hand over what the clinic's services logged since then (s)."""
+    written = sorted(diary.lines(since, until), key=lambda record: record.at)
+    for begin in range(0, len(written), PER_REQUEST):
+        logs.ingest(records=written[begin : begin + PER_REQUEST], by=BY, now=now)
 
 
 def _samples(rows: list[clinic.Row], t: clinic.Values) -> Samples:
@@ -294,6 +307,7 @@ def push_events(*, since: float, until: float, now: datetime) -> None:
         for name, labels, at, value in clinic.events(since, until)
     ]
     metrics.record_events(readings=readings, by=BY, now=now)
+    write_lines(since=since, until=until, now=now)
 
 
 def exposition(at: float) -> str:

@@ -65,7 +65,7 @@ export class Chart {
     });
   }
 
-  /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], before?: [{name, values}] of the same steps earlier,
+  /** data: {unit, min, max, stacked, bars?: columns instead of areas, tones?: {name: colour}, times: [s], series: [{name, values}], before?: [{name, values}] of the same steps earlier,
    *  levels: [{severity, value, comparison}], alerts?: [{from, to: s or null, severity}], changes: [{at: s, title}]}; bounds: [from, to] in s. */
   draw(data, bounds) {
     const shape = JSON.stringify([data.unit, data.stacked, data.series.map((s) => s.name), data.levels, data.before?.map((s) => s.name)]);
@@ -134,12 +134,13 @@ export class Chart {
 
   build() {
     this.plot?.destroy();
-    const { unit, series, stacked, levels } = this.data;
+    const { unit, series, stacked, bars, levels } = this.data;
     const text = colour("text-2");
     const axis = { stroke: text, font: "11px system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, gap: 6 };
     const few = series.length <= 2;
     const lines = series.map((s, index) => {
-      const stroke = colour(`series-${(index % PALETTE) + 1}`);
+      const stroke = colour(this.tone(s.name, index));
+      if (bars) return { label: s.name, stroke, width: 0, fill: stroke, paths: window.uPlot.paths.bars({ size: [0.9, 60], align: 1 }), points: { show: false }, show: !this.hidden.has(s.name) };
       const fill = stacked ? faded(stroke, 0.35) : few ? faded(stroke, 0.08) : undefined;
       return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false, size: 5, fill: stroke, filter: lonely }, show: !this.hidden.has(s.name), spanGaps: false };
     });
@@ -160,7 +161,7 @@ export class Chart {
       ],
       series: [{}, ...lines],
       // In a stack each area ends where the one below it begins.
-      bands: stacked ? series.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
+      bands: stacked && !bars ? series.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
       hooks: {
         drawClear: [(plot) => this.drawAlerts(plot)],
         draw: [(plot) => this.drawLevels(plot, levels), (plot) => this.drawChanges(plot)],
@@ -173,6 +174,9 @@ export class Chart {
     find("canvas", this.plotBox).setAttribute("role", "img");
     this.describe();
   }
+
+  /** The name of a series' colour. */
+  tone(name, index) { return this.data.tones?.[name] ?? `series-${(index % PALETTE) + 1}`; }
 
   vertical(low, high) {
     const { min, max, levels } = this.data;
@@ -293,7 +297,7 @@ export class Chart {
       const old = this.earlier.get(s.name)?.findLast((v) => v !== null) ?? null;
       return { name: s.name, index, last: seen.at(-1) ?? null, before: old, low: least(seen), high: most(seen) };
     });
-    this.sort(rows);
+    if (!this.data.bars) this.sort(rows);
     const focused = this.legendBox.contains(document.activeElement) ? { ...document.activeElement.dataset } : {};
     this.cells = new Map();
     const columns = ["last", ...(before ? ["before"] : []), "low", "high"];
@@ -302,7 +306,7 @@ export class Chart {
       this.cells.set(row.index, [cells[0], row.last, before ? cells[1] : null, row.before]);
       return h("tr", {},
         h("th", { scope: "row" }, h("button", { type: "button", class: "legend-key", "data-name": row.name, title: row.name, "aria-pressed": String(!this.hidden.has(row.name)), on: { click: (event) => this.toggle(row, event) } },
-          h("span", { class: `swatch s${(row.index % PALETTE) + 1}` }), h("span", {}, row.name))), cells);
+          h("span", { class: `swatch s-${this.tone(row.name, row.index)}` }), h("span", {}, row.name))), cells);
     });
     const limits = levels.map((l) => `${l.severity} ${l.comparison} ${quantity(l.value, unit)}`).join(", ");
     const legend = h("div", { class: "legend-scroll", tabindex: rows.length > 5 ? "0" : null, role: rows.length > 5 ? "region" : null, "aria-label": rows.length > 5 ? `Series of ${this.title}` : null },
@@ -386,7 +390,7 @@ export class Chart {
     pen.font = `${12 * ratio}px system-ui, sans-serif`;
     names.forEach(({ name, index }, row) => {
       const y = head + canvas.height + line * (row + 0.5);
-      pen.fillStyle = colour(`series-${(index % PALETTE) + 1}`);
+      pen.fillStyle = colour(this.tone(name, index));
       pen.fillRect(14 * ratio, y - 1.5 * ratio, 12 * ratio, 3 * ratio);
       pen.fillStyle = colour("text-2");
       pen.fillText(name, 34 * ratio, y, sheet.width - 48 * ratio);

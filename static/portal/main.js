@@ -32,6 +32,7 @@ function draw(part) {
   if (part.oncall && drawOncall(part.oncall) && initial.view === "oncall") part.stale = true;
   if (part.alert) drawAlert(part.alert);
   if (part.series) board.arrived(part.series);
+  if (part.logs) { board.arrived(["logs"]); tell("logs"); }
   // Tables that the server draws (history, rules, contacts) are fetched again as they are.
   if (part.stale && find("[data-redraw]")) redraw();
 }

@@ -103,10 +103,12 @@ export class PanelCard {
     find("[data-csv]", this.menu).href = this.board.query([this.key], { format: "csv" });
     const link = find("[data-explore]", this.menu);
     const expressions = this.data?.expressions ?? [];
-    link.parentElement.hidden = !this.board.explore || !expressions.length;
-    if (link.parentElement.hidden) return;
     const { range, from, to } = chosen();
     const address = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
+    const logs = find("[data-logs]", this.menu);
+    if (logs) logs.search = address;
+    link.parentElement.hidden = !this.board.explore || !expressions.length;
+    if (link.parentElement.hidden) return;
     for (const text of expressions) { address.append("q", text); address.append("show", this.data.stacked ? "stacked" : "graph"); }
     link.href = `${this.board.explore}?${address}`;
   }

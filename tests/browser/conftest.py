@@ -83,6 +83,7 @@ def full_scene(mara: Principal) -> list[Alert]:
     scene.write_targets(now=now)
     scene.write_checks(now=now)
     scene.write_measured(now=now)
+    scene.write_logs(now=now)
     return scene.write_alerts(now=now, mara=mara)
 
 

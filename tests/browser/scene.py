@@ -19,6 +19,8 @@ from apps.oncall.models import Route
 from apps.sources import checks, heartbeats, measured
 from apps.sources import services as sources
 from apps.sources.heartbeats import Call
+from apps.sources.logs import services as logs
+from apps.sources.logs.records import record_of
 from apps.sources.models import (
     BusinessMetric,
     Check,
@@ -458,3 +460,25 @@ def write_checks(*, now: datetime) -> None:
         for signal, moment in (("start", at - timedelta(seconds=80)), ("fail" if words else "success", at)):
             call = Call(signal, body=words if signal == "fail" else "", address="192.0.2.7", agent="curl/8.5.0")
             heartbeats.ping(beat=beat, call=call, now=moment)
+
+
+def write_logs(*, now: datetime) -> None:
+    """An hour of log lines, with what a hostile sender puts into one, and payments that fail for ten minutes."""
+    lines: list[tuple[float, str, str, str]] = []
+    for second in range(0, 3600, 4):
+        lines.append((second, "shop", "info", f"GET /orders/{second} 200 in {20 + second % 90} ms"))
+        if second % 40 == 0:
+            lines.append((second, "shop", "warning", f"slow statement ({300 + second} ms) of order {second}"))
+        if second % 60 == 0:
+            lines.append((second, "mail", "debug", f"queue holds {second % 7} messages"))
+        if 2400 <= second < 3000:
+            lines.append((second, "payments", "error", f"payment {second * 7919:08x} refused: card declined by issuer"))
+    lines.append((3590, "payments", "critical", "<script>alert(1)</script> \u202e" + "long " * 60 + "\nTraceback: no"))
+    records = [
+        record_of(
+            at=int((now - timedelta(seconds=3600 - second)).timestamp() * 1000), level=level, service=service,
+            host="web-1", message=words, attributes={"logger": f"{service}.views", "request_id": "57df43"}.items(),
+        )
+        for second, service, level, words in lines
+    ]  # fmt: skip
+    logs.ingest(records=records, by=BY, now=now)

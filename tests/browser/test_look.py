@@ -37,6 +37,8 @@ PAGES = {
     "business": "/monitoring/business/",
     "databases": "/monitoring/databases/",
     "applications": "/monitoring/applications/?job=shop",
+    "logs": "/monitoring/logs/",
+    "log-templates": "/monitoring/logs/?tab=templates",
     "explore": "/monitoring/explore/?show=stacked&q=sum by (mode) (rate(node_cpu_seconds_total{{mode!='idle'}}[5m]))",
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",

@@ -51,11 +51,12 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
         "timeout": timedelta(seconds=1), "interval": timedelta(seconds=30), "type": "gauge",
     },
     "sources.site": lambda n: {"origins": ["https://shop.example"], "key": f"key-{n}"},
+    "sources.logrun": lambda n: {"t_min": n, "t_max": n, "templates": [n]},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
     "dashboards.sharelink": lambda n: {"digest": f"{n:064x}", "created_at": AT, "expires_at": AT + DAY},
     "metrics.querybudget": lambda n: {"role": f"role{n}", "seconds": 30},
 }  # fmt: skip
-SINGLE = {"metrics.collectionswitch", "metrics.seriesbudget"}
+SINGLE = {"metrics.collectionswitch", "metrics.seriesbudget", "sources.logintake"}
 """Tables of one row."""
 
 

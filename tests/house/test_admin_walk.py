@@ -70,6 +70,7 @@ EDITS: dict[str, dict[str, str]] = {
     "sources.heartbeat": {"name": "another"},
     "sources.businessmetric": {"name": "another"},
     "sources.datasource": {"name": "another"},
+    "sources.logintake": {"records_per_day": "5000"},
     "sources.site": {"name": "another"},
     "sources.scrapejob": {"metrics_path": "/other"},
 }

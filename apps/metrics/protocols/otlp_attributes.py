@@ -53,11 +53,11 @@ def _pair(message: bytes) -> tuple[str, str]:
         if number == 1 and isinstance(text, bytes):
             name = text.decode(errors="replace")
         elif number == 2 and isinstance(text, bytes):
-            value = _text(_any(text, 0))
+            value = _text(value_of(text))
     return name, value
 
 
-def _any(message: bytes, depth: int) -> Any:
+def value_of(message: bytes, depth: int = 0) -> Any:
     """An AnyValue as a value that JSON has. Raises Malformed."""
     if depth > DEEPEST:
         raise Malformed(f"an attribute is nested more than {DEEPEST} levels deep")
@@ -73,12 +73,12 @@ def _any(message: bytes, depth: int) -> Any:
             case 4, 1, bytes():
                 found = float(np.frombuffer(value, dtype="<f8")[0])
             case 5, 2, bytes():
-                found = [_any(one, depth + 1) for one in _messages(value)]
+                found = [value_of(one, depth + 1) for one in _messages(value)]
             case 6, 2, bytes():
                 found = {}
                 for pair in _messages(value):
                     parts = {n: text for n, _, text in fields(pair) if isinstance(text, bytes)}
-                    found[parts.get(1, b"").decode(errors="replace")] = _any(parts.get(2, b""), depth + 1)
+                    found[parts.get(1, b"").decode(errors="replace")] = value_of(parts.get(2, b""), depth + 1)
             case 7, 2, bytes():
                 found = base64.b64encode(value).decode()
     return found

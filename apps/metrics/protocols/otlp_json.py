@@ -100,6 +100,19 @@ SCHEMA: Final[Mapping[str, Mapping[str, _Field]]] = {
         "flags": _Field(8, "word", "flags"),
     },
     "quantile": {"quantile": _Field(1, "double"), "value": _Field(2, "double")},
+    "logs_request": {"resourceLogs": _messages(1, "resource_logs")},
+    "resource_logs": {"resource": _Field(1, "message", "resource"), "scopeLogs": _messages(2, "scope_logs")},
+    "scope_logs": {"scope": _Field(1, "message", "scope"), "logRecords": _messages(2, "log_record")},
+    "log_record": {
+        "timeUnixNano": _Field(1, "fixed64"),
+        "severityNumber": _Field(2, "word", "severity"),
+        "severityText": _Field(3, "text"),
+        "body": _Field(5, "message", "any"),
+        "attributes": _messages(6, "pair"),
+        "traceId": _Field(9, "hex"),
+        "spanId": _Field(10, "hex"),
+        "observedTimeUnixNano": _Field(11, "fixed64"),
+    },
     "pair": {"key": _TEXT, "value": _Field(2, "message", "any")},
     "any": {
         "stringValue": _TEXT,
@@ -114,18 +127,25 @@ SCHEMA: Final[Mapping[str, Mapping[str, _Field]]] = {
     "map": {"values": _messages(1, "pair")},
 }
 """By message the fields that matter, by their JSON name, in the order of their numbers."""
-_WORDS: Final[Mapping[str, Mapping[str, int]]] = {"temporality": _TEMPORALITY, "flags": _FLAGS}
+_SEVERITY: Final = {
+    f"SEVERITY_NUMBER_{word}{number or ''}": first + max(0, number - 1)
+    for word, first in {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}.items()
+    for number in (0, 2, 3, 4)
+} | {"SEVERITY_NUMBER_UNSPECIFIED": 0}
+_WORDS: Final[Mapping[str, Mapping[str, int]]] = {
+    "temporality": _TEMPORALITY, "flags": _FLAGS, "severity": _SEVERITY,
+}  # fmt: skip
 _FLOATS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _DEEPEST: Final = 64
 
 
-def to_protobuf(body: bytes) -> bytes:
-    """The ExportMetricsServiceRequest that a JSON body stands for. Raises Malformed, which names the field."""
+def to_protobuf(body: bytes, message: str = "request") -> bytes:
+    """The message (metrics' request, or "logs_request") that a JSON body stands for. Raises Malformed by its field."""
     try:
         told = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"the body is no JSON: {error}") from None
-    return _message(told, "request", "", 0)
+    return _message(told, message, "", 0)
 
 
 def _message(told: Any, name: str, where: str, depth: int) -> bytes:
@@ -167,6 +187,11 @@ def _one(value: Any, known: _Field, where: str, depth: int) -> bytes:
                 text = base64.b64decode(value, validate=True)
             except (binascii.Error, TypeError, ValueError):
                 raise Malformed(f"{where} is no base64") from None
+        case "hex":
+            try:
+                text = bytes.fromhex(value)
+            except (TypeError, ValueError):
+                raise Malformed(f"{where} is no hexadecimal text") from None
         case "bool":
             if not isinstance(value, bool):
                 raise Malformed(f"{where} is neither true nor false")

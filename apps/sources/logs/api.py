@@ -1,0 +1,294 @@
+"""The doors of logs: the portal's own address, Loki's push and OTLP, and where they are looked through by token.
+
+2xx comes after the commit. Good records of a request are kept; those that are not are counted and named as the protocol
+has it. A full disk is 503, a token or a day that is full 429, both with Retry-After. `Idempotency-Key` makes a request
+to the portal's own address count once; Loki's and OTLP's protocols know no such thing.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from django.utils import timezone
+
+from apps.accounts.permissions import Principal, Right
+from apps.core.lanes import GET, GET_OR_POST, JSON, Answer, BadRequest, Lane, Parameter, Request
+from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, turn
+from apps.metrics.otlp_api import PROTOBUF, refused_in_kind, refused_unread
+from apps.metrics.protocols.protobuf import encoded
+from apps.metrics.protocols.unpacking import UnknownPacking, unpacked, unsnapped
+from apps.metrics.samples import REASONS
+from apps.sources.logs import formats, search, services
+from apps.sources.logs.formats import SHOWN, Defaults, Found
+from apps.sources.logs.records import level_of, moment_of
+from apps.sources.logs.search import BadSearch, Cursor, Wanted
+
+NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/stream+json")
+LONGEST_KEY: Final = 200
+DAY: Final = timedelta(days=1)
+MOST_LISTED: Final = search.MOST_ROWS
+
+
+# --- Intake ---------------------------------------------------------------------------------------------------------
+
+
+def logs(by: Principal, request: Request) -> Answer:
+    """POST takes records, GET looks through them."""
+    return _take(by, request) if request.method == "POST" else _listed(by, request)
+
+
+@pushed("logs")
+def _take(push: Push, request: Request) -> Answer:
+    body, kind = _unpacked(request), _kind(request)
+    if not body.strip():
+        raise Refused(400, "The body is empty: send an object, a list of objects, or lines.", reason="malformed")
+    defaults = _defaults(request)
+    with turn(len(body)):
+        if kind in NDJSON:
+            found = formats.read_ndjson(body, defaults)
+        elif kind == JSON or (kind not in ("text/plain",) and body.lstrip()[:1] in b"[{"):
+            found = _json(body, defaults)
+        else:
+            found = formats.read_lines(body, defaults)
+        key = request.header(b"idempotency-key").strip() or found.key
+        if len(key) > LONGEST_KEY:
+            raise Refused(400, f"Idempotency-Key is longer than {LONGEST_KEY} characters.", reason="malformed")
+        lost, accepted, is_repeated = _stored(push, found, key)
+    said: dict[str, Any] = {"success": not lost, "accepted": accepted, "refused": len(lost)}
+    if lost:
+        said["rejected"] = [{"index": index, "error": REASONS[reason]} for index, reason in lost[:SHOWN]]
+        if not accepted:
+            said["error"] = f"No record was stored. {_told(lost)}"
+    if is_repeated:
+        said["repeated"] = True
+    return Answer(400 if lost and not accepted else 200, orjson.dumps(said), JSON)
+
+
+def _json(body: bytes, defaults: Defaults) -> Found:
+    """JSON, or lines of it where a sender calls those JSON too."""
+    head = body.lstrip()
+    if head[:1] == b"{" and b"}\n{" in head.replace(b"}\r\n", b"}\n"):
+        return formats.read_ndjson(body, defaults)
+    return formats.read_json(body, defaults)
+
+
+@pushed("loki")
+def _take_loki(push: Push, request: Request) -> Answer:
+    """204 where all was stored, 400 where some was not, as Loki answers."""
+    if _kind(request) == JSON:
+        body = _unpacked(request)
+        with turn(len(body)):
+            lost, accepted, _ = _stored(push, formats.read_loki_json(body))
+    elif _kind(request) in (PROTOBUF, ""):
+        if request.header(b"content-encoding").strip().lower() not in ("", "snappy"):
+            raise Refused(415, "Loki's protobuf is packed by snappy.", reason="unsupported")
+        body = unsnapped(request.body)
+        with turn(len(body)):
+            lost, accepted, _ = _stored(push, formats.read_loki(body))
+    else:
+        raise Refused(415, f"The body is {_kind(request)!r}; a push is {PROTOBUF} or {JSON}.", reason="unsupported")
+    if not lost:
+        return Answer(204)
+    sentence = f"{accepted} log records were stored, {len(lost)} refused. {_told(lost)}"
+    return Answer(400, orjson.dumps({"error": sentence, "message": sentence}), JSON)
+
+
+@pushed("otlp_logs", refused_in_kind)
+def _take_otlp(push: Push, request: Request) -> Answer:
+    """ExportLogsServiceResponse: empty where all was taken."""
+    kind = _kind(request)
+    if kind not in (PROTOBUF, JSON):
+        raise Refused(
+            415, f"The body is {kind or 'of no stated type'!r}; OTLP is {PROTOBUF} or {JSON}.", reason="unsupported"
+        )
+    body = _unpacked(request)
+    with turn(len(body)):
+        found = formats.read_otlp_json(body) if kind == JSON else formats.read_otlp(body)
+        lost, _, _ = _stored(push, found)
+    if not lost:
+        return Answer(200, b"{}", JSON) if kind == JSON else Answer(200, b"", PROTOBUF)
+    sentence = _told(lost)
+    if kind == JSON:
+        told = {"partialSuccess": {"rejectedLogRecords": str(len(lost)), "errorMessage": sentence}}
+        return Answer(200, orjson.dumps(told), JSON)
+    text = sentence.encode()
+    partial = b"\x08" + encoded(len(lost)) + b"\x12" + encoded(len(text)) + text
+    return Answer(200, b"\x0a" + encoded(len(partial)) + partial, PROTOBUF)
+
+
+def _stored(push: Push, found: Found, key: str = "") -> tuple[list[tuple[int, str]], int, bool]:
+    """Store; return ((place in the request, reason) of what was not, how many were, whether it was a repetition)."""
+    push.take(found.seen)
+    now = timezone.now()
+    found.date(int(now.timestamp() * 1000))
+    try:
+        written = services.ingest(records=found.records, by=push.by, now=now, key=key)
+    except services.StoreFull as error:
+        raise Refused(503, str(error), wait=RETRY_AFTER) from None
+    except services.OverBudget as error:
+        raise Refused(429, str(error), reason="log_budget", wait=error.wait) from None
+    lost = sorted(found.refused + [(found.places[index], reason) for index, reason in written.rejected])
+    push.accepted(written.accepted)
+    for reason, count in Tally(reason for _, reason in lost).items():
+        push.refused(reason, count)
+    return lost, written.accepted, written.is_repeated
+
+
+def _told(lost: Sequence[tuple[int, str]]) -> str:
+    return "; ".join(f"{count}: {REASONS[reason]}" for reason, count in Tally(r for _, r in lost).most_common()) + "."
+
+
+def _unpacked(request: Request) -> bytes:
+    try:
+        return unpacked(request.body, request.header(b"content-encoding"))
+    except UnknownPacking as error:
+        raise Refused(415, f"The body is packed by {error}; gzip is known here.", reason="unsupported") from None
+
+
+def _kind(request: Request) -> str:
+    return request.header(b"content-type").partition(";")[0].strip().lower()
+
+
+def _defaults(request: Request) -> Defaults:
+    """What the address says of records that do not say it themselves."""
+    level = level_of(request.one("level")) if request.one("level") else None
+    made = Defaults(0, request.one("service"), request.one("host"))
+    return replace(made, level=level) if level is not None else made
+
+
+# --- Reading --------------------------------------------------------------------------------------------------------
+
+
+def wanted_of(one: Callable[[str], str], every: Callable[[str], list[str]], *, now: datetime) -> Wanted:
+    """Read which records an address asks for: since, until, service, level…, template, host, text. Raises BadSearch."""
+    until, since = one("until"), one("since")
+    end = _moment(until, "until") if until else int(now.timestamp() * 1000) + 60_000
+    start = _moment(since, "since") if since else end - int(DAY.total_seconds() * 1000)
+    template = one("template")
+    if template and not (template.isdecimal() and len(template) < 19):
+        raise BadSearch("template: the id of a template, a number.")
+    levels = tuple(dict.fromkeys(level for text in every("level") for level in text.split(",") if level))
+    return Wanted(
+        start, end, one("service"), levels, int(template) if template else None, one("host"), one("text")
+    ).checked()
+
+
+def _moment(text: str, name: str) -> int:
+    found = moment_of(text)
+    if found is None:
+        raise BadSearch(f"{name}: {text[:60]!r} is no time; RFC 3339 or milliseconds since 1970.")
+    return found
+
+
+def _read(read: Callable[[Principal, Request, Wanted], Any]) -> Callable[[Principal, Request], Answer]:
+    def answer(by: Principal, request: Request) -> Answer:
+        try:
+            wanted = wanted_of(request.one, request.every, now=timezone.now())
+            return Answer(200, orjson.dumps(read(by, request, wanted)), JSON)
+        except BadSearch as error:
+            raise BadRequest(str(error)) from None
+
+    return answer
+
+
+def page_as_dict(found: search.Page) -> dict[str, Any]:
+    """Return a page as JSON has it."""
+    return {
+        "logs": [{"key": line.key, **line.as_dict()} for line in found.lines],
+        "cursor": None if found.cursor is None else str(found.cursor),
+        "partial": found.is_partial,
+        "reached": found.reached,
+        "looked": found.looked,
+        "damaged": found.damaged,
+    }
+
+
+@_read
+def _listed(by: Principal, request: Request, wanted: Wanted) -> dict[str, Any]:
+    limit = request.one("limit") or "100"
+    if not limit.isdecimal() or not 1 <= int(limit[:6]) <= MOST_LISTED:
+        raise BadSearch(f"limit: a number from 1 to {MOST_LISTED}.")
+    cursor = Cursor.read(request.one("cursor"))
+    return page_as_dict(search.page(wanted, scope=by.scope, limit=int(limit), cursor=cursor))
+
+
+@_read
+def _counted(by: Principal, request: Request, wanted: Wanted) -> dict[str, Any]:
+    text = request.one("step") or "60"
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= 31 * 86_400:
+        raise BadSearch("step: whole seconds, such as 60.")
+    step = int(text)
+    start = wanted.start // (step * 1000) * step * 1000
+    if (wanted.end - start) / (step * 1000) > 11_000:
+        raise BadSearch("The answer would have more than 11,000 steps: take a longer one.")
+    found = search.counts(replace(wanted, start=start), scope=by.scope, step=timedelta(seconds=step))
+    levels = {level: values.tolist() for level, values in found.levels.items()}
+    return {"start": start, "step": step, "counts": levels, "reached": found.reached}
+
+
+@_read
+def _templated(by: Principal, request: Request, wanted: Wanted) -> dict[str, Any]:
+    found, total = search.templates(wanted, scope=by.scope)
+    return {"templates": [template_as_dict(seen) for seen in found], "total": total}
+
+
+def template_as_dict(seen: search.Seen) -> dict[str, Any]:
+    """Return a template as JSON has it."""
+    row = seen.template
+    return {
+        "id": row.pk, "service": row.service, "level": row.level, "pattern": row.pattern, "count": seen.count,
+        "share": seen.share, "new": seen.is_new, "first": _iso(row.first_at), "last": _iso(seen.last_at),
+        "spark": seen.spark,
+    }  # fmt: skip
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_WHICH: Final = (
+    Parameter("since", "From: RFC 3339 or milliseconds; a day before `until` if absent."),
+    Parameter("until", "To, not included; now if absent."),
+    Parameter("service", "Of this service only."),
+    Parameter("level", "Of these levels only.", many=True, choices=("debug", "info", "warning", "error", "critical")),
+    Parameter("template", "Of this template only.", "integer"),
+    Parameter("host", "Of this host only."),
+    Parameter("text", "Those that hold this text in message or attributes, in upper or lower case."),
+)
+_LOKI: Final = Lane(frozenset({"POST"}), Right.INGEST, _take_loki, summary="Takes log records by Loki's push API.")
+_OTLP: Final = Lane(
+    frozenset({"POST"}),
+    Right.INGEST,
+    _take_otlp,
+    refused_unread,
+    "Takes log records by OTLP over HTTP, protobuf or JSON.",
+)
+
+LANES: Final[dict[str, Lane]] = {
+    "/api/v1/portal/logs": Lane(
+        GET_OR_POST,
+        Right.READ,
+        logs,
+        summary="POST takes log records (JSON, NDJSON, lines); GET returns them, newest first, page by page.",
+        parameters=(
+            *_WHICH,
+            Parameter("limit", f"Records of the page (100, at most {MOST_LISTED}).", "integer"),
+            Parameter("cursor", "Where the page before ended."),
+        ),
+        writes=Right.INGEST,
+    ),
+    "/api/v1/portal/logs/counts": Lane(
+        GET, Right.READ, _counted, summary="How many log records there are by level and step of time.",
+        parameters=(*_WHICH, Parameter("step", "Seconds (60).", "integer")),
+    ),
+    "/api/v1/portal/logs/templates": Lane(
+        GET, Right.READ, _templated, summary="The templates of log records, most first; new ones are marked.",
+        parameters=_WHICH,
+    ),
+    "/loki/api/v1/push": _LOKI,
+    "/v1/logs": _OTLP,
+    "/api/v1/otlp/v1/logs": _OTLP,
+}  # fmt: skip

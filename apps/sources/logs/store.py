@@ -1,0 +1,113 @@
+"""The SQL of log rows: runs in and out by binary cursor, past the ORM, and what packing and retention need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+
+from apps.metrics.codec import Corrupt, Int64
+from apps.metrics.storage import cursor
+from apps.sources.logs import columns
+from apps.sources.logs.columns import Run, Tally
+
+_INSERT: Final = """
+INSERT INTO sources_logrun (received_at, is_young, t_min, t_max, records, size, stored, templates, tally, payload)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
+"""
+_LIST: Final = """
+SELECT id, t_min, t_max, records FROM sources_logrun
+ WHERE t_max >= %(start)s AND t_min < %(end)s AND bad_at IS NULL
+   AND (%(templates)s::bigint[] IS NULL OR templates && %(templates)s::bigint[])
+ ORDER BY t_max DESC, id DESC LIMIT %(limit)s
+"""
+_TALLIES: Final = """
+SELECT id, tally FROM sources_logrun
+ WHERE t_max >= %(start)s AND t_min < %(end)s AND bad_at IS NULL
+   AND (%(templates)s::bigint[] IS NULL OR templates && %(templates)s::bigint[])
+ ORDER BY t_max DESC LIMIT %(limit)s
+"""
+MOST_RUNS: Final = 50_000
+FEW: Final = 2_000
+"""Beyond so many templates the rows are not chosen by them, only what is in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run by its row: times in ms."""
+
+    id: int
+    t_min: int
+    t_max: int
+    records: int
+
+
+def size_of(run: Run) -> int:
+    """Return the characters of the texts, which is nearly their bytes, and 8 for each time."""
+    return 8 * len(run) + sum(map(len, run.message)) + sum(map(len, run.attributes)) + sum(map(len, run.host))
+
+
+def insert(run: Run, *, now: datetime, is_young: bool = True, size: int | None = None) -> None:
+    """Write a run; acknowledged once the transaction around it has committed."""
+    payload = columns.encode(run, columns.QUICK if is_young else columns.THOROUGH)
+    tally = columns.encode_tally(columns.tally_of(run))
+    ids = np.unique(run.template).tolist()
+    row = (now, is_young, int(run.at.min()), int(run.at.max()), len(run), size or size_of(run))
+    with cursor() as cur:
+        cur.execute(_INSERT, (*row, len(payload) + len(tally), ids, tally, payload))
+
+
+def listed(start: int, end: int, templates: Sequence[int] | None, limit: int = MOST_RUNS) -> list[Listed]:
+    """Return the runs that may hold records of start <= at < end (ms) and of these templates, newest first."""
+    with cursor() as cur:
+        cur.execute(_LIST, _wanted(start, end, templates, limit))
+        return [Listed(*row) for row in cur.fetchall()]
+
+
+def _wanted(start: int, end: int, templates: Sequence[int] | None, limit: int) -> dict[str, Any]:
+    few = None if templates is None or len(templates) > FEW else list(templates)
+    return {"start": start, "end": end, "templates": few, "limit": limit}
+
+
+def tallies(start: int, end: int, templates: Sequence[int] | None) -> tuple[Tally, int]:
+    """Return (the counts of all runs with records in that time as one, how many runs could not be read)."""
+    with cursor() as cur:
+        cur.execute(_TALLIES, _wanted(start, end, templates, MOST_RUNS), binary=True)
+        rows = cur.fetchall()
+    found, bad = [], 0
+    for _, packed in rows:
+        try:
+            found.append(columns.decode_tally(bytes(packed)))
+        except Corrupt:
+            bad += 1
+    if not found:
+        none = np.zeros(0, dtype=np.int64)
+        return Tally(none, none, none), bad
+    slot, template, count = (
+        np.concatenate([getattr(t, name) for t in found]) for name in ("slot", "template", "count")
+    )
+    keep = (slot >= start // columns.GRID_MS) & (slot * columns.GRID_MS < end)
+    return Tally(slot[keep], template[keep], count[keep]), bad
+
+
+def read(ids: Sequence[int], cur: "psycopg.Cursor[Any] | None" = None) -> dict[int, bytes]:
+    """Return the payloads of those rows that are there still."""
+    if cur is None:
+        with cursor() as own:
+            return read(ids, own)
+    cur.execute("SELECT id, payload FROM sources_logrun WHERE id = ANY(%s)", [list(ids)], binary=True)
+    return {ident: bytes(payload) for ident, payload in cur.fetchall()}
+
+
+def mark_bad(ident: int, now: datetime) -> None:
+    """Set a damaged run aside."""
+    with cursor() as cur:
+        cur.execute("UPDATE sources_logrun SET bad_at = %s WHERE id = %s AND bad_at IS NULL", [now, ident])
+
+
+def hours_of(at: Int64) -> Int64:
+    """Return the hour (since 1970) of times in ms: runs never reach over two, so that retention is exact."""
+    hours: Int64 = at // 3_600_000
+    return hours

@@ -19,7 +19,7 @@ from apps.alerting import changes, matching
 from apps.dashboards import answers, document, grafana, services, snapshots, variables, views, wording
 from apps.dashboards.document import BadDocument, Document
 from apps.dashboards.models import Dashboard, Folder, ShareLink
-from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, span_of
+from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, compared, span_of
 
 Row = dict[str, Any]
 MOST_ROWS = 500
@@ -153,16 +153,25 @@ def data(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _numbers(request: HttpRequest, who: Principal, read: Document, values: variables.Values) -> HttpResponse:
+    """Answer as `views.data` does: `compare=week` adds `before` to what is drawn over time, `format=csv` one table."""
     try:
-        span = span_of(request.GET.dict(), now=timezone.now())
+        span, back = span_of(request.GET.dict(), now=timezone.now()), compared(request.GET.dict())
     except BadSpan as error:
         return _json({"error": str(error)}, 400)
-    found: Row = {}
+    chosen: list[document.Panel] = []
     for key in list(dict.fromkeys(request.GET.getlist("panel")))[: views.MOST_PANELS]:
         panel = read.panel(key)
         if panel is None:
             return _json({"error": f"There is no panel {key[:60]!r}."}, 404)
-        found[key] = answers.answer(panel, span, values, who=who)
+        chosen.append(panel)
+    watch = answers.watched(chosen, span, values, who=who)
+    found = {panel.id: answers.answer(panel, span, values, who=who, watch=watch) for panel in chosen}
+    for panel in chosen:
+        if back is not None and panel.kind == "timeseries":
+            earlier = answers.answer(panel, span.earlier(back), values, who=who)
+            found[panel.id]["before"] = earlier.get("series", [])
+    if request.GET.get("format") == "csv":
+        return views.table(found, answers.table_of)
     # Who deployed what is for those who log in, not for whoever has a link.
     is_known = who.kind != "anonymous"
     happened = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope) if is_known else ()
@@ -207,7 +216,8 @@ def preview(request: HttpRequest) -> HttpResponse:
         return _refused(error)
     except (BadDocument, BadSpan, AttributeError, TypeError) as error:
         return _json({"error": str(error)}, 422)
-    return _json({"panels": {panel.id: answers.answer(panel, span, chosen, who=who)}, "changes": []})
+    watch = answers.watched([panel], span, chosen, who=who)
+    return _json({"panels": {panel.id: answers.answer(panel, span, chosen, who=who, watch=watch)}, "changes": []})
 
 
 @require_POST

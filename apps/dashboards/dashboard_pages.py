@@ -1,5 +1,7 @@
 """The pages of people's dashboards: their list, one dashboard to read or to edit, its history, links that share it."""
 
+import math
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -16,15 +18,22 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
 from apps.alerting import changes, matching
+from apps.core.telemetry import Counter
 from apps.dashboards import answers, document, grafana, services, snapshots, variables, views, wording
 from apps.dashboards.document import BadDocument, Document
 from apps.dashboards.models import Dashboard, Folder, ShareLink
 from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, compared, span_of
+from apps.metrics.throttle import Throttle
 
 Row = dict[str, Any]
+SHARED_REFUSED = Counter("portal_shared_refused_total", "Requests to share links beyond their rate.", ("reason",))
+_asked = Throttle()
 MOST_ROWS = 500
 LARGEST = 1_000_000
 """Bytes of a dashboard that is saved or previewed."""
+BY_ADDRESS, BY_LINK = 5, 20
+"""Requests a second to links, from one address and of one link, five times as many at once: each costs queries, and
+whoever has the address may send them. In each process."""
 EMPTY = Document()
 LASTS = (("1h", "an hour"), ("1d", "a day"), ("7d", "a week"), ("30d", "30 days"), ("90d", "90 days"))
 HOURS = {"1h": 1, "1d": 24, "7d": 168, "30d": 720, "90d": 2160}
@@ -369,6 +378,21 @@ def revoke(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     return redirect("dashboard", slug=slug)
 
 
+def _limited(request: HttpRequest, token: str) -> HttpResponse | None:
+    """Refuse an address that asks too much, whatever its links, and a link that too many ask."""
+    clock, waits = time.monotonic(), []
+    for key, rate in ((str(request.META.get("REMOTE_ADDR") or ""), BY_ADDRESS), (services.digest_of(token), BY_LINK)):
+        waits.append(_asked.wait(key, rate, clock))
+        if waits[-1] <= 0:
+            _asked.take(key, rate, 1, clock)
+    if max(waits) <= 0:
+        return None
+    SHARED_REFUSED.inc(reason="address" if waits[0] > 0 else "link")
+    answer = _json({"error": "This link is asked too often; try again in a moment."}, 429)
+    answer["Retry-After"] = str(math.ceil(max(waits)))
+    return answer
+
+
 def _opened(request: HttpRequest, token: str) -> tuple[ShareLink, Principal, Document]:
     """Return the link of a secret, as whom it reads, and what it shows."""
     usable = ShareLink.objects.usable(timezone.now()).select_related("dashboard", "dashboard__folder", "maker")
@@ -391,6 +415,8 @@ def _values_of(link: ShareLink, read: Document) -> variables.Values:
 @never_cache
 def shared(request: HttpRequest, token: str) -> HttpResponse:
     """A dashboard by its link: read only, its maker's scope narrowed, variables as they were."""
+    if (refusal := _limited(request, token)) is not None:
+        return refusal
     link, _, read = _opened(request, token)
     row = link.dashboard
     values = _values_of(link, read)
@@ -416,5 +442,7 @@ def shared(request: HttpRequest, token: str) -> HttpResponse:
 @never_cache
 def shared_data(request: HttpRequest, token: str) -> HttpResponse:
     """Numbers of a shared dashboard's panels."""
+    if (refusal := _limited(request, token)) is not None:
+        return refusal
     link, who, read = _opened(request, token)
     return _numbers(request, who, read, _values_of(link, read))

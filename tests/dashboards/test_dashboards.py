@@ -14,13 +14,14 @@ from apps.accounts.permissions import Principal, Scope
 from apps.accounts.rights import Forbidden
 from apps.alerting import services as alerting
 from apps.alerting.models import AdaptiveBand, AlertRule, RuleGroup, RuleLevel
-from apps.dashboards import answers, document, services
+from apps.dashboards import answers, dashboard_pages, document, services
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 from apps.dashboards.timespan import span_of
 from apps.metrics import budgets
 from apps.metrics import services as metrics
 from apps.metrics.models import QueryBudget
 from apps.metrics.samples import Samples
+from apps.metrics.throttle import Throttle
 from monitoring_portal import setup
 
 pytestmark = pytest.mark.django_db
@@ -391,6 +392,19 @@ def test_a_link_keeps_its_variables_as_they_were(client, ed):
     _, address = shared(ed, values={"host": ("web-2",)})
     found = client.get(f"{address}data/?panel=one&var-host=web-1").json()["panels"]["one"]["series"]
     assert [series["name"] for series in found] == ["web-2"]
+
+
+def test_who_asks_a_link_too_often_waits_and_is_counted(client, ed, monkeypatch):
+    monkeypatch.setattr(dashboard_pages, "_asked", Throttle())
+    monkeypatch.setattr(dashboard_pages, "BY_ADDRESS", 1)
+    _, address = shared(ed)
+    answers = [client.get(f"{address}data/?panel=one") for _ in range(8)]
+    assert [answer.status_code for answer in answers[:5]] == [200] * 5
+    assert answers[-1].status_code == 429
+    assert (int(answers[-1]["Retry-After"]) >= 1, "too often" in answers[-1].json()["error"]) == (True, True)
+    assert client.get("/monitoring/dashboards/shared/guessed/").status_code == 429
+    assert client.get(address, REMOTE_ADDR="192.0.2.9").status_code == 200
+    assert dashboard_pages.SHARED_REFUSED.value(reason="address") > 0
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "maker gone", "maker lost the role", "moved out of sight"])

@@ -282,8 +282,8 @@ def _copies(t: Values, own: dict[str, str], cache: dict[str, str]) -> Iterator[R
     yield "redis_memory_max_bytes", cache, np.full(len(t), 2.0 * GIB)
     for name, rate in (("input", 4.1e4), ("output", 1.6e5)):
         yield f"redis_net_{name}_bytes_total", cache, rate * worked(t)
-    for name, count in (("keys", 41_000.0), ("keys_expiring", 37_000.0)):
-        yield f"redis_db_{name}", cache | {"db": "db0"}, np.round(count * (0.8 + 0.2 * busy(t)))
+    for name, most in (("keys", 41_000.0), ("keys_expiring", 37_000.0)):
+        yield f"redis_db_{name}", cache | {"db": "db0"}, np.round(most * (0.8 + 0.2 * busy(t)))
     replica = {**cache, "slave_ip": "clinic-cache-2", "slave_port": "6379"}
     yield "redis_connected_slave_lag_bytes", replica, np.round(400 * busy(t) + 9e4 * CACHE.share(t))
 
@@ -356,6 +356,11 @@ def recorded(t: Values) -> Iterator[Row]:
         ("revenue", 1450 * busy(t) * (1 - 0.4 * PAYMENTS.share(t))),
     ):  # fmt: skip
         yield name, {}, value
+    for band, usual, spread in (
+        ("unusual-user-behaviour", 40 * busy(t), 9.0), ("revenue-drop", 1450 * busy(t), 330.0)
+    ):  # fmt: skip
+        yield "anomaly:lower_band", {"band": band}, np.maximum(0.0, 0.75 * usual - spread)
+        yield "anomaly:upper_band", {"band": band}, 1.2 * usual + spread
 
 
 def _a_minute(t: Values) -> tuple[dict[float, Values], dict[str, Values]]:

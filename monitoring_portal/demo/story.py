@@ -38,6 +38,8 @@ BY: Final = Principal.system("demo", via="command")
 PAST: Final = timedelta(days=7)
 STEP: Final = 30
 PART: Final = timedelta(hours=6)
+LEAD: Final = timedelta(seconds=90)
+"""So far ahead the past is filled in: the portal's own rules look back a minute as soon as they run."""
 PORT: Final = 39_100
 """Where the clinic answers scrapes and checks, on this machine alone; another where that is taken."""
 PEOPLE: Final = (
@@ -68,7 +70,7 @@ def write(progress: Progress, *, now: datetime) -> None:
     since = _newest(now) or now - PAST
     if now - since > timedelta(minutes=1):
         progress(f"Demo: filling in {max(1, round((now - since) / timedelta(hours=1)))} hours of samples")
-        fill(since=since, until=now)
+        fill(since=since, until=now + LEAD)
     if is_new:
         progress("Demo: telling what went wrong in the week")
         _past(now)

@@ -280,6 +280,9 @@ export class Board {
     this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => s === "*" || sources.includes(s))));
   }
 
+  /** What panels of this kind list has changed: those on the screen are asked for again as a whole. */
+  renew(kind) { this.load(this.parts.filter((p) => p.root.dataset.kind === kind && p.data && this.seen.has(p))); }
+
   tick() {
     const seconds = every();
     if (seconds === null || document.hidden) return;

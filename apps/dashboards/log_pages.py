@@ -110,7 +110,7 @@ def data(request: HttpRequest) -> HttpResponse:
     except (BadSpan, BadSearch) as error:
         return _json({"error": str(error)}, 400)
     if request.GET.get("format") == "csv":
-        return views.table_of_panel({PANEL.key: answer})
+        return views.table({PANEL.key: answer}, plots.table_of)
     changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
     return _json({"panels": {PANEL.key: answer}, "changes": [wording.changed(one) for one in changed]})
 

@@ -1,6 +1,7 @@
 """The charts of single rows that have no page in the portal: a rule, a metric, a contact; drawn beside their forms."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from django.db import connection
@@ -57,15 +58,15 @@ def answers(who: Principal, keys: Iterable[str], query: Mapping[str, str], span:
     wanted = set(keys)
     found: dict[str, Row] = {}
     if RULE in wanted and (rule := AlertRule.objects.filter(pk=_key(query, "rule")).first()) is not None:
-        fired = plots.alerts_of([rule.expression], span, scope=who.scope)[rule.expression]
-        levels = {rule.expression: plots.levels_of_rule(rule)}
+        watched = plots.watched([rule.expression], span, scope=who.scope)
+        own = replace(watched, levels={rule.expression: plots.levels_of_rule(rule)})
         (panel,) = panels_of_rule(rule)
-        found[RULE] = plots.plot(panel, span, levels, scope=who.scope) | {"alerts": fired}
+        found[RULE] = plots.plot(panel, span, own, scope=who.scope)
     if wanted & {"metric-values", "metric-series"}:
         metric = Metric.objects.filter(pk=_key(query, "metric")).first()
         for panel in panels_of_metric(metric) if metric else ():
             if panel.key in wanted:
-                found[panel.key] = plots.plot(panel, span, {}, scope=who.scope) | {"alerts": []}
+                found[panel.key] = plots.plot(panel, span, plots.UNWATCHED, scope=who.scope)
     if wanted & {panel.key for panel in DELIVERIES}:
         contact = Contact.objects.filter(pk=_key(query, "contact")).first()
         found |= {key: row for key, row in deliveries(contact, span).items() if key in wanted} if contact else {}

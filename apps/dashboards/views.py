@@ -221,7 +221,9 @@ def _rules(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any
     rows = []
     for rule in rules:
         run = runs.get(rule.group_id)
-        result = (run.results.get("rules", {}) if run else {}).get(str(rule.pk), {})
+        # What the rule found is of all series: who sees only some of them is told how their own alerts stand.
+        found = (run.results.get("rules", {}) if run else {}).get(str(rule.pk), {})
+        result = {} if who.scope.matchers else found
         rows.append(
             {
                 "rule": rule,
@@ -528,7 +530,7 @@ def data(request: HttpRequest) -> HttpResponse:
             return _json(plots.tabulate(tables[name], span, scope=who.scope))
         answers = _answers(request, span, who)
         if (back := compared(request.GET.dict())) is not None:
-            for key, row in _answers(request, span.earlier(back), who).items():
+            for key, row in _answers(request, span.earlier(back), who, is_watched=False).items():
                 answers[key]["before"] = row.get("series", [])
     except LookupError as error:
         return _json({"error": str(error.args[0])}, 404)
@@ -539,12 +541,12 @@ def data(request: HttpRequest) -> HttpResponse:
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
     if request.GET.get("format") == "csv":
-        return table_of_panel(answers)
+        return table(answers, plots.table_of)
     changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
     return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
 
 
-def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
+def _answers(request: HttpRequest, span: Span, who: Principal, *, is_watched: bool = True) -> dict[str, dict[str, Any]]:
     """Return the numbers of each panel that is asked for; LookupError, with a sentence, where there is none such."""
     keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
     known = {
@@ -559,12 +561,9 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
     if unknown := [key for key in keys if key not in known and key not in made and key != "alert"]:
         raise LookupError(f"There is no panel {unknown[0]!r}.")
     panels = [known[key] for key in keys if key in known]
-    levels = plots.levels_of(panel.levels_of for panel in panels)
-    fired = plots.alerts_of((panel.levels_of for panel in panels), span, scope=who.scope)
-    answers = {
-        panel.key: plots.plot(panel, span, levels, scope=who.scope) | {"alerts": fired[panel.levels_of]}
-        for panel in panels
-    } | made
+    texts = (text for panel in panels for text in plots.texts_of(panel, span))
+    watch = plots.watched(texts, span, scope=who.scope) if is_watched else plots.UNWATCHED
+    answers = {panel.key: plots.plot(panel, span, watch, scope=who.scope) for panel in panels} | made
     if "alert" in keys:
         found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
         row = found.first()
@@ -572,7 +571,7 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
     return answers
 
 
-def table_of_panel(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
+def table(answers: Mapping[str, dict[str, Any]], rows_of: Callable[[dict[str, Any]], list[list[Any]]]) -> HttpResponse:
     """One panel's numbers as CSV."""
     if len(answers) != 1:
         return _json({"error": "A table is made of one panel: ask for one."}, 400)
@@ -581,7 +580,7 @@ def table_of_panel(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
         return _json({"error": found["error"]}, 422)
     answer = HttpResponse(content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{key}.csv"'
-    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in plots.table_of(dict(found)))
+    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in rows_of(found))
     return answer
 
 

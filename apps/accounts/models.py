@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -47,8 +48,12 @@ class User(AbstractUser):
         if self.is_superuser:
             return frozenset({"administrator"})
         if self._roles is None:
-            self._roles = frozenset(self.groups.values_list("name", flat=True)) & ROLES.keys()
-        return self._roles
+            self.remember_groups(self.groups.values_list("name", flat=True))
+        return self._roles or frozenset()
+
+    def remember_groups(self, names: Iterable[str]) -> None:
+        """Take these as the groups of this person, as they were read for many people at once."""
+        self._roles = frozenset(names).intersection(ROLES)
 
     @property
     def rights(self) -> frozenset[Right]:

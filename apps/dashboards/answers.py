@@ -13,7 +13,7 @@ from apps.accounts.permissions import Principal
 from apps.alerting import matching
 from apps.alerting.matching import MatcherError
 from apps.alerting.models import Alert
-from apps.dashboards import document, panels, plots, snapshots, variables
+from apps.dashboards import document, panels, plots, shared, snapshots, variables
 from apps.dashboards.document import Document, Variable
 from apps.dashboards.plots import Row
 from apps.dashboards.timespan import Span
@@ -104,9 +104,7 @@ def _table(panel: document.Panel, asks: Sequence[panels.Query], span: Span, *, w
 def _heat(panel: document.Panel, ask: panels.Query, span: Span, *, who: Principal, limits: Limits) -> Row:
     """Counts by bucket and step: series with `le` are a histogram's cumulative buckets, others rows."""
     whole = Span(span.begin, span.begin, span.end, span.step)
-    result = query.query_range(
-        ask.expression, start=whole.start, end=whole.end, step=whole.step, scope=who.scope, limits=limits
-    )
+    result = shared.query_range(ask.expression, whole, scope=who.scope, limits=limits)
     sums: dict[str, Any] = {}
     labels = result.labels.dicts()
     is_histogram = bool(labels) and all("le" in each for each in labels)

@@ -7,7 +7,7 @@ import orjson
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -15,11 +15,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
-from apps.alerting import changes, matching
-from apps.dashboards import answers, document, grafana, services, snapshots, variables, views, wording
+from apps.alerting import matching
+from apps.dashboards import answers, document, grafana, services, snapshots, variables, views
 from apps.dashboards.document import BadDocument, Document
 from apps.dashboards.models import Dashboard, Folder, ShareLink
-from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, span_of
+from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, Span, span_of
 
 Row = dict[str, Any]
 MOST_ROWS = 500
@@ -155,18 +155,31 @@ def data(request: HttpRequest, slug: str) -> HttpResponse:
 def _numbers(request: HttpRequest, who: Principal, read: Document, values: variables.Values) -> HttpResponse:
     try:
         span = span_of(request.GET.dict(), now=timezone.now())
+        found = _panels(request.GET, span, who, read, values)
     except BadSpan as error:
         return _json({"error": str(error)}, 400)
+    except LookupError as error:
+        return _json({"error": str(error.args[0])}, 404)
+    return _json({"panels": found, "changes": views.happened(span, who)})
+
+
+def numbers(slug: str, given: QueryDict, span: Span, who: Principal) -> Row:
+    """Return what the panels of a dashboard draw that an address asks for. LookupError where there is none such."""
+    row = Dashboard.objects.select_related("folder").filter(slug=slug).visible_to(who).first()
+    if row is None:
+        raise LookupError("There is no such dashboard any more.")
+    read = _read(row)
+    return _panels(given, span, who, read, variables.chosen(read.variables, dict(given.lists())))
+
+
+def _panels(given: QueryDict, span: Span, who: Principal, read: Document, values: variables.Values) -> Row:
     found: Row = {}
-    for key in list(dict.fromkeys(request.GET.getlist("panel")))[: views.MOST_PANELS]:
+    for key in list(dict.fromkeys(given.getlist("panel")))[: views.MOST_PANELS]:
         panel = read.panel(key)
         if panel is None:
-            return _json({"error": f"There is no panel {key[:60]!r}."}, 404)
+            raise LookupError(f"There is no panel {key[:60]!r}.")
         found[key] = answers.answer(panel, span, values, who=who)
-    # Who deployed what is for those who log in, not for whoever has a link.
-    is_known = who.kind != "anonymous"
-    happened = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope) if is_known else ()
-    return _json({"panels": found, "changes": [wording.changed(one) for one in happened]})
+    return found
 
 
 # --- Editing ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from apps.accounts.permissions import Scope
 from apps.alerting.models import Alert, RuleLevel
 from apps.alerting.units import unit_of
+from apps.dashboards import shared
 from apps.dashboards.panels import Panel, Query, Table
 from apps.dashboards.timespan import Span
 from apps.metrics import query
@@ -198,7 +199,7 @@ def asked(expression: str, span: Span) -> str:
 
 def _range(expression: str, span: Span, scope: Scope, limits: Limits = query.WAITED_FOR) -> Result:
     text = asked(expression, span)
-    return query.query_range(text, start=span.start, end=span.end, step=span.step, scope=scope, limits=limits)
+    return shared.query_range(text, span, scope=scope, limits=limits)
 
 
 def _rows(part: Query, result: Result) -> list[tuple[str, Any, Any]]:

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseServerError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseServerError, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template import loader
 from django.urls import reverse
@@ -518,10 +518,7 @@ def data(request: HttpRequest) -> HttpResponse:
             if name not in TABLES:
                 return _json({"error": f"There is no table {name!r}."}, 404)
             return _json(plots.tabulate(TABLES[name], span, scope=who.scope))
-        answers = _answers(request, span, who)
-        if (back := compared(request.GET.dict())) is not None:
-            for key, row in _answers(request, span.earlier(back), who).items():
-                answers[key]["before"] = row.get("series", [])
+        answers = numbers(request.GET, span, who)
     except LookupError as error:
         return _json({"error": str(error.args[0])}, 404)
     except BadSpan as error:
@@ -532,19 +529,42 @@ def data(request: HttpRequest) -> HttpResponse:
         return _json({"error": str(error)}, 422)
     if request.GET.get("format") == "csv":
         return _table(answers)
-    changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
-    return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
+    return _json({"panels": answers, "changes": happened(span, who)})
 
 
-def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
-    """Return the numbers of each panel that is asked for; LookupError, with a sentence, where there is none such."""
-    keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
+def happened(span: Span, who: Principal) -> list[dict[str, Any]]:
+    """Return what was deployed or configured in that time; whoever comes by a link is told nothing of it."""
+    if who.kind == "anonymous":
+        return []
+    found = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
+    return [wording.changed(one) for one in found]
+
+
+def numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
+    """Return what the panels draw that an address asks for, with `before` where it compares.
+
+    Raises BadSpan, and LookupError with a sentence where there is no such panel.
+    """
+    found = _numbers(given, span, who)
+    if (back := compared(plain(given))) is not None:
+        for key, row in _numbers(given, span.earlier(back), who).items():
+            found[key]["before"] = row.get("series", [])
+    return found
+
+
+def plain(given: QueryDict) -> dict[str, str]:
+    """Return an address's fields, of each the last value."""
+    return {name: str(value) for name, value in given.items()}
+
+
+def _numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
+    keys = list(dict.fromkeys(given.getlist("panel")))[:MOST_PANELS]
     known = {
         **PANELS,
         **measured_panels.PANELS,
         **measured_panels.panels_asked(who, keys),
-        **panels_asked(who, request.GET.get("target", "")),
-        **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
+        **panels_asked(who, given.get("target", "")),
+        **check_panels.panels_asked(who, given.get("check", ""), given.get("heartbeat", "")),
     }
     if unknown := [key for key in keys if key not in known and key != "alert"]:
         raise LookupError(f"There is no panel {unknown[0]!r}.")
@@ -556,7 +576,7 @@ def _answers(request: HttpRequest, span: Span, who: Principal) -> dict[str, dict
         for panel in panels
     }
     if "alert" in keys:
-        found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
+        found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=given.get("alert", ""))
         row = found.first()
         answers["alert"] = plots.plot_alert(row, span, scope=who.scope) if row else {"error": "There is no such alert."}
     return answers

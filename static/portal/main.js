@@ -31,7 +31,7 @@ function draw(part) {
   if (part.activity) drawTimeline(find("[data-activity]"), part.activity, "Nothing has happened yet.");
   if (part.oncall && drawOncall(part.oncall) && initial.view === "oncall") part.stale = true;
   if (part.alert) drawAlert(part.alert);
-  if (part.series) board.arrived(part.series);
+  if (part.of) board.pushed(part);
   // Tables that the server draws (history, rules, contacts) are fetched again as they are.
   if (part.stale && find("[data-redraw]")) redraw();
 }
@@ -59,5 +59,5 @@ if (initial.dashboard?.links) (await import("./dashboard-edit.js")).startEditor(
 if (initial.view) {
   const live = new Live(initial.view);
   live.addEventListener("frame", ({ detail }) => draw(detail));
-  live.addEventListener("up", () => board.arrived(["*"]));
+  board.follow(live, initial.dashboard ? `dashboard:${initial.dashboard.slug}` : "page");
 }

@@ -133,6 +133,8 @@ export class PanelCard {
 }
 
 const AT_ONCE = 20;
+// Steps that are asked for once more with the next ones: late samples still change them.
+const BACK = 2;
 
 export class Board {
   /**
@@ -146,6 +148,7 @@ export class Board {
     this.kinds = kinds;
     this.more = more;
     this.parts = [];
+    this.wishes = 0;
     this.tables = all("[data-table]");
     this.seen = new Set();
     this.due = new Set();
@@ -156,8 +159,9 @@ export class Board {
         if (!entry.isIntersecting) { this.seen.delete(part); continue; }
         this.seen.add(part);
         if (!part.data) this.soon([part]);
-        else if (part.isBehind) this.grow([part]);
+        else if (part.isBehind && !this.isFollowing()) this.grow([part]);
       }
+      this.refollow();
     }, { rootMargin: "240px" });
     for (const root of all("[data-panel]")) this.adopt(root);
     for (const root of all("[data-tile]")) this.take(new Tile(root));
@@ -182,6 +186,7 @@ export class Board {
     this.observer.unobserve(part.root);
     this.seen.delete(part);
     this.due.delete(part);
+    this.refollow();
     this.parts = this.parts.filter((each) => each !== part);
   }
 
@@ -192,10 +197,56 @@ export class Board {
     this.timer = setTimeout(() => { const due = [...this.due]; this.due.clear(); this.load(due); }, 15);
   }
 
+  /** Follow what is on the screen by a connection: the server pushes its new steps, on a fresh one all that was missed. */
+  follow(live, place) {
+    this.live = live;
+    this.place = place;
+    live.wanted = () => this.wanted();
+    live.addEventListener("down", () => { for (const part of this.parts) part.isBehind = true; });
+  }
+
+  isFollowing() { return Boolean(this.live?.isUp) && isLive() && !this.drafted; }
+
+  refollow() {
+    clearTimeout(this.changing);
+    this.changing = setTimeout(() => this.live?.follow(), 60);
+  }
+
+  /** What is followed: the panels on the screen, each from the steps on that may still change. */
+  wanted() {
+    const parts = isLive() && !this.drafted ? [...this.seen].filter((part) => part.data) : [];
+    const from = (part) => (part.isWhole ? null : Math.round(1000 * (part.data.start + part.data.step * Math.max(0, part.data.count - 1 - BACK))));
+    this.wishes += 1;
+    return { number: this.wishes, place: this.place, query: this.query([]).split("?")[1], panels: Object.fromEntries(parts.map((part) => [part.key, from(part)])) };
+  }
+
+  /** New steps of panels that are followed; those of an earlier wish do not fit any more. */
+  pushed({ of, panels = {}, changes: changed }) {
+    if (of !== this.wishes) return;
+    for (const part of this.parts.filter((each) => each.data)) {
+      if (changed) part.data.changes = changed;
+      if (panels[part.key]) this.merge(part, panels[part.key]);
+      else if (changed && this.seen.has(part)) part.draw(part.data);
+    }
+  }
+
+  merge(part, fresh) {
+    if (fresh.error) { if (part.isWhole) part.fail(fresh.error); return; }
+    if (!part.isWhole && fresh.step !== part.data.step) { this.load([part]); return; }
+    const { changes: known, newest } = part.data;
+    part.data = part.isWhole ? fresh : grown(part.data, fresh, bounds()[0]);
+    part.data.changes = known;
+    if (!part.isWhole) part.data.newest = Math.max(newest ?? 0, fresh.newest ?? 0) || null;
+    part.at = Date.now();
+    part.isBehind = false;
+    part.draw(part.data);
+  }
+
   reload() {
     this.stop?.abort();
     this.stop = new AbortController();
     for (const part of this.parts) part.data = null;
+    this.wishes += 1;
     this.load([...this.seen]);
     this.loadTables();
   }
@@ -224,6 +275,7 @@ export class Board {
         if (data.error && part.fail) part.fail(data.error);
         else part.draw(data);
       }
+      this.refollow();
     } catch (error) {
       if (error.name !== "AbortError") for (const part of parts) part.fail(error.message);
     }
@@ -247,12 +299,8 @@ export class Board {
       for (const part of due) {
         const fresh = answer.panels[part.key];
         if (!fresh || fresh.error || !part.data) continue;
-        part.data = fresh.step === part.data.step ? grown(part.data, fresh, bounds()[0]) : part.data;
         part.data.changes = answer.changes ?? [];
-        part.data.newest = Math.max(part.data.newest ?? 0, fresh.newest ?? 0) || null;
-        part.at = Date.now();
-        part.isBehind = false;
-        part.draw(part.data);
+        this.merge(part, fresh);
       }
     } catch (error) {
       if (error.name !== "AbortError") for (const part of due) part.isBehind = true;
@@ -262,20 +310,16 @@ export class Board {
     }
   }
 
-  /** New samples of these sources are in the store. */
-  arrived(sources) {
-    if (!isLive()) return;
-    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => s === "*" || sources.includes(s))));
-  }
-
   tick() {
     const seconds = every();
     if (seconds === null || document.hidden) return;
-    // Without a live connection the page polls; with one this is only the slide of the window.
-    const wait = seconds || (document.documentElement.dataset.live === "live" ? 60 : 15);
+    // Without a live connection the page polls; with one the numbers come by themselves, and only the window slides.
+    const isFollowing = this.isFollowing();
+    const wait = seconds || (isFollowing ? 60 : 15);
     if (Date.now() - this.polled < wait * 1000) return;
     this.polled = Date.now();
-    this.grow(this.parts);
+    if (isFollowing) for (const part of this.seen) { if (part.data && !part.isWhole) part.draw(part.data); }
+    else this.grow(this.parts);
     this.loadTables();
   }
 

@@ -21,6 +21,7 @@ from typing import Final
 
 import psutil
 import websockets
+from websockets.typing import Origin
 
 from benchmarks._pages import DASHBOARD, PANELS, TOKEN, Sender, fill, prepare
 from benchmarks.portal import call, row
@@ -47,8 +48,8 @@ class Page:
         async with websockets.connect(
             address,
             additional_headers={"Cookie": f"sessionid={session}"},
-            origin=url,
-            max_size=None,  # type: ignore[arg-type]
+            origin=Origin(url),
+            max_size=None,
         ) as socket:
             await socket.send(json.dumps({"view": "alerts"}))
             since = int((time.time() - 60) * 1000)

@@ -160,7 +160,7 @@ def _numbers(request: HttpRequest, who: Principal, read: Document, values: varia
         return _json({"error": str(error)}, 400)
     except LookupError as error:
         return _json({"error": str(error.args[0])}, 404)
-    return _json({"panels": found, "changes": views.happened(span, who)})
+    return _json({"panels": views.slim(found), "changes": views.happened(span, who)})
 
 
 def numbers(slug: str, given: QueryDict, span: Span, who: Principal) -> Row:

@@ -96,7 +96,7 @@ def _reply(question: Question, who: Principal) -> Reply:
         except (BadSpan, LookupError, PromQLError, Outrun) as error:
             found = {key: {"error": str(error.args[0] if error.args else error)} for key in given.getlist("panel")}
             span = None
-        for key, row in found.items():
+        for key, row in views.slim(found).items():
             reply.panels[key] = _numbers(row, span, is_part=since is not None)
     return reply
 

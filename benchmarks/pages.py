@@ -44,7 +44,7 @@ from django.utils import timezone
 from apps.oncall.models import Policy, Step
 row = Policy.objects.create(name="Fourteen steps")
 for number in range({steps}):
-    Step.objects.create(policy=row, position=number + 1, kind="wait", config={{"duration": "00:05:00"}})
+    Step.objects.create(policy=row, position=number + 1, kind="wait", config={{"minutes": 5}})
 print("ID", row.pk)
 """
 

@@ -7,12 +7,22 @@ const PALETTE = 8;
 const HEADINGS = { name: "Series", last: "Last", before: "Week before", low: "Min", high: "Max" };
 const probe = document.createElement("span");
 
+// Each look at a computed style has the browser work the whole page out anew: once a theme is enough.
+const colours = new Map();
+
 /** The colour behind a custom property in the theme that is on; canvas does not know light-dark(). */
 function colour(name) {
+  const known = colours.get(name);
+  if (known) return known;
   if (!probe.isConnected) { probe.hidden = true; document.body.append(probe); }
   probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color;
+  const found = getComputedStyle(probe).color;
+  colours.set(name, found);
+  return found;
 }
+
+/** Another theme is on. */
+export const forgetColours = () => colours.clear();
 
 const faded = (rgb, alpha) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
 // Charts share the crosshair; a selection belongs to the chart it was drawn in, or each of them would zoom.

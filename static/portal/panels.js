@@ -1,10 +1,12 @@
 // Loads the panels and tiles of a page in one request, then only what is new, and only for what is on the screen.
-import { Chart } from "./chart.js";
+import { Chart, forgetColours } from "./chart.js";
 import { all, download, find, h, icon } from "./dom.js";
 import { measure, moment, quantity } from "./format.js";
 import { bounds, changes, chosen, every, isLive } from "./range.js";
 
 const STALE_AFTER = 120;
+// Milliseconds of drawing after which the page takes what people do.
+const SLICE = 40;
 
 /** Whole series of one panel, grown by increments: {times, series: [{name, values}]} on a grid of `step` seconds. */
 export function grown(old, fresh, from) {
@@ -29,6 +31,19 @@ export function grown(old, fresh, from) {
 }
 
 const times = (data) => Array.from({ length: data.count }, (_, i) => data.start + i * data.step);
+
+/** Works through the parts without keeping the page from answering: a frame is let through where it takes long. */
+async function inSlices(parts, work) {
+  let begun = performance.now();
+  for (const part of parts) {
+    if (performance.now() - begun > SLICE) {
+      // A page in the background gets no frames, and nobody waits for it.
+      if (!document.hidden) await new Promise((go) => { requestAnimationFrame(() => setTimeout(go)); });
+      begun = performance.now();
+    }
+    work(part);
+  }
+}
 
 class Tile {
   constructor(root) { this.root = root; this.key = root.dataset.tile; }
@@ -223,11 +238,12 @@ export class Board {
   /** New steps of panels that are followed; those of an earlier wish do not fit any more. */
   pushed({ of, panels = {}, changes: changed }) {
     if (of !== this.wishes) return;
-    for (const part of this.parts.filter((each) => each.data)) {
+    inSlices(this.parts.filter((each) => each.data), (part) => {
+      if (!part.data || of !== this.wishes) return;
       if (changed) part.data.changes = changed;
       if (panels[part.key]) this.merge(part, panels[part.key]);
       else if (changed && this.seen.has(part)) part.draw(part.data);
-    }
+    });
   }
 
   merge(part, fresh) {
@@ -265,16 +281,16 @@ export class Board {
     const signal = (this.stop ??= new AbortController()).signal;
     try {
       const answer = this.drafted ? await this.drafted(parts) : await ask(this.query(parts.map((p) => p.key)), signal);
-      for (const part of parts) {
+      await inSlices(parts, (part) => {
         const data = answer.panels[part.key];
-        if (!data) continue;
+        if (!data || signal.aborted) return;
         data.changes = answer.changes ?? [];
         part.data = data.error ? null : data;
         part.at = Date.now();
         part.isBehind = false;
         if (data.error && part.fail) part.fail(data.error);
         else part.draw(data);
-      }
+      });
       this.refollow();
     } catch (error) {
       if (error.name !== "AbortError") for (const part of parts) part.fail(error.message);
@@ -323,7 +339,10 @@ export class Board {
     this.loadTables();
   }
 
-  restyle() { for (const part of this.parts) part.restyle(); }
+  restyle() {
+    forgetColours();
+    inSlices([...this.seen, ...this.parts.filter((part) => !this.seen.has(part))], (part) => part.restyle());
+  }
 
   async loadTables() {
     for (const root of this.tables) {

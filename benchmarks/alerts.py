@@ -133,14 +133,14 @@ def _opened(client: Any, path: str) -> None:
 
 def settle_all(now: Any) -> None:
     """Run on-call's loops as their clocks do until nothing is due."""
-    from apps.oncall import telling
+    from apps.oncall import escalating, loops, telling
     from apps.oncall.models import NotificationGroup
 
-    while telling.tell(now=now) == telling.BATCH:
+    while telling.tell(now=now) == loops.BATCH:
         telling.flush(now=now)
     while NotificationGroup.objects.due(now).exists():
         telling.flush(now=now)
-    telling.escalate(now=now)
+    escalating.escalate(now=now)
 
 
 def contact() -> Any:

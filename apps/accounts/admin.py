@@ -58,7 +58,9 @@ class AuditedAdmin(ModelAdmin[M]):
 
     # --- who may -----------------------------------------------------------------------------------------------
     def _can(self, request: HttpRequest, right: Right | None) -> bool:
-        return right is not None and principal_of(request).can(right)
+        who = principal_of(request)
+        # The admin's lists are of everybody's things: whom a team narrows reads and operates on the pages.
+        return right is not None and who.can(right) and not who.scope.matchers
 
     def has_view_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         return self._can(request, self.view_right)

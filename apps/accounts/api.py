@@ -125,7 +125,7 @@ class TeamSerializer(Exact, serializers.ModelSerializer[Team]):
 
     class Meta:
         model = Team
-        fields = ("id", "name", "description", "members")
+        fields = ("id", "name", "description", "members", "matchers")
 
 
 class TeamViewSet(viewsets.ModelViewSet[Team]):
@@ -134,6 +134,11 @@ class TeamViewSet(viewsets.ModelViewSet[Team]):
     queryset = Team.objects.prefetch_related("members")
     serializer_class = TeamSerializer
     permission_classes = (Needs(Right.READ, Right.ADMINISTER),)
+
+    def get_queryset(self) -> models.QuerySet[Team]:
+        """Return every team; whom one narrows sees their own."""
+        who, every = principal_of(self.request), super().get_queryset()
+        return every if not who.scope.matchers else every.filter(members=int(who.id) if who.kind == "user" else 0)
 
     def perform_create(self, serializer: Any) -> None:
         self._write(serializer, Team())

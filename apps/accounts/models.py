@@ -14,10 +14,25 @@ from django.db.models import Func, Q
 from django.db.models.functions import Now
 
 from apps.accounts.hours import Hours, check_country, parse_dates, parse_week, parse_zone
-from apps.accounts.rights import NARROWED, ROLES, Quota, Right, Scope, rights_of_roles, rights_of_scopes
+from apps.accounts.rights import (
+    EVERYTHING,
+    NARROWED,
+    ROLES,
+    Quota,
+    Right,
+    Scope,
+    is_matcher,
+    rights_of_roles,
+    rights_of_scopes,
+    scope_of_teams,
+)
 
 COARSE = timedelta(minutes=1)
 """How exact `Token.last_used_at` is: a write per request would cost more than the request."""
+
+
+MOST_MATCHERS = 20
+"""Of one team."""
 
 
 class People(UserManager["User"]):
@@ -38,22 +53,43 @@ class User(AbstractUser):
 
     objects: ClassVar[People] = People()
 
-    _roles: frozenset[str] | None = None
+    _standing: tuple[frozenset[str], Scope] | None = None
 
     @property
     def roles(self) -> frozenset[str]:
-        """The roles this person has, remembered on the instance: one query a request."""
+        """The roles this person has."""
         if not self.is_active:
             return frozenset()
         if self.is_superuser:
             return frozenset({"administrator"})
-        if self._roles is None:
-            self.remember_groups(self.groups.values_list("name", flat=True))
-        return self._roles or frozenset()
+        return self._looked_up()[0]
 
-    def remember_groups(self, names: Iterable[str]) -> None:
-        """Take these as the groups of this person, as they were read for many people at once."""
-        self._roles = frozenset(names).intersection(ROLES)
+    @property
+    def scope(self) -> Scope:
+        """What this person's teams let them see; administrators, who could change that, see everything."""
+        if not self.is_active or self.is_superuser:
+            return EVERYTHING
+        roles, scope = self._looked_up()
+        return EVERYTHING if "administrator" in roles else scope
+
+    def _looked_up(self) -> tuple[frozenset[str], Scope]:
+        """Roles and teams, remembered on the instance: one query a request."""
+        if self._standing is None:
+            nothing = models.Value(None, output_field=models.JSONField())
+            roles = self.groups.annotate(narrows=nothing).values_list("name", "narrows")
+            teams = Team.objects.filter(members=self).exclude(matchers=[]).order_by()
+            found = roles.union(teams.annotate(role=models.Value("")).values_list("role", "matchers"), all=True)
+            names, narrowing = [], []
+            for name, matchers in found:
+                names.append(name)
+                narrowing.append(matchers or ())
+            return self.remember(names, narrowing)
+        return self._standing
+
+    def remember(self, groups: Iterable[str], teams: Iterable[Any]) -> tuple[frozenset[str], Scope]:
+        """Take these as the names of this person's groups and the matchers of their teams, read for many at once."""
+        self._standing = frozenset(groups).intersection(ROLES), scope_of_teams(teams)
+        return self._standing
 
     @property
     def rights(self) -> frozenset[Right]:
@@ -61,20 +97,33 @@ class User(AbstractUser):
         return rights_of_roles(self.roles)
 
     def forget_rights(self) -> None:
-        """Read the roles again on next use."""
-        self._roles = None
+        """Read roles and teams again on next use."""
+        self._standing = None
 
     def can(self, right: Right) -> bool:
         """Tell whether this person has the right (for templates and tests; edges ask the principal)."""
         return right in self.rights
 
 
+def check_matchers(value: Any) -> None:
+    """Refuse what is no list of matchers."""
+    if not isinstance(value, list) or len(value) > MOST_MATCHERS or not all(map(is_matcher, value)):
+        raise ValidationError('Write a list of [label, operator, value], for example [["team", "=", "web"]].')
+
+
 class Team(models.Model):
-    """People who look after the same things: rules and services name one."""
+    """People who look after the same things: rules and services name one. `matchers` narrow what its members see."""
 
     name = models.CharField(max_length=100, unique=True)
     description = models.CharField(max_length=300, blank=True, default="")
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="teams")
+    matchers = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[check_matchers],
+        help_text='What its members see at most, and then only read and operate: [["team", "=", "web"]]. Empty: all. '
+        "Teams that name values of one label add up. Administrators always see everything.",
+    )
 
     class Meta:
         ordering = ("name",)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import re2
 from django.core.exceptions import PermissionDenied
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ Via = Literal["page", "admin", "api", "command", "task", "environment"]
 ActorKind = Literal["user", "token", "system", "contact", "anonymous"]
 Matcher = tuple[str, str, str]
 """(label name, one of = != =~ !~, value)"""
+OPERATORS: Final = ("=", "!=", "=~", "!~")
+LONGEST_VALUE: Final = 1_000
 
 
 class Right(StrEnum):
@@ -72,6 +76,41 @@ class Scope:
 
 
 EVERYTHING: Final = Scope()
+_QUIET: Final = re2.Options()
+_QUIET.log_errors = False
+_META: Final = re.compile(r"[.+*?()|\[\]{}^$\\]")
+
+
+def is_matcher(matcher: Any) -> bool:
+    """Tell whether this is [label, operator, value] with a regular expression (RE2) that can be used."""
+    if not (isinstance(matcher, list | tuple) and len(matcher) == 3 and all(isinstance(p, str) for p in matcher)):
+        return False
+    name, operator, value = matcher
+    if not name or operator not in OPERATORS or len(value) > LONGEST_VALUE or "\0" in value:
+        return False
+    try:
+        re2.compile(value if operator.endswith("~") else "", _QUIET)
+    except re2.error:
+        return False
+    return True
+
+
+def scope_of_teams(teams: Iterable[Sequence[Matcher]]) -> Scope:
+    """Return what somebody sees who is in all of these teams, each given by its matchers; one without narrows nothing.
+
+    Teams that each name values of one label, the same for all, add up. Otherwise the matchers of all of them hold:
+    somebody may see less than each team for itself does, never more.
+    """
+    narrowing = list(dict.fromkeys(tuple((n, o, v) for n, o, v in team) for team in teams if team))
+    singles = [team[0] for team in narrowing if len(team) == 1 and team[0][1] in ("=", "=~")]
+    if len(narrowing) > 1 and len(singles) == len(narrowing) and len({name for name, _, _ in singles}) == 1:
+        values = sorted(f"(?:{value})" if operator == "=~" else _literal(value) for _, operator, value in singles)
+        return Scope(((singles[0][0], "=~", "|".join(values)),))
+    return Scope(tuple(dict.fromkeys(matcher for team in narrowing for matcher in team)))
+
+
+def _literal(value: str) -> str:
+    return _META.sub(lambda found: "\\" + found[0], value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +167,9 @@ class Principal:
         """Return the person as a principal; their roles are read once per instance (one query a request)."""
         if not user.is_authenticated:
             return Principal.anonymous(address=address, via=via)
-        return Principal("user", str(user.pk), user.get_username(), user.rights, EVERYTHING, address, via, user.roles)
+        scope = user.scope
+        rights = user.rights & NARROWED if scope.matchers else user.rights
+        return Principal("user", str(user.pk), user.get_username(), rights, scope, address, via, user.roles)
 
 
 class Forbidden(PermissionDenied):

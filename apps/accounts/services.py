@@ -25,6 +25,7 @@ from apps.accounts.rights import (
     Principal,
     Quota,
     Right,
+    is_matcher,
     rights_of_scopes,
 )
 from apps.core import live
@@ -32,7 +33,6 @@ from apps.core import live
 log = logging.getLogger(__name__)
 
 SETUP: Final = Principal.system("setup", via="command")
-OPERATORS: Final = ("=", "!=", "=~", "!~")
 
 
 # --- Tokens ------------------------------------------------------------------------------------------------------
@@ -85,20 +85,10 @@ def check_token(*, scopes: Sequence[str], expires_at: datetime | None, matchers:
         problems["scopes"] = f"Unknown scope {', '.join(unknown)}; there are {', '.join(SCOPES)}."
     if expires_at is not None and expires_at <= now:
         problems["expires_at"] = "This moment has passed already."
-    if not isinstance(matchers, (list, tuple)) or not all(_is_matcher(matcher) for matcher in matchers):
+    if not isinstance(matchers, (list, tuple)) or not all(is_matcher(matcher) for matcher in matchers):
         problems["matchers"] = 'Write a list of [label, operator, value], for example [["team", "=", "web"]].'
     if problems:
         raise ValidationError(problems)
-
-
-def _is_matcher(matcher: Any) -> bool:
-    return (
-        isinstance(matcher, (list, tuple))
-        and len(matcher) == 3
-        and all(isinstance(part, str) for part in matcher)
-        and bool(matcher[0])
-        and matcher[1] in OPERATORS
-    )
 
 
 @verb("accounts.revoke_token", right=Right.ADMINISTER)

@@ -864,6 +864,19 @@ class Silence(Recurring):
         return matching.spelled(self.parsed)
 
 
+class ServiceQuerySet(models.QuerySet["Service"]):
+    """Questions about services."""
+
+    def visible_to(self, scope: Scope) -> ServiceQuerySet:
+        """Return those whose name (as the label service) and team (as the label team) the scope accepts."""
+        if not scope.matchers:
+            return self
+        wanted = matching.of_scope(scope.matchers)
+        rows = self.select_related(None).values_list("pk", "name", "team__name")
+        seen = [pk for pk, name, team in rows if matching.accept(wanted, {"service": name, "team": team or ""})]
+        return self.filter(pk__in=seen)
+
+
 class Service(models.Model):
     """Something that runs: alerts name it by their label service, and it fails when what it depends on fails."""
 
@@ -880,6 +893,8 @@ class Service(models.Model):
         help_text="An alert this bad means that it has failed: pages of what depends on it are held back.",
     )
 
+    objects = ServiceQuerySet.as_manager()
+
     class Meta:
         ordering = ("name",)
         constraints = (models.CheckConstraint(condition=~Q(name=""), name="service_has_a_name"),)
@@ -894,6 +909,13 @@ class MaintenanceWindowQuerySet(models.QuerySet["MaintenanceWindow"]):
     def current(self, now: datetime) -> MaintenanceWindowQuerySet:
         """Return those that are not over."""
         return self.filter(ends_at__gt=now)
+
+    def visible_to(self, scope: Scope) -> MaintenanceWindowQuerySet:
+        """Return those of services that the scope sees, and those whose matchers hold all of the scope's."""
+        if not scope.matchers:
+            return self
+        held = Q(matchers__contains=matching.to_json(matching.of_scope(scope.matchers)))
+        return self.filter(held | Q(service__in=Service.objects.visible_to(scope)))
 
 
 class MaintenanceWindow(Recurring):

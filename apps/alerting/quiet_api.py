@@ -132,6 +132,11 @@ class WindowViewSet(viewsets.ModelViewSet[MaintenanceWindow]):
     queryset = MaintenanceWindow.objects.select_related("service")
     serializer_class = WindowSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
+
+    def get_queryset(self) -> QuerySet[MaintenanceWindow]:
+        """Return those that the caller may see."""
+        return super().get_queryset().visible_to(principal_of(self.request).scope)  # type: ignore[attr-defined, no-any-return]
+
     pagination_class = Pages
 
     def perform_create(self, serializer: Any) -> None:
@@ -236,6 +241,11 @@ class ServiceViewSet(viewsets.ModelViewSet[Service]):
     queryset = Service.objects.select_related("team").prefetch_related("depends_on")
     serializer_class = ServiceSerializer
     permission_classes = (Needs(Right.READ, Right.EDIT),)
+
+    def get_queryset(self) -> QuerySet[Service]:
+        """Return those that the caller may see."""
+        return super().get_queryset().visible_to(principal_of(self.request).scope)  # type: ignore[attr-defined, no-any-return]
+
     pagination_class = Pages
 
     def perform_create(self, serializer: Any) -> None:

@@ -3,8 +3,10 @@
 Reads series only through `metrics.query`; a panel that cannot be answered is an error with its sentence.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +17,7 @@ from apps.alerting.matching import MatcherError
 from apps.alerting.models import Alert
 from apps.dashboards import document, panels, plots, shared, snapshots, variables
 from apps.dashboards.document import Document, Variable
-from apps.dashboards.plots import Row
+from apps.dashboards.plots import Row, Watched
 from apps.dashboards.timespan import Span
 from apps.dashboards.variables import BadVariable, Values
 from apps.metrics import budgets, query
@@ -32,28 +34,76 @@ LABEL_VALUES: Final = re.compile(r"\s*label_values\(\s*(?:(.+?)\s*,\s*)?([A-Za-z
 SOURCES: Final = ("*",)
 
 
-def answer(panel: document.Panel, span: Span, values: Values, *, who: Principal) -> Row:
-    """Return what one panel draws. `kind` says how; `error` holds a sentence instead."""
+def answer(
+    panel: document.Panel, span: Span, values: Values, *, who: Principal, watch: Watched = plots.UNWATCHED
+) -> Row:
+    """Return what one panel draws. `kind` says how; `error` holds a sentence instead.
+
+    Who comes by a link is shown what is measured, not what is asked.
+    """
     kind: Row = {"kind": panel.kind, "calculation": panel.calculation, "sources": SOURCES, "levels": []}
     try:
-        if panel.kind == "alertlist":
-            return kind | _alerts(panel, who=who)
-        if panel.kind not in document.MEASURING:
-            return kind
-        filled = variables.built_in(span) | dict(values)
-        asks = [
-            panels.Query(variables.fill(ask.expression, filled), _legend(ask.legend, filled)) for ask in panel.queries
-        ]
-        limits = budgets.limits_for(who)
-        if not asks:
-            return kind | {"error": "This panel asks for nothing yet: give it a query."}
-        if panel.kind == "table":
-            return kind | _table(panel, asks, span, who=who, limits=limits)
-        if panel.kind == "heatmap":
-            return kind | _heat(panel, asks[0], span, who=who, limits=limits)
-        return kind | _plot(panel, asks, span, who=who, limits=limits)
+        found = kind | _measured(panel, span, values, who=who, watch=watch)
     except (PromQLError, BadVariable, MatcherError, query.Outrun) as error:
-        return kind | {"error": str(error)[:1_000]}
+        found = kind | {"error": str(error)[:1_000]}
+    if who.kind == "anonymous":
+        found.pop("expressions", None)
+        if "error" in found:
+            found["error"] = "This panel cannot be answered at the moment."
+    return found
+
+
+def _measured(panel: document.Panel, span: Span, values: Values, *, who: Principal, watch: Watched) -> Row:
+    if panel.kind == "alertlist":
+        return _alerts(panel, who=who)
+    if panel.kind not in document.MEASURING:
+        return {}
+    asks = asks_of(panel, span, values)
+    limits = budgets.limits_for(who)
+    if not asks:
+        return {"error": "This panel asks for nothing yet: give it a query."}
+    asked = {"expressions": [ask.expression for ask in asks]}
+    if panel.kind == "table":
+        return _table(panel, asks, span, who=who, limits=limits) | asked
+    if panel.kind == "heatmap":
+        return _heat(panel, asks[0], span, who=who, limits=limits) | asked
+    return _plot(panel, asks, span, who=who, limits=limits, watch=watch)
+
+
+def asks_of(panel: document.Panel, span: Span, values: Values) -> list[panels.Query]:
+    """Return a panel's expressions and legends with the variables filled in. Raises BadVariable."""
+    filled = variables.built_in(span) | dict(values)
+    return [panels.Query(variables.fill(ask.expression, filled), _legend(ask.legend, filled)) for ask in panel.queries]
+
+
+def watched(given: Iterable[document.Panel], span: Span, values: Values, *, who: Principal) -> Watched:
+    """Return what rules say of the expressions of these panels; nothing to whoever comes by a link."""
+    texts: list[str] = []
+    for panel in given if who.kind != "anonymous" else ():
+        if panel.kind == "timeseries":
+            with suppress(BadVariable):
+                texts += [ask.expression for ask in asks_of(panel, span, values)]
+    return plots.watched(texts, span, scope=who.scope)
+
+
+def table_of(answer: Row) -> list[list[Any]]:
+    """Return what a panel of any kind shows as rows of a table, a heading first."""
+    if "columns" in answer:
+        return [[column["title"] for column in answer["columns"]], *answer["rows"]]
+    if "alerts" in answer and "series" not in answer:
+        names = ("severity", "name", "service", "state", "since", "message")
+        return [list(names), *([row[name] for name in names] for row in answer["alerts"])]
+    named = zip(answer.get("names", ()), answer.get("rows", ()), strict=True)
+    return plots.table_of(
+        answer
+        if "series" in answer
+        else answer
+        | {
+            "series": [
+                {"name": name, "values": [math.nan if value is None else value for value in row]} for name, row in named
+            ]
+        }
+    )
 
 
 def _legend(text: str, values: Values) -> str:
@@ -65,13 +115,19 @@ def _levels(panel: document.Panel) -> list[Row]:
     return sorted(rows, key=lambda row: plots.RANKS[str(row["severity"])])
 
 
-def _plot(panel: document.Panel, asks: Sequence[panels.Query], span: Span, *, who: Principal, limits: Limits) -> Row:
+def _plot(
+    panel: document.Panel, asks: Sequence[panels.Query], span: Span, *, who: Principal, limits: Limits, watch: Watched
+) -> Row:
+    """Series over time. A panel's own thresholds stand for those of rules on the same expression."""
     drawn = panels.Panel(
-        panel.id, panel.title, panel.unit, tuple(asks), SOURCES, panel.id, panel.stacked, panel.minimum, panel.maximum
+        panel.id, panel.title, panel.unit, tuple(asks), SOURCES, "", panel.stacked, panel.minimum, panel.maximum
     )
-    found = plots.plot(drawn, span, {panel.id: _levels(panel)}, scope=who.scope, limits=limits)
-    for series in found.get("series", ()):
-        series["name"] = series["name"][:LONGEST_NAME]
+    found = plots.plot(drawn, span, watch, scope=who.scope, limits=limits)
+    if panel.thresholds or panel.kind != "timeseries":
+        found["levels"] = _levels(panel)
+    for part in ("series", "lower", "upper"):
+        for series in found.get(part, ()):
+            series["name"] = series["name"][:LONGEST_NAME]
     return found
 
 
@@ -95,10 +151,15 @@ def _table(panel: document.Panel, asks: Sequence[panels.Query], span: Span, *, w
     rows = [[*(dict(key).get(name, "")[:LONGEST_NAME] for name in shown), *cells[key]] for key in keys[:MOST_ROWS]]
     columns = [{"title": name, "unit": ""} for name in shown]
     columns += [
-        {"title": ask.legend or ("Value" if len(asks) == 1 else f"Value {at}"), "unit": panel.unit}
+        {"title": _heading(ask.legend, "Value" if len(asks) == 1 else f"Value {at}"), "unit": panel.unit}
         for at, ask in enumerate(asks, start=1)
     ]
     return {"columns": columns, "rows": rows, "more": max(0, len(cells) - MOST_ROWS), "levels": _levels(panel)}
+
+
+def _heading(legend: str, otherwise: str) -> str:
+    """A column is of many series: a legend that names one by its labels is no heading."""
+    return otherwise if not legend or "{" in legend else legend
 
 
 def _heat(panel: document.Panel, ask: panels.Query, span: Span, *, who: Principal, limits: Limits) -> Row:

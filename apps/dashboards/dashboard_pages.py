@@ -1,5 +1,7 @@
 """The pages of people's dashboards: their list, one dashboard to read or to edit, its history, links that share it."""
 
+import math
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -16,15 +18,22 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
 from apps.alerting import matching
+from apps.core.telemetry import Counter
 from apps.dashboards import answers, document, grafana, services, snapshots, variables, views
 from apps.dashboards.document import BadDocument, Document
 from apps.dashboards.models import Dashboard, Folder, ShareLink
-from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, Span, span_of
+from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, Span, compared, span_of
+from apps.metrics.throttle import Throttle
 
 Row = dict[str, Any]
+SHARED_REFUSED = Counter("portal_shared_refused_total", "Requests to share links beyond their rate.", ("reason",))
+_asked = Throttle()
 MOST_ROWS = 500
 LARGEST = 1_000_000
 """Bytes of a dashboard that is saved or previewed."""
+BY_ADDRESS, BY_LINK = 5, 20
+"""Requests a second to links, from one address and of one link, five times as many at once: each costs queries, and
+whoever has the address may send them. In each process."""
 EMPTY = Document()
 LASTS = (("1h", "an hour"), ("1d", "a day"), ("7d", "a week"), ("30d", "30 days"), ("90d", "90 days"))
 HOURS = {"1h": 1, "1d": 24, "7d": 168, "30d": 720, "90d": 2160}
@@ -153,6 +162,7 @@ def data(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _numbers(request: HttpRequest, who: Principal, read: Document, values: variables.Values) -> HttpResponse:
+    """Answer as `views.data` does: `compare=week` adds `before` to what is drawn over time, `format=csv` one table."""
     try:
         span = span_of(request.GET.dict(), now=timezone.now())
         found = _panels(request.GET, span, who, read, values)
@@ -160,6 +170,8 @@ def _numbers(request: HttpRequest, who: Principal, read: Document, values: varia
         return _json({"error": str(error)}, 400)
     except LookupError as error:
         return _json({"error": str(error.args[0])}, 404)
+    if request.GET.get("format") == "csv":
+        return views.table(found, answers.table_of)
     return _json({"panels": views.slim(found), "changes": views.happened(span, who)})
 
 
@@ -173,12 +185,19 @@ def numbers(slug: str, given: QueryDict, span: Span, who: Principal) -> Row:
 
 
 def _panels(given: QueryDict, span: Span, who: Principal, read: Document, values: variables.Values) -> Row:
-    found: Row = {}
+    back = compared(views.plain(given))
+    chosen: list[document.Panel] = []
     for key in list(dict.fromkeys(given.getlist("panel")))[: views.MOST_PANELS]:
         panel = read.panel(key)
         if panel is None:
             raise LookupError(f"There is no panel {key[:60]!r}.")
-        found[key] = answers.answer(panel, span, values, who=who)
+        chosen.append(panel)
+    watch = answers.watched(chosen, span, values, who=who)
+    found = {panel.id: answers.answer(panel, span, values, who=who, watch=watch) for panel in chosen}
+    for panel in chosen:
+        if back is not None and panel.kind == "timeseries":
+            earlier = answers.answer(panel, span.earlier(back), values, who=who)
+            found[panel.id]["before"] = earlier.get("series", [])
     return found
 
 
@@ -220,7 +239,8 @@ def preview(request: HttpRequest) -> HttpResponse:
         return _refused(error)
     except (BadDocument, BadSpan, AttributeError, TypeError) as error:
         return _json({"error": str(error)}, 422)
-    return _json({"panels": {panel.id: answers.answer(panel, span, chosen, who=who)}, "changes": []})
+    watch = answers.watched([panel], span, chosen, who=who)
+    return _json({"panels": {panel.id: answers.answer(panel, span, chosen, who=who, watch=watch)}, "changes": []})
 
 
 @require_POST
@@ -372,6 +392,21 @@ def revoke(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     return redirect("dashboard", slug=slug)
 
 
+def _limited(request: HttpRequest, token: str) -> HttpResponse | None:
+    """Refuse an address that asks too much, whatever its links, and a link that too many ask."""
+    clock, waits = time.monotonic(), []
+    for key, rate in ((str(request.META.get("REMOTE_ADDR") or ""), BY_ADDRESS), (services.digest_of(token), BY_LINK)):
+        waits.append(_asked.wait(key, rate, clock))
+        if waits[-1] <= 0:
+            _asked.take(key, rate, 1, clock)
+    if max(waits) <= 0:
+        return None
+    SHARED_REFUSED.inc(reason="address" if waits[0] > 0 else "link")
+    answer = _json({"error": "This link is asked too often; try again in a moment."}, 429)
+    answer["Retry-After"] = str(math.ceil(max(waits)))
+    return answer
+
+
 def _opened(request: HttpRequest, token: str) -> tuple[ShareLink, Principal, Document]:
     """Return the link of a secret, as whom it reads, and what it shows."""
     usable = ShareLink.objects.usable(timezone.now()).select_related("dashboard", "dashboard__folder", "maker")
@@ -394,6 +429,8 @@ def _values_of(link: ShareLink, read: Document) -> variables.Values:
 @never_cache
 def shared(request: HttpRequest, token: str) -> HttpResponse:
     """A dashboard by its link: read only, its maker's scope narrowed, variables as they were."""
+    if (refusal := _limited(request, token)) is not None:
+        return refusal
     link, _, read = _opened(request, token)
     row = link.dashboard
     values = _values_of(link, read)
@@ -419,5 +456,7 @@ def shared(request: HttpRequest, token: str) -> HttpResponse:
 @never_cache
 def shared_data(request: HttpRequest, token: str) -> HttpResponse:
     """Numbers of a shared dashboard's panels."""
+    if (refusal := _limited(request, token)) is not None:
+        return refusal
     link, who, read = _opened(request, token)
     return _numbers(request, who, read, _values_of(link, read))

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any, Final
 
 COLUMNS: Final = 24
-MOST_PANELS: Final = 100
+MOST_PANELS: Final = 250
 MOST_QUERIES: Final = 12
 MOST_THRESHOLDS: Final = 8
 MOST_VARIABLES: Final = 20

@@ -1,4 +1,6 @@
-"""Grafana's dashboard JSON (schema 30 to 41) to a document and back: what both know, and a report of the rest. Pure.
+"""Grafana's dashboard JSON to a document and back: what both know, and a report of the rest. Pure.
+
+Schema 30 to 41 is read as it is meant; of older ones the rows of panels, `graph`, `singlestat` and their axes, too.
 
 The text is somebody else's: its size, depth and counts are bounded, and nothing of it is taken but what is understood.
 Source: https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
@@ -19,15 +21,24 @@ LARGEST: Final = 2_000_000
 DEEPEST: Final = 40
 MOST_VALUES: Final = 200_000
 MOST_LINES: Final = 200
+NAMED: Final = 3
+"""Panels that a line of the report names."""
 SCHEMA: Final = 39
 KINDS: Final = {
     "timeseries": "timeseries", "graph": "timeseries", "stat": "stat", "singlestat": "stat", "gauge": "gauge",
     "bargauge": "gauge", "table": "table", "table-old": "table", "heatmap": "heatmap", "text": "text",
-    "alertlist": "alertlist", "row": "row",
+    "alertlist": "alertlist", "row": "row", "piechart": "stat", "grafana-piechart-panel": "stat",
+    "barchart": "timeseries", "state-timeline": "timeseries", "status-history": "timeseries", "trend": "timeseries",
+}  # fmt: skip
+CHANGED: Final = {
+    "bargauge": "a bar gauge becomes a gauge", "piechart": "a pie becomes figures",
+    "grafana-piechart-panel": "a pie becomes figures", "barchart": "bars become lines",
+    "state-timeline": "states become lines", "status-history": "states become lines",
 }  # fmt: skip
 UNITS: Final = {
     "none": "plain", "short": "count", "percent": "percent", "percentunit": "share", "ms": "ms", "s": "seconds",
     "dtdurations": "seconds", "bytes": "bytes", "decbytes": "bytes", "Bps": "bytes/s", "binBps": "bytes/s",
+    "bps": "count", "binbps": "count", "bits": "count", "hertz": "count", "locale": "count",
     "reqps": "req/s", "ops": "/s", "cps": "/s", "rps": "/s", "wps": "/s", "iops": "/s", "pps": "/s", "": "plain",
 }  # fmt: skip
 UNITS_BACK: Final = {
@@ -40,11 +51,30 @@ CALCULATIONS: Final = {
 }  # fmt: skip
 CALCULATIONS_BACK: Final = {"last": "lastNotNull", "mean": "mean", "min": "min", "max": "max", "sum": "sum"}
 COLOURS: Final = {"info": "blue", "warning": "yellow", "error": "orange", "critical": "red"}
+NAMELESS: Final = frozenset({"bps", "binbps", "bits", "hertz"})
+"""Units whose numbers come along, and whose name does not."""
+OLD_COLUMNS: Final = 12
+"""Of a row, before schema 16; a row's height is in pixels of which 30 are one of the grid."""
+HIDDEN: Final = 2
+"""How a variable says that nobody chooses it."""
+FOREIGN: Final = frozenset({"-- Mixed --", "-- Dashboard --", "-- Grafana --", "grafana", "mixed", "datasource"})
+OLD_COLOURS: Final = {
+    "red": ("#d44a3a", "#bf1b00", "#f53636", "rgba(245,54,54,0.9)", "#f2495c"),
+    "orange": ("rgba(237,129,40,0.89)", "#ef843c", "#ff9830"),
+    "green": ("#299c46", "rgba(50,172,45,0.97)", "rgba(50,172,45,0.9)", "#73bf69"),
+}
 SEVERITY_OF: Final = (("red", "critical"), ("orange", "error"), ("yellow", "warning"), ("blue", "info"))
 LEGEND: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 LEGEND_BACK: Final = re.compile(r"\{(\w+)\}")
 OLD_REFERENCE: Final = re.compile(r"\[\[(\w+)(?::\w+)?\]\]")
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+
+
+DROPPED: Final = {
+    "transformations": "transformations are not taken over", "alert": "alert is not taken over: make a rule of it",
+    "links": "links are not taken over",
+    "timeFrom": "own time range is not taken over", "timeShift": "shift in time is not taken over",
+}  # fmt: skip
 
 
 class BadGrafana(ValueError):
@@ -79,6 +109,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
         todo.extend((each, depth + 1) for each in inner)
     if isinstance(raw, dict) and isinstance(raw.get("dashboard"), dict):
         raw = raw["dashboard"]  # as Grafana's API answers
+    if isinstance(raw, dict) and isinstance(_mapping(raw.get("spec", raw)).get("elements"), dict):
+        raise BadGrafana("The file is of Grafana's schema v2: choose the classic model when you export it there.")
     if not isinstance(raw, dict) or not isinstance(raw.get("panels", raw.get("rows")), list):
         raise BadGrafana("The file is no dashboard of Grafana's: it has no list of panels.")
     return raw
@@ -129,20 +161,28 @@ class _Reader:
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self.raw = raw
-        self.lines: dict[str, None] = {}
+        # What is told, and of which panels.
+        self.told: dict[str, list[str]] = {}
+        # Variables that cannot be one here, and what stands for each in expressions.
+        self.inlined: dict[str, str] = {}
 
-    def tell(self, line: str) -> None:
-        if len(self.lines) < MOST_LINES:
-            self.lines[line[:300]] = None
+    def tell(self, words: str, place: str = "") -> None:
+        if words in self.told or len(self.told) < MOST_LINES:
+            self.told.setdefault(words, []).append(place)
+
+    def report(self) -> tuple[str, ...]:
+        """Return what is told, what many panels have in common once."""
+        found = []
+        for words, places in self.told.items():
+            named = [place for place in dict.fromkeys(places) if place]
+            more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+            found.append((f"{', '.join(named[:NAMED])}{more}: {words}" if named else words)[:500])
+        return tuple(found)
 
     def dashboard(self) -> Imported:
         version = self.raw.get("schemaVersion")
         if not isinstance(version, int) or not 30 <= version <= 41:
             self.tell(f"Schema {str(version)[:20]} is not one of 30 to 41; what was not understood is missing.")
-        if not isinstance(self.raw.get("panels"), list):
-            self.tell(
-                "The file keeps its panels in rows, as Grafana did before version 5: open and save it there first."
-            )
         variables = self.variables()
         panels = self.panels()
         for name, words in (("links", "Links of the dashboard"), ("annotations", "Annotations")):
@@ -154,11 +194,11 @@ class _Reader:
         except BadDocument as error:
             raise BadGrafana(str(error)) from None
         title = _text(self.raw.get("title"), 200).strip() or "Imported dashboard"
-        return Imported(title, _text(self.raw.get("description"), 500), whole, tuple(self.lines))
+        return Imported(title, _text(self.raw.get("description"), 500), whole, self.report())
 
     def panels(self) -> tuple[Panel, ...]:
         flat: list[Any] = []
-        for raw in _list(self.raw.get("panels")):
+        for raw in _list(self.raw.get("panels")) or self.rows():
             flat.append(raw)
             if _mapping(raw).get("type") == "row":
                 flat += _list(raw.get("panels"))
@@ -171,18 +211,54 @@ class _Reader:
                 found.append(panel)
         return tuple(found)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the panels of a file that keeps them in rows (before schema 16), each with its place on the grid."""
+        found: list[dict[str, Any]] = []
+        y = 0
+        for row in map(_mapping, _list(self.raw.get("rows"))):
+            if row.get("showTitle") or row.get("collapse"):
+                place = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+                found.append({"type": "row", "title": row.get("title"), "gridPos": place})
+                y += 1
+            x = deepest = 0
+            for panel in map(_mapping, _list(row.get("panels"))):
+                span = _number(panel.get("span")) or OLD_COLUMNS
+                width = min(COLUMNS, max(1, round(span * COLUMNS / OLD_COLUMNS)))
+                if x + width > COLUMNS:
+                    x, y, deepest = 0, y + deepest, 0
+                height = min(document.TALLEST, max(2, _pixels(panel.get("height") or row.get("height")) // 30))
+                found.append({**panel, "gridPos": {"x": x, "y": y, "w": width, "h": height}})
+                x, deepest = x + width, max(deepest, height)
+            y += deepest
+        return found
+
+    def whole(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a panel, one of the library with what the file says of it."""
+        library = _mapping(raw.get("libraryPanel"))
+        kept = _mapping(_mapping(self.raw.get("__elements")).get(str(library.get("uid"))))
+        model = _mapping(library.get("model")) or _mapping(kept.get("model"))
+        if not library or not (model or raw.get("type")):
+            return raw
+        own = {name: raw[name] for name in ("gridPos", "title") if raw.get(name)}
+        return {**model, **{n: v for n, v in raw.items() if n != "libraryPanel" and n not in model}, **own}
+
     def panel(self, raw: Mapping[str, Any], number: int) -> Panel | None:
+        raw = self.whole(raw)
         title = _text(raw.get("title"), document.LONGEST_TITLE)
         place = f"Panel {title[:60] or number}"
         kind = KINDS.get(str(raw.get("type"))[:40])
         if kind is None:
-            self.tell(f"{place}: there is no kind {str(raw.get('type'))[:40]}; it is left out.")
+            kept = "its content is kept in Grafana's library and not in the file"
+            unknown = f"there is no kind {str(raw.get('type'))[:40]}"
+            self.tell(f"{kept if raw.get('libraryPanel') else unknown}; it is left out.", place)
             return None
-        if raw.get("type") == "bargauge":
-            self.tell(f"{place}: a bar gauge becomes a gauge.")
-        for name in ("repeat", "transformations", "alert", "links", "libraryPanel", "timeFrom", "timeShift"):
+        if raw.get("type") in CHANGED:
+            self.tell(f"{CHANGED[str(raw['type'])]}.", place)
+        if raw.get("repeat"):
+            self.tell(f"it is not repeated; it shows all that is chosen of {str(raw['repeat'])[:50]} in one.", place)
+        for name, words in DROPPED.items():
             if raw.get(name):
-                self.tell(f"{place}: its {name} are not taken over.")
+                self.tell(f"its {words}.", place)
         grid = _mapping(raw.get("gridPos"))
         width = _whole(grid.get("w"), 1, COLUMNS, 12)
         common: dict[str, Any] = {
@@ -197,57 +273,81 @@ class _Reader:
         options = _mapping(raw.get("options"))
         if kind == "text":
             if options.get("mode", raw.get("mode")) == "html":
-                self.tell(f"{place}: its HTML is shown as text.")
+                self.tell("its HTML is shown as text.", place)
             common["text"] = _text(options.get("content", raw.get("content")), document.LONGEST_TEXT)
         elif kind == "alertlist" and any(
             options.get(name) for name in ("alertName", "alertInstanceLabelFilter", "folder")
         ):
-            self.tell(f"{place}: its filters are not taken over; it lists every active alert.")
+            self.tell("its filters are not taken over; it lists every active alert.", place)
         return Panel(**common)
 
     def measured(self, raw: Mapping[str, Any], place: str) -> dict[str, Any]:
-        config = _mapping(raw.get("fieldConfig"))
+        options = _mapping(raw.get("options"))
+        old = _mapping(options.get("fieldOptions"))  # as Grafana 6 had it
+        config = _mapping(raw.get("fieldConfig")) or old
         defaults = _mapping(config.get("defaults"))
+        axis = _mapping(next(iter(_list(raw.get("yaxes"))), None)) or self.gauge(raw)
         if _list(config.get("overrides")):
-            self.tell(f"{place}: overrides of single fields are not taken over.")
-        unit = str(defaults.get("unit", raw.get("format")) or "")[:40]
-        if unit not in UNITS:
-            self.tell(f"{place}: the unit {unit} is shown as a plain number.")
-        low, high = _number(defaults.get("min")), _number(defaults.get("max"))
+            self.tell("overrides of single fields are not taken over.", place)
+        unit = str(defaults.get("unit", axis.get("format", raw.get("format"))) or "")[:40]
+        if unit not in UNITS or unit in NAMELESS:
+            self.tell(f"the unit {unit} is shown as a plain number.", place)
+        edges = (("min", "minValue"), ("max", "maxValue"))
+        low, high = (_number(defaults.get(new, axis.get(new, axis.get(before)))) for new, before in edges)
         if low is not None and high is not None and low >= high:
-            self.tell(f"{place}: its minimum is not below its maximum.")
+            self.tell("its minimum is not below its maximum.", place)
             low = high = None
-        reduce = _mapping(_mapping(raw.get("options")).get("reduceOptions"))
+        reduce = _mapping(options.get("reduceOptions")) or old
         calculation = next(iter(_list(reduce.get("calcs"))), raw.get("valueName") or "lastNotNull")
         if str(calculation) not in CALCULATIONS:
-            self.tell(f"{place}: the calculation {str(calculation)[:40]} becomes the last value.")
+            self.tell(f"the calculation {str(calculation)[:40]} becomes the last value.", place)
         stacking = _mapping(_mapping(defaults.get("custom")).get("stacking")).get("mode")
+        steps = _mapping(defaults.get("thresholds")) or {"steps": _old_steps(raw, old)}
+        if _mapping(_mapping(defaults.get("custom")).get("thresholdsStyle")).get("mode") == "off":
+            steps = {}  # every chart has some; these are not drawn
         return {
             "queries": self.queries(raw, place),
             "unit": UNITS.get(unit, "plain"),
             "minimum": low,
             "maximum": high,
             "stacked": stacking in ("normal", "percent") or raw.get("stack") is True,
-            "thresholds": self.thresholds(_mapping(defaults.get("thresholds")), place),
+            "thresholds": _limits(raw) or self.thresholds(steps, place),
             "calculation": CALCULATIONS.get(str(calculation), "last"),
         }
+
+    def gauge(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the edges of a singlestat, where it draws them."""
+        found = _mapping(raw.get("gauge"))
+        return found if found.get("show") else {}
 
     def queries(self, raw: Mapping[str, Any], place: str) -> tuple[Ask, ...]:
         found: list[Ask] = []
         for target in _list(raw.get("targets")):
             given = _mapping(target)
+            if kind := _foreign(given.get("datasource")) or _foreign(raw.get("datasource")):
+                self.tell(f"a query of the data source {kind} is left out, for it is no PromQL.", place)
+                continue
             expression = _text(given.get("expr"), document.LONGEST_EXPRESSION + 1)
             if given.get("hide"):
-                self.tell(f"{place}: a hidden query is left out.")
+                self.tell("a hidden query is left out.", place)
             elif not expression.strip():
-                self.tell(f"{place}: a query that is no PromQL is left out.")
+                self.tell("a query that is no PromQL is left out.", place)
             elif len(expression) > document.LONGEST_EXPRESSION or len(found) >= document.MOST_QUERIES:
-                self.tell(f"{place}: a query is left out, for it is too long or there are too many.")
+                self.tell("a query is left out, for it is too long or there are too many.", place)
             else:
                 legend = _text(given.get("legendFormat"), 500)
                 legend = "" if legend == "__auto" else LEGEND.sub(r"{\1}", legend)
-                found.append(Ask(_expression(expression), _expression(legend)))
+                found.append(Ask(self.filled(expression, str(raw.get("repeat") or "")), _expression(legend)))
         return tuple(found)
+
+    def filled(self, expression: str, repeated: str) -> str:
+        """Return an expression in which stands what cannot be a variable, and all that a panel was repeated for."""
+        text = _expression(expression)
+        for name, value in self.inlined.items():
+            text = re.sub(rf"\$(?:\{{{name}(?::\w+)?\}}|{name}\b)", value.replace("\\", r"\\"), text)
+        if document.NAME.fullmatch(repeated):
+            text = re.sub(rf'(?<![=!~])=(\s*"\$(?:\{{{repeated}(?::\w+)?\}}|{repeated}\b)")', r"=~\1", text)
+        return text
 
     def thresholds(self, raw: Mapping[str, Any], place: str) -> tuple[Threshold, ...]:
         """Steps of colours from a value on; red, orange, yellow and blue are severities, all else is fine."""
@@ -257,7 +357,7 @@ class _Reader:
         if not steps:
             return ()
         if raw.get("mode") == "percentage":
-            self.tell(f"{place}: thresholds in percent of the range are not taken over.")
+            self.tell("thresholds in percent of the range are not taken over.", place)
             return ()
         found: list[Threshold] = []
         before = steps[0][1]
@@ -292,7 +392,7 @@ class _Reader:
     def variable(self, given: Mapping[str, Any], name: str, kind: str) -> Variable | None:
         place = f"Variable {name}"
         asked = given.get("query")
-        query = _expression(_text(_mapping(asked).get("query") if isinstance(asked, Mapping) else asked, 1_000))
+        query = self.filled(_text(_mapping(asked).get("query") if isinstance(asked, Mapping) else asked, 1_000), "")
         current = _mapping(given.get("current")).get("value")
         values = tuple(
             _text(v, 200) for v in (current if isinstance(current, list) else [current]) if isinstance(v, str)
@@ -307,12 +407,15 @@ class _Reader:
         }
         if kind == "query":
             if not query.strip().startswith("label_values("):
-                self.tell(f"{place}: only label_values(…) is understood; it is left out.")
-                return None
+                return self.stands_still(name, common, values, f"{place}: only label_values(…) is understood")
             if given.get("regex"):
-                self.tell(f"{place}: its regex is not applied.")
+                self.tell("its regex is not applied.", place)
             return Variable(kind="query", query=query, values=values if multi else values[:1], **common)
         options = tuple(dict.fromkeys(_text(part, 200).strip() for part in query.split(",") if part.strip()))
+        if kind in ("custom", "constant") and given.get("hide") == HIDDEN and (options or values):
+            # Never chosen: there it may hold a regular expression, which a variable's value here never is.
+            self.inlined[name] = values[0] if values and values != (ALL,) else query or ".*"
+            return None
         if kind in ("custom", "interval") and options:
             if kind == "interval":
                 options = tuple(option for option in options if document.INTERVAL.fullmatch(option))
@@ -323,14 +426,70 @@ class _Reader:
         if kind == "constant" and (query or values):
             return Variable(name, "constant", common["label"], values=(query[:200] or values[0],))
         if kind == "textbox":
-            self.tell(f"{place}: a text box becomes a constant.")
+            self.tell("a text box becomes a constant.", place)
             return Variable(name, "constant", common["label"], values=((values[0] if values else query)[:200],))
-        self.tell(f"{place}: variables of the kind {kind} are left out.")
+        return self.stands_still(name, common, values, f"{place}: variables of the kind {kind} are not understood")
+
+    def stands_still(self, name: str, common: Mapping[str, Any], values: tuple[str, ...], why: str) -> Variable | None:
+        """A variable that cannot be asked for keeps the one value that the file has for it, where it has one."""
+        if values[:1] == (ALL,):
+            self.inlined[name] = ".*"
+            self.tell(f"{why}; it stands for all, always.")
+        elif len(values) == 1:
+            self.tell(f"{why}; it stays at {values[0][:60]}.")
+            return Variable(name, "constant", common["label"], values=values)
+        else:
+            self.tell(f"{why}; it is left out.")
         return None
 
 
+def _pixels(value: Any) -> int:
+    """Return a height such as "250px" or 250."""
+    found = re.match(r"\d{1,5}", str(value or ""))
+    return int(found[0]) if found else 250
+
+
+def _foreign(source: Any) -> str:
+    """Return the kind of a data source that is not Prometheus', "" where it is or may be."""
+    kind = str(_mapping(source).get("type") or "")[:40]
+    return "" if not kind or kind == "prometheus" or kind in FOREIGN else kind
+
+
+def _old_steps(raw: Mapping[str, Any], old: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return thresholds as Grafana 5 and 6 had them, as steps: "80,90" with three colours, or a list."""
+    if listed := _list(old.get("thresholds")):
+        return [{"value": _mapping(one).get("value"), "color": _mapping(one).get("color")} for one in listed]
+    text = raw.get("thresholds")
+    if not isinstance(text, str) or not text.strip():
+        return []
+    colours = [*_list(raw.get("colors")), *("green", "orange", "red")][:3]
+    colours = [_named(colour) for colour in colours]
+    return [{"value": None, "color": colours[0]}] + [
+        {"value": part, "color": colour} for part, colour in zip(text.split(","), colours[1:], strict=False)
+    ]
+
+
+def _named(colour: Any) -> str:
+    """Grafana's own red, orange and green, by their names."""
+    text = re.sub(r"\s", "", str(colour)[:40].lower())
+    return next((name for name, codes in OLD_COLOURS.items() if text in codes), text)
+
+
+def _limits(raw: Mapping[str, Any]) -> tuple[Threshold, ...]:
+    """Return the thresholds of an old graph: lines with a side and a mode."""
+    found = []
+    for line in map(_mapping, _list(raw.get("thresholds"))[: document.MOST_THRESHOLDS]):
+        value, severity = (
+            _number(line.get("value")),
+            {"critical": "critical", "warning": "warning"}.get(str(line.get("colorMode")), "info"),
+        )
+        if value is not None and line.get("colorMode") != "ok":
+            found.append(Threshold(severity, value, "<" if line.get("op") == "lt" else ">"))
+    return tuple(found)
+
+
 def _severity(colour: Any) -> str:
-    text = str(colour)[:40].lower()
+    text = _named(colour)
     return next((severity for word, severity in SEVERITY_OF if word in text), "")
 
 
@@ -366,6 +525,8 @@ def _panel_of(panel: Panel, number: int, report: list[str]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": UNITS_BACK[panel.unit], "thresholds": _steps(panel, report)}
     if panel.stacked:
         defaults["custom"] = {"stacking": {"mode": "normal", "group": "A"}}
+    if panel.kind == "timeseries" and panel.thresholds:
+        defaults.setdefault("custom", {})["thresholdsStyle"] = {"mode": "line"}
     edges = (("min", panel.minimum), ("max", panel.maximum))
     defaults |= {name: value for name, value in edges if value is not None}
     targets = [

@@ -4,76 +4,121 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from django.db.models import Q
+from numpy.typing import NDArray
 
 from apps.accounts.permissions import Scope
-from apps.alerting.models import Alert, RuleLevel
+from apps.alerting.models import AdaptiveBand, Alert, RuleLevel
 from apps.alerting.units import unit_of
 from apps.dashboards import shared
-from apps.dashboards.panels import Panel, Query, Table
+from apps.dashboards.panels import Panel, Table
 from apps.dashboards.timespan import Span
 from apps.metrics import query
 from apps.promql.errors import PromQLError
 from apps.promql.limits import Limits
 from apps.promql.result import Result
+from apps.promql.text import quote
 
 MOST_SERIES = 20
 MOST_ALERTS = 200
 NAME = "__name__"
+LOWER, UPPER = "anomaly:lower_band", "anomaly:upper_band"
+RANKS = {"info": 0, "warning": 1, "error": 2, "critical": 3}
 Row = dict[str, Any]
-Levels = Mapping[str, list[Row]]
 
 
-def levels_of(expressions: Iterable[str]) -> dict[str, list[Row]]:
-    """Return the limits that enabled rules put on these expressions, mildest first (one query)."""
-    found: dict[str, list[Row]] = defaultdict(list)
+@dataclass(frozen=True)
+class Watched:
+    """What enabled rules say, by expression: their limits, when they had fired, the slugs of their adaptive bands."""
+
+    levels: Mapping[str, list[Row]] = field(default_factory=dict)
+    alerts: Mapping[str, list[Row]] = field(default_factory=dict)
+    bands: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def of(self, texts: Iterable[str]) -> Row:
+        """Return levels (mildest first) and alerts of all these expressions."""
+        once = tuple(dict.fromkeys(texts))
+        levels = [row for text in once for row in self.levels.get(text, ())]
+        alerts = [row for text in once for row in self.alerts.get(text, ())]
+        return {"levels": sorted(levels, key=lambda row: RANKS.get(row["severity"], 0)), "alerts": alerts}
+
+
+UNWATCHED = Watched()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series of a chart. `values`: NaN where there is none."""
+
+    name: str
+    expression: str
+    labels: Mapping[str, str]
+    values: NDArray[np.float64]
+
+    @property
+    def key(self) -> tuple[tuple[str, str], ...]:
+        """Its labels, as the band around it has them, too."""
+        return _key(self.labels)
+
+
+def _key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in labels.items() if name not in (NAME, "band")))
+
+
+def watched(expressions: Iterable[str], span: Span, *, scope: Scope) -> Watched:
+    """Return what enabled rules say of these expressions (three queries, however many there are).
+
+    Alerts are from and to (seconds; None: it still fires) and severity, the newest first, and at most so many that a
+    chart is not filled with them.
+    """
     wanted = {text for text in expressions if text}
     if not wanted:
-        return found
-    levels = RuleLevel.objects.filter(
+        return UNWATCHED
+    levels, alerts, bands = defaultdict(list), defaultdict(list), defaultdict(list)
+    of_rules = RuleLevel.objects.filter(
         rule__enabled=True, rule__expression__in=wanted, threshold__isnull=False
     ).select_related("rule")
-    for level in levels:
-        found[level.rule.expression].append(_level(level))
-    for rows in found.values():
-        rows.sort(key=lambda row: RANKS.get(row["severity"], 0))
-    return found
-
-
-def alerts_of(expressions: Iterable[str], span: Span, *, scope: Scope) -> dict[str, list[Row]]:
-    """Return when rules on these expressions had fired: from, to (seconds; None: it still does) and severity.
-
-    One query; the newest first, and at most so many that a chart is not filled with them.
-    """
-    found: dict[str, list[Row]] = defaultdict(list)
-    wanted = {text for text in expressions if text}
-    if not wanted:
-        return found
+    for level in of_rules:
+        levels[level.rule.expression].append(_level(level))
     rows = Alert.objects.history().visible_to(scope).filter(rule__expression__in=wanted)
     rows = rows.filter(fired_at__lte=span.end + span.step).exclude(resolved_at__lt=span.begin)
     named = rows.values_list("fired_at", "resolved_at", "severity", "rule__expression")
     for fired, resolved, severity, text in named[:MOST_ALERTS]:
         if fired is not None and text is not None:
-            end = resolved.timestamp() if resolved else None
-            found[text].append({"from": fired.timestamp(), "to": end, "severity": severity})
-    return found
+            alerts[text].append(_fired(fired, resolved, severity))
+    of_bands = AdaptiveBand.objects.filter(enabled=True).filter(
+        Q(rule__expression__in=wanted) | Q(expression__in=wanted)
+    )
+    for band in of_bands.select_related("rule").order_by("slug"):
+        bands[band.watched].append(band.slug)
+    return Watched(levels, alerts, bands)
 
 
-RANKS = {"info": 0, "warning": 1, "error": 2, "critical": 3}
+def _fired(fired: datetime, resolved: datetime | None, severity: str) -> Row:
+    return {"from": fired.timestamp(), "to": resolved.timestamp() if resolved else None, "severity": severity}
 
 
 def _level(level: RuleLevel) -> Row:
     return {"severity": level.severity, "comparison": level.comparison, "value": level.threshold}
 
 
-def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope, limits: Limits = query.WAITED_FOR) -> Row:
+def texts_of(panel: Panel, span: Span) -> list[str]:
+    """Return the expressions of a panel, as rules may have them, too."""
+    return [panel.levels_of, *(asked(part.expression, span) for part in panel.queries)]
+
+
+def plot(panel: Panel, span: Span, watch: Watched, *, scope: Scope, limits: Limits = query.WAITED_FOR) -> Row:
     """Return one panel's answer: its series on the grid start, start + step, … (seconds), null where nothing is.
 
+    `lower` and `upper` are the edges of what is usual, under the name of the series that they are around.
     An expression that fails makes the whole panel an error with its sentence: half a chart would be a wrong one.
     """
+    texts = texts_of(panel, span)
     answer: Row = {
         "unit": panel.unit,
         "stacked": panel.stacked,
@@ -81,28 +126,33 @@ def plot(panel: Panel, span: Span, levels: Levels, *, scope: Scope, limits: Limi
         "max": panel.maximum,
         "sources": panel.sources,
         "empty": panel.empty,
-        "levels": levels.get(panel.levels_of, []),
-        "expressions": [asked(part.expression, span) for part in panel.queries],
+        "expressions": texts[1:],
+        **watch.of(texts),
         **grid(span),
     }
-    rows: list[tuple[str, Any, Any]] = []
+    lines: list[Line] = []
     warnings: dict[str, None] = {}
     try:
-        for part in panel.queries:
-            result = _range(part.expression, span, scope, limits)
-            rows += _rows(part, result)
+        for part, text in zip(panel.queries, texts[1:], strict=True):
+            result = _range(text, span, scope, limits)
+            lines += _lines(part.legend, text, result)
             warnings |= dict.fromkeys(result.warnings)
     except (PromQLError, query.Outrun) as error:
         return answer | {"error": f"{error}"}
-    return answer | {"warnings": list(warnings)} | _series(rows, answer["start"], answer["step"])
+    named, more = _named(lines)
+    # In a stack a series does not lie where its band would; the band of the whole does.
+    around = [] if panel.stacked else named
+    usual = _usual(watch, texts, around, span, scope, limits)
+    return answer | {"warnings": list(warnings)} | usual | _series(named, more, answer["start"], answer["step"])
 
 
 def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
-    """Return the values of an alert's rule for exactly the labels of the alert, with the rule's limits."""
+    """Return the values of an alert's rule for exactly the labels of the alert, with the rule's limits and its band."""
     rule = alert.rule
     answer: Row = {"unit": unit_of(rule.expression) if rule else "count", "stacked": False, "min": None, "max": None}
     answer |= {"sources": ["*"], "levels": [], "empty": "This alert was posted; it has no series.", **grid(span)}
     answer["expressions"] = [rule.expression] if rule else []
+    answer["alerts"] = [_fired(alert.fired_at, alert.resolved_at, alert.severity)] if alert.fired_at else []
     if rule is None:
         return answer | {"series": [], "newest": None, "more": 0}
     answer["levels"] = sorted(
@@ -115,44 +165,50 @@ def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
     elif answer["levels"] and all(row["value"] >= 0 for row in answer["levels"]):
         answer["min"] = 0.0
     try:
-        found = _range(rule.expression, span, scope)
+        found = _lines(rule.name, rule.expression, _range(rule.expression, span, scope))
     except (PromQLError, query.Outrun) as error:
         return answer | {"error": f"{error}"}
-    rows = [
-        (rule.name, values, present)
-        for labels, values, present in zip(found.labels.dicts(), found.v, found.ok, strict=True)
-        if all(alert.labels.get(name, value) == value for name, value in labels.items() if name != NAME)
-    ]
-    rows += _band(alert, span, scope)
-    return answer | _series(rows, answer["start"], answer["step"])
+    own = [line for line in found if all(alert.labels.get(name, value) == value for name, value in line.key)]
+    named, more = _named(own)
+    watch = Watched(bands={rule.expression: [rule.band.slug]} if hasattr(rule, "band") else {})
+    usual = _usual(watch, [rule.expression], named, span, scope, query.WAITED_FOR)
+    return answer | usual | _series(named, more, answer["start"], answer["step"])
 
 
-def _band(alert: Alert, span: Span, scope: Scope) -> list[tuple[str, Any, Any]]:
-    """The edges of the adaptive band around exactly the alert's series, where its rule has one."""
-    rule = alert.rule
-    if rule is None or not hasattr(rule, "band"):
-        return []
-    rows = []
-    for name, words in (("anomaly:upper_band", "usual at most"), ("anomaly:lower_band", "usual at least")):
-        try:
-            found = _range(f'{name}{{band="{rule.band.slug}"}}', span, scope)
-        except (PromQLError, query.Outrun):
-            return []
-        rows += [
-            (words, values, present)
-            for labels, values, present in zip(found.labels.dicts(), found.v, found.ok, strict=True)
-            if all(alert.labels.get(key, value) == value for key, value in labels.items() if key not in (NAME, "band"))
-        ]
-    return rows
+def _usual(
+    watch: Watched, texts: list[str], lines: list[Line], span: Span, scope: Scope, limits: Limits
+) -> dict[str, list[Row]]:
+    """Return the edges of the adaptive bands: of a chart's own series, and of the rule that it is held against.
+
+    A band that cannot be read is left out: the chart is true without it.
+    """
+    found: dict[str, list[Row]] = {"lower": [], "upper": []}
+    for text in dict.fromkeys(texts):
+        for slug in watch.bands.get(text, ()):
+            is_own = text in texts[1:] or len(texts) == 1
+            names = {line.key: line.name for line in lines if line.expression == text}
+            try:
+                edges = _range(f'{{__name__=~"{LOWER}|{UPPER}",band={quote(slug)}}}', span, scope, limits)
+            except (PromQLError, query.Outrun):
+                continue
+            for labels, values, present in zip(edges.labels.dicts(), edges.v, edges.ok, strict=True):
+                key = _key(labels)
+                name = names.get(key, "" if is_own else text)
+                side = found["lower" if labels[NAME] == LOWER else "upper"]
+                if name and (is_own or sum(row["name"] == text for row in side) == 0) and len(side) < MOST_SERIES:
+                    side.append({"name": name, "values": _or_nan(values, present).tolist()})
+    return found if found["lower"] or found["upper"] else {}
 
 
 def table_of(answer: Row) -> list[list[Any]]:
     """Return a panel's answer as rows of a table, a heading first: the time in UTC, then each series' value or None.
 
-    Where the answer is held against an earlier stretch, those series follow with "before" behind their names.
+    Bands follow with "usual at least" and "usual at most" behind the names of their series; where the answer is held
+    against an earlier stretch, those series with "before".
     """
     series = [(row["name"], row["values"]) for row in answer["series"]]
-    series += [(f"{row['name']} before", row["values"]) for row in answer.get("before", [])]
+    for part, words in (("lower", "usual at least"), ("upper", "usual at most"), ("before", "before")):
+        series += [(f"{row['name']} {words}", row["values"]) for row in answer.get(part, [])]
     rows: list[list[Any]] = [["time", *(name for name, _ in series)]]
     for number in range(answer["count"]):
         at = datetime.fromtimestamp(answer["start"] + number * answer["step"], tz=UTC)
@@ -197,16 +253,19 @@ def asked(expression: str, span: Span) -> str:
     return expression.replace("$window", span.window)
 
 
-def _range(expression: str, span: Span, scope: Scope, limits: Limits = query.WAITED_FOR) -> Result:
-    text = asked(expression, span)
+def _range(text: str, span: Span, scope: Scope, limits: Limits = query.WAITED_FOR) -> Result:
     return shared.query_range(text, span, scope=scope, limits=limits)
 
 
-def _rows(part: Query, result: Result) -> list[tuple[str, Any, Any]]:
+def _lines(words: str, text: str, result: Result) -> list[Line]:
     return [
-        (legend(part.legend, labels), values, present)
+        Line(legend(words, labels), text, labels, _or_nan(values, present))
         for labels, values, present in zip(result.labels.dicts(), result.v, result.ok, strict=True)
     ]
+
+
+def _or_nan(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(present & np.isfinite(values), values, np.nan)
 
 
 def legend(text: str, labels: Mapping[str, str]) -> str:
@@ -217,18 +276,24 @@ def legend(text: str, labels: Mapping[str, str]) -> str:
     return labels.get(NAME, "") + (f"{{{inner}}}" if inner else "") or "value"
 
 
-def _series(rows: list[tuple[str, Any, Any]], start: int, step: int) -> Row:
-    """Return series of one name once (several hosts: the name carries a number), the largest `MOST_SERIES` of them."""
-    kept = [(name, np.where(ok & np.isfinite(v), v, np.nan)) for name, v, ok in rows]
-    kept = [(name, v) for name, v in kept if not np.isnan(v).all()]
+def _named(lines: list[Line]) -> tuple[list[Line], int]:
+    """Return the lines that have values, the largest `MOST_SERIES` of them, and how many more there are.
+
+    Lines of one name (of several hosts) carry a number.
+    """
+    kept = [line for line in lines if not np.isnan(line.values).all()]
     more = max(0, len(kept) - MOST_SERIES)
     if more:
-        kept = sorted(kept, key=lambda pair: -float(np.nanmax(pair[1])))[:MOST_SERIES]
+        kept = sorted(kept, key=lambda line: -float(np.nanmax(line.values)))[:MOST_SERIES]
     seen: dict[str, int] = defaultdict(int)
-    series = []
-    newest = -1
-    for name, values in kept:
-        seen[name] += 1
-        series.append({"name": name if seen[name] == 1 else f"{name} ({seen[name]})", "values": values.tolist()})
-        newest = max(newest, int(np.flatnonzero(~np.isnan(values))[-1]))
+    found = []
+    for line in kept:
+        seen[line.name] += 1
+        found.append(line if seen[line.name] == 1 else replace(line, name=f"{line.name} ({seen[line.name]})"))
+    return found, more
+
+
+def _series(lines: list[Line], more: int, start: int, step: int) -> Row:
+    newest = max((int(np.flatnonzero(~np.isnan(line.values))[-1]) for line in lines), default=-1)
+    series = [{"name": line.name, "values": line.values.tolist()} for line in lines]
     return {"series": series, "more": more, "newest": start + newest * step if newest >= 0 else None}

@@ -75,7 +75,8 @@ def _standing(row: Silence | MaintenanceWindow, now: datetime) -> Row:
 
 
 def _maintenance(who: Principal, now: datetime) -> Row:
-    found = MaintenanceWindow.objects.select_related("service").filter(ends_at__gte=now - FORGOTTEN)
+    seen = MaintenanceWindow.objects.all().visible_to(who.scope)
+    found = seen.select_related("service").filter(ends_at__gte=now - FORGOTTEN)
     return {
         "rows": [_standing(row, now) | {"row": row, "spelled": matching.spelled(row.parsed)} for row in found[:ROWS]]
     }
@@ -235,8 +236,9 @@ def expire(request: HttpRequest, pk: Any) -> HttpResponse:
 def services(request: HttpRequest) -> HttpResponse:
     """What runs, what it needs, and what of it is wrong now; what others depend on most comes first."""
     who = principal_of(request)
-    rows = list(Service.objects.select_related("team").prefetch_related("depends_on"))
-    graph = {row.name: {parent.name for parent in row.depends_on.all()} for row in rows}
+    rows = list(Service.objects.all().visible_to(who.scope).select_related("team").prefetch_related("depends_on"))
+    seen = {row.name for row in rows}
+    graph = {row.name: {parent.name for parent in row.depends_on.all()} & seen for row in rows}
     wrong: dict[str, list[str]] = {}
     for name, severity in Alert.objects.active().visible_to(who.scope).values_list("service", "severity"):
         wrong.setdefault(name, []).append(severity)
@@ -284,7 +286,7 @@ def _feed(request: HttpRequest, who: Principal) -> HttpResponse:
         status = 401 if who.kind == "anonymous" else 403
         return HttpResponse('{"error": "A token with the scope read is needed."}', "application/json", status)
     now = timezone.now()
-    windows = MaintenanceWindow.objects.current(now - FORGOTTEN).select_related("service")
+    windows = MaintenanceWindow.objects.current(now - FORGOTTEN).visible_to(who.scope).select_related("service")
     text = calendar_feed.write(windows, now=now, address=request.build_absolute_uri(reverse("quiet")))
     return HttpResponse(
         text, "text/calendar; charset=utf-8", headers={"Content-Disposition": 'inline; filename="maintenance.ics"'}

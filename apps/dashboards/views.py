@@ -212,7 +212,9 @@ def _rules(request: HttpRequest, who: Principal, now: datetime) -> dict[str, Any
     rows = []
     for rule in rules:
         run = runs.get(rule.group_id)
-        result = (run.results.get("rules", {}) if run else {}).get(str(rule.pk), {})
+        # What the rule found is of all series: who sees only some of them is told how their own alerts stand.
+        found = (run.results.get("rules", {}) if run else {}).get(str(rule.pk), {})
+        result = {} if who.scope.matchers else found
         rows.append(
             {
                 "rule": rule,
@@ -530,7 +532,7 @@ def data(request: HttpRequest) -> HttpResponse:
     except PromQLError as error:
         return _json({"error": str(error)}, 422)
     if request.GET.get("format") == "csv":
-        return _table(answers)
+        return table(answers, plots.table_of)
     return _json({"panels": slim(answers), "changes": happened(span, who)})
 
 
@@ -549,7 +551,7 @@ def numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str,
     """
     found = _numbers(given, span, who)
     if (back := compared(plain(given))) is not None:
-        for key, row in _numbers(given, span.earlier(back), who).items():
+        for key, row in _numbers(given, span.earlier(back), who, is_watched=False).items():
             found[key]["before"] = row.get("series", [])
     return found
 
@@ -559,7 +561,7 @@ def plain(given: QueryDict) -> dict[str, str]:
     return {name: str(value) for name, value in given.items()}
 
 
-def _numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
+def _numbers(given: QueryDict, span: Span, who: Principal, *, is_watched: bool = True) -> dict[str, dict[str, Any]]:
     keys = list(dict.fromkeys(given.getlist("panel")))[:MOST_PANELS]
     known = {
         **PANELS,
@@ -571,12 +573,9 @@ def _numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str
     if unknown := [key for key in keys if key not in known and key != "alert"]:
         raise LookupError(f"There is no panel {unknown[0]!r}.")
     panels = [known[key] for key in keys if key != "alert"]
-    levels = plots.levels_of(panel.levels_of for panel in panels)
-    fired = plots.alerts_of((panel.levels_of for panel in panels), span, scope=who.scope)
-    answers = {
-        panel.key: plots.plot(panel, span, levels, scope=who.scope) | {"alerts": fired[panel.levels_of]}
-        for panel in panels
-    }
+    texts = (text for panel in panels for text in plots.texts_of(panel, span))
+    watch = plots.watched(texts, span, scope=who.scope) if is_watched else plots.UNWATCHED
+    answers = {panel.key: plots.plot(panel, span, watch, scope=who.scope) for panel in panels}
     if "alert" in keys:
         found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=given.get("alert", ""))
         row = found.first()
@@ -584,7 +583,7 @@ def _numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str
     return answers
 
 
-def _table(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
+def table(answers: Mapping[str, dict[str, Any]], rows_of: Callable[[dict[str, Any]], list[list[Any]]]) -> HttpResponse:
     """One panel's numbers as CSV."""
     if len(answers) != 1:
         return _json({"error": "A table is made of one panel: ask for one."}, 400)
@@ -593,7 +592,7 @@ def _table(answers: Mapping[str, Mapping[str, Any]]) -> HttpResponse:
         return _json({"error": found["error"]}, 422)
     answer = HttpResponse(content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{key}.csv"'
-    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in plots.table_of(dict(found)))
+    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in rows_of(found))
     return answer
 
 

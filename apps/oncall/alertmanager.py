@@ -25,7 +25,7 @@ from apps.notifications.sending import administrators
 from apps.oncall import alertmanager_file
 from apps.oncall.alertmanager_file import Branch, Receiver
 from apps.oncall.models import GroupMember, NotificationGroup, Policy, Route, RuleTarget
-from apps.oncall.telling import DEFAULT, Routing, root_timers
+from apps.oncall.routing import DEFAULT, Routing, root_timers
 from apps.promql.source import Matcher
 
 UNROUTED: Final = "fall-back contact"

@@ -14,7 +14,7 @@ from apps.alerting import changes
 from apps.alerting.models import Alert, Incident
 from apps.notifications.message import Message
 from apps.oncall import curves, messages
-from apps.oncall.telling import CHANGES_TOLD, view_of
+from apps.oncall.book import CHANGES_TOLD, view_of
 
 ALERTS: Final = 20
 INCIDENTS: Final = 5

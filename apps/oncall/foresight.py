@@ -20,7 +20,7 @@ from apps.alerting.models import AlertRule
 from apps.alerting.suppression import Subject
 from apps.notifications import holding
 from apps.notifications.models import Contact
-from apps.oncall import addressing, escalation, plans, telling
+from apps.oncall import addressing, escalation, plans, routing
 from apps.oncall.models import NO_TIME, Policy, Route, RuleTarget
 
 FURTHEST: Final = timedelta(days=3660)
@@ -89,7 +89,7 @@ def who_would_be_told(labels: Mapping[str, str], *, at: datetime, scope: Scope) 
     verdict = quiet.suppressor(now=at).verdict(subject)
     muted = HIDDEN if verdict.is_muted and scope.matchers else verdict.reason
     rule = AlertRule.objects.filter(name=labels.get("alertname", "")).values_list("pk", flat=True).first()
-    places = telling.Routing().places(rule, labels)
+    places = routing.Routing().places(rule, labels)
     return Foresight(tuple(way_of(place, severity, at) for place in places), muted)
 
 
@@ -146,7 +146,7 @@ def _sleeps(hold: holding.Hold | None) -> bool:
 
 def _is_heard_first(source: Route | RuleTarget, severity: str, at: datetime) -> bool:
     """Whether the group's own message, before the policy begins, is heard by anybody."""
-    rules = [contact.rules() for contact in telling.first_told(source).values()]
+    rules = [contact.rules() for contact in routing.first_told(source).values()]
     return any(not _sleeps(holding.hold(each, severity, at)) for each in rules)
 
 
@@ -187,9 +187,9 @@ def moment_of(text: str, *, now: datetime) -> datetime:
 def way_of(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
     """Return who would be told there of an alert that fires at `at`."""
     policy = place.policy if place is not None else None
-    timers = telling.timers_of(place)
+    timers = routing.timers_of(place)
     begins = at + timers.wait
-    steps = _first(telling.first_told(place).values(), severity, begins, timers.wait)
+    steps = _first(routing.first_told(place).values(), severity, begins, timers.wait)
     receiver = place.rule.name if isinstance(place, RuleTarget) else str(place or "fall-back contact")
     if policy is None or not policy.steps.exists():
         return Way(receiver, str(policy or ""), tuple(steps))

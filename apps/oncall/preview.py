@@ -21,7 +21,7 @@ from apps.notifications.models import Contact
 from apps.oncall import grouping
 from apps.oncall.grouping import Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Route, RuleTarget
-from apps.oncall.telling import DEFAULT
+from apps.oncall.routing import DEFAULT
 
 MOST_LISTED: Final = 200
 

@@ -21,22 +21,22 @@ from apps.core import live
 from apps.notifications import holding, outbox
 from apps.notifications.holding import HOURS, ORDER, Hold
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import messages, telling
+from apps.oncall import book, loops, messages
+from apps.oncall.book import Book, Quiet
 from apps.oncall.digest import Fates, Held, Waiting, compose, fates
 from apps.oncall.grouping import Decision
 from apps.oncall.models import Notice
-from apps.oncall.telling import Book, Quiet
 
 AGAIN: Final = timedelta(minutes=1)
 """How soon what is muted is looked at again."""
 
 
-def release(*, now: datetime, limit: int = telling.BATCH) -> int:
+def release(*, now: datetime, limit: int = loops.BATCH) -> int:
     """Look at what is held back and due, contact by contact; return how many contacts that were."""
     due = Delivery.objects.held().filter(due_at__lte=now, contact__isnull=False)
     contacts = list(due.order_by("contact").values_list("contact", flat=True).distinct()[:limit])
     muting = Quiet(now)
-    return telling.each(contacts, lambda pk: _release(pk, muting, now), "What is held back for contact")
+    return loops.each(contacts, lambda pk: _release(pk, muting, now), "What is held back for contact")
 
 
 class _Desk:
@@ -50,7 +50,7 @@ class _Desk:
         self.notices = {pk: list(row.notices.all()) for pk, row in self.deliveries.items()}
         idents = {notice.alert_id for each in self.notices.values() for notice in each}
         found = Alert.objects.filter(pk__in=idents).select_related("rule").prefetch_related("rule__levels")
-        self.book = Book(None, telling.in_order(found), muting, now)
+        self.book = Book(None, book.in_order(found), muting, now)
 
     def waiting(self, notice: Notice) -> Waiting:
         """Return how things stand with what one notice is about."""
@@ -60,7 +60,7 @@ class _Desk:
             for other in self.book.notices
             if (other.alert_id, other.contact_id, other.kind) == (alert.pk, self.contact.pk, "firing")
             and (other.delivery is None or other.delivery.state in ("sent", "queued"))
-            and telling.rank(other.severity) >= telling.rank(notice.severity)
+            and book.rank(other.severity) >= book.rank(notice.severity)
             and other.pk > notice.pk
         ]
         return Waiting(
@@ -113,7 +113,7 @@ def _still_held(one: Held, desk: _Desk, rules: Sequence[holding.Rule], now: date
     news = [each.alert for each in one.about if each.is_news or each.is_end]
     if not news:
         return None
-    severity = max((desk.book.alerts[alert].severity for alert in news), key=telling.rank)
+    severity = max((desk.book.alerts[alert].severity for alert in news), key=book.rank)
     return holding.hold(rules, severity, now)
 
 
@@ -168,14 +168,14 @@ def _digest(desk: _Desk, verdict: Fates, now: datetime, zone: ZoneInfo) -> None:
         reason,
         settings.PORTAL_URL,
     )
-    view = {pk: telling.view_of(alert) for pk, alert in desk.book.alerts.items()}
+    view = {pk: book.view_of(alert) for pk, alert in desk.book.alerts.items()}
     message = compose(
         [view[pk] for pk in still],
         [view[pk] for pk in gone],
         occasion,
         since=min(row.created_at for row in rows),
         zone=zone,
-        most=telling.listed_by(desk.contact),
+        most=book.listed_by(desk.contact),
     )
     outbox.let_go(first, message, now=now)
     for row in rows[1:]:

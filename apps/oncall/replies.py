@@ -14,7 +14,7 @@ from apps.alerting import services as alerting
 from apps.alerting.models import Alert
 from apps.alerting.services import silences
 from apps.notifications.models import Delivery, Reply
-from apps.oncall import telling
+from apps.oncall import renewal
 from apps.oncall.models import Escalation
 
 AT_ONCE: Final = 50
@@ -43,7 +43,7 @@ def take(*, now: datetime) -> int:
             reply.save(update_fields=["handled_at", "outcome", "was_done"])
             if reply.action != "acknowledge" or not reply.was_done:  # which is told by its transition
                 about = [alert.pk for alert in alerts_of(reply)]
-                telling.rewrite(about, reason=f"{reply.who}: {reply.outcome}", now=now)
+                renewal.rewrite(about, reason=f"{reply.who}: {reply.outcome}", now=now)
             done += 1
     return done
 

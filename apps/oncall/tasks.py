@@ -1,9 +1,22 @@
 """The clocks of on-call."""
 
+from contextlib import ExitStack
 from datetime import datetime
 
 from apps.core.tasks import loop
-from apps.oncall import calendars, coverage, overdue, releasing, renewal, replies, telling
+from apps.oncall import (
+    calendars,
+    coverage,
+    escalating,
+    loops,
+    overdue,
+    releasing,
+    reminders,
+    renewal,
+    replies,
+    settling,
+    telling,
+)
 
 
 @loop("oncall.tell", every=1.0, queue="fast", lease=30.0, fallback=True)
@@ -13,10 +26,10 @@ def tell(*, now: datetime) -> None:
     After each batch the groups that are due are told: no message waits for a storm.
     """
     replies.take(now=now)
-    taken = telling.BATCH
-    while taken == telling.BATCH:
+    taken = loops.BATCH
+    while taken == loops.BATCH:
         try:
-            taken = telling.tell(now=now, limit=telling.BATCH)
+            taken = telling.tell(now=now, limit=loops.BATCH)
         finally:
             telling.flush(now=now)
 
@@ -24,22 +37,12 @@ def tell(*, now: datetime) -> None:
 @loop("oncall.escalate", every=1.0, queue="fast", lease=30.0, fallback=True)
 def escalate(*, now: datetime) -> None:
     """Tell groups whose time has come, take the steps that are due, and see what did not arrive."""
-    try:
-        telling.flush(now=now)
-    finally:
-        try:
-            telling.escalate(now=now)
-        finally:
-            try:
-                releasing.release(now=now)
-            finally:
-                try:
-                    telling.settle(now=now)
-                finally:
-                    try:
-                        telling.resume(now=now)
-                    finally:
-                        telling.remind(now=now)
+    pieces = (
+        telling.flush, escalating.escalate, releasing.release, settling.settle, escalating.resume, reminders.remind
+    )  # fmt: skip
+    with ExitStack() as stack:  # each has its turn, whatever became of those before
+        for work in reversed(pieces):
+            stack.callback(work, now=now)
 
 
 @loop("oncall.renew", every=60.0, queue="fast", lease=30.0)

@@ -24,7 +24,7 @@ from apps.metrics.models import CollectorSetting
 from apps.metrics.samples import Samples
 from apps.notifications import sending
 from apps.notifications import services as notifications
-from apps.oncall import schedules, telling
+from apps.oncall import escalating, schedules, telling
 from apps.oncall import services as oncall
 from apps.oncall.models import Policy, Route
 from apps.promql.source import Matcher
@@ -243,7 +243,7 @@ def deliver(at: datetime) -> None:
         moment = at + timedelta(seconds=seconds)
         telling.tell(now=moment)
         telling.flush(now=moment)
-        telling.escalate(now=moment)
+        escalating.escalate(now=moment)
     sending.drain(clock=lambda: at + timedelta(seconds=61))
 
 

@@ -43,6 +43,31 @@ function ticks(splits, increment) {
   });
 }
 
+/** A canvas under its title and its range [from, to] (s), above the names of its series: [{name, index of its colour}]. */
+export function titled(canvas, title, bounds, names = []) {
+  const ratio = devicePixelRatio || 1;
+  const [head, line] = [34 * ratio, 18 * ratio];
+  const sheet = h("canvas", { width: canvas.width, height: canvas.height + head + line * names.length + 10 * ratio });
+  const pen = sheet.getContext("2d");
+  pen.fillStyle = colour("surface");
+  pen.fillRect(0, 0, sheet.width, sheet.height);
+  pen.textBaseline = "middle";
+  pen.fillStyle = colour("text");
+  pen.font = `600 ${14 * ratio}px system-ui, sans-serif`;
+  const [from, to] = bounds.map((seconds) => new Date(seconds * 1000));
+  pen.fillText(`${title}, ${day(from)} ${clock(from)} – ${day(to)} ${clock(to)}`, 12 * ratio, head / 2);
+  pen.drawImage(canvas, 0, head);
+  pen.font = `${12 * ratio}px system-ui, sans-serif`;
+  names.forEach(({ name, index }, row) => {
+    const y = head + canvas.height + line * (row + 0.5);
+    pen.fillStyle = colour(`series-${(index % PALETTE) + 1}`);
+    pen.fillRect(14 * ratio, y - 1.5 * ratio, 12 * ratio, 3 * ratio);
+    pen.fillStyle = colour("text-2");
+    pen.fillText(name, 34 * ratio, y, sheet.width - 48 * ratio);
+  });
+  return sheet;
+}
+
 // Not Math.min(...values): a long series would overflow the stack.
 const least = (values) => values.reduce((low, v) => (low === null || v < low ? v : low), null);
 const most = (values) => values.reduce((high, v) => (high === null || v > high ? v : high), null);
@@ -66,6 +91,7 @@ export class Chart {
   }
 
   /** data: {unit, min, max, stacked, times: [s], series: [{name, values}], before?: [{name, values}] of the same steps earlier,
+   *  lower?, upper?: [{name, values}] edges of what is usual, of the series of that name or (another name) of the whole,
    *  levels: [{severity, value, comparison}], alerts?: [{from, to: s or null, severity}], changes: [{at: s, title}]}; bounds: [from, to] in s. */
   draw(data, bounds) {
     const shape = JSON.stringify([data.unit, data.stacked, data.series.map((s) => s.name), data.levels, data.before?.map((s) => s.name)]);
@@ -162,7 +188,7 @@ export class Chart {
       // In a stack each area ends where the one below it begins.
       bands: stacked ? series.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : [],
       hooks: {
-        drawClear: [(plot) => this.drawAlerts(plot)],
+        drawClear: [(plot) => this.drawAlerts(plot), (plot) => this.drawUsual(plot)],
         draw: [(plot) => this.drawLevels(plot, levels), (plot) => this.drawChanges(plot)],
         setCursor: [(plot) => this.point(plot.cursor.idx)],
         setSelect: [(plot) => this.select(plot)],
@@ -176,9 +202,11 @@ export class Chart {
 
   vertical(low, high) {
     const { min, max, levels } = this.data;
-    const bottom = min ?? (low === null ? 0 : low - (high - low) * 0.1);
+    const least = (this.data.lower ?? []).reduce((found, { values }) => values.reduce((l, v) => (v === null ? l : Math.min(l ?? v, v)), found), low);
+    const bottom = min ?? (least === null ? 0 : least - Math.max(0, (high ?? least) - least) * 0.1);
     if (max !== null && max !== undefined) return [bottom, max];
     let top = high === null ? 1 : high;
+    for (const { values } of this.data.upper ?? []) top = Math.max(top, most(values.filter((v) => v !== null)) ?? top);
     // A limit is part of the picture as soon as the values come near it.
     for (const level of levels) if (level.value <= top * 2.2 && level.value > top) top = level.value;
     top = top <= bottom ? bottom + 1 : bottom + (top - bottom) * 1.12;
@@ -228,6 +256,44 @@ export class Chart {
       ctx.fillRect(left, bbox.top + bbox.height - 3 * ratio, width, 3 * ratio);
     }
     ctx.restore();
+  }
+
+  /** Behind the lines: between which values a series usually is at this hour of the week, in its colour. */
+  drawUsual(plot) {
+    const { ctx, bbox } = plot;
+    const { times, series } = this.data;
+    ctx.save();
+    for (const { name, low, high } of this.usual()) {
+      const index = series.findIndex((s) => s.name === name);
+      if (this.hidden.has(name)) continue;
+      ctx.fillStyle = faded(index < 0 ? colour("text-2") : colour(`series-${(index % PALETTE) + 1}`), 0.14);
+      const edge = (values, at, otherwise) => (values ? Math.min(bbox.top + bbox.height, Math.max(bbox.top, plot.valToPos(values[at], "y", true))) : otherwise);
+      const isThere = (at) => (high ?? low)[at] !== null && (low ?? high)[at] !== null;
+      for (let at = 0; at < times.length; at += 1) {
+        if (!isThere(at)) continue;
+        const begin = at;
+        while (at + 1 < times.length && isThere(at + 1)) at += 1;
+        ctx.beginPath();
+        for (let i = begin; i <= at; i += 1) ctx.lineTo(plot.valToPos(times[i], "x", true), edge(high, i, bbox.top));
+        for (let i = at; i >= begin; i -= 1) ctx.lineTo(plot.valToPos(times[i], "x", true), edge(low, i, bbox.top + bbox.height));
+        ctx.fill();
+      }
+    }
+    ctx.restore();
+  }
+
+  /** [{name, low, high}]: both edges of each band; one that is open on a side has null there. */
+  usual() {
+    const [low, high] = [this.data.lower, this.data.upper].map((edges) => new Map((edges ?? []).map((e) => [e.name, e.values])));
+    return [...new Set([...low.keys(), ...high.keys()])].map((name) => ({ name, low: low.get(name) ?? null, high: high.get(name) ?? null }));
+  }
+
+  /** In words: what is usual now. */
+  usually() {
+    const { unit, series } = this.data;
+    const last = (values) => quantity(values?.findLast((v) => v !== null) ?? null, unit);
+    const told = this.usual().slice(0, 3).map(({ name, low, high }) => `${series.length > 1 || series[0]?.name !== name ? `${name} ` : ""}${low && high ? `${last(low)} to ${last(high)}` : high ? `up to ${last(high)}` : `from ${last(low)}`}`);
+    return told.length ? `Usual at this hour, shaded: ${told.join(" · ")}` : "";
   }
 
   /** In words: how many alerts the chart shades. */
@@ -312,8 +378,8 @@ export class Chart {
     const changed = this.changes();
     const told = changed.slice(-3).map((c) => `${clock(new Date(c.at * 1000))} ${c.title}`).join(" · ");
     const more = changed.length > 3 ? `${changed.length} changes, the last: ` : "Changed: ";
-    const fired = this.fired();
-    this.legendBox.replaceChildren(...(fired ? [h("p", { class: "limits", "data-fired": "" }, fired)] : []), ...(told ? [h("p", { class: "limits", "data-changes": "" }, more + told)] : []), ...(limits ? [h("p", { class: "limits" }, `Limits: ${limits}`)] : []), legend);
+    const said = [["data-fired", this.fired()], ["data-changes", told && more + told], ["data-usual", this.usually()], ["data-limits", limits && `Limits: ${limits}`]];
+    this.legendBox.replaceChildren(...said.filter(([, text]) => text).map(([name, text]) => h("p", { class: "limits", [name]: "" }, text)), legend);
     this.valueHead = find("[data-column=last] span", this.legendBox);
     if (focused.name) all(".legend-key", this.legendBox).find((key) => key.dataset.name === focused.name)?.focus();
     if (focused.column) find(`[data-column=${focused.column}]`, this.legendBox)?.focus();
@@ -370,33 +436,15 @@ export class Chart {
   picture() {
     const canvas = this.plot?.ctx.canvas;
     if (!canvas) return null;
-    const ratio = devicePixelRatio || 1;
     const names = this.data.series.map((s, index) => ({ name: s.name, index })).filter((s) => !this.hidden.has(s.name)).slice(0, 12);
-    const [head, line] = [34 * ratio, 18 * ratio];
-    const sheet = h("canvas", { width: canvas.width, height: canvas.height + head + line * names.length + 10 * ratio });
-    const pen = sheet.getContext("2d");
-    pen.fillStyle = colour("surface");
-    pen.fillRect(0, 0, sheet.width, sheet.height);
-    pen.textBaseline = "middle";
-    pen.fillStyle = colour("text");
-    pen.font = `600 ${14 * ratio}px system-ui, sans-serif`;
-    const [from, to] = this.bounds.map((seconds) => new Date(seconds * 1000));
-    pen.fillText(`${this.title}, ${day(from)} ${clock(from)} – ${day(to)} ${clock(to)}`, 12 * ratio, head / 2);
-    pen.drawImage(canvas, 0, head);
-    pen.font = `${12 * ratio}px system-ui, sans-serif`;
-    names.forEach(({ name, index }, row) => {
-      const y = head + canvas.height + line * (row + 0.5);
-      pen.fillStyle = colour(`series-${(index % PALETTE) + 1}`);
-      pen.fillRect(14 * ratio, y - 1.5 * ratio, 12 * ratio, 3 * ratio);
-      pen.fillStyle = colour("text-2");
-      pen.fillText(name, 34 * ratio, y, sheet.width - 48 * ratio);
-    });
-    return sheet;
+    return titled(canvas, this.title, this.bounds, names);
   }
 
   writeNumbers() {
     if (this.numbersBox.hidden || !this.data) return;
-    const { times, series, unit } = this.data;
+    const { times, unit } = this.data;
+    const more = [["lower", "usual at least"], ["upper", "usual at most"], ["before", "week before"]];
+    const series = [...this.data.series, ...more.flatMap(([part, words]) => (this.data[part] ?? []).map((s) => ({ name: `${s.name} ${words}`, values: s.values })))];
     const order = times.map((_, index) => index).reverse();
     this.numbersBox.replaceChildren(h("table", {},
       h("caption", { class: "visually-hidden" }, `${this.title}, newest first`),

@@ -1,8 +1,9 @@
 // A person's dashboard: lays its panels out on a grid of 24 columns and draws the kinds that are no time series.
 import { alertRow } from "./alerts.js";
+import { titled } from "./chart.js";
 import { all, find, h, icon } from "./dom.js";
 import { clock, day, measure, moment, quantity } from "./format.js";
-import { PanelCard, stale, tableOf } from "./panels.js";
+import { PanelCard, menuOf, stale, startMenu, tableOf } from "./panels.js";
 import { prose } from "./prose.js";
 
 export const COLUMNS = 24;
@@ -36,7 +37,12 @@ const state = (title, text, action) => h("div", { class: "panel-state" }, h("str
 class Plain {
   isWhole = true;
 
-  constructor(root) { this.root = root; this.key = root.dataset.panel; this.body = find("[data-body]", root); }
+  constructor(root) {
+    this.root = root;
+    this.key = root.dataset.panel;
+    this.body = find("[data-body]", root);
+    startMenu(this);
+  }
 
   draw(data) {
     this.data = data;
@@ -146,6 +152,8 @@ class Gauge extends Plain {
 }
 
 class Table extends Plain {
+  explored = "table";
+
   show(data) {
     this.note(data.more ? `${data.rows.length} of ${data.rows.length + data.more} rows` : "");
     if (!data.rows.length) return EMPTY();
@@ -176,6 +184,11 @@ class Heat extends Plain {
     this.canvas.addEventListener("pointerleave", () => { this.caption.textContent = " "; });
     requestAnimationFrame(() => this.paint());
     return [h("div", { class: "heat" }, this.canvas), this.caption];
+  }
+
+  picture() {
+    const { canvas, data } = this;
+    return canvas?.isConnected ? titled(canvas, find("h2", this.root).textContent.trim(), [data.start, data.start + data.step * (data.count - 1)]) : null;
   }
 
   name(index) {
@@ -241,6 +254,8 @@ class Heat extends Plain {
   }
 }
 
+const MENUS = new Set(["timeseries", "stat", "gauge", "table", "heatmap", "alertlist"]);
+
 /** What draws each kind; null: nothing is asked for. */
 export const KINDS = { timeseries: PanelCard, stat: Stat, gauge: Gauge, table: Table, heatmap: Heat, alertlist: Alerts, text: null, row: null };
 
@@ -261,8 +276,9 @@ export function card(panel) {
   const numbers = isChart ? h("button", { type: "button", class: "button button-small button-plain", "data-numbers": "", "aria-pressed": "false", title: "Show the numbers as a table" }, icon("table"), h("span", { class: "visually-hidden" }, `Numbers of ${title}`)) : null;
   const body = isChart ? chartBody(title) : [h("div", { class: "panel-body", "data-body": "" },
     panel.kind === "text" ? prose(panel.text) : h("div", { class: "panel-state loading" }, h("span", { class: "visually-hidden" }, `Loading ${title}`)))];
+  const menu = MENUS.has(panel.kind) ? menuOf(title || "this panel", isChart || panel.kind === "heatmap") : null;
   return h("section", { class: "card panel", "data-panel": panel.id, "data-kind": panel.kind, "aria-labelledby": label },
-    h("div", { class: `card-head${title ? "" : " untitled"}` }, h("h2", { id: label, title: panel.help || null }, title || " "), h("div", { class: "push" }, h("span", { class: "badge", "data-panel-note": "", hidden: true }), numbers)),
+    h("div", { class: `card-head${title ? "" : " untitled"}` }, h("h2", { id: label, title: panel.help || null }, title || " "), h("div", { class: "push" }, h("span", { class: "badge", "data-panel-note": "", hidden: true }), numbers, menu)),
     ...body);
 }
 

@@ -26,8 +26,8 @@ export function grown(old, fresh, from) {
     }
     return { name, values };
   }).filter((s) => s.values.some((v) => v !== null));
-  const before = fresh.before ? { before: joined(old.before ?? [], fresh.before) } : {};
-  return { ...old, ...fresh, start: keepFrom, count, series: joined(old.series, fresh.series), ...before };
+  const parts = ["before", "lower", "upper"].filter((part) => fresh[part]);
+  return { ...old, ...fresh, start: keepFrom, count, series: joined(old.series, fresh.series), ...Object.fromEntries(parts.map((part) => [part, joined(old[part] ?? [], fresh[part])])) };
 }
 
 const times = (data) => Array.from({ length: data.count }, (_, i) => data.start + i * data.step);
@@ -100,31 +100,43 @@ export function stale(data) {
   return isOld ? `no new data since ${moment(data.newest * 1000)}` : "";
 }
 
+/** The menu of a panel: its expressions to look closer at, its numbers and (where it draws one) its picture to take away. */
+export function startMenu(part) {
+  const menu = find("[data-menu]", part.root);
+  // The addresses say what is on the screen now.
+  menu?.addEventListener("toggle", () => {
+    if (!menu.open) return;
+    find("[data-csv]", menu).href = part.board.query([part.key], { format: "csv" });
+    const link = find("[data-explore]", menu);
+    const expressions = part.data?.expressions ?? [];
+    link.parentElement.hidden = !part.board.explore || !expressions.length;
+    const { range, from, to } = chosen();
+    const address = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
+    for (const text of expressions) { address.append("q", text); address.append("show", part.explored ?? (part.data.stacked ? "stacked" : "graph")); }
+    link.href = `${part.board.explore}?${address}`;
+  });
+  find("[data-png]", part.root)?.addEventListener("click", () => {
+    menu.open = false;
+    part.picture()?.toBlob((blob) => download(`${part.key}.png`, blob));
+  });
+}
+
+/** The same menu for a panel that the page's script lays out; those in _panel.html are drawn by the server. */
+export const menuOf = (title, isDrawn) => h("details", { class: "menu", "data-menu": "" },
+  h("summary", { class: "button button-small button-plain", title: "More" }, icon("more"), h("span", { class: "visually-hidden" }, `More about ${title}`)),
+  h("ul", {}, h("li", {}, h("a", { "data-explore": "", href: "#" }, icon("explore"), "Open in Explore")),
+    h("li", {}, h("a", { "data-csv": "", download: true, href: "#" }, icon("download"), "Download as CSV")),
+    isDrawn ? h("li", {}, h("button", { type: "button", "data-png": "" }, icon("download"), "Download as PNG")) : null));
+
 export class PanelCard {
   constructor(root) {
     this.root = root;
     this.key = root.dataset.panel;
     this.chart = new Chart(root, find("h2", root).firstChild.textContent.trim());
-    this.menu = find("[data-menu]", root);
-    this.menu?.addEventListener("toggle", () => { if (this.menu.open) this.writeMenu(); });
-    find("[data-png]", root)?.addEventListener("click", () => {
-      this.menu.open = false;
-      this.chart.picture()?.toBlob((blob) => download(`${this.key}.png`, blob));
-    });
+    startMenu(this);
   }
 
-  /** The addresses in the menu say what is on the screen now. */
-  writeMenu() {
-    find("[data-csv]", this.menu).href = this.board.query([this.key], { format: "csv" });
-    const link = find("[data-explore]", this.menu);
-    const expressions = this.data?.expressions ?? [];
-    link.parentElement.hidden = !this.board.explore || !expressions.length;
-    if (link.parentElement.hidden) return;
-    const { range, from, to } = chosen();
-    const address = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
-    for (const text of expressions) { address.append("q", text); address.append("show", this.data.stacked ? "stacked" : "graph"); }
-    link.href = `${this.board.explore}?${address}`;
-  }
+  picture() { return this.chart.picture(); }
 
   draw(data) {
     if (data.error) { this.fail(data.error); return; }

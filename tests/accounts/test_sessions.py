@@ -9,7 +9,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.accounts.models import User
+from apps.accounts.models import Team, User
 from apps.accounts.permissions import Principal
 from apps.accounts.sessions import holders
 
@@ -43,10 +43,20 @@ def alone(key):
 
 def test_each_gets_their_person_with_roles_in_a_fixed_number_of_queries(django_assert_num_queries):
     keys = [session_of(one(f"v{n}", role="viewer" if n % 2 else "operator")).session_key for n in range(12)]
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         found = holders(keys)
     assert found == {key: alone(key) for key in keys}
     assert {who.roles for who in found.values()} == {frozenset({"viewer"}), frozenset({"operator"})}
+
+
+def test_what_a_team_narrows_is_narrowed_here_too():
+    mara, vic = one("mara"), one("vic")
+    for name, people in (("web", [mara]), ("shop", [mara, vic])):
+        Team.objects.create(name=name, matchers=[["team", "=", name]]).members.set(people)
+    keys = [session_of(user).session_key for user in (mara, vic)]
+    found = holders(keys)
+    assert found == {key: alone(key) for key in keys}
+    assert found[keys[1]].scope.matchers == (("team", "=", "shop"),)
 
 
 def locked(user, session):

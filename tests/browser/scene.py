@@ -13,8 +13,8 @@ from apps.metrics.samples import Samples
 from apps.notifications import sending
 from apps.notifications import services as notifications
 from apps.notifications.models import Contact
+from apps.oncall import escalating, telling
 from apps.oncall import services as oncall
-from apps.oncall import telling
 from apps.oncall.models import Route
 from apps.sources import checks, heartbeats, measured
 from apps.sources import services as sources
@@ -303,7 +303,7 @@ def write_alerts(*, now: datetime, mara: Principal) -> list[Alert]:
     for minutes in (7, 6):
         telling.tell(now=now - timedelta(minutes=minutes))
         telling.flush(now=now - timedelta(minutes=minutes))
-        telling.escalate(now=now - timedelta(minutes=minutes))
+        escalating.escalate(now=now - timedelta(minutes=minutes))
     sending.drain(clock=lambda: now - timedelta(minutes=5))
     alerting.acknowledge(by=mara, alert=found[1], now=now - timedelta(minutes=4))
     alerting.resolve(by=mara, alert=old, now=now - timedelta(hours=7))

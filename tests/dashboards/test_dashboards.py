@@ -1,5 +1,6 @@
 """Dashboards of people: who sees and changes which, what their panels answer, and links that share one."""
 
+import csv
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,13 +13,15 @@ from apps.accounts.models import AuditEntry, Team
 from apps.accounts.permissions import Principal, Scope
 from apps.accounts.rights import Forbidden
 from apps.alerting import services as alerting
-from apps.dashboards import answers, document, services
+from apps.alerting.models import AdaptiveBand, AlertRule, RuleGroup, RuleLevel
+from apps.dashboards import answers, dashboard_pages, document, services
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 from apps.dashboards.timespan import span_of
 from apps.metrics import budgets
 from apps.metrics import services as metrics
 from apps.metrics.models import QueryBudget
 from apps.metrics.samples import Samples
+from apps.metrics.throttle import Throttle
 from monitoring_portal import setup
 
 pytestmark = pytest.mark.django_db
@@ -275,6 +278,78 @@ def test_a_draft_is_previewed_before_it_is_saved(client, person):
         assert client.post("/monitoring/dashboards/preview/", orjson.dumps(odd), "application/json").status_code == 422
 
 
+def watch_over(expression, slug="busy"):
+    """A rule with a limit and an adaptive band on this expression, whose band is 0.5 to 1.5 around web-1."""
+    group = RuleGroup.objects.create(name=slug)
+    rule = AlertRule.objects.create(
+        slug=slug, name=slug, expression=expression, group=group, created_at=AT, updated_at=AT
+    )
+    RuleLevel.objects.create(rule=rule, severity="warning", comparison=">", threshold=3.0)
+    AdaptiveBand.objects.create(slug=slug, rule=rule)
+    now = timezone.now()
+    stamp = int(now.timestamp() * 1000) - 20_000
+    own = {"job": "node", "instance": "web-1", "band": slug}
+    labels = [{"__name__": f"anomaly:{edge}_band", **own} for edge in ("lower", "upper")]
+    metrics.backfill(samples=Samples.of(labels, [stamp] * 2, [0.5, 1.5]), by=BY, now=now)
+
+
+def last(values):
+    return next((value for value in reversed(values) if value == value and value is not None), None)
+
+
+def test_what_rules_say_of_an_expression_stands_on_every_panel_that_shows_it(client, person):
+    measure("web-1", "web-2")
+    watch_over('up{instance=~".*"}')
+    own = {"severity": "critical", "value": 9.0, "comparison": ">"}
+    panels = [stat(kind="timeseries"), stat(kind="timeseries", id="own", thresholds=[own]), stat("up", id="other")]
+    row = make(document=document_of(*panels, variables=[HOST]))
+    client.force_login(person("viewer"))
+    address = f"/monitoring/dashboards/{row.slug}/data/?panel=one&panel=own&panel=other"
+    found = client.get(address).json()["panels"]
+    assert found["one"]["levels"] == [{"severity": "warning", "comparison": ">", "value": 3.0}]
+    assert [(edge["name"], last(edge["values"])) for edge in found["one"]["lower"]] == [("web-1", 0.5)]
+    assert [(edge["name"], last(edge["values"])) for edge in found["one"]["upper"]] == [("web-1", 1.5)]
+    assert [level["severity"] for level in found["own"]["levels"]] == ["critical"]
+    assert (found["other"]["levels"], "lower" in found["other"]) == ([], False)
+    assert found["one"]["expressions"] == ['up{instance=~".*"}']
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [
+        ("timeseries", ["time", "web-1"]),
+        ("stat", ["time", "web-1"]),
+        ("gauge", ["time", "web-1"]),
+        ("heatmap", ["time", "web-1"]),
+        ("table", ["instance", "job", "Value"]),
+        ("alertlist", ["severity", "name", "service", "state", "since", "message"]),
+    ],
+)
+def test_a_panel_of_any_kind_is_taken_away_as_a_table(client, person, post, kind, heading):
+    measure("web-1")
+    post("=cmd", service="shop")
+    panel = {"id": "one", "kind": kind} if kind == "alertlist" else stat(kind=kind)
+    row = make(document=document_of(panel, variables=[HOST]))
+    client.force_login(person("viewer"))
+    answer = client.get(f"/monitoring/dashboards/{row.slug}/data/?panel=one&range=15m&format=csv")
+    rows = list(csv.reader(answer.text.splitlines()))
+    assert (answer["content-disposition"], rows[0]) == ('attachment; filename="one.csv"', heading)
+    shown = {"table": "1.0", "alertlist": "'=cmd"}.get(kind)
+    assert (rows[-1][-1] == shown) if shown else last([float(each[1]) for each in rows[1:] if each[1]]) == 1.0
+
+
+def test_a_panel_is_held_against_the_same_hours_of_last_week(client, person):
+    measure("web-1")
+    measure("web-1", now=timezone.now() - timedelta(days=7))
+    row = make(document=document_of(stat(kind="timeseries"), stat(id="two"), variables=[HOST]))
+    client.force_login(person("viewer"))
+    address = f"/monitoring/dashboards/{row.slug}/data/?panel=one&panel=two&range=15m&compare="
+    found = client.get(f"{address}week").json()["panels"]
+    assert [last(series["values"]) for series in found["one"]["before"]] == [1.0]
+    assert "before" not in found["two"]
+    assert client.get(f"{address}year").status_code == 400
+
+
 # --- Links -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def ed(person):
@@ -298,8 +373,18 @@ def test_a_link_shows_one_dashboard_to_anybody_and_only_what_it_may(client, ed):
         found = client.get(f"{address}data/?panel=one{more}").json()["panels"]["one"]["series"]
         assert [series["name"] for series in found] == ["web-1"]
     alerting.note_change(by=BY, title="shop 1.4.2", author="mara", now=timezone.now())
+    whole = client.get(f"{address}data/?panel=one").json()["panels"]["one"]
+    assert "expressions" not in whole  # what is asked is not what is shared
     assert client.get(f"{address}data/?panel=one").json()["changes"] == []
     assert client.get("/monitoring/dashboards/shop/", headers={"accept": "text/html"}).status_code == 302
+
+
+def test_a_panel_that_fails_tells_a_stranger_nothing_of_its_question(client, ed):
+    row = make(document=document_of(stat("secret_metric +")))
+    _, secret = services.share(by=principal(ed), dashboard=row, lasts=timedelta(days=1), now=timezone.now())
+    found = client.get(f"/monitoring/dashboards/shared/{secret}/data/?panel=one").json()["panels"]["one"]
+    assert found["error"] == "This panel cannot be answered at the moment."
+    assert "secret" not in client.get(f"/monitoring/dashboards/shared/{secret}/data/?panel=one&format=csv").text
 
 
 def test_a_link_keeps_its_variables_as_they_were(client, ed):
@@ -307,6 +392,19 @@ def test_a_link_keeps_its_variables_as_they_were(client, ed):
     _, address = shared(ed, values={"host": ("web-2",)})
     found = client.get(f"{address}data/?panel=one&var-host=web-1").json()["panels"]["one"]["series"]
     assert [series["name"] for series in found] == ["web-2"]
+
+
+def test_who_asks_a_link_too_often_waits_and_is_counted(client, ed, monkeypatch):
+    monkeypatch.setattr(dashboard_pages, "_asked", Throttle())
+    monkeypatch.setattr(dashboard_pages, "BY_ADDRESS", 1)
+    _, address = shared(ed)
+    answers = [client.get(f"{address}data/?panel=one") for _ in range(8)]
+    assert [answer.status_code for answer in answers[:5]] == [200] * 5
+    assert answers[-1].status_code == 429
+    assert (int(answers[-1]["Retry-After"]) >= 1, "too often" in answers[-1].json()["error"]) == (True, True)
+    assert client.get("/monitoring/dashboards/shared/guessed/").status_code == 429
+    assert client.get(address, REMOTE_ADDR="192.0.2.9").status_code == 200
+    assert dashboard_pages.SHARED_REFUSED.value(reason="address") > 0
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "maker gone", "maker lost the role", "moved out of sight"])

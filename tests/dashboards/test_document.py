@@ -57,7 +57,7 @@ def test_a_document_is_read_as_it_was_written(rows):
         ({"panels": [{"kind": "text", "queries": [{"expression": "up"}]}]}, "has no queries"),
         ({"panels": [{"kind": "stat", "queries": [{"expression": " "}]}]}, "queries 1: the expression is empty"),
         ({"panels": [{"kind": "stat", "id": "a"}, {"kind": "stat", "id": "a"}]}, "Two panels have the id a"),
-        ({"panels": [{"kind": "stat"}] * 101}, "list of up to 100"),
+        ({"panels": [{"kind": "stat"}] * 251}, "list of up to 250"),
         ({"variables": [{"name": "__x", "kind": "custom"}]}, "not begin with __"),
         ({"variables": [{"name": "x", "kind": "custom"}]}, "its options are missing"),
         ({"variables": [{"name": "x", "kind": "interval", "options": ["soon"]}]}, "intervals are written"),

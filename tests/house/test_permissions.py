@@ -501,9 +501,16 @@ def test_only_these_are_open_to_all():
     }  # fmt: skip
 
 
+QUICKLY = {"anonymous", "role:none", "role:viewer", "role:administrator"}
+READERS_OF_PAGES = [
+    pytest.param(caller, id=caller.name, marks=() if caller.name in QUICKLY else pytest.mark.slow)
+    for caller in (ANONYMOUS, *PEOPLE)
+]
+
+
 # --- The tables are true ---------------------------------------------------------------------------------------------
 @pytest.mark.django_db
-@pytest.mark.parametrize("caller", [ANONYMOUS, *PEOPLE], ids=lambda caller: caller.name)
+@pytest.mark.parametrize("caller", READERS_OF_PAGES)
 def test_pages_and_admin_let_in_whom_the_table_says(caller):
     listed(differences(client_of(caller), caller, PAGES | ADMIN | routes_of_models()))
 

@@ -5,7 +5,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as oracle_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as oracle_text
@@ -155,6 +155,7 @@ def outcome(reader: Reader, body: str, form: Format) -> object:
     return told(reader, found), found.problems, found.refused
 
 
+@settings(max_examples=50)
 @given(st.lists(bodies, min_size=2, max_size=5), st.sampled_from(Format))
 @example(["a 1\n", 'a {b="c"} 1\n', 'a {b="c"}1\n'], TEXT)
 @example(["a  1\n", "a 1 2\n", "a 1 # {} 1\n"], OPENMETRICS)

@@ -95,7 +95,7 @@ def both(text, some, spans, start, end, step, left=frozenset()):
     return engine.query_range(text, Forgetful(series, spans, left), start, end, step), wanted
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.sampled_from(EXACT), lives, gone, st.integers(1, 13), st.integers(1, 5), st.booleans())
 def test_buckets_answer_aligned_windows_as_samples_do(text, some, spans, width, step, left):
     found, wanted = both(text % f"{width}h", some, spans, HOUR, 16 * HOUR, step * HOUR, {1} if left else frozenset())
@@ -103,7 +103,7 @@ def test_buckets_answer_aligned_windows_as_samples_do(text, some, spans, width, 
     same(told(found), told(wanted))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.sampled_from(EXACT), lives, st.lists(hours, min_size=3, max_size=3), st.integers(1, 90), st.integers(1, 40))
 def test_finer_buckets_answer_finer_windows(text, some, spans, width, step):
     times = (300_000, 13 * HOUR, step * 300_000)
@@ -120,7 +120,7 @@ OTHERS = (
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(
     st.sampled_from([*EXACT, *OTHERS]),
     lives,

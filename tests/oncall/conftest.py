@@ -9,7 +9,7 @@ from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Transition
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import releasing, services, telling
+from apps.oncall import book, escalating, releasing, services, settling, telling
 from apps.oncall.models import Escalation, Notice, NotificationGroup, Policy, Route
 
 START = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
@@ -66,21 +66,21 @@ class Night:
             groups = NotificationGroup.objects.filter(due_at__gt=self.now).values_list("due_at", flat=True)
             steps = Escalation.objects.filter(due_at__gt=self.now).values_list("due_at", flat=True)
             open_since = Notice.objects.unsettled().values_list("at", flat=True)
-            stuck = [at + telling.UNTOLD_FOR for at in open_since if at + telling.UNTOLD_FOR > self.now]
+            stuck = [at + book.UNTOLD_FOR for at in open_since if at + book.UNTOLD_FOR > self.now]
             held = Delivery.objects.held().filter(due_at__gt=self.now).values_list("due_at", flat=True)
             due = [at for at in (*groups, *steps, *stuck, *held) if at is not None]
             self.now = min([*due, ends])
             self.run()
 
     def run(self) -> None:
-        telling.resume(now=self.now)
+        escalating.resume(now=self.now)
         telling.tell(now=self.now)
         telling.flush(now=self.now)
         while Escalation.objects.running().filter(due_at__lte=self.now).exists():
-            telling.escalate(now=self.now)
+            escalating.escalate(now=self.now)
         releasing.release(now=self.now)
         self.deliver()
-        telling.settle(now=self.now)
+        settling.settle(now=self.now)
 
     def deliver(self) -> None:
         queued = Delivery.objects.queued()

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.alerting.models import Alert
 from apps.notifications.models import Contact
-from apps.oncall import alertmanager, alertmanager_file, services, telling
+from apps.oncall import alertmanager, alertmanager_file, routing, services, telling
 from apps.oncall.alertmanager_file import Branch, Receiver
 from apps.oncall.models import Route
 from apps.promql.source import Matcher
@@ -193,11 +193,11 @@ def test_amtool_loads_the_configuration_and_routes_as_the_portal_does(night, tmp
         return ran.stdout
 
     amtool("check-config", str(file))
-    routing = telling.Routing()
+    ours = routing.Routing()
     for labels in ({"service": "db"}, {"service": "db", "severity": "critical"}, {"severity": "critical"}, {"a": "b"}):
         severity = labels.get("severity", "warning")
         alert = Alert(type="x", severity=severity, category="custom", labels={"alertname": "x", **labels})
-        here = [alertmanager.receiver_of(place) for place in routing.of(alert)]
+        here = [alertmanager.receiver_of(place) for place in ours.of(alert)]
         given = [f"{name}={value}" for name, value in labels.items()]
         there = amtool("config", "routes", "test", f"--config.file={file}", *given).strip()
         assert there.split(",") == here, labels

@@ -483,7 +483,7 @@ class Incident:
         elif what == "acknowledge" and not self.is_acknowledged:
             self.bed.acknowledge(self.alert)
             self.is_acknowledged = True
-            kept = self.model.due and self.bed.kept_for[self.policy]
+            kept = self.model.name and self.bed.kept_for[self.policy]
             self.model.due, self.anew = None, now + kept if kept else None
         elif what == "worse" and self.model.due is not None and self.seen.severity != "critical":
             self.get_worse(now)

@@ -13,7 +13,7 @@ from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import curves, telling
+from apps.oncall import book, curves
 from apps.oncall.grouping import Decision
 from tests.house.rows import make
 from tests.oncall.conftest import BY, START, Night
@@ -53,9 +53,9 @@ def told(contact: Contact) -> Message:
 
 def tell(night: Night, alert: Alert, *contacts: Contact) -> None:
     night.now += timedelta(minutes=1)
-    book = telling.Book(None, {alert.pk: alert}, telling.Quiet(night.now), night.now)
+    mine = book.Book(None, {alert.pk: alert}, book.Quiet(night.now), night.now)
     for contact in contacts:
-        book.send(contact, Decision((alert.pk,), (), (), "first notification"))
+        mine.send(contact, Decision((alert.pk,), (), (), "first notification"))
 
 
 def test_an_email_gets_the_values_of_exactly_the_alert_and_a_webhook_none(night: Night, mail: Contact):

@@ -14,7 +14,7 @@ from apps.dashboards.health import _oncall
 from apps.notifications import outbox
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import overdue, telling
+from apps.oncall import loops, overdue
 from apps.oncall.models import Escalation
 from tests.notifications.receivers import Answer, HttpReceiver
 from tests.oncall.conftest import Night
@@ -117,7 +117,7 @@ def test_workers_that_hang_with_their_locks_and_what_waits_to_be_sent_do_not_hol
     before = outbox.enqueue(contact=fallback, message=message, purpose="firing", now=night.now)
     params = {**connection.get_connection_params(), "cursor_factory": None}
     with psycopg.connect(**{name: value for name, value in params.items() if value is not None}) as hung:
-        for lock in (telling.LOCK, outbox.LOCK):
+        for lock in (loops.LOCK, outbox.LOCK):
             hung.execute("SELECT pg_advisory_lock(%s)", [lock])
         overdue.look(now=night.now + LATER)
     assert "On-call stands still" in titles(wire)[0]

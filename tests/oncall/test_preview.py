@@ -13,7 +13,7 @@ from apps.alerting.models import AlertRule
 from apps.alerting.plans import rule_plan
 from apps.alerting.preview import Preview, Span, preview
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import services, telling
+from apps.oncall import escalating, services, telling
 from apps.oncall.models import Notice, Route
 from apps.oncall.preview import notifications
 from tests.alerting.conftest import SETUP, START, World, forget
@@ -39,7 +39,7 @@ def lived(world: World, ticks: int) -> list[Any]:
     for _ in range(ticks):
         world.tick()
         now = START + TICK * round((world.now - START) / TICK)
-        for loop in (telling.tell, telling.flush, telling.escalate):
+        for loop in (telling.tell, telling.flush, escalating.escalate):
             loop(now=now)
         Delivery.objects.queued().update(state="sent", finished_at=now, attempts=1)
     told: dict[int, list[Any]] = {}
@@ -65,7 +65,7 @@ def both_ways(world: World, histories: dict[str, str], rule_values: dict[str, An
 letters = st.text(alphabet="17789-", min_size=14, max_size=14)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     letters,
     letters,

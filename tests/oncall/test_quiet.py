@@ -25,7 +25,7 @@ from apps.alerting.models import (
     Transition,
 )
 from apps.notifications.models import Delivery
-from apps.oncall import telling
+from apps.oncall import reminders, telling
 from apps.oncall.models import Escalation, GroupMember, Notice, NotificationGroup
 from tests.oncall.conftest import BY, START, Night
 
@@ -137,7 +137,7 @@ def test_the_author_of_a_silence_is_reminded_once_an_hour_before_its_end(night: 
     by = replace(by, rights=ROLES["operator"])
     alerting.silence(by=by, matchers=['alertname="disk"'], ends_at=START + 8 * HOUR, comment="known", now=night.now)
     for hours in (6, 7.1, 7.5, 9):
-        telling.remind(now=START + hours * HOUR)
+        reminders.remind(now=START + hours * HOUR)
     [delivery] = Delivery.objects.all()
     assert (delivery.contact_name, delivery.purpose) == ("annas phone", "reminder")
     assert delivery.message["title"] == 'Your silence ends at 06:00 UTC: alertname="disk"'
@@ -274,7 +274,7 @@ def clear() -> None:
 
 
 @pytest.mark.django_db
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=4, max_size=14))
 def test_whoever_was_told_firing_is_told_resolved_and_nobody_else_is(steps, night: Night):
     """Whatever was silenced, inhibited, muted, moved or restarted in between."""

@@ -167,7 +167,7 @@ def test_a_message_that_cannot_be_rewritten_holds_up_nothing(chat: Night, monkey
     def explode(*args: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("apps.oncall.telling._rewrite", explode)
+    monkeypatch.setattr("apps.oncall.renewal._rewrite", explode)
     chat.acknowledge(Alert.objects.get(type="disk"))
     chat.run()
     assert not Transition.objects.untold().exists()

@@ -9,7 +9,7 @@ from django.utils import timezone
 from apps.core.models import Loop
 from apps.core.tasks import run
 from apps.notifications.models import Delivery
-from apps.oncall import tasks, telling
+from apps.oncall import loops, tasks, telling
 from tests.notifications.conftest import http_receiver as http_receiver
 from tests.notifications.receivers import HttpReceiver
 from tests.oncall.conftest import Night
@@ -45,7 +45,7 @@ def test_groups_are_told_between_the_batches_of_a_storm(night: Night, monkeypatc
         told.append(night.texts(phone))
         return real(**given)
 
-    monkeypatch.setattr(telling, "BATCH", 1)
+    monkeypatch.setattr(loops, "BATCH", 1)
     monkeypatch.setattr(telling, "tell", tell)
     tasks.tell(now=night.now)
     assert told == ["", "0s +core", "0s +core; 0s +minor"]

@@ -11,7 +11,7 @@ from apps.alerting.models import Alert, Transition
 from apps.notifications import callbacks
 from apps.notifications.incoming import Receipt
 from apps.notifications.models import Contact, Delivery
-from apps.oncall import services, telling
+from apps.oncall import escalating, services, settling, telling
 from apps.oncall.models import Escalation, Notice, Route
 from tests.oncall.conftest import BY, Night
 
@@ -291,6 +291,19 @@ def test_an_acknowledgement_wears_off_where_the_policy_says_so(
     assert [at for at, _ in night.told(phone)] == told
 
 
+def test_one_made_after_the_policy_came_to_its_end_wears_off_likewise(night: Night):
+    phone = night.contact("phone")
+    policy = night.policy(("notify", {"contacts": ["phone"]}), acknowledged_for=timedelta(minutes=30))
+    night.route("root", policy=policy)
+    disk = night.fire()
+    night.wait(minutes=1)
+    assert night.escalation.state == "finished"
+    night.acknowledge(disk)
+    for _ in range(35):
+        night.wait(minutes=1)
+    assert [at for at, _ in night.told(phone)] == ["30", "1860"]
+
+
 def test_nobody_is_paged_twice_at_the_same_moment_by_route_and_policy(night: Night):
     slack = night.contact("slack")
     policy = night.policy(("notify", {"route_contacts": True, "contacts": ["slack"]}), ("wait", {"minutes": 60}))
@@ -408,7 +421,7 @@ def test_a_worker_killed_at_any_statement_loses_and_doubles_nothing():
             return execute(sql, params, many, context)
 
         with connection.execute_wrapper(dies):
-            for work in (telling.tell, telling.flush, telling.escalate, telling.settle):
+            for work in (telling.tell, telling.flush, escalating.escalate, settling.settle):
                 try:
                     with transaction.atomic():
                         work(now=night.now)

@@ -62,7 +62,7 @@ def assert_same(got: dict[tuple[str, int], float], wanted: dict[tuple[str, int],
 @pytest.mark.parametrize("op", ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"])
 def test_aggregations_agree_with_the_oracle(op: str) -> None:
     @given(rows(), st.sampled_from([1, SMALL]))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     def check(data: Rows, repeat: int) -> None:
         data = data * repeat
         got = cells(simple(op, Groups(vector(data), ("g",), without=False)))
@@ -151,7 +151,7 @@ def histograms(draw: st.DrawFn) -> list[tuple[str, list[float], list[Cell]]]:
 
 
 @given(histograms(), st.sampled_from([0.0, 0.3, 0.5, 0.99, 1.0, -1.0, 2.0, math.nan]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_histograms_in_a_matrix_give_what_single_histograms_give(
     data: list[tuple[str, list[float], list[Cell]]], q: float
 ) -> None:

@@ -29,7 +29,8 @@ MOST_ROWS: Final = 200
 MOST_COLUMNS: Final = 24
 MOST_BUCKETS: Final = 60
 MOST_OPTIONS: Final = 500
-LONGEST_NAME: Final = 300
+LONGEST_NAME: Final = plots.LONGEST_NAME + 20
+"""Characters; series of one name carry a number behind it."""
 LABEL_VALUES: Final = re.compile(r"\s*label_values\(\s*(?:(.+?)\s*,\s*)?([A-Za-z_][A-Za-z0-9_]*)\s*\)\s*", re.S)
 SOURCES: Final = ("*",)
 

@@ -19,7 +19,7 @@ from apps.dashboards.timespan import BadSpan, Span, span_of
 from apps.metrics.query import Outrun
 from apps.promql.errors import PromQLError
 
-KNOWN: Final = ("unit", "stacked", "min", "max", "sources", "empty", "expressions", "kind", "calculation")
+KNOWN: Final = ("unit", "condensed", "stacked", "min", "max", "sources", "empty", "expressions", "kind", "calculation")
 """Fields that a page has had with the whole panel; where only new steps are sent they are left out."""
 BACK: Final = 2
 """Steps that are sent once more with the next ones: late samples still change them."""

@@ -1,7 +1,7 @@
 // Loads the panels and tiles of a page in one request, then only what is new, and only for what is on the screen.
 import { Chart, forgetColours } from "./chart.js";
 import { all, download, find, h, icon } from "./dom.js";
-import { measure, moment, quantity } from "./format.js";
+import { duration, measure, moment, quantity } from "./format.js";
 import { bounds, changes, chosen, every, isLive } from "./range.js";
 
 const STALE_AFTER = 120;
@@ -147,6 +147,7 @@ export class PanelCard {
     }
     const old = stale(data);
     this.chart.note(old || (data.more ? `${data.series.length} of ${data.series.length + data.more} series` : ""), old ? "warning" : "quiet");
+    if (data.condensed && !old && !data.more) this.chart.note("peaks kept", "quiet", `A point stands for ${duration(data.step)}: the sample that lies farthest from their average.`);
     if (data.warnings?.length) this.chart.note("some data is missing", "warning", data.warnings.join(" "));
     this.chart.draw({ ...data, times: times(data) }, bounds());
   }
@@ -160,6 +161,10 @@ export class PanelCard {
 }
 
 const AT_ONCE = 20;
+
+/** What is no series (a table, a heat map) cannot grow, nor can the largest of many series: new steps may name others. */
+const comesWhole = (part) => part.isWhole || part.data?.more > 0;
+
 // Steps that are asked for once more with the next ones: late samples still change them.
 const BACK = 2;
 
@@ -242,7 +247,7 @@ export class Board {
   /** What is followed: the panels on the screen, each from the steps on that may still change. */
   wanted() {
     const parts = isLive() && !this.drafted ? [...this.seen].filter((part) => part.data) : [];
-    const from = (part) => (part.isWhole ? null : Math.round(1000 * (part.data.start + part.data.step * Math.max(0, part.data.count - 1 - BACK))));
+    const from = (part) => (comesWhole(part) ? null : Math.round(1000 * (part.data.start + part.data.step * Math.max(0, part.data.count - 1 - BACK))));
     this.wishes += 1;
     return { number: this.wishes, place: this.place, query: this.query([]).split("?")[1], panels: Object.fromEntries(parts.map((part) => [part.key, from(part)])) };
   }
@@ -259,12 +264,13 @@ export class Board {
   }
 
   merge(part, fresh) {
-    if (fresh.error) { if (part.isWhole) part.fail(fresh.error); return; }
-    if (!part.isWhole && fresh.step !== part.data.step) { this.load([part]); return; }
+    const isWhole = comesWhole(part);
+    if (fresh.error) { if (isWhole) part.fail(fresh.error); return; }
+    if (!isWhole && fresh.step !== part.data.step) { this.load([part]); return; }
     const { changes: known, newest } = part.data;
-    part.data = part.isWhole ? fresh : grown(part.data, fresh, bounds()[0]);
+    part.data = isWhole ? fresh : grown(part.data, fresh, bounds()[0]);
     part.data.changes = known;
-    if (!part.isWhole) part.data.newest = Math.max(newest ?? 0, fresh.newest ?? 0) || null;
+    if (!isWhole) part.data.newest = Math.max(newest ?? 0, fresh.newest ?? 0) || null;
     part.at = Date.now();
     part.isBehind = false;
     part.draw(part.data);
@@ -314,8 +320,7 @@ export class Board {
     const visible = parts.filter((p) => p.data && this.seen.has(p));
     for (const part of parts) if (!this.seen.has(part)) part.isBehind = true;
     const ripe = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step ?? 15, 60) * 0.5);
-    // What is no series (a table, a heat map) cannot grow: it is asked for as a whole.
-    const isWhole = (part) => part.isWhole || this.drafted;
+    const isWhole = (part) => comesWhole(part) || this.drafted;
     this.load(ripe.filter(isWhole));
     const due = ripe.filter((p) => !isWhole(p));
     if (!due.length || this.isGrowing) { this.again ||= due.length > 0; return; }
@@ -371,8 +376,8 @@ export class Board {
 
 export function tableOf({ columns, rows }) {
   return h("table", {},
-    h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "" }, c.title)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono" }, value)))))));
+    h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "", title: c.title }, h("bdi", {}, c.title))))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono", title: value }, h("bdi", {}, value))))))));
 }
 
 export async function ask(url, signal) {

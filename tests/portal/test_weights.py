@@ -56,7 +56,11 @@ def loaded(context: BrowserContext, url: str) -> tuple[int, list]:
     sizes: list[int] = []
     wire.on("Network.loadingFinished", lambda found: sizes.append(int(found["encodedDataLength"])))
     answers: list = []
-    page.on("response", lambda answer: answers.append(answer))
+
+    def answered(answer) -> None:  # what the driver marks has to be a function of Python
+        answers.append(answer)
+
+    page.on("response", answered)
     page.goto(url)
     page.wait_for_load_state("networkidle")
     page.close()

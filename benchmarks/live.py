@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import websockets
@@ -40,7 +40,7 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chro
 WATCH: Final = """() => {
   window.seen = {};
   const look = () => {
-    for (const row of document.querySelectorAll("[data-alerts] .alert-message")) window.seen[row.textContent] ??= Date.now();
+    for (const row of document.querySelectorAll("[data-alerts] .alert-message")) seen[row.textContent] ??= Date.now();
   };
   new MutationObserver(look).observe(document.body, { childList: true, subtree: true, characterData: true });
 }"""

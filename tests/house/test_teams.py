@@ -24,7 +24,7 @@ from apps.dashboards.panels import PANELS, TABLES
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from apps.notifications import services as notifications
-from apps.oncall import telling
+from apps.oncall import escalating, telling
 from apps.oncall.models import Route
 from apps.sources import checks, heartbeats, measured
 from apps.sources import services as sources
@@ -183,7 +183,7 @@ def two_teams():
     evaluation.evaluate(now=now)
     telling.tell(now=now)
     telling.flush(now=now)
-    telling.escalate(now=now)
+    escalating.escalate(now=now)
     # One fault may be of both: each team sees its own part of it.
     mine, theirs = (Incident.objects.get(alerts=made[word]["alert"]) for word in (OWN, OTHER))
     alerting.merge_incidents(by=BY, incident=mine, others=[theirs], now=now)

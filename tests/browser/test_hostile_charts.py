@@ -88,7 +88,7 @@ def test_a_chart_of_a_hundred_thousand_points_keeps_its_peak_and_the_page_its_pa
 
 
 def test_of_ten_thousand_series_twenty_are_drawn_and_the_panel_says_so(window):
-    put([({"__name__": "many", "host": f"h{n:05}"}, 0, float(n)) for n in range(10_000)], window=timedelta(minutes=10))
+    put([({"__name__": "many", "host": f"h{n:05}"}, 20, float(n)) for n in range(10_000)], window=timedelta(minutes=10))
     page = window("vic").go(board("many", ("Many", "timeseries", "many", "{host}")) + "?range=15m")
     panel = page.locator("[data-panel=p0]")
     expect(panel.locator(".legend-key")).to_have_count(20)

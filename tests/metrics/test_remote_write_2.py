@@ -219,7 +219,7 @@ def listed(found):
 
 def test_a_table_that_comes_again_is_read_as_it_was_the_first_time():
     tables = remote_write_2.Tables(remote_write_2.Symbols())
-    rows = [({**UP, "instance": f"web-{number}"}, [(NOW, float(number))], None) for number in range(20)]
+    rows = [({**UP, "instance": f"web-{number}"}, [(NOW, number + 1.0)], None) for number in range(20)]
     first, again = (remote_write_2.decode(message(rows), tables) for _ in range(2))
     assert list(again.samples.keys) == list(first.samples.keys)
     assert [again.samples.labels_of(index) for index in range(20)] == [row[0] for row in rows]

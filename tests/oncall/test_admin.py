@@ -50,6 +50,7 @@ def test_a_step_that_tells_nobody_is_refused(admin: Client):
 def test_each_step_is_shown_with_the_settings_of_its_own_kind_and_a_new_one_with_those_of_all(
     admin: Client, night: Night
 ):
+    night.policy(("wait", {"minutes": 1}), name="Night")
     night.policy(("wait", {"minutes": 1}), ("hand_over", {"policy": "Night"}), name="Chiefs")
     path = f"/admin/oncall/policy/{Policy.objects.get(name='Chiefs').pk}/change/"
     names = set(re.findall(r'name="(steps-[^"]+__[^"]+)"', admin.get(path).content.decode()))

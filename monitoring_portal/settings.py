@@ -63,6 +63,8 @@ MIDDLEWARE = [
     "apps.metrics.middleware.RequestMetrics",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Answers differ in length by chance (Django's defence against BREACH), and CSRF tokens are masked anew in each.
+    "django.middleware.gzip.GZipMiddleware",
     "monitoring_portal.security.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

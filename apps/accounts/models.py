@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -82,7 +83,12 @@ class User(AbstractUser):
             for name, matchers in found:
                 names.append(name)
                 narrowing.append(matchers or ())
-            self._standing = frozenset(names) & ROLES.keys(), scope_of_teams(narrowing)
+            return self.remember(names, narrowing)
+        return self._standing
+
+    def remember(self, groups: Iterable[str], teams: Iterable[Any]) -> tuple[frozenset[str], Scope]:
+        """Take these as the names of this person's groups and the matchers of their teams, read for many at once."""
+        self._standing = frozenset(groups).intersection(ROLES), scope_of_teams(teams)
         return self._standing
 
     @property

@@ -68,6 +68,8 @@ class Hub:
     """
 
     def __init__(self) -> None:
+        self.arrived = time.monotonic()
+        """When the last word of new samples came, or the connection that brings it (monotonic seconds)."""
         self._loop = asyncio.get_running_loop()
         self._inboxes: set[Inbox] = set()
         self._lock = threading.Lock()
@@ -122,6 +124,7 @@ class Hub:
     def _hand_out(self, kind: str, data: Any) -> None:
         if kind == "psubscribe":
             # From here on nothing is missed; what happened before it has to be looked up.
+            self.arrived = time.monotonic()
             for inbox in self._inboxes:
                 inbox.put_all()
         elif kind == "pmessage":
@@ -134,6 +137,8 @@ class Hub:
         except (ValueError, KeyError, TypeError, AttributeError):
             log.warning("Live push brought a message that is none: %.80r", data)
             return
+        if topic == "series":
+            self.arrived = time.monotonic()
         for inbox in self._inboxes:
             inbox.put(topic, None if ident is None else str(ident))
 

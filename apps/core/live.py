@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 PREFIX = "live:"
 PAUSE = 5.0
+SELDOM = 1.0
+_said: dict[tuple[str, str | None], float] = {}
 _away_until = float("-inf")
 _client: redis.Redis | None = None
 _pending: "weakref.WeakKeyDictionary[Any, _Pending]" = weakref.WeakKeyDictionary()
@@ -67,10 +69,19 @@ def send(items: dict[tuple[str, str | None], int | None]) -> None:
         log.warning("Live push failed (%s); open pages show it after their next catch-up.", error)
 
 
-def publish(topic: str, id: str | int | None = None, version: int | None = None) -> None:  # noqa: A002
-    """Push to `topic` once the current transaction has committed; once per transaction, topic and id."""
+def publish(
+    topic: str, id: str | int | None = None, version: int | None = None, *, seldom: bool = False  # noqa: A002
+) -> None:  # fmt: skip
+    """Push to `topic` once the current transaction has committed; once per transaction, topic and id.
+
+    seldom: of what is said again and again, this process says it at most once in `SELDOM` seconds.
+    """
     connection = transaction.get_connection()
     key = (topic, None if id is None else str(id))
+    if seldom:
+        if time.monotonic() < _said.get(key, float("-inf")) + SELDOM:
+            return
+        _said[key] = time.monotonic()
     if not connection.in_atomic_block:
         send({key: version})
         return

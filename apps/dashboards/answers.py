@@ -15,7 +15,7 @@ from apps.accounts.permissions import Principal
 from apps.alerting import matching
 from apps.alerting.matching import MatcherError
 from apps.alerting.models import Alert
-from apps.dashboards import document, panels, plots, snapshots, variables
+from apps.dashboards import document, panels, plots, shared, snapshots, variables
 from apps.dashboards.document import Document, Variable
 from apps.dashboards.plots import Row, Watched
 from apps.dashboards.timespan import Span
@@ -29,7 +29,8 @@ MOST_ROWS: Final = 200
 MOST_COLUMNS: Final = 24
 MOST_BUCKETS: Final = 60
 MOST_OPTIONS: Final = 500
-LONGEST_NAME: Final = 300
+LONGEST_NAME: Final = plots.LONGEST_NAME + 20
+"""Characters; series of one name carry a number behind it."""
 LABEL_VALUES: Final = re.compile(r"\s*label_values\(\s*(?:(.+?)\s*,\s*)?([A-Za-z_][A-Za-z0-9_]*)\s*\)\s*", re.S)
 SOURCES: Final = ("*",)
 
@@ -165,9 +166,7 @@ def _heading(legend: str, otherwise: str) -> str:
 def _heat(panel: document.Panel, ask: panels.Query, span: Span, *, who: Principal, limits: Limits) -> Row:
     """Counts by bucket and step: series with `le` are a histogram's cumulative buckets, others rows."""
     whole = Span(span.begin, span.begin, span.end, span.step)
-    result = query.query_range(
-        ask.expression, start=whole.start, end=whole.end, step=whole.step, scope=who.scope, limits=limits
-    )
+    result = shared.query_range(ask.expression, whole, scope=who.scope, limits=limits)
     sums: dict[str, Any] = {}
     labels = result.labels.dicts()
     is_histogram = bool(labels) and all("le" in each for each in labels)

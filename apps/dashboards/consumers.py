@@ -3,47 +3,58 @@
 Protocol: the page sends {"view": "overview" | "alerts" | "alert:<key>" | "incidents" | "quiet" | "targets" |
 "target:<id>" | "checks" | "check:<id>" | "heartbeat:<id>" | "oncall" | "business" | "databases" | "logs" | "badge"};
 the server answers with frames of the same parts as the page's first state, at most four a second, and a {"beat"} when
-nothing happened for a while.
-Closes with 4401 when nobody is logged in (any more) and 4403 when the role may not read (any more).
+nothing happened for a while. Of a part that the page has already, only what changed is sent, as {"changed": {part: …}}
+(see `delta`). {"watch": {"number", "place", "query", "panels": {key: since}}} replaces what panels the page follows
+(see `watching`); frames {"of": number, "panels": {…}} bring their new steps. A page that does not read gets no frames
+until it does, and then what is so by then. After a lost connection it says again what it has, and is brought up to
+date.
+Closes with 4400 on what is no request, 4401 when nobody is logged in (any more) and 4403 when the role may not read
+(any more).
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
-from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.contrib.auth import get_user
 from django.http.request import validate_host
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
-from apps.core.hub import Inbox, hub
-from apps.dashboards import snapshots
+from apps.accounts.sessions import holders
+from apps.core.hub import Hub, Inbox, hub
+from apps.core.telemetry import Counter, Gauge
+from apps.dashboards import following, shared, snapshots, watching
+from apps.dashboards.delta import WHOLE, change
 from apps.dashboards.health import Health, health
+from apps.dashboards.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 TOPICS = (
-    "alerts", "incidents", "silences", "series", "collection", "contacts", "health", "accounts", "targets",
-    "checks", "schedules",
+    "alerts", "incidents", "silences", "collection", "contacts", "health", "accounts", "targets", "checks", "schedules",
 )  # fmt: skip
+OF_PANELS = ("series", "changes", "accounts")
 MEASURED = {"business": "businessmetric", "databases": "datasource"}
 FRAME = 0.25
 BEAT = 15.0
 NOBODY, FORBIDDEN = 4401, 4403
 HEALTH_AGE = 5.0
+KEPT: Final = 256
+"""States of parts that are remembered, so that pages which were sent the same one are sent the same change."""
 
-# A thread of their own: sockets that wait for the database must not wait for each other.
-in_thread = partial(database_sync_to_async, thread_sensitive=False)
+PAGES = Gauge("portal_live_pages", "Pages with an open live connection.")
+FRAMES = Counter("portal_live_frames_total", "Frames sent to open pages.", ("kind",))
+BYTES = Counter("portal_live_bytes_total", "Bytes of frames sent to open pages, before compression.")
 
 _health: tuple[float, Health] | None = None
 
@@ -56,19 +67,115 @@ def recent_health() -> Health:
     return _health[1]
 
 
-class LiveConsumer(AsyncWebsocketConsumer):
-    """One socket: an inbox of the process's hub, a task that turns it into frames."""
+@dataclass(eq=False)
+class Part:
+    """One state of a part of a page, the same object for all pages that show it."""
 
+    value: Any
+    text: bytes
+    changes: dict[int, tuple["Part", bytes]] = field(default_factory=dict)
+
+    def since(self, old: "Part") -> bytes | None:
+        """Return what turns the older state into this one, None where sending the whole is as good."""
+        kept = self.changes.get(id(old))
+        if kept is None or kept[0] is not old:
+            found = change(old.value, self.value)
+            text = self.text if found is WHOLE else orjson.dumps(found)
+            if len(self.changes) >= KEPT:
+                self.changes.clear()
+            kept = self.changes[id(old)] = (old, text)
+        return kept[1] if len(kept[1]) < 0.8 * len(self.text) else None
+
+
+class _Parts:
+    """The last states of parts, by their text: equal ones become one object."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, bytes], Part] = OrderedDict()
+
+    def of(self, name: str, value: Any) -> Part:
+        text = orjson.dumps(value)
+        part = self._known.get((name, text))
+        if part is None:
+            part = self._known[name, text] = Part(value, text)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end((name, text))
+        return part
+
+
+_parts = _Parts()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one page shows, what has changed since it last asked, and whether what changes with time is due."""
+
+    session: str
+    view: str
+    changed: frozenset[tuple[str, frozenset[str | None]]]
+    is_due: bool
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Who looks, and the parts that may have changed for them."""
+
+    who: Principal
+    parts: dict[str, Part]
+
+
+@dataclass
+class Desk:
+    """Where the pages of one event loop ask: one row of rounds for what they show, one for each place of panels."""
+
+    hub: Hub
+    states: Rounds[Question, Reply]
+    numbers: dict[str, Rounds[following.Question, following.Reply]] = field(default_factory=dict)
+
+    def of(self, place: str) -> Rounds[following.Question, following.Reply]:
+        """The rounds of a place: a dashboard that is slow keeps nobody waiting but those who look at it."""
+        if place not in self.numbers:
+            if len(self.numbers) >= KEPT:
+                self.numbers.clear()
+            self.numbers[place] = Rounds(following.answer)
+        return self.numbers[place]
+
+
+_desks: dict[int, Desk] = {}
+
+
+def desk() -> Desk:
+    """Return the desk of the running event loop, which lives as long as its hub."""
+    mine = hub()
+    found = _desks.get(id(mine))
+    if found is None or found.hub is not mine:
+        _desks.clear()
+        found = _desks[id(mine)] = Desk(mine, Rounds(frames_for))
+    return found
+
+
+class LiveConsumer(AsyncWebsocketConsumer):
+    """One socket: an inbox of the process's hub for what the page shows, one for the panels that it follows."""
+
+    session = ""
     view = ""
-    pump: asyncio.Task[None] | None = None
+    is_open = False
+    watch: watching.Watch | None = None
+    inbox: Inbox | None = None
+    tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def connect(self) -> None:
         if not self._is_own_origin():
             await self.close(FORBIDDEN)
             return
+        session = self.scope.get("session")
+        self.session = str(getattr(session, "session_key", "") or "")
         await self.accept()
-        if (await self._principal()) is None:
-            return
+        self.is_open = True
+        PAGES.inc()
+        await self._welcome((await self._ask(frozenset(), is_due=False)).who)
 
     def _is_own_origin(self) -> bool:
         """Another site's page must not read with this person's cookie."""
@@ -82,37 +189,50 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         try:
-            wanted = str(orjson.loads(text_data or "")["view"])[:100]
+            given = orjson.loads(text_data or "")
+            if "watch" in given:
+                self._follow_panels(watching.read(given["watch"], now=current_from()))
+                return
+            wanted = str(given["view"])[:100]
         except (ValueError, KeyError, TypeError):
             await self.close(4400)
             return
-        if self.pump is None:
+        if not self.view:
             self.view = wanted
-            self.pump = asyncio.create_task(self._pump(), name="live-page")
+            # Records come all the time: only the page that shows them is woken by them.
+            topics = (*TOPICS, "logs") if wanted == "logs" else TOPICS
+            self.tasks += (asyncio.create_task(self._pump(self._show, topics), name="live-page"),)
+
+    def _follow_panels(self, watch: watching.Watch) -> None:
+        is_first, self.watch = self.watch is None, watch
+        if is_first:
+            self.tasks += (asyncio.create_task(self._pump(self._count, OF_PANELS), name="live-panels"),)
+        elif self.inbox is not None:
+            self.inbox.something.set()
 
     async def disconnect(self, code: int) -> None:
-        if self.pump is not None:
-            self.pump.cancel()
+        if self.is_open:
+            PAGES.dec()
+        for task in self.tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self.pump
+                await task
         raise StopConsumer
 
-    async def _principal(self) -> Principal | None:
-        """Read again who is there and what they may do; closes the socket where that is nothing."""
-        return await self._welcome(await in_thread(present)(self.scope))
+    async def _ask(self, changed: frozenset[tuple[str, frozenset[str | None]]], *, is_due: bool) -> Reply:
+        return await desk().states.ask(Question(self.session, self.view, changed, is_due))
 
-    async def _welcome(self, principal: Principal) -> Principal | None:
+    async def _welcome(self, principal: Principal) -> bool:
+        """Tell whether they may read; closes the socket where not."""
         if principal.can(Right.READ):
-            return principal
+            return True
         await self.close(NOBODY if principal.kind == "anonymous" else FORBIDDEN)
-        return None
+        return False
 
-    async def _pump(self) -> None:
+    async def _pump(self, work: Callable[[Inbox], Awaitable[None]], topics: tuple[str, ...]) -> None:
         try:
-            # Records come all the time: only the page that shows them is woken by them.
-            topics = (*TOPICS, "logs") if self.view == "logs" else TOPICS
             with hub().inbox(topics) as inbox:
-                await self._follow(inbox)
+                await work(inbox)
         except asyncio.CancelledError:
             raise
         except OSError:
@@ -121,8 +241,16 @@ class LiveConsumer(AsyncWebsocketConsumer):
             log.exception("A live page broke off; it connects again by itself.")
             await self.close(1011)
 
-    async def _follow(self, inbox: Inbox) -> None:
-        sent: dict[str, bytes] = {}
+    async def _push(self, kind: str, frame: Mapping[str, Any]) -> None:
+        """Send a frame; waits while the page does not read, so that it gets fewer of them and none piles up here."""
+        text = orjson.dumps(frame).decode()
+        await self.send(text_data=text)
+        FRAMES.inc(kind=kind)
+        BYTES.inc(len(text))
+
+    async def _show(self, inbox: Inbox) -> None:
+        """Keep what the page shows up to date."""
+        sent: dict[str, Part] = {}
         looked = 0.0
         while True:
             changed: Mapping[str, set[str | None]] = {}
@@ -131,72 +259,133 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 changed = inbox.take()
             is_due = time.monotonic() - looked >= BEAT
             looked = time.monotonic() if is_due else looked
-            principal, frame = await in_thread(frame_for)(self.scope, self.view, changed, is_due=is_due)
-            if await self._welcome(principal) is None:
+            asked = frozenset((topic, frozenset(ids)) for topic, ids in changed.items())
+            reply = await self._ask(asked, is_due=is_due)
+            if not await self._welcome(reply.who):
                 return
-            fresh = {name: part for name, part in frame.items() if is_new(sent, name, part)}
-            await self.send(text_data=orjson.dumps(fresh or {"beat": int(time.time())}).decode())
+            frame = frame_of(reply.parts, sent)
+            if frame or is_due:
+                await self._push("state" if frame else "beat", frame or {"beat": int(time.time())})
+            await asyncio.sleep(FRAME)
+
+    async def _count(self, inbox: Inbox) -> None:
+        """Keep the panels that the page follows up to date."""
+        self.inbox = inbox
+        inbox.take()
+        changes = b""
+        while True:
+            watch = self.watch or watching.NOTHING
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(inbox.something.wait(), watch.wait(time.monotonic()))
+            now = time.monotonic()
+            arrived = inbox.take()
+            if watch is not self.watch:
+                continue
+            if "changes" in arrived or "accounts" in arrived:
+                watch.note({None}, now)
+            watch.note(arrived.get("series", ()), now)
+            due = watch.due(now)
+            if not due:
+                continue
+            newest = max(
+                (panel.changed for panel in due.values() if panel.changed is not None), default=now - shared.AGE
+            )
+            asked = tuple((key, panel.since) for key, panel in due.items())
+            question = following.Question(self.session, watch.place, watch.query, asked, newest)
+            reply = await desk().of(watch.place).ask(question)
+            if not await self._welcome(reply.who):
+                return
+            news = taken(watch, due, reply.panels, now)
+            frame: dict[str, Any] = {"of": watch.number, "panels": news} if news else {}
+            if reply.changes != changes:
+                changes = reply.changes
+                frame |= {"of": watch.number, "changes": orjson.Fragment(changes)}
+            if frame:
+                await self._push("panels", frame)
             await asyncio.sleep(FRAME)
 
 
-def is_new(sent: dict[str, bytes], name: str, part: Any) -> bool:
-    """Tell whether a part differs from what this page was last sent; notices of change always pass."""
-    if name in ("series", "stale", "logs"):
-        return True
-    text = orjson.dumps(part)
-    if sent.get(name) == text:
-        return False
-    sent[name] = text
-    return True
+def current_from() -> float:
+    """From when on an answer has all that has arrived; of what is stored unannounced it lacks a second at most."""
+    return max(desk().hub.arrived, time.monotonic() - shared.AGE)
 
 
-def frame_for(
-    scope: Mapping[str, Any], view: str, changed: Mapping[str, set[str | None]], *, is_due: bool
-) -> tuple[Principal, dict[str, Any]]:
-    """Return who is there and what they may see now.
+def taken(
+    watch: watching.Watch, due: Mapping[str, watching.Followed], found: Mapping[str, following.Numbers], now: float
+) -> dict[str, orjson.Fragment]:
+    """Note what was found of the panels that were due; return what the page has not been sent yet."""
+    news = {}
+    for key, panel in due.items():
+        watch.looked(key, now)
+        numbers = found.get(key)
+        if numbers is None:
+            continue
+        panel.sources, panel.step = numbers.sources, numbers.step
+        if numbers.since is not None:
+            panel.since = numbers.since
+        if numbers.text != panel.sent:
+            panel.sent = numbers.text
+            news[key] = orjson.Fragment(numbers.text)
+    return news
+
+
+def frame_of(parts: Mapping[str, Part], sent: dict[str, Part]) -> dict[str, Any]:
+    """Return a frame of the parts that this page was not sent yet, as changes where it was sent an older state."""
+    frame: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    for name, part in parts.items():
+        if name in ("stale", "logs"):  # a notice, no state
+            frame[name] = part.value
+            continue
+        old = sent.get(name)
+        if old is part:
+            continue
+        sent[name] = part
+        delta = None if old is None else part.since(old)
+        if delta is None:
+            frame[name] = orjson.Fragment(part.text)
+        else:
+            changes[name] = orjson.Fragment(delta)
+    return frame | ({"changed": changes} if changes else {})
+
+
+def frames_for(questions: Sequence[Question]) -> list[Reply]:
+    """Answer a round: who looks, and what they may see now; what several of them see is read once.
 
     The right is looked at before and after reading: what was written after it was lost must not slip through.
     """
-    principal = present(scope)
-    while principal.can(Right.READ):
-        frame = parts(view, principal, changed, is_due=is_due)
-        before, principal = principal, present(scope)
-        if (before.rights, before.scope) == (principal.rights, principal.scope):
-            return principal, frame
-    return principal, {}
+    who = holders(question.session for question in questions)
+    while True:
+        made: dict[Any, dict[str, Part]] = {}
+        replies = []
+        for question in questions:
+            reader = who[question.session]
+            key = (question.view, question.changed, question.is_due, reader.rights, reader.scope)
+            if key not in made:
+                made[key] = _parts_of(question, reader) if reader.can(Right.READ) else {}
+            replies.append(Reply(reader, made[key]))
+        again = holders(question.session for question in questions)
+        if all((again[key].rights, again[key].scope) == (each.rights, each.scope) for key, each in who.items()):
+            return replies
+        who = again
 
 
-def present(scope: Mapping[str, Any]) -> Principal:
-    """Who holds the session now: it may have ended, the person may have been locked or lost a role."""
-    session = scope.get("session")
-    if session is None:
-        return Principal.anonymous()
-    fresh = session.__class__(session.session_key)
-    request = _Holder()
-    request.session = fresh
-    return Principal.of_user(get_user(request))  # type: ignore[arg-type]
-
-
-class _Holder:
-    """What `get_user` wants of a request: its session."""
-
-    session: Any
-    META: Mapping[str, Any] = {}
+def _parts_of(question: Question, who: Principal) -> dict[str, Part]:
+    changed = {topic: set(ids) for topic, ids in question.changed}
+    found = parts(question.view, who, changed, is_due=question.is_due)
+    return {name: _parts.of(name, value) for name, value in found.items()}
 
 
 def parts(view: str, principal: Principal, changed: Mapping[str, set[str | None]], *, is_due: bool) -> dict[str, Any]:
     """Return the parts of the page that these changes can have touched; `is_due` asks for what changes with time too.
 
-    `series`, `stale` and `logs` only say that something is new: the page fetches it if it shows it.
+    `stale` and `logs` only say that something is new: the page fetches it if it shows it.
     """
     frame: dict[str, Any] = {}
     now = timezone.now()
     touched = set(changed)
     about_alerts = bool(touched & {"alerts", "incidents"})
     about_people = bool(touched & {"collection", "contacts", "accounts"})
-    if "series" in touched:
-        ids = changed["series"]
-        frame["series"] = ["*"] if None in ids else sorted(str(ident) for ident in ids)
     if about_alerts:
         frame["alerts"] = snapshots.alerts(scope=principal.scope)
     if about_people or is_due:

@@ -9,7 +9,7 @@ import orjson
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -17,12 +17,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
-from apps.alerting import changes, matching
+from apps.alerting import matching
 from apps.core.telemetry import Counter
-from apps.dashboards import answers, document, grafana, services, snapshots, variables, views, wording
+from apps.dashboards import answers, document, grafana, services, snapshots, variables, views
 from apps.dashboards.document import BadDocument, Document
 from apps.dashboards.models import Dashboard, Folder, ShareLink
-from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, compared, span_of
+from apps.dashboards.timespan import DEFAULT, RANGES, BadSpan, Span, compared, span_of
 from apps.metrics.throttle import Throttle
 
 Row = dict[str, Any]
@@ -164,14 +164,33 @@ def data(request: HttpRequest, slug: str) -> HttpResponse:
 def _numbers(request: HttpRequest, who: Principal, read: Document, values: variables.Values) -> HttpResponse:
     """Answer as `views.data` does: `compare=week` adds `before` to what is drawn over time, `format=csv` one table."""
     try:
-        span, back = span_of(request.GET.dict(), now=timezone.now()), compared(request.GET.dict())
+        span = span_of(request.GET.dict(), now=timezone.now())
+        found = _panels(request.GET, span, who, read, values)
     except BadSpan as error:
         return _json({"error": str(error)}, 400)
+    except LookupError as error:
+        return _json({"error": str(error.args[0])}, 404)
+    if request.GET.get("format") == "csv":
+        return views.table(found, answers.table_of)
+    return _json({"panels": views.slim(found), "changes": views.happened(span, who)})
+
+
+def numbers(slug: str, given: QueryDict, span: Span, who: Principal) -> Row:
+    """Return what the panels of a dashboard draw that an address asks for. LookupError where there is none such."""
+    row = Dashboard.objects.select_related("folder").filter(slug=slug).visible_to(who).first()
+    if row is None:
+        raise LookupError("There is no such dashboard any more.")
+    read = _read(row)
+    return _panels(given, span, who, read, variables.chosen(read.variables, dict(given.lists())))
+
+
+def _panels(given: QueryDict, span: Span, who: Principal, read: Document, values: variables.Values) -> Row:
+    back = compared(views.plain(given))
     chosen: list[document.Panel] = []
-    for key in list(dict.fromkeys(request.GET.getlist("panel")))[: views.MOST_PANELS]:
+    for key in list(dict.fromkeys(given.getlist("panel")))[: views.MOST_PANELS]:
         panel = read.panel(key)
         if panel is None:
-            return _json({"error": f"There is no panel {key[:60]!r}."}, 404)
+            raise LookupError(f"There is no panel {key[:60]!r}.")
         chosen.append(panel)
     watch = answers.watched(chosen, span, values, who=who)
     found = {panel.id: answers.answer(panel, span, values, who=who, watch=watch) for panel in chosen}
@@ -179,12 +198,7 @@ def _numbers(request: HttpRequest, who: Principal, read: Document, values: varia
         if back is not None and panel.kind == "timeseries":
             earlier = answers.answer(panel, span.earlier(back), values, who=who)
             found[panel.id]["before"] = earlier.get("series", [])
-    if request.GET.get("format") == "csv":
-        return views.table(found, answers.table_of)
-    # Who deployed what is for those who log in, not for whoever has a link.
-    is_known = who.kind != "anonymous"
-    happened = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope) if is_known else ()
-    return _json({"panels": found, "changes": [wording.changed(one) for one in happened]})
+    return found
 
 
 # --- Editing ---------------------------------------------------------------------------------------------------------

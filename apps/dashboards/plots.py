@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from apps.accounts.permissions import Scope
 from apps.alerting.models import AdaptiveBand, Alert, AlertRule, RuleLevel
 from apps.alerting.units import unit_of
+from apps.dashboards import spikes
 from apps.dashboards.panels import Panel, Table
 from apps.dashboards.timespan import Span
 from apps.metrics import query
@@ -24,6 +25,7 @@ from apps.promql.result import Result
 from apps.promql.text import quote
 
 MOST_SERIES = 20
+LONGEST_NAME = 1_000
 MOST_ALERTS = 200
 NAME = "__name__"
 LOWER, UPPER = "anomaly:lower_band", "anomaly:upper_band"
@@ -132,6 +134,7 @@ def plot(panel: Panel, span: Span, watch: Watched, *, scope: Scope, limits: Limi
         "sources": panel.sources,
         "empty": panel.empty,
         "expressions": texts[1:],
+        "condensed": any(spikes.selector_of(text, span) for text in texts[1:]),
         **watch.of(texts),
         **grid(span),
     }
@@ -256,7 +259,7 @@ def asked(expression: str, span: Span) -> str:
 
 
 def _range(text: str, span: Span, scope: Scope, limits: Limits = query.WAITED_FOR) -> Result:
-    return query.query_range(text, start=span.start, end=span.end, step=span.step, scope=scope, limits=limits)
+    return spikes.query_range(text, span, scope=scope, limits=limits)
 
 
 def _lines(words: str, text: str, result: Result) -> list[Line]:
@@ -271,11 +274,11 @@ def _or_nan(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[
 
 
 def legend(text: str, labels: Mapping[str, str]) -> str:
-    """Fill the labels into "{device} read"; without a text, write the labels as PromQL does."""
+    """Fill the labels into "{device} read"; without a text, write the labels as PromQL does. Bounded."""
     if text:
-        return re.sub(r"{(\w+)}", lambda found: labels.get(found[1], "") or "other", text)
+        return re.sub(r"{(\w+)}", lambda found: labels.get(found[1], "") or "other", text)[:LONGEST_NAME]
     inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != NAME)
-    return labels.get(NAME, "") + (f"{{{inner}}}" if inner else "") or "value"
+    return (labels.get(NAME, "") + (f"{{{inner}}}" if inner else "") or "value")[:LONGEST_NAME]
 
 
 def _named(lines: list[Line]) -> tuple[list[Line], int]:

@@ -2,22 +2,24 @@
 
 import csv
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import orjson
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseServerError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseServerError, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template import loader
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from numpy.typing import NDArray
 
 from apps.accounts import services as accounts
 from apps.accounts.models import Token
@@ -528,10 +530,7 @@ def data(request: HttpRequest) -> HttpResponse:
             if name not in tables:
                 return _json({"error": f"There is no table {name!r}."}, 404)
             return _json(plots.tabulate(tables[name], span, scope=who.scope))
-        answers = _answers(request, span, who)
-        if (back := compared(request.GET.dict())) is not None:
-            for key, row in _answers(request, span.earlier(back), who, is_watched=False).items():
-                answers[key]["before"] = row.get("series", [])
+        answers = numbers(request.GET, span, who)
     except LookupError as error:
         return _json({"error": str(error.args[0])}, 404)
     except BadSpan as error:
@@ -542,22 +541,45 @@ def data(request: HttpRequest) -> HttpResponse:
         return _json({"error": str(error)}, 422)
     if request.GET.get("format") == "csv":
         return table(answers, plots.table_of)
-    changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
-    return _json({"panels": answers, "changes": [wording.changed(one) for one in changed]})
+    return _json({"panels": slim(answers), "changes": happened(span, who)})
 
 
-def _answers(request: HttpRequest, span: Span, who: Principal, *, is_watched: bool = True) -> dict[str, dict[str, Any]]:
-    """Return the numbers of each panel that is asked for; LookupError, with a sentence, where there is none such."""
-    keys = list(dict.fromkeys(request.GET.getlist("panel")))[:MOST_PANELS]
+def happened(span: Span, who: Principal) -> list[dict[str, Any]]:
+    """Return what was deployed or configured in that time; whoever comes by a link is told nothing of it."""
+    if who.kind == "anonymous":
+        return []
+    found = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
+    return [wording.changed(one) for one in found]
+
+
+def numbers(given: QueryDict, span: Span, who: Principal) -> dict[str, dict[str, Any]]:
+    """Return what the panels draw that an address asks for, with `before` where it compares.
+
+    Raises BadSpan, and LookupError with a sentence where there is no such panel.
+    """
+    found = _numbers(given, span, who)
+    if (back := compared(plain(given))) is not None:
+        for key, row in _numbers(given, span.earlier(back), who, is_watched=False).items():
+            found[key]["before"] = row.get("series", [])
+    return found
+
+
+def plain(given: QueryDict) -> dict[str, str]:
+    """Return an address's fields, of each the last value."""
+    return {name: str(value) for name, value in given.items()}
+
+
+def _numbers(given: QueryDict, span: Span, who: Principal, *, is_watched: bool = True) -> dict[str, dict[str, Any]]:
+    keys = list(dict.fromkeys(given.getlist("panel")))[:MOST_PANELS]
     known = {
         **PANELS,
         **measured_panels.PANELS,
         **measured_panels.panels_asked(who, keys),
-        **panels_asked(who, request.GET.get("target", "")),
-        **application_panels.panels_asked(request.GET.get("application", "")),
-        **check_panels.panels_asked(who, request.GET.get("check", ""), request.GET.get("heartbeat", "")),
+        **panels_asked(who, given.get("target", "")),
+        **application_panels.panels_asked(given.get("application", "")),
+        **check_panels.panels_asked(who, given.get("check", ""), given.get("heartbeat", "")),
     }
-    made = row_panels.answers(who, keys, request.GET.dict(), span)
+    made = row_panels.answers(who, keys, plain(given), span)
     if unknown := [key for key in keys if key not in known and key not in made and key != "alert"]:
         raise LookupError(f"There is no panel {unknown[0]!r}.")
     panels = [known[key] for key in keys if key in known]
@@ -565,7 +587,7 @@ def _answers(request: HttpRequest, span: Span, who: Principal, *, is_watched: bo
     watch = plots.watched(texts, span, scope=who.scope) if is_watched else plots.UNWATCHED
     answers = {panel.key: plots.plot(panel, span, watch, scope=who.scope) for panel in panels} | made
     if "alert" in keys:
-        found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=request.GET.get("alert", ""))
+        found = Alert.objects.visible_to(who.scope).select_related("rule").filter(key=given.get("alert", ""))
         row = found.first()
         answers["alert"] = plots.plot_alert(row, span, scope=who.scope) if row else {"error": "There is no such alert."}
     return answers
@@ -582,6 +604,29 @@ def table(answers: Mapping[str, dict[str, Any]], rows_of: Callable[[dict[str, An
     answer["Content-Disposition"] = f'attachment; filename="{key}.csv"'
     csv.writer(answer).writerows([csv_cell(value) for value in row] for row in rows_of(found))
     return answer
+
+
+DIGITS: Final = 10
+"""Significant digits of what is drawn: exact for seconds since 1970, and half the bytes of a float's seventeen."""
+
+
+def slim(answers: Mapping[str, dict[str, Any]]) -> Mapping[str, dict[str, Any]]:
+    """Return the answers with no more digits than a chart needs."""
+    for row in answers.values():
+        for part in ("series", "before", "lower", "upper"):
+            if part in row:
+                row[part] = [each | {"values": rounded(each["values"])} for each in row[part]]
+    return answers
+
+
+def rounded(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return float64[n] with `DIGITS` significant digits; what is no number stays so."""
+    v = np.asarray(values, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        places = np.clip(DIGITS - 1 - np.floor(np.log10(np.abs(v))), -290, 290)
+        scale = 10.0 ** np.abs(places)
+        found = np.where(places >= 0, np.round(v * scale) / scale, np.round(v / scale) * scale)
+    return np.where(np.isfinite(found), found, v)
 
 
 def _json(body: Any, status: int = 200) -> HttpResponse:

@@ -52,6 +52,11 @@ def fingerprint(labels: LabelSet) -> bytes:
     return blake2b(b"\xff".join(text), digest_size=16).digest()
 
 
+LISTS: Final = 4
+"""Lists of keys whose slots are remembered by place: each protocol has one, and begins another now and then."""
+NOWHERE: Final[tuple[Sequence[Hashable], Int64]] = (), np.zeros(0, dtype=np.int64)
+
+
 class _Aliases(dict[Hashable, int]):
     """Slot by sender's key; -1 for a key never seen (a look-up that fills an array must not stop at it)."""
 
@@ -71,7 +76,7 @@ class Registry:
         self._aliases = _Aliases()
         self._by_print: dict[bytes, int] = {}
         self._prints: list[bytes] = []
-        self._places: tuple[Sequence[Hashable], Int64] = (), np.zeros(0, dtype=np.int64)
+        self._places: dict[int, tuple[Sequence[Hashable], Int64]] = {}
         """(a list of senders' keys that only grows, the slot of each; -1: look it up)"""
         self._labels: list[tuple[str, str]] = []
         """Name and the other labels as JSON: tuples of texts would take five times as much. (As text: orjson's bytes
@@ -129,7 +134,7 @@ class Registry:
 
     def _told(self, keys: ListedKeys) -> Int64:
         """The slots of keys, by their places where these are known: a sender's keys are spread all over the memory."""
-        listed, slots = self._places
+        listed, slots = self._places.get(id(keys.listed), NOWHERE)
         if listed is not keys.listed or not len(slots):
             found = self._looked_up(keys)
             self._note_places(keys, found)
@@ -144,14 +149,16 @@ class Registry:
     def _note_places(self, keys: ListedKeys, found: Int64) -> None:
         """Remember the slots of keys by their places."""
         with self._lock:
-            listed, slots = self._places
+            listed, slots = self._places.get(id(keys.listed), NOWHERE)
             if listed is not keys.listed:
                 slots = np.full(1024, -1, dtype=np.int64)
+                while len(self._places) >= LISTS:
+                    del self._places[next(iter(self._places))]
             if len(slots) < len(keys.listed):
                 slots = np.concatenate([slots, np.full(len(keys.listed), -1, dtype=np.int64)])
             told = keys.place >= 0
             slots[keys.place[told]] = found[told]
-            self._places = keys.listed, slots
+            self._places[id(keys.listed)] = keys.listed, slots
 
     def _learn(self, key: Hashable | None, labels: LabelSet) -> int:
         identity = fingerprint(labels)

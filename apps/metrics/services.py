@@ -51,6 +51,8 @@ ARRIVED: Final = "samples"
 FREE_SHARE: Final = 0.05
 FREE_BYTES: Final = 1_000_000_000
 FREE_CHECK: Final = 5.0
+PUSHED: Final = "push"
+"""What open pages are told of samples that came from outside."""
 
 
 class StoreFull(Exception):
@@ -106,9 +108,10 @@ def ingest(
 
     Samples more than `window` behind the newest one of their own series are refused (None: any age), and those more
     than 10 minutes ahead of `now`. Stored means: in the transaction of the caller, or committed on return where there
-    is none. `live` names what pages are told once it is committed. `starts` int64[N] (ms; 0: not told) says since when
-    a counter counts: where that is new, a zero is written at it. `announced`: rules that wait for
-    samples are woken, which what rules write themselves must not. Raises StoreFull before the disk is.
+    is none. `live` names what pages are told once it is committed (None: that something was pushed, once a second).
+    `starts` int64[N] (ms; 0: not told) says since when a counter counts: where that is new, a zero is written at it.
+    `announced`: rules that wait for samples are woken, which what rules write themselves must not. Raises StoreFull
+    before the disk is.
     """
     require(by, Right.INGEST)
     return _write(samples, now, window, live, _maker_of(by), starts, announced=announced)
@@ -240,7 +243,7 @@ def _write_placed(
         for reason, count in Tally(rejection.reason for rejection in rejected).items():
             count_refused(reason, count)
         if announced and window is not None and len(ids):
-            tasks.announce(ARRIVED)
+            _announce(live)
 
     shared = None if connection.in_atomic_block else _one_commit.shared
     if len(ids) and shared is not None:
@@ -256,6 +259,13 @@ def _write_placed(
             REFUSED.touch(reason=reason)  # at zero, so that the first refusal is an increase that a rule sees
     rejected.sort(key=lambda rejection: rejection.index)
     return Written(len(ids), tuple(rejected), new_series)
+
+
+def _announce(live: str | None) -> None:
+    """Wake the rules that wait for samples; pages that are told of no source hear that something was pushed."""
+    tasks.announce(ARRIVED)
+    if live is None:
+        live_push.publish("series", PUSHED, seldom=True)
 
 
 def _from_zero(known: registry.Registry, slots: Int64, columns: Columns, starts: Int64) -> Columns:

@@ -5,9 +5,28 @@ const kinds = () => document.querySelectorAll('select[name^="steps-"][name$="-ki
 const groups = () => [...document.querySelectorAll("#steps-group .form-group:not(.empty-form)")];
 const indexOf = (group) => group.querySelector('select[name$="-kind"]')?.name.match(/^steps-(\d+)-/)?.[1];
 
+/** A step comes with the settings of its own kind; those of another are taken from the empty form that a new step is made of. */
+function adopt(select, prefix) {
+  const form = select.closest("form");
+  const own = (start) => form.querySelectorAll(`[name^="${start}-${select.value}__"]`);
+  if (!select.value || prefix === "steps-__prefix__" || own(prefix).length) return;
+  const rows = new Set([...own("steps-__prefix__")].map((field) => field.closest(".field-row")));
+  const body = select.closest(".field-row").parentElement;
+  for (const row of rows) {
+    const copy = row.cloneNode(true);
+    for (const element of [copy, ...copy.querySelectorAll("*")]) {
+      for (const { name, value } of [...element.attributes]) {
+        if (value.includes("steps-__prefix__")) element.setAttribute(name, value.replaceAll("steps-__prefix__", prefix));
+      }
+    }
+    body.append(copy);
+  }
+}
+
 function show(select) {
   const [prefix] = select.name.split("-kind");
   const form = select.closest("form");
+  adopt(select, prefix);
   const hidden = new Map();
   for (const field of form.querySelectorAll(`[name^="${prefix}-"][name*="__"]`)) {
     const [kind] = field.name.slice(prefix.length + 1).split("__");

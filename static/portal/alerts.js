@@ -11,8 +11,8 @@ export function alertRow(alert, isFresh = false) {
     h("a", { class: `alert-row is-${alert.tone}${isFresh ? " fresh" : ""}`, href: alert.url },
       icon(alert.tone),
       h("span", {},
-        h("span", { class: "alert-name" }, alert.name, h("span", { class: `badge is-${alert.tone}` }, alert.tone), stage, who),
-        h("span", { class: "alert-message" }, alert.message)),
+        h("span", { class: "alert-name" }, h("bdi", {}, alert.name), h("span", { class: `badge is-${alert.tone}` }, alert.tone), stage, who),
+        h("bdi", { class: "alert-message" }, alert.message)),
       h("span", { class: "alert-when" }, timeElement(alert.since, "for"), h("small", {}, "since ", timeElement(alert.since, "moment")))));
 }
 

@@ -1,5 +1,5 @@
 // One time-series chart: uPlot with our colours, units, threshold lines, shared crosshair, legend and table of numbers.
-import { all, find, h } from "./dom.js";
+import { all, apart, find, h } from "./dom.js";
 import { clock, day, measure, moment, quantity } from "./format.js";
 import { zoom } from "./range.js";
 
@@ -7,12 +7,22 @@ const PALETTE = 8;
 const HEADINGS = { name: "Series", last: "Last", before: "Week before", low: "Min", high: "Max" };
 const probe = document.createElement("span");
 
+// Each look at a computed style has the browser work the whole page out anew: once a theme is enough.
+const colours = new Map();
+
 /** The colour behind a custom property in the theme that is on; canvas does not know light-dark(). */
 function colour(name) {
+  const known = colours.get(name);
+  if (known) return known;
   if (!probe.isConnected) { probe.hidden = true; document.body.append(probe); }
   probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color;
+  const found = getComputedStyle(probe).color;
+  colours.set(name, found);
+  return found;
 }
+
+/** Another theme is on. */
+export const forgetColours = () => colours.clear();
 
 const faded = (rgb, alpha) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`);
 // Charts share the crosshair; a selection belongs to the chart it was drawn in, or each of them would zoom.
@@ -297,7 +307,7 @@ export class Chart {
   usually() {
     const { unit, series } = this.data;
     const last = (values) => quantity(values?.findLast((v) => v !== null) ?? null, unit);
-    const told = this.usual().slice(0, 3).map(({ name, low, high }) => `${series.length > 1 || series[0]?.name !== name ? `${name} ` : ""}${low && high ? `${last(low)} to ${last(high)}` : high ? `up to ${last(high)}` : `from ${last(low)}`}`);
+    const told = this.usual().slice(0, 3).map(({ name, low, high }) => `${series.length > 1 || series[0]?.name !== name ? `${apart(name)} ` : ""}${low && high ? `${last(low)} to ${last(high)}` : high ? `up to ${last(high)}` : `from ${last(low)}`}`);
     return told.length ? `Usual at this hour, shaded: ${told.join(" · ")}` : "";
   }
 
@@ -373,7 +383,7 @@ export class Chart {
       this.cells.set(row.index, [cells[0], row.last, before ? cells[1] : null, row.before]);
       return h("tr", {},
         h("th", { scope: "row" }, h("button", { type: "button", class: "legend-key", "data-name": row.name, title: row.name, "aria-pressed": String(!this.hidden.has(row.name)), on: { click: (event) => this.toggle(row, event) } },
-          h("span", { class: `swatch s-${this.tone(row.name, row.index)}` }), h("span", {}, row.name))), cells);
+          h("span", { class: `swatch s-${this.tone(row.name, row.index)}` }), h("bdi", {}, row.name))), cells);
     });
     const limits = levels.map((l) => `${l.severity} ${l.comparison} ${quantity(l.value, unit)}`).join(", ");
     const legend = h("div", { class: "legend-scroll", tabindex: rows.length > 5 ? "0" : null, role: rows.length > 5 ? "region" : null, "aria-label": rows.length > 5 ? `Series of ${this.title}` : null },
@@ -381,7 +391,7 @@ export class Chart {
         h("thead", {}, h("tr", {}, this.heading("name"), columns.map((name) => this.heading(name)))),
         h("tbody", {}, body)));
     const changed = this.changes();
-    const told = changed.slice(-3).map((c) => `${clock(new Date(c.at * 1000))} ${c.title}`).join(" · ");
+    const told = changed.slice(-3).map((c) => `${clock(new Date(c.at * 1000))} ${apart(c.title)}`).join(" · ");
     const more = changed.length > 3 ? `${changed.length} changes, the last: ` : "Changed: ";
     const said = [["data-fired", this.fired()], ["data-changes", told && more + told], ["data-usual", this.usually()], ["data-limits", limits && `Limits: ${limits}`]];
     this.legendBox.replaceChildren(...said.filter(([, text]) => text).map(([name, text]) => h("p", { class: "limits", [name]: "" }, text)), legend);
@@ -411,7 +421,7 @@ export class Chart {
   /** The canvas says in words what it shows. */
   describe(rows) {
     const canvas = find("canvas", this.plotBox);
-    if (canvas && rows) canvas.setAttribute("aria-label", `${this.title}: ${rows.slice(0, 4).map((r) => `${r.name} ${quantity(r.last, this.data.unit)}`).join(", ")}`);
+    if (canvas && rows) canvas.setAttribute("aria-label", `${this.title}: ${rows.slice(0, 4).map((r) => `${apart(r.name.slice(0, 100))} ${quantity(r.last, this.data.unit)}`).join(", ")}`);
   }
 
   /** Click shows or hides a series; with Ctrl or Shift it alone stays. */
@@ -453,7 +463,7 @@ export class Chart {
     const order = times.map((_, index) => index).reverse();
     this.numbersBox.replaceChildren(h("table", {},
       h("caption", { class: "visually-hidden" }, `${this.title}, newest first`),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Time"), series.map((s) => h("th", { scope: "col", class: "numeric" }, s.name)))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Time"), series.map((s) => h("th", { scope: "col", class: "numeric", title: s.name }, h("bdi", {}, s.name))))),
       h("tbody", {}, order.map((i) => {
         const d = new Date(times[i] * 1000);
         return h("tr", {}, h("th", { scope: "row" }, `${day(d)} ${clock(d, true)}`), series.map((s) => h("td", { class: "numeric" }, measure(s.values[i], unit).join(" "))));

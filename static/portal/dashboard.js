@@ -1,7 +1,7 @@
 // A person's dashboard: lays its panels out on a grid of 24 columns and draws the kinds that are no time series.
 import { alertRow } from "./alerts.js";
 import { titled } from "./chart.js";
-import { all, find, h, icon } from "./dom.js";
+import { all, apart, find, h, icon } from "./dom.js";
 import { clock, day, measure, moment, quantity } from "./format.js";
 import { PanelCard, menuOf, stale, startMenu, tableOf } from "./panels.js";
 import { prose } from "./prose.js";
@@ -136,7 +136,7 @@ class Gauge extends Plain {
     const high = data.max ?? (data.unit === "percent" ? 100 : Math.max(low + 1, ...data.levels.map((l) => l.value), ...rows.map((r) => r.value ?? 0)));
     return h("div", { class: "gauges" }, rows.map((row) => {
       const share = row.value === null ? 0 : Math.min(1, Math.max(0, (row.value - low) / (high - low || 1)));
-      const svg = shape("svg", { viewBox: "0 0 120 70", role: "img", "aria-label": `${row.name}: ${quantity(row.value, data.unit)} of ${quantity(high, data.unit)}` });
+      const svg = shape("svg", { viewBox: "0 0 120 70", role: "img", "aria-label": `${apart(row.name.slice(0, 100))}: ${quantity(row.value, data.unit)} of ${quantity(high, data.unit)}` });
       const arc = "M14 62a46 46 0 0 1 92 0";
       svg.append(shape("path", { d: arc, class: "gauge-track" }));
       if (share > 0) svg.append(shape("path", { d: arc, class: "gauge-value", pathLength: "100", "stroke-dasharray": `${100 * share} 200` }));
@@ -250,7 +250,7 @@ class Heat extends Plain {
     const at = Math.floor(((event.offsetX - area.left) / area.width) * data.count);
     const row = Math.floor(((area.height - event.offsetY) / area.height) * data.rows.length);
     const value = data.rows[row]?.[at];
-    this.caption.textContent = value === undefined ? " " : `${moment((data.start + at * data.step) * 1000)} · ${this.name(row)} · ${value === null ? "–" : quantity(value, data.bucketed ? "plain" : data.unit)}`;
+    this.caption.textContent = value === undefined ? " " : `${moment((data.start + at * data.step) * 1000)} · ${apart(this.name(row))} · ${value === null ? "–" : quantity(value, data.bucketed ? "plain" : data.unit)}`;
   }
 }
 

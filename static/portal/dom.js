@@ -16,6 +16,9 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A text of somebody else's within a sentence: whatever way it is written in, the words around it stay where they are. */
+export const apart = (text) => `\u2068${text}\u2069`;
+
 export function icon(name, extra = "") {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", `icon ${extra}`.trim());

@@ -1,4 +1,4 @@
-// The WebSocket to /ws/live: subscribes to what the page shows, reconnects with back-off, tells how live it is.
+// The WebSocket to /ws/live: says what the page shows and follows, reconnects with back-off, tells how live it is.
 import { find } from "./dom.js";
 
 const WORDS = {
@@ -8,7 +8,17 @@ const WORDS = {
   stale: ["is-critical", "not live"],
 };
 
-/** Events: "frame" (detail: the message), "up" (again connected), "down". */
+const isRow = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const rowsOf = (old, change) => change.map((entry) => (Number.isInteger(entry) ? old[entry] : entry));
+
+/** The state that a change makes of the old one; the reverse of apps/dashboards/delta.py. */
+export function patched(old, change) {
+  if (Array.isArray(old)) return rowsOf(old, change);
+  const fields = Object.entries(change).map(([name, value]) => [name, Array.isArray(old[name]) && old[name].every(isRow) ? rowsOf(old[name], value) : value]);
+  return { ...old, ...Object.fromEntries(fields) };
+}
+
+/** Events: "frame" (detail: the message, changes put in), "up" (a fresh connection speaks), "down". */
 export class Live extends EventTarget {
   constructor(view) {
     super();
@@ -16,6 +26,7 @@ export class Live extends EventTarget {
     this.attempt = 0;
     this.heard = 0;
     this.ended = false;
+    this.parts = {};
     addEventListener("pagehide", () => { this.ended = true; this.socket?.close(); });
     addEventListener("pageshow", (event) => { if (event.persisted) { this.ended = false; this.open(); } });
     addEventListener("online", () => this.now());
@@ -28,7 +39,11 @@ export class Live extends EventTarget {
     this.show(this.attempt ? "reconnecting" : "connecting");
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/live`);
     this.socket = socket;
-    socket.addEventListener("open", () => socket.send(JSON.stringify({ view: this.view })));
+    socket.addEventListener("open", () => {
+      this.parts = {};
+      this.say({ view: this.view });
+      this.follow();
+    });
     socket.addEventListener("message", (event) => {
       if (socket !== this.socket) return;
       const frame = JSON.parse(event.data);
@@ -37,9 +52,24 @@ export class Live extends EventTarget {
       this.isUp = true;
       this.attempt = 0;
       this.show("live");
-      this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
+      this.dispatchEvent(new CustomEvent("frame", { detail: this.whole(frame) }));
     });
     socket.addEventListener("close", (event) => { if (socket === this.socket) this.closed(event.code); });
+  }
+
+  /** A frame with the whole of what it brings only changes of. */
+  whole({ changed = {}, ...frame }) {
+    for (const [name, change] of Object.entries(changed)) frame[name] = patched(this.parts[name], change);
+    Object.assign(this.parts, frame);
+    return frame;
+  }
+
+  say(message) { if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message)); }
+
+  /** Say again which panels the page follows: `wanted()` gives the watch, null where it follows none. */
+  follow() {
+    const watch = this.wanted?.();
+    if (watch) this.say({ watch });
   }
 
   closed(code) {

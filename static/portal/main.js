@@ -31,8 +31,8 @@ function draw(part) {
   if (part.activity) drawTimeline(find("[data-activity]"), part.activity, "Nothing has happened yet.");
   if (part.oncall && drawOncall(part.oncall) && initial.view === "oncall") part.stale = true;
   if (part.alert) drawAlert(part.alert);
-  if (part.series) board.arrived(part.series);
-  if (part.logs) { board.arrived(["logs"]); tell("logs"); }
+  if (part.of) board.pushed(part);
+  if (part.logs) { board.grow(board.parts); tell("logs"); }
   // Tables that the server draws (history, rules, contacts) are fetched again as they are.
   if (part.stale && find("[data-redraw]")) redraw();
 }
@@ -60,5 +60,6 @@ if (initial.dashboard?.links) (await import("./dashboard-edit.js")).startEditor(
 if (initial.view) {
   const live = new Live(initial.view);
   live.addEventListener("frame", ({ detail }) => draw(detail));
-  live.addEventListener("up", () => board.arrived(["*"]));
+  // The chart of log records counts no samples: it is told of new ones as the list is.
+  if (!initial.logs) board.follow(live, initial.dashboard ? `dashboard:${initial.dashboard.slug}` : "page");
 }

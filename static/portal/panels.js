@@ -1,10 +1,12 @@
 // Loads the panels and tiles of a page in one request, then only what is new, and only for what is on the screen.
-import { Chart } from "./chart.js";
+import { Chart, forgetColours } from "./chart.js";
 import { all, download, find, h, icon } from "./dom.js";
-import { measure, moment, quantity } from "./format.js";
+import { duration, measure, moment, quantity } from "./format.js";
 import { bounds, changes, chosen, every, isLive } from "./range.js";
 
 const STALE_AFTER = 120;
+// Milliseconds of drawing after which the page takes what people do.
+const SLICE = 40;
 
 /** Whole series of one panel, grown by increments: {times, series: [{name, values}]} on a grid of `step` seconds. */
 export function grown(old, fresh, from) {
@@ -29,6 +31,19 @@ export function grown(old, fresh, from) {
 }
 
 const times = (data) => Array.from({ length: data.count }, (_, i) => data.start + i * data.step);
+
+/** Works through the parts without keeping the page from answering: a frame is let through where it takes long. */
+async function inSlices(parts, work) {
+  let begun = performance.now();
+  for (const part of parts) {
+    if (performance.now() - begun > SLICE) {
+      // A page in the background gets no frames, and nobody waits for it.
+      if (!document.hidden) await new Promise((go) => { requestAnimationFrame(() => setTimeout(go)); });
+      begun = performance.now();
+    }
+    work(part);
+  }
+}
 
 class Tile {
   constructor(root) { this.root = root; this.key = root.dataset.tile; }
@@ -134,6 +149,7 @@ export class PanelCard {
     }
     const old = stale(data);
     this.chart.note(old || (data.more ? `${data.series.length} of ${data.series.length + data.more} series` : ""), old ? "warning" : "quiet");
+    if (data.condensed && !old && !data.more) this.chart.note("peaks kept", "quiet", `A point stands for ${duration(data.step)}: the sample that lies farthest from their average.`);
     if (data.warnings?.length) this.chart.note("some data is missing", "warning", data.warnings.join(" "));
     this.chart.draw({ ...data, times: times(data) }, bounds());
   }
@@ -148,6 +164,12 @@ export class PanelCard {
 
 const AT_ONCE = 20;
 
+/** What is no series (a table, a heat map) cannot grow, nor can the largest of many series: new steps may name others. */
+const comesWhole = (part) => part.isWhole || part.data?.more > 0;
+
+// Steps that are asked for once more with the next ones: late samples still change them.
+const BACK = 2;
+
 export class Board {
   /**
    * `explore`: the address of the Explore page, for those who may ask there. `kinds`: what draws a panel of data-kind;
@@ -160,6 +182,7 @@ export class Board {
     this.kinds = kinds;
     this.more = more;
     this.parts = [];
+    this.wishes = 0;
     this.tables = all("[data-table]");
     this.seen = new Set();
     this.due = new Set();
@@ -170,8 +193,9 @@ export class Board {
         if (!entry.isIntersecting) { this.seen.delete(part); continue; }
         this.seen.add(part);
         if (!part.data) this.soon([part]);
-        else if (part.isBehind) this.grow([part]);
+        else if (part.isBehind && !this.isFollowing()) this.grow([part]);
       }
+      this.refollow();
     }, { rootMargin: "240px" });
     for (const root of all("[data-panel]")) this.adopt(root);
     for (const root of all("[data-tile]")) this.take(new Tile(root));
@@ -196,6 +220,7 @@ export class Board {
     this.observer.unobserve(part.root);
     this.seen.delete(part);
     this.due.delete(part);
+    this.refollow();
     this.parts = this.parts.filter((each) => each !== part);
   }
 
@@ -206,10 +231,58 @@ export class Board {
     this.timer = setTimeout(() => { const due = [...this.due]; this.due.clear(); this.load(due); }, 15);
   }
 
+  /** Follow what is on the screen by a connection: the server pushes its new steps, on a fresh one all that was missed. */
+  follow(live, place) {
+    this.live = live;
+    this.place = place;
+    live.wanted = () => this.wanted();
+    live.addEventListener("down", () => { for (const part of this.parts) part.isBehind = true; });
+  }
+
+  isFollowing() { return Boolean(this.live?.isUp) && isLive() && !this.drafted; }
+
+  refollow() {
+    clearTimeout(this.changing);
+    this.changing = setTimeout(() => this.live?.follow(), 60);
+  }
+
+  /** What is followed: the panels on the screen, each from the steps on that may still change. */
+  wanted() {
+    const parts = isLive() && !this.drafted ? [...this.seen].filter((part) => part.data) : [];
+    const from = (part) => (comesWhole(part) ? null : Math.round(1000 * (part.data.start + part.data.step * Math.max(0, part.data.count - 1 - BACK))));
+    this.wishes += 1;
+    return { number: this.wishes, place: this.place, query: this.query([]).split("?")[1], panels: Object.fromEntries(parts.map((part) => [part.key, from(part)])) };
+  }
+
+  /** New steps of panels that are followed; those of an earlier wish do not fit any more. */
+  pushed({ of, panels = {}, changes: changed }) {
+    if (of !== this.wishes) return;
+    inSlices(this.parts.filter((each) => each.data), (part) => {
+      if (!part.data || of !== this.wishes) return;
+      if (changed) part.data.changes = changed;
+      if (panels[part.key]) this.merge(part, panels[part.key]);
+      else if (changed && this.seen.has(part)) part.draw(part.data);
+    });
+  }
+
+  merge(part, fresh) {
+    const isWhole = comesWhole(part);
+    if (fresh.error) { if (isWhole) part.fail(fresh.error); return; }
+    if (!isWhole && fresh.step !== part.data.step) { this.load([part]); return; }
+    const { changes: known, newest } = part.data;
+    part.data = isWhole ? fresh : grown(part.data, fresh, bounds()[0]);
+    part.data.changes = known;
+    if (!isWhole) part.data.newest = Math.max(newest ?? 0, fresh.newest ?? 0) || null;
+    part.at = Date.now();
+    part.isBehind = false;
+    part.draw(part.data);
+  }
+
   reload() {
     this.stop?.abort();
     this.stop = new AbortController();
     for (const part of this.parts) part.data = null;
+    this.wishes += 1;
     this.load([...this.seen]);
     this.loadTables();
   }
@@ -228,16 +301,17 @@ export class Board {
     const signal = (this.stop ??= new AbortController()).signal;
     try {
       const answer = this.drafted ? await this.drafted(parts) : await ask(this.query(parts.map((p) => p.key)), signal);
-      for (const part of parts) {
+      await inSlices(parts, (part) => {
         const data = answer.panels[part.key];
-        if (!data) continue;
+        if (!data || signal.aborted) return;
         data.changes = answer.changes ?? [];
         part.data = data.error ? null : data;
         part.at = Date.now();
         part.isBehind = false;
         if (data.error && part.fail) part.fail(data.error);
         else part.draw(data);
-      }
+      });
+      this.refollow();
     } catch (error) {
       if (error.name !== "AbortError") for (const part of parts) part.fail(error.message);
     }
@@ -248,8 +322,7 @@ export class Board {
     const visible = parts.filter((p) => p.data && this.seen.has(p));
     for (const part of parts) if (!this.seen.has(part)) part.isBehind = true;
     const ripe = visible.filter((p) => Date.now() - p.at >= 1000 * Math.min(p.data.step ?? 15, 60) * 0.5);
-    // What is no series (a table, a heat map) cannot grow: it is asked for as a whole.
-    const isWhole = (part) => part.isWhole || this.drafted;
+    const isWhole = (part) => comesWhole(part) || this.drafted;
     this.load(ripe.filter(isWhole));
     const due = ripe.filter((p) => !isWhole(p));
     if (!due.length || this.isGrowing) { this.again ||= due.length > 0; return; }
@@ -261,12 +334,8 @@ export class Board {
       for (const part of due) {
         const fresh = answer.panels[part.key];
         if (!fresh || fresh.error || !part.data) continue;
-        part.data = fresh.step === part.data.step ? grown(part.data, fresh, bounds()[0]) : part.data;
         part.data.changes = answer.changes ?? [];
-        part.data.newest = Math.max(part.data.newest ?? 0, fresh.newest ?? 0) || null;
-        part.at = Date.now();
-        part.isBehind = false;
-        part.draw(part.data);
+        this.merge(part, fresh);
       }
     } catch (error) {
       if (error.name !== "AbortError") for (const part of due) part.isBehind = true;
@@ -276,27 +345,26 @@ export class Board {
     }
   }
 
-  /** New samples of these sources are in the store. */
-  arrived(sources) {
-    if (!isLive()) return;
-    this.grow(this.parts.filter((p) => !p.data || sources.includes("*") || p.data.sources.some((s) => s === "*" || sources.includes(s))));
-  }
-
   /** What panels of this kind list has changed: those on the screen are asked for again as a whole. */
   renew(kind) { this.load(this.parts.filter((p) => p.root.dataset.kind === kind && p.data && this.seen.has(p))); }
 
   tick() {
     const seconds = every();
     if (seconds === null || document.hidden) return;
-    // Without a live connection the page polls; with one this is only the slide of the window.
-    const wait = seconds || (document.documentElement.dataset.live === "live" ? 60 : 15);
+    // Without a live connection the page polls; with one the numbers come by themselves, and only the window slides.
+    const isFollowing = this.isFollowing();
+    const wait = seconds || (isFollowing ? 60 : 15);
     if (Date.now() - this.polled < wait * 1000) return;
     this.polled = Date.now();
-    this.grow(this.parts);
+    if (isFollowing) for (const part of this.seen) { if (part.data && !part.isWhole) part.draw(part.data); }
+    else this.grow(this.parts);
     this.loadTables();
   }
 
-  restyle() { for (const part of this.parts) part.restyle(); }
+  restyle() {
+    forgetColours();
+    inSlices([...this.seen, ...this.parts.filter((part) => !this.seen.has(part))], (part) => part.restyle());
+  }
 
   async loadTables() {
     for (const root of this.tables) {
@@ -313,8 +381,8 @@ export class Board {
 
 export function tableOf({ columns, rows }) {
   return h("table", {},
-    h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "" }, c.title)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono" }, value)))))));
+    h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "", title: c.title }, h("bdi", {}, c.title))))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono", title: value }, h("bdi", {}, value))))))));
 }
 
 export async function ask(url, signal) {

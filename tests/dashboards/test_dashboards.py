@@ -14,7 +14,7 @@ from apps.accounts.permissions import Principal, Scope
 from apps.accounts.rights import Forbidden
 from apps.alerting import services as alerting
 from apps.alerting.models import AdaptiveBand, AlertRule, RuleGroup, RuleLevel
-from apps.dashboards import answers, dashboard_pages, document, services
+from apps.dashboards import answers, dashboard_pages, document, plots, services
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 from apps.dashboards.timespan import span_of
 from apps.metrics import budgets
@@ -183,7 +183,7 @@ def test_a_panel_shows_what_the_variable_chooses(client, person):
     only = client.get(base + "data/", {"panel": "one", "var-host": ["web-2"]}).json()["panels"]["one"]
     assert [series["name"] for series in only["series"]] == ["web-2"]
     odd = client.get(base + "data/", {"panel": "one", "var-host": [HOSTILE]}).json()["panels"]["one"]
-    assert [len(series["name"]) for series in odd["series"]] == [answers.LONGEST_NAME]
+    assert [len(series["name"]) for series in odd["series"]] == [plots.LONGEST_NAME]
     page = client.get(base).text
     assert "<img" not in page
     assert "web-1" in page

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from typing import Any
 
 import orjson
 import pytest
@@ -18,7 +19,12 @@ from apps.accounts.permissions import Principal
 from apps.alerting import services as alerting
 from apps.core import live
 from apps.core.hub import LIMIT, Inbox, hub
-from apps.dashboards.consumers import FORBIDDEN, NOBODY, LiveConsumer, is_new
+from apps.dashboards import shared
+from apps.dashboards.consumers import FORBIDDEN, NOBODY, LiveConsumer
+from apps.dashboards.models import Dashboard, Folder
+from apps.metrics import services as metrics
+from apps.metrics.samples import Samples
+from tests.dashboards.test_delta import patched
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT = 10.0
@@ -39,6 +45,18 @@ class Socket(ApplicationCommunicator):
     """A client's side of one socket; `accepted` tells how the handshake ended."""
 
     accepted = False
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.parts: dict[str, Any] = {}
+
+    def whole(self, text):
+        """Return a frame with the whole of what it brings only changes of, as a page does."""
+        frame = orjson.loads(text)
+        for name, change in frame.pop("changed", {}).items():
+            frame[name] = patched(self.parts[name], change)
+        self.parts |= frame
+        return frame
 
     async def say(self, text):
         await self.send_input({"type": "websocket.receive", "text": text})
@@ -68,7 +86,7 @@ async def frame_with(it, part, accept=lambda value: True):
         while True:
             message = await it.receive_output(timeout=WAIT)
             assert message["type"] == "websocket.send", message
-            found = orjson.loads(message["text"]).get(part)
+            found = it.whole(message["text"]).get(part)
             if found is not None and accept(found):
                 return found
 
@@ -317,10 +335,154 @@ def test_an_inbox_is_bounded_and_then_asks_for_everything():
     assert run(scenario()) == ({"alerts": {None}}, {})
 
 
-def test_a_part_is_sent_again_only_when_it_changed():
-    sent: dict[str, bytes] = {}
-    assert is_new(sent, "alerts", {"total": 1})
-    assert not is_new(sent, "alerts", {"total": 1})
-    assert is_new(sent, "alerts", {"total": 2})
-    assert is_new(sent, "series", ["host"])
-    assert is_new(sent, "series", ["host"])
+# --- Panels that a page follows --------------------------------------------------------------------------------------
+STEP = 15_000
+
+
+def put(value, *, at=None, live_as="host"):
+    """Store a value of a new step as the collectors do, and push that it is there."""
+    at = at or int(timezone.now().timestamp() * 1000) // STEP * STEP
+    names = [{"__name__": "node_load1", "instance": "web-1"}]
+    by = Principal.system("test", via="command")
+    metrics.ingest(samples=Samples.of(names, [at], [value]), by=by, now=timezone.now(), live=live_as)
+    return at
+
+
+def watch(number=1, *, panels, place="page", query="range=1h"):
+    return orjson.dumps({"watch": {"number": number, "place": place, "query": query, "panels": panels}}).decode()
+
+
+def last(panel):
+    return panel["series"][0]["values"][-1] if panel.get("series") else None
+
+
+def test_a_page_is_pushed_the_new_steps_of_the_panels_it_follows_and_no_others(person):
+    session = session_of(person("viewer"))
+    since = put(1.0) - 2 * STEP
+
+    async def scenario():
+        async with socket(session) as it:
+            await it.say(watch(7, panels={"load": since}))
+            first = await frame_with(it, "panels")
+            await sync_to_async(put)(2.0)
+            then = await frame_with(it, "panels", lambda panels: last(panels["load"]) == 2.0)
+            return first, then
+
+    first, then = run(scenario())
+    assert set(first) == set(then) == {"load"}
+    assert last(first["load"]) == 1.0
+    assert first["load"]["count"] <= 4, "only from where the page is behind"
+    assert "unit" not in then["load"], "what the page has is not sent again"
+
+
+def test_pages_that_follow_the_same_panel_are_answered_by_one_query(person):
+    session, other = session_of(person("viewer")), session_of(person("operator"))
+    since = put(1.0) - 2 * STEP
+
+    async def follow(it):
+        await it.say(watch(panels={"network": since}))
+        return await frame_with(it, "panels")
+
+    async def scenario():
+        async with socket(session) as one, socket(session) as two, socket(other) as three:
+            everybody = (one, two, three)
+            await asyncio.gather(*map(follow, everybody))
+            before = shared.SHARED.value(how="computed")
+            await sync_to_async(live.send)({("series", "host"): None})
+            names = [{"__name__": "node_network_receive_bytes_total", "device": "eth0"}]
+            at = put(3.0)
+            samples = Samples.of(names * 2, [at - 2 * STEP, at], [0.0, 60.0])
+            by = Principal.system("test", via="command")
+            await sync_to_async(metrics.ingest)(samples=samples, by=by, now=timezone.now(), live="host")
+            await asyncio.gather(*(frame_with(it, "panels", lambda p: p["network"]["series"]) for it in everybody))
+            return shared.SHARED.value(how="computed") - before
+
+    queries = 2  # the panel asks two things
+    assert run(scenario()) <= 2 * queries, "one round, or two where the first came between the pushes"
+
+
+def test_a_page_that_comes_back_is_brought_up_to_date_with_all_it_missed(person):
+    session = session_of(person("viewer"))
+    end = int(timezone.now().timestamp() * 1000) // STEP * STEP
+    for back in range(6, -1, -1):
+        put(float(10 - back), at=end - back * STEP)
+
+    async def scenario():
+        async with socket(session) as it:
+            await it.say(watch(panels={"load": end - 4 * STEP}))
+            return (await frame_with(it, "panels"))["load"]
+
+    found = run(scenario())
+    assert found["start"] * 1000 == end - 4 * STEP
+    assert found["series"][0]["values"][:5] == [6.0, 7.0, 8.0, 9.0, 10.0]
+
+
+def test_a_panel_that_is_not_there_says_so_and_closes_nothing(person):
+    session = session_of(person("viewer"))
+
+    async def scenario():
+        async with socket(session) as it:
+            await it.say(watch(panels={"made-up": None}))
+            first = await frame_with(it, "panels")
+            await it.say(watch(2, place="dashboard:gone", panels={"a": None}))
+            return first, await frame_with(it, "panels", lambda panels: "a" in panels)
+
+    first, then = run(scenario())
+    assert first["made-up"]["error"] == "There is no panel 'made-up'."
+    assert then["a"]["error"] == "There is no such dashboard any more."
+
+
+def test_a_watch_that_is_none_closes_the_socket(person):
+    session = session_of(person("viewer"))
+
+    async def scenario():
+        async with socket(session) as it:
+            await it.say(watch(panels={str(number): None for number in range(100)}))
+            return await code_of(it)
+
+    assert run(scenario()) == 4400
+
+
+def test_a_dashboard_of_a_folder_that_is_closed_to_the_person_is_pushed_no_more(person):
+    user = person("viewer")
+    folder = Folder.objects.create(name="Night", roles=["operator"])
+    panel = {"id": "a", "kind": "stat", "queries": [{"expression": "vector(42)"}]}
+    row = Dashboard.objects.create(slug="night", title="Night", document={"panels": [panel]}, updated_at=timezone.now())
+    session = session_of(user)
+
+    async def scenario():
+        async with socket(session) as it:
+            await it.say(watch(place="dashboard:night", panels={"a": None}))
+            first = await frame_with(it, "panels")
+            await sync_to_async(Dashboard.objects.filter(pk=row.pk).update)(folder=folder)
+            await sync_to_async(live.send)({("accounts", None): None})
+            return first, await frame_with(it, "panels")
+
+    first, then = run(scenario())
+    assert last(first["a"]) == 42.0
+    assert then["a"] == {"error": "There is no such dashboard any more."}
+
+
+def test_a_lost_role_ends_what_is_followed_before_the_next_numbers(person):
+    user = person("viewer")
+    session = session_of(user)
+    since = put(1.0) - 2 * STEP
+
+    def lose():
+        user.groups.clear()
+        put(666.0)
+
+    async def scenario():
+        async with socket(session, view="") as it:
+            await it.say(watch(panels={"load": since}))
+            await frame_with(it, "panels")
+            await sync_to_async(lose)()
+            seen = []
+            async with asyncio.timeout(WAIT):
+                while (message := await it.receive_output(timeout=WAIT))["type"] != "websocket.close":
+                    seen.append(message["text"])
+            return message["code"], seen
+
+    code, seen = run(scenario())
+    assert code == FORBIDDEN
+    assert not [text for text in seen if "666" in text]

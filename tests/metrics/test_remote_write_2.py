@@ -13,6 +13,7 @@ from apps.metrics import query, registry
 from apps.metrics.models import Metric
 from apps.metrics.protocols import remote_write_2
 from apps.metrics.protocols.protobuf import Malformed
+from apps.metrics.samples import ListedKeys
 from apps.promql.series import STALE
 from apps.promql.source import Matcher
 from tests.metrics import remote_write as one
@@ -208,3 +209,28 @@ def test_both_versions_write_the_same_series_and_stale_markers_stay_what_they_ar
     assert len(registry.current()) == 1
     found = query.select([Matcher("__name__", "=", "up")], 0, 2**50).v
     assert struct.pack("<3d", *found) == struct.pack("<3d", 1.0, STALE, 3.0)
+
+
+# --- Tables that come again -------------------------------------------------------------------------------------------
+def listed(found):
+    assert isinstance(found.samples.keys, ListedKeys)
+    return found.samples.keys.listed
+
+
+def test_a_table_that_comes_again_is_read_as_it_was_the_first_time():
+    tables = remote_write_2.Tables(remote_write_2.Symbols())
+    rows = [({**UP, "instance": f"web-{number}"}, [(NOW, number + 1.0)], None) for number in range(20)]
+    first, again = (remote_write_2.decode(message(rows), tables) for _ in range(2))
+    assert list(again.samples.keys) == list(first.samples.keys)
+    assert [again.samples.labels_of(index) for index in range(20)] == [row[0] for row in rows]
+    assert listed(again) is listed(first)
+    assert len(listed(again)) == 20
+
+
+def test_tables_are_bounded_and_begin_anew():
+    tables = remote_write_2.Tables(remote_write_2.Symbols(), most=30)
+    for turn in range(10):
+        rows = [({**UP, "turn": f"{turn} {number}"}, [(NOW, 1.0)], None) for number in range(10)]
+        found = remote_write_2.decode(message(rows), tables)
+        assert [found.samples.labels_of(index) for index in range(10)] == [row[0] for row in rows]
+        assert len(listed(found)) <= 50

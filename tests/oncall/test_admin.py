@@ -1,5 +1,6 @@
 """Policies and routes in the admin."""
 
+import re
 from typing import Any
 
 import pytest
@@ -44,6 +45,24 @@ def test_a_step_that_tells_nobody_is_refused(admin: Client):
         {"position": 1, "kind": "notify"})})  # fmt: skip
     assert "a step that tells nobody is never meant" in page.content.decode()
     assert not Policy.objects.exists()
+
+
+def test_each_step_is_shown_with_the_settings_of_its_own_kind_and_a_new_one_with_those_of_all(
+    admin: Client, night: Night
+):
+    night.policy(("wait", {"minutes": 1}), name="Night")
+    night.policy(("wait", {"minutes": 1}), ("hand_over", {"policy": "Night"}), name="Chiefs")
+    path = f"/admin/oncall/policy/{Policy.objects.get(name='Chiefs').pk}/change/"
+    names = set(re.findall(r'name="(steps-[^"]+__[^"]+)"', admin.get(path).content.decode()))
+    kept = {name for name in names if "steps-__prefix__" not in name}
+    assert kept == {"steps-0-wait__minutes", "steps-1-hand_over__policy"}
+    assert "steps-__prefix__-wait__minutes" in names
+    assert len(names) > 20
+    # What was chosen and refused comes back with the settings of its own kind.
+    wrong = _steps({"position": 1, "kind": "wait", "wait__minutes": "soon"})
+    again = admin.post(path, {"name": "Chiefs", **wrong}).content.decode()
+    assert 'name="steps-0-wait__minutes"' in again
+    assert 'name="steps-0-hand_over__policy"' not in again
 
 
 def test_a_policy_without_steps_is_refused(admin: Client):

@@ -2,13 +2,16 @@
 
 References mean something else in every request, so they cannot be keys as they stand. Each symbol gets a number that
 this process keeps (`Symbols`), all references of a request are translated at once as columns, and the numbers of a
-series' labels are its key: labels become text only for a key that was never seen. Samples are cut as in 1.0: a single
-one of the usual length is a row of a column, everything else is read field by field.
+series' labels are its key: labels become text only for a key that was never seen. A sender that tells the same series
+again builds the same table again: for a table that was seen, references stand for keys that are known (`Tables`).
+Samples are cut as in 1.0: a single one of the usual length is a row of a column, everything else is read field by
+field.
 
 Source: prometheus.io/docs/specs/prw/remote_write_spec_2_0 (2.0-rc.4), message io.prometheus.write.v2.Request.
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -19,12 +22,15 @@ from numpy.typing import NDArray
 
 from apps.metrics.codec import Float64, Int64
 from apps.metrics.protocols.protobuf import BYTES, FIXED64, VARINT, Malformed, encoded, fields, signed, varint
-from apps.metrics.samples import NAME, Meta, Samples
+from apps.metrics.samples import NAME, ListedKeys, Meta, Samples
 
 TYPES: Final = ("unknown", "counter", "gauge", "histogram", "unknown", "summary", "unknown", "unknown")
 """Our type by the number of `Metadata.MetricType`; gauge histograms, infos and state sets have none here."""
 MOST_SYMBOLS: Final = 2_000_000
 """Texts that one process numbers; beyond it starts anew, with numbers that were never given."""
+MOST_TABLES: Final = 256
+MOST_PLACES: Final = 500_000
+"""Tables that one process remembers, and series in all of them (some 100 bytes each); beyond it starts anew."""
 
 _SYMBOL: Final = 0x22
 _SERIES: Final = 0x2A
@@ -96,20 +102,80 @@ class _Cut:
     empty: int = 0
 
 
-def decode(body: bytes, symbols: Symbols = SYMBOLS) -> Request:
+@dataclass(slots=True)
+class Table:
+    """What references into one table of symbols stand for: places in the list of keys, and what metrics are said to be.
+
+    Shared by threads: what is in it never changes, and `meta` is exchanged, not written into.
+    """
+
+    places: dict[bytes, int]
+    described: set[tuple[bytes, bytes]]
+    meta: dict[str, Meta]
+
+
+class Tables:
+    """Tables of symbols that senders repeat, the ones used last at the end, and one list of keys that only grows."""
+
+    def __init__(self, symbols: Symbols, most: int = MOST_PLACES) -> None:
+        self._symbols = symbols
+        self._most = most
+        self._lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._listed: list[bytes] = []
+        self._at: dict[bytes, int] = {}
+        self._tables: OrderedDict[tuple[bytes, ...], Table] = OrderedDict()
+        self._count = 0
+
+    def read(self, cut: _Cut) -> tuple[list[bytes], Int64, dict[str, Meta]]:
+        """(the list of keys, the place int64[N] of each series in it, what is said of metrics). Raises Malformed."""
+        texts = tuple(cut.symbols)
+        with self._lock:
+            if self._count > self._most:
+                self._clear()
+            table = self._tables.setdefault(texts, Table({}, set(), {}))
+            self._tables.move_to_end(texts)
+            while len(self._tables) > MOST_TABLES:
+                self._count -= len(self._tables.popitem(last=False)[1].places)
+            listed, at = self._listed, self._at
+        found = list(map(table.places.get, cut.refs))
+        if None in found:
+            new = [index for index, place in enumerate(found) if place is None]
+            keys = _keys([cut.refs[index] for index in new], cut.symbols, self._symbols)
+            with self._lock:
+                for index, key in zip(new, keys, strict=True):
+                    place = at.get(key)
+                    if place is None:
+                        place = at[key] = len(listed)
+                        listed.append(key)
+                    found[index] = table.places[cut.refs[index]] = place
+                self._count += len(new)
+        said = [(cut.refs[index], message) for index, message in cut.described]
+        if not table.described.issuperset(said):
+            meta = _meta(cut, [listed[place] for place in found if place is not None])
+            with self._lock:
+                table.described.update(said)
+                table.meta = table.meta | meta
+        return listed, np.array(found, dtype=np.int64), table.meta
+
+
+TABLES: Final = Tables(SYMBOLS)
+
+
+def decode(body: bytes, tables: Tables = TABLES) -> Request:
     """Read a Request. Raises Malformed."""
     cut = _cut(body)
     owner, ts, v = _columns(body, cut)
-    keys, texts = _keys(cut, symbols)
+    listed, places, meta = tables.read(cut)
     own = owner.tolist()
 
     def labels_at(index: int) -> dict[str, str] | str:
-        return _labels(texts, cut.refs[own[index]])
+        return _labels(cut.symbols, cut.refs[own[index]])
 
-    meta = _meta(cut, keys, texts)
-    return Request(
-        Samples([keys[index] for index in own], labels_at, ts, v, meta), cut.histograms, cut.exemplars, cut.empty
-    )
+    keys = ListedKeys(listed, places[owner], {})
+    return Request(Samples(keys, labels_at, ts, v, meta), cut.histograms, cut.exemplars, cut.empty)
 
 
 def _cut(body: bytes) -> _Cut:
@@ -244,10 +310,10 @@ def _columns(body: bytes, cut: _Cut) -> tuple[Int64, Int64, Float64]:
     )
 
 
-def _keys(cut: _Cut, symbols: Symbols) -> tuple[list[bytes], list[bytes]]:
-    """(a key for each series, the symbols). Keys begin with four zero bytes, which no number of a symbol does."""
-    joined = np.frombuffer(b"".join(cut.refs), dtype=np.uint8)
-    lengths = np.array([len(refs) for refs in cut.refs], dtype=np.int64)
+def _keys(listed: Sequence[bytes], texts: Sequence[bytes], symbols: Symbols) -> list[bytes]:
+    """A key for each list of references. Keys begin with four zero bytes, which no number of a symbol does."""
+    joined = np.frombuffer(b"".join(listed), dtype=np.uint8)
+    lengths = np.array([len(refs) for refs in listed], dtype=np.int64)
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     last = joined < 0x80
     if len(joined) and not last[np.maximum(bounds[1:] - 1, 0)][lengths > 0].all():
@@ -260,8 +326,8 @@ def _keys(cut: _Cut, symbols: Symbols) -> tuple[list[bytes], list[bytes]]:
     for place in range(int((ends - begins).max()) + 1 if len(ends) else 0):
         there = begins + place <= ends
         refs[there] |= (joined[begins[there] + place].astype(np.int64) & 0x7F) << (7 * place)
-    numbers = np.concatenate([symbols.numbers(cut.symbols), np.array([-1], dtype=np.int32)])
-    refs[refs >= len(cut.symbols)] = len(cut.symbols)  # outside of the table: refused when its labels are read
+    numbers = np.concatenate([symbols.numbers(texts), np.array([-1], dtype=np.int32)])
+    refs[refs >= len(texts)] = len(texts)  # outside of the table: refused when its labels are read
     counts = np.searchsorted(ends, bounds[1:], "left") - np.searchsorted(ends, bounds[:-1], "left")
     starts = np.concatenate([[0], np.cumsum(counts + 1)])
     keyed = np.zeros(int(starts[-1]), dtype="<i4")
@@ -270,7 +336,7 @@ def _keys(cut: _Cut, symbols: Symbols) -> tuple[list[bytes], list[bytes]]:
     keyed[places] = numbers[refs]
     whole = keyed.tobytes()
     edges = (starts * 4).tolist()
-    return [whole[edges[n] : edges[n + 1]] for n in range(len(cut.refs))], cut.symbols
+    return [whole[edges[n] : edges[n + 1]] for n in range(len(listed))]
 
 
 def _numbers(refs: bytes) -> list[int]:
@@ -298,15 +364,15 @@ def _labels(symbols: Sequence[bytes], refs: bytes) -> dict[str, str] | str:
     return found
 
 
-def _meta(cut: _Cut, keys: Sequence[bytes], symbols: Sequence[bytes]) -> dict[str, Meta]:
+def _meta(cut: _Cut, keys: Sequence[bytes]) -> dict[str, Meta]:
     """Type, help and unit by name of metric; each pair of a name and a message is read once."""
     found: dict[str, Meta] = {}
     # The first label, which is the name in nearly every series, is told by eight bytes of its key.
     first = {(keys[index][4:12], message): index for index, message in cut.described}
     for (_, message), index in first.items():
         refs = cut.refs[index]
-        labels = _labels(symbols, refs)
-        about = _about(message, symbols)
+        labels = _labels(cut.symbols, refs)
+        about = _about(message, cut.symbols)
         if not isinstance(labels, str) and labels.get(NAME) and about != Meta():
             found.setdefault(labels[NAME], about)
     return found

@@ -1,0 +1,53 @@
+"""Many open pages ask at the same moment: their questions are gathered and answered together, in one thread.
+
+Questions that come while a round is being answered wait for the next one, so what several pages want is read once and
+nobody's question is answered by what was read before it was put.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Generic, TypeVar
+
+from channels.db import database_sync_to_async
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+GATHER: Final = 0.01
+"""Seconds that a round waits for more: pages that one event has woken ask within that time."""
+
+# A thread of their own: sockets that wait for the database must not wait for each other.
+in_thread = partial(database_sync_to_async, thread_sensitive=False)
+
+
+class Rounds(Generic[Question, Answer]):
+    """Asks `answer` for a list of questions at a time; it gives the answers in their order. One event loop's."""
+
+    def __init__(self, answer: Callable[[Sequence[Question]], list[Answer]]) -> None:
+        self._answer = answer
+        self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Answer:
+        """Return the answer, or raise what answering its round raised."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run(), name="live-rounds")
+        return await future
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(GATHER)
+            taken = [(question, future) for question, future in self._waiting if not future.done()]
+            self._waiting = []
+            try:
+                answers = await in_thread(self._answer)([question for question, _ in taken])
+            except Exception as error:
+                for _, future in taken:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), answer in zip(taken, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)

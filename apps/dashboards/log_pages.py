@@ -15,9 +15,10 @@ from django.views.decorators.http import require_GET
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
 from apps.alerting import changes
+from apps.core.text import csv_cell
 from apps.dashboards import snapshots, views, wording
 from apps.dashboards.panels import Panel
-from apps.dashboards.plots import grid
+from apps.dashboards.plots import grid, table_of
 from apps.dashboards.timespan import BadSpan, Span, span_of
 from apps.promql.text import quote
 from apps.sources.logs import api, search, services
@@ -110,7 +111,7 @@ def data(request: HttpRequest) -> HttpResponse:
     except (BadSpan, BadSearch) as error:
         return _json({"error": str(error)}, 400)
     if request.GET.get("format") == "csv":
-        return views.table({PANEL.key: answer}, plots.table_of)
+        return views.table({PANEL.key: answer}, table_of)
     changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
     return _json({"panels": {PANEL.key: answer}, "changes": [wording.changed(one) for one in changed]})
 
@@ -216,7 +217,7 @@ def _table(lines: Any) -> str:
     for line in lines:
         at = datetime.fromtimestamp(line.at / 1000, tz=UTC).isoformat(timespec="milliseconds")
         cells = (line.level, line.service, line.host, line.message, line.attributes)
-        table.writerow([at, *map(views.csv_cell, cells)])
+        table.writerow([at, *map(csv_cell, cells)])
     return text.getvalue()
 
 

@@ -6,7 +6,7 @@ import { bounds, changes, chosen, every, isLive } from "./range.js";
 
 const STALE_AFTER = 120;
 // Milliseconds of drawing after which the page takes what people do.
-const SLICE = 40;
+const SLICE = 16;
 
 /** Whole series of one panel, grown by increments: {times, series: [{name, values}]} on a grid of `step` seconds. */
 export function grown(old, fresh, from) {
@@ -363,7 +363,9 @@ export class Board {
 
   restyle() {
     forgetColours();
-    inSlices([...this.seen, ...this.parts.filter((part) => !this.seen.has(part))], (part) => part.restyle());
+    // The page around them changes first; charts on the screen follow, then the others.
+    const parts = [...this.seen, ...this.parts.filter((part) => !this.seen.has(part))];
+    requestAnimationFrame(() => setTimeout(() => inSlices(parts, (part) => part.restyle())));
   }
 
   async loadTables() {

@@ -45,6 +45,8 @@ M = TypeVar("M", bound=models.Model)
 MOST_ACTED = 500
 """Rows that one action changes at most: each is a verb with its audit entry, in one transaction."""
 SHOWN_ROWS = 20
+MOST_OFFERED = 200
+"""Related rows that a filter or a choice offers; beyond them a list is searched."""
 
 
 def among(field: str, title: str, names: Iterable[str] | Callable[[], Iterable[str]]) -> type[admin.SimpleListFilter]:
@@ -61,6 +63,19 @@ def among(field: str, title: str, names: Iterable[str] | Callable[[], Iterable[s
 
     Among.title = title
     return Among
+
+
+class FewRelated(admin.RelatedFieldListFilter):
+    """Filters by what is related offer the first of it: ten thousand people would be all there is of a page."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        ordering = self.field_admin_ordering(field, request, model_admin)
+        rows = field.related_model._default_manager.all()  # noqa: SLF001
+        rows = rows.order_by(*ordering) if ordering else rows
+        return [(row.pk, str(row)) for row in rows[:MOST_OFFERED]]
+
+
+admin.FieldListFilter.register(lambda field: bool(field.remote_field), FewRelated, take_priority=True)
 
 
 class Link(NamedTuple):
@@ -404,7 +419,6 @@ def _singly_related(opts: Any) -> set[str]:
 
 
 LEAVE, NOBODY = "", "-"
-MOST_OFFERED = 1_000
 
 
 class Assignment(forms.Form):

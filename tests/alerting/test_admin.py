@@ -12,8 +12,6 @@ from apps.accounts.models import AuditEntry, User
 from apps.alerting.models import Alert, AlertRule, RecordingRule, RuleGroup
 from tests.alerting.conftest import World
 
-pytestmark = pytest.mark.urls("tests.alerting.admin_urls")
-
 
 @pytest.fixture(autouse=True)
 def plain_theme(settings: Any) -> None:

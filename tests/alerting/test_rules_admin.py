@@ -1,6 +1,5 @@
 """Rule files and unit tests in the admin: a preview before anything is written, and a test that fails refuses."""
 
-import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
@@ -10,8 +9,6 @@ from tests.alerting.conftest import World
 from tests.alerting.test_admin import NO_TESTS, browser, form, plain_theme  # noqa: F401 - a fixture
 from tests.alerting.test_rulefiles_stored import FILE
 from tests.alerting.test_rules_command import HOT_TEST
-
-pytestmark = pytest.mark.urls("tests.alerting.admin_urls")
 
 
 def with_test(text: str) -> dict[str, str]:

@@ -43,7 +43,6 @@ PAGES = {
     "explore-tree": "/monitoring/explore/?show=explain&q=max by (endpoint) (rate(http_requests_total[5m])) * 60 > 1",
     "not-found": "/nothing/",
     "admin": "/admin/",
-    "admin-rules": "/admin/alerting/alertrule/",
     "admin-rule": "/admin/alerting/alertrule/{rule}/change/",
     "admin-contact": "/admin/notifications/contact/{contact}/change/",
     "admin-policy": "/admin/oncall/policy/{policy}/change/",

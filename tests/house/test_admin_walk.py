@@ -29,7 +29,7 @@ PAGES: list[Any] = sorted(admin.site._registry.values(), key=lambda page: page.o
 EDITED = [page for page in PAGES if getattr(page, "edit_right", None)]
 EXPORTS = {"export_csv", "export_json"}
 ACTIONS = [
-    (page, name)
+    pytest.param(page, name, marks=[pytest.mark.slow] if name == "switch_off" else [])  # as switch_on, the other way
     for page in PAGES
     for _, name, _ in page._get_base_actions()
     if name not in EXPORTS | {"delete_selected"}
@@ -340,6 +340,7 @@ def test_an_action_asks_first_and_then_leaves_an_entry(page, action, client):
     assert entries_after(last), f"{action} of {name_of(page)} wrote nothing down: {said}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_rows_of_a_list_leave_as_files_without_secrets_and_an_entry_says_so(page, client):
     row = make(page.model)
@@ -360,6 +361,7 @@ BESIDE = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", BESIDE, ids=lambda model: model._meta.label_lower)
 def test_every_way_from_a_row_leads_somewhere_and_every_chart_beside_it_is_answered(model, client):
     row = ROWS.get(model._meta.label_lower, partial(make, model))()

@@ -12,7 +12,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from apps.core.telemetry import Reading
-from apps.metrics.collectors import Collector, NoData
+from apps.metrics.collectors import OWN, Collector, NoData
 
 MAGIC = b"SQLite format 3\0"
 HEADER = 100
@@ -38,6 +38,7 @@ class SQLite(Collector):
 
     kind = "sqlite"
     label = "SQLite files"
+    job = OWN
     every = timedelta(seconds=60)
 
     class Config(forms.Form):

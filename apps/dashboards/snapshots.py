@@ -31,6 +31,8 @@ Row = dict[str, Any]
 ROWS = 50
 ENTRIES = 14
 TIMELINE = 200
+NAMED = 2
+"""Alerts that the overview's sentence names."""
 
 
 def alerts(*, scope: Scope) -> Row:
@@ -95,16 +97,11 @@ def verdict(health: Health, active: Row) -> Row:
         }
     if active["total"]:
         worst = [row for row in active["rows"] if row["severity"] == active["worst"]]
-        owners = sorted({row["acknowledged_by"] for row in active["rows"] if row["acknowledged_by"]})
-        unowned = sum(not row["acknowledged_by"] for row in active["rows"])
-        who = f"{', '.join(owners)} {'is' if len(owners) == 1 else 'are'} on it. " if owners else ""
-        if unowned:
-            who += "Nobody has acknowledged it yet." if active["total"] == 1 else f"{unowned} not acknowledged yet."
         return answer | {
             "tone": active["worst"],
             "icon": active["worst"],
             "headline": headline(active["counts"], worst[0]["name"] if active["total"] == 1 and worst else ""),
-            "detail": who.strip(),
+            "detail": taken(active, worst),
             "since": min((row["since"] for row in worst if row["since"]), default=None),
         }
     if problems:
@@ -123,6 +120,28 @@ def verdict(health: Health, active: Row) -> Row:
         "headline": "Everything is fine",
         "detail": "No active alerts, and every check of the portal itself passes.",
     }
+
+
+def taken(active: Row, worst: list[Row]) -> str:
+    """Say who is on the worst alerts, by name, and then how many of the others nobody is on."""
+    free = [row for row in worst if not row["acknowledged_by"]]
+    owners = sorted({row["acknowledged_by"] for row in worst if row["acknowledged_by"]})
+    on_it = f"{' and '.join(owners)} {'is' if len(owners) == 1 else 'are'} on it." if owners else ""
+    if active["total"] == 1:
+        return on_it or "Nobody has acknowledged it yet."
+    names = list(dict.fromkeys(row["name"] for row in (free or worst)))
+    told = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    said = f"Nobody is on {told} yet." if free else f"{told}: {on_it}"
+    others = [row for row in active["rows"] if row["severity"] != active["worst"]]
+    waiting = sum(not row["acknowledged_by"] for row in others)
+    if others:
+        count = len(others)
+        said += (
+            f" {'The other one is' if count == 1 else f'The other {count} are'} acknowledged." if not waiting
+            else f" {waiting} of the other {count} {'is' if waiting == 1 else 'are'} not acknowledged." if count > 1
+            else " The other one is not acknowledged."
+        )  # fmt: skip
+    return said
 
 
 def headline(counts: dict[str, int], name: str = "") -> str:

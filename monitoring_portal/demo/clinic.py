@@ -86,6 +86,22 @@ ENDPOINTS: Final = (
     ("POST", "/payments", 0.3, 0.32, "payments"),
     ("GET", "/records/{id}", 1.1, 0.08, "records"),
 )
+STATEMENTS: Final = (
+    ("UPDATE appointment SET state = $1 WHERE id = $2", 0.02),
+    ("SELECT * FROM appointment WHERE doctor_id = $1 AND day = $2", 0.08),
+    ("SELECT * FROM record WHERE patient_id = $1 ORDER BY made_at DESC LIMIT $2", 0.05),
+    ("INSERT INTO audit_entry (who, what, at) VALUES ($1, $2, $3)", 0.012),
+)
+"""As the database fingerprints them, and the share of a second that each takes when the clinic is busy."""
+TABLES: Final = (
+    ("record", 19.0, 900.0),
+    ("appointment", 6.0, 420.0),
+    ("audit_entry", 4.0, 380.0),
+    ("patient", 1.1, 40.0),
+)
+"""Name, GiB in the beginning, bytes that each second adds."""
+SENDERS: Final = (("clinic collector (mp_Xw3k…)", "otlp", 46.0), ("lab agent (mp_q81Z…)", "remote_write", 120.0))
+"""Token, protocol and samples a second of who pushes."""
 ROUTES: Final = (("/", 0.9), ("/book", 1.5), ("/records/:id", 1.2))
 VITALS: Final = (("lcp_seconds", 1.4), ("inp_seconds", 0.13), ("fcp_seconds", 0.9), ("ttfb_seconds", 0.25))
 
@@ -132,6 +148,7 @@ def series(t: Values) -> Iterator[Row]:
     yield from _database(t)
     yield from _pages(t)
     yield from _doors(t)
+    yield from _pushes(t)
 
 
 def _machine(t: Values) -> Iterator[Row]:
@@ -216,8 +233,59 @@ def _database(t: Values) -> Iterator[Row]:
     yield "redis_commands_processed_total", cache, 240 * worked(t)
     yield "redis_memory_used_bytes", cache, (0.9 + 0.5 * busy(t) * (1 - CACHE.share(t))) * GIB
     yield "redis_memory_used_rss_bytes", cache, (1.2 + 0.4 * busy(t)) * GIB
+    yield from _statements(t, own)
+    yield from _copies(t, own, cache)
     for queue, most in (("mail", 6), ("reports", 3), ("lab", 14)):
         yield "celery_queue_length", {"job": "clinic-web", "queue": queue}, np.round(most * busy(t) * wave(t, most))
+
+
+def _statements(t: Values, own: Mapping[str, str]) -> Iterator[Row]:
+    """What the database does: its statements, their locks, its tables."""
+    data = {**own, "datname": "clinic"}
+    for mode, most in (("accesssharelock", 14), ("rowexclusivelock", 5), ("exclusivelock", 1)):
+        held = np.round(most * busy(t) + (34 * LOCKS.share(t) if mode == "rowexclusivelock" else 0))
+        yield "pg_locks_count", data | {"mode": mode}, held
+    for number, (statement, share) in enumerate(STATEMENTS):
+        one = data | {"queryid": f"{7_001 + number}"}
+        spent = share * worked(t) + (1.4 * LOCKS.area(t) if number == 0 else 0)
+        yield "pg_stat_statements_seconds_total", one, spent
+        yield "pg_stat_statements_query_id", one | {"query": statement}, np.ones(len(t))
+    yield "pg_stat_activity_max_tx_duration", data | {"state": "active"}, 0.4 + busy(t) + 40 * LOCKS.share(t)
+    for verb, rate in (("fetched", 2100.0), ("inserted", 14.0), ("updated", 22.0), ("deleted", 1.5)):
+        yield f"pg_stat_database_tup_{verb}", data, rate * worked(t)
+    for table, size, grows in TABLES:
+        yield "pg_stat_user_tables_table_size_bytes", data | {"relname": table}, size * GIB + grows * (t - BORN)
+        yield (
+            "pg_stat_user_tables_index_size_bytes",
+            data | {"relname": table},
+            0.3 * size * GIB + 0.2 * grows * (t - BORN),
+        )
+
+
+def _copies(t: Values, own: dict[str, str], cache: dict[str, str]) -> Iterator[Row]:
+    """The replicas of database and cache, and how the cache does."""
+    second = {**own, "instance": "clinic-db-2:5432"}
+    behind = 0.2 + 0.6 * busy(t) + 11 * LOCKS.share(t)
+    yield "pg_replication_is_replica", second, np.ones(len(t))
+    yield "pg_replication_lag_seconds", second, behind
+    seen = {**own, "application_name": "clinic-db-2"}
+    yield "pg_stat_replication_replay_lag_seconds", seen, behind
+    yield "pg_stat_replication_pg_wal_lsn_diff", seen, np.round(2.1e5 * behind)
+    done = 240 * worked(t)
+    missed = 0.04 * done + 90 * CACHE.area(t)
+    for name, count in (
+        ("keyspace_hits", 0.9 * done), ("keyspace_misses", missed), ("evicted_keys", 0.0004 * done),
+        ("expired_keys", 0.01 * done),
+    ):  # fmt: skip
+        yield f"redis_{name}_total", cache, np.floor(count)
+    yield "redis_connected_clients", cache, np.round(18 + 22 * busy(t))
+    yield "redis_memory_max_bytes", cache, np.full(len(t), 2.0 * GIB)
+    for name, rate in (("input", 4.1e4), ("output", 1.6e5)):
+        yield f"redis_net_{name}_bytes_total", cache, rate * worked(t)
+    for name, most in (("keys", 41_000.0), ("keys_expiring", 37_000.0)):
+        yield f"redis_db_{name}", cache | {"db": "db0"}, np.round(most * (0.8 + 0.2 * busy(t)))
+    replica = {**cache, "slave_ip": "clinic-cache-2", "slave_port": "6379"}
+    yield "redis_connected_slave_lag_bytes", replica, np.round(400 * busy(t) + 9e4 * CACHE.share(t))
 
 
 def _pages(t: Values) -> Iterator[Row]:
@@ -247,6 +315,21 @@ def _doors(t: Values) -> Iterator[Row]:
         yield name, own | labels, np.floor(count)
 
 
+def _pushes(t: Values) -> Iterator[Row]:
+    """Who sends samples of their own accord."""
+    own = {"job": "clinic-web", "instance": "clinic-1:8000", "process": "web"}
+    for token, protocol, pace in (
+        ("clinic collector (mp_Xw3k…)", "otlp", 46.0),
+        ("lab agent (mp_q81Z…)", "remote_write", 120.0),
+    ):
+        sender = own | {"token": token, "protocol": protocol}
+        sent = pace * (0.7 * (t - BORN) + 0.3 * worked(t))
+        yield "portal_push_samples_total", sender, np.floor(sent)
+        yield "portal_push_bytes_total", sender, np.floor(9 * sent)
+        yield "portal_push_requests_total", sender | {"code": "200"}, np.floor(sent / 200)
+        yield "portal_push_last_timestamp_seconds", sender, np.floor(t / 5) * 5
+
+
 def _vital(
     name: str, labels: Mapping[str, str], t: Values, part: float, middle: float, edges: tuple[float, ...]
 ) -> Iterator[Row]:
@@ -273,6 +356,11 @@ def recorded(t: Values) -> Iterator[Row]:
         ("revenue", 1450 * busy(t) * (1 - 0.4 * PAYMENTS.share(t))),
     ):  # fmt: skip
         yield name, {}, value
+    for band, usual, spread in (
+        ("unusual-user-behaviour", 40 * busy(t), 9.0), ("revenue-drop", 1450 * busy(t), 330.0)
+    ):  # fmt: skip
+        yield "anomaly:lower_band", {"band": band}, np.maximum(0.0, 0.75 * usual - spread)
+        yield "anomaly:upper_band", {"band": band}, 1.2 * usual + spread
 
 
 def _a_minute(t: Values) -> tuple[dict[float, Values], dict[str, Values]]:

@@ -77,6 +77,7 @@ def live_on(*, since: float, now: datetime) -> None:
 
 def run(stopping: threading.Event) -> None:
     """Serve and live until told to stop; a round that fails is logged and the next one goes on from where it was."""
+    story.catch_up(now=timezone.now())
     server = listen()
     threading.Thread(target=server.serve_forever, name="clinic", daemon=True).start()
     story.point_at(server.server_address[1], now=timezone.now())

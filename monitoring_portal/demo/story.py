@@ -38,6 +38,8 @@ BY: Final = Principal.system("demo", via="command")
 PAST: Final = timedelta(days=7)
 STEP: Final = 30
 PART: Final = timedelta(hours=6)
+LEAD: Final = timedelta(seconds=90)
+"""So far ahead the past is filled in: the portal's own rules look back a minute as soon as they run."""
 PORT: Final = 39_100
 """Where the clinic answers scrapes and checks, on this machine alone; another where that is taken."""
 PEOPLE: Final = (
@@ -62,17 +64,24 @@ def write(progress: Progress, *, now: datetime) -> None:
     is_new = not Site.objects.filter(name="clinic").exists()
     if is_new:
         progress("Demo: writing the clinic's people, services, checks and contacts")
-        _people()
+        _people(now)
         _rows(now)
     point_at(PORT, now=now)
     since = _newest(now) or now - PAST
     if now - since > timedelta(minutes=1):
         progress(f"Demo: filling in {max(1, round((now - since) / timedelta(hours=1)))} hours of samples")
-        fill(since=since, until=now)
+        fill(since=since, until=now + LEAD)
     if is_new:
         progress("Demo: telling what went wrong in the week")
         _past(now)
     progress(f"Demo: the clinic is there ({time.monotonic() - begin:.1f} s)")
+
+
+def catch_up(*, now: datetime) -> None:
+    """Fill in what was missed while the portal started, so that what is scraped from now on goes on from there."""
+    since = _newest(now)
+    if since is not None and now - since < PART:
+        fill(since=since, until=now)
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
@@ -123,11 +132,14 @@ def _checked(t: clinic.Values) -> Iterable[clinic.Row]:
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
-def _people() -> None:
+def _people(now: datetime) -> None:
     for name, full, role in PEOPLE:
         first, last = full.split()
         user = User.objects.create_user(name, email=f"{name}@clinic.example", first_name=first, last_name=last)
         accounts.set_roles(by=BY, user=user, roles=[role])
+        notifications.save_contact(
+            by=BY, now=now, name=f"{full}'s mail", kind="email", values={"to": [f"{name}@clinic.example"]}, owner=user
+        )
 
 
 def _rows(now: datetime) -> None:
@@ -173,7 +185,8 @@ def _rows(now: datetime) -> None:
 def point_at(port: int, *, now: datetime) -> None:
     """Let the scrape job and the checks ask the clinic where it answers."""
     job = ScrapeJob.objects.filter(name="clinic").first() or ScrapeJob(name="clinic")
-    wanted = [{"targets": [f"127.0.0.1:{port}"], "labels": {"service": "booking"}}]
+    # No labels of its own: what is scraped must go on where the filled-in past ends, as the same series.
+    wanted = [{"targets": [f"127.0.0.1:{port}"], "labels": {}}]
     if job.targets != wanted:
         job.targets, job.honor_labels = wanted, True
         job.interval, job.timeout = timedelta(seconds=15), timedelta(seconds=5)

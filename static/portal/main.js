@@ -27,7 +27,7 @@ startShortcuts({ nextTheme, reload: () => { board.reload(); tell("reload"); } })
 function draw(part) {
   if (part.warnings) drawWarnings(part.warnings);
   if (part.health) drawVerdict(part.health);
-  if (part.alerts) drawAlerts(part.alerts);
+  if (part.alerts) { drawAlerts(part.alerts); board.renew("alertlist"); }
   if (part.activity) drawTimeline(find("[data-activity]"), part.activity, "Nothing has happened yet.");
   if (part.oncall && drawOncall(part.oncall) && initial.view === "oncall") part.stale = true;
   if (part.alert) drawAlert(part.alert);

@@ -343,6 +343,9 @@ export class Board {
     }
   }
 
+  /** What panels of this kind list has changed: those on the screen are asked for again as a whole. */
+  renew(kind) { this.load(this.parts.filter((p) => p.root.dataset.kind === kind && p.data && this.seen.has(p))); }
+
   tick() {
     const seconds = every();
     if (seconds === null || document.hidden) return;

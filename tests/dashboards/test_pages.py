@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.accounts.models import AuditEntry
 from apps.accounts.permissions import Principal, Scope
 from apps.alerting.models import Alert, AlertRule, RuleGroup
-from apps.dashboards import plots
+from apps.dashboards import plots, snapshots
 from apps.dashboards.panels import PANELS
 from apps.dashboards.timespan import span_of
 from apps.metrics import services as metrics
@@ -186,6 +186,32 @@ def test_an_alert_page_tells_its_story(client, person, post):
     text = client.get(f"/monitoring/alerts/{alert.key}/").content.decode()
     assert "Acknowledged by mara" in text
     assert "Firing, mara is on it" in text
+
+
+def standing(*rows):
+    """Active alerts as pages have them: (severity, name, who is on it)."""
+    named = [dict(zip(("severity", "name", "acknowledged_by"), row, strict=True)) | {"since": None} for row in rows]
+    worst = max((row["severity"] for row in named), key=lambda severity: plots.RANKS[severity])
+    return {"rows": named, "total": len(named), "worst": worst}, [row for row in named if row["severity"] == worst]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("error", "A", "")], "Nobody has acknowledged it yet."),
+        ([("error", "A", "mara")], "mara is on it."),
+        ([("error", "A", ""), ("warning", "B", "jonas")], "Nobody is on A yet. The other one is acknowledged."),
+        ([("error", "A", "mara"), ("warning", "B", "")], "A: mara is on it. The other one is not acknowledged."),
+        ([("error", "A", ""), ("error", "B", "mara")], "Nobody is on A yet."),
+        ([("error", "A", "mara"), ("error", "B", "jonas")], "A, B: jonas and mara are on it."),
+        ([("error", n, "") for n in "ABCD"] + [("info", n, "x") for n in "EF"],
+         "Nobody is on A, B and 2 more yet. The other 2 are acknowledged."),
+        ([("error", "A", "x"), ("info", "B", ""), ("info", "C", "x")],
+         "A: x is on it. 1 of the other 2 is not acknowledged."),
+    ],
+)  # fmt: skip
+def test_the_overview_says_who_is_on_the_worst_first(rows, words):
+    assert snapshots.taken(*standing(*rows)) == words
 
 
 def test_an_unknown_alert_and_an_unknown_tab_are_not_found(client, person):

@@ -3,8 +3,10 @@
 Two teams' things stand side by side, alike but for a word. The word of the other team must not be told anywhere.
 """
 
+import re
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 import pytest
@@ -29,8 +31,9 @@ from apps.oncall.models import Route
 from apps.sources import checks, heartbeats, measured
 from apps.sources import services as sources
 from apps.sources.models import BusinessMetric, Check, DataSource, Heartbeat, ScrapeJob, ScrapeTarget
-from monitoring_portal import setup
+from monitoring_portal import fastlane, setup
 from tests.house.routes import walk
+from tests.wiring.lanes import ask
 
 pytestmark = pytest.mark.django_db
 BY = Principal.system("test", via="command")
@@ -230,6 +233,19 @@ def addresses(made: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+SERIES = "/api/v1/series?match[]={__name__=~'.%2B'}"
+
+
+def lanes() -> list[str]:
+    """Return every address that is answered before Django, filled with what asks for the most."""
+    found = [SERIES, "/api/v1/query?query={__name__=~'.%2B'}", "/api/v1/label/team/values", "/api/v1/rules?type=alert"]
+    found += ["/api/v1/label/__name__/values", "/api/v1/label/instance/values", "/api/v1/query?query=ALERTS"]
+    for path, lane in fastlane.ROUTES.items():
+        if "GET" in lane.methods and not path.startswith(("/rum", "/ping", "/api/push")):
+            found.append(path.replace("<name>", "team").replace("<group...>", "nightly").replace("<id>", "x"))
+    return found
+
+
 def body_of(answer: Any) -> bytes:
     return b"" if answer.streaming else bytes(answer.content)
 
@@ -242,6 +258,7 @@ def told(answer: Any) -> bool:
     return OTHER.encode() in said
 
 
+@pytest.mark.slow
 def test_no_address_tells_of_another_team(two_teams, narrowed):
     """One scene for all roles, for writing it costs more than walking it."""
     paths = addresses(two_teams)
@@ -253,11 +270,79 @@ def test_no_address_tells_of_another_team(two_teams, narrowed):
         assert (role, [path for path, answer in answers.items() if answer.status_code >= 500]) == (role, [])
         own = [path for path, answer in answers.items() if OWN.encode() in body_of(answer)]
         assert len(own) > 20  # the walk does see what is theirs
+        for path in lanes():
+            said = asked(client, path)
+            assert (role, path, OTHER.encode() in said.body, said.status < 500) == (role, path, False, True)
+        assert OWN.encode() in asked(client, SERIES).body
     hostile_socket(two_teams, Principal.of_user(User.objects.get(username=f"auditor-{OWN}")))
     client.force_login(User.objects.get(username=f"auditor-{OWN}"))
     hostile_admin(client)
     client.force_login(User.objects.get(username=f"operator-{OWN}"))
     hostile_hand(two_teams, client)
+
+
+def asked(client, address):
+    """Ask what is answered before Django as the person who is logged in."""
+    path, _, query = address.partition("?")
+    cookie = (b"cookie", f"sessionid={client.cookies['sessionid'].value}".encode())
+    return ask(path, [cookie], dict(parse_qsl(query)))
+
+
+def rows_of(client, path):
+    answer = client.get(f"/api/v1/portal/{path}").json()
+    return answer["results"] if isinstance(answer, dict) else answer
+
+
+def linked(client, page, kind):
+    """The things of a kind that a page links, by their ids."""
+    return {int(one) for one in re.findall(rf'href="/monitoring/{kind}/(\d+)/"', client.get(page).content.decode())}
+
+
+def last_values(series, values_of):
+    return sorted(next(v for v in reversed(values_of(one)) if v is not None) for one in series)
+
+
+@pytest.mark.slow
+def test_pages_tell_each_role_what_the_api_tells_the_same_person(two_teams, narrowed):
+    """Key figures of every page: the API's with the person's own scope; whom a team narrows finds one of each."""
+    people = {role: narrowed(role) for role in ROLES}
+    for role in (*ROLES, "administrator"):
+        people[f"{role} of all"] = User.objects.create_user(f"{role}-all")
+        accounts.set_roles(by=BY, user=people[f"{role} of all"], roles=[role])
+    for role, user in people.items():
+        client = Client()
+        client.force_login(user)
+        page = client.get("/monitoring/").content.decode()
+        state = orjson.loads(page.partition('id="state" type="application/json">')[2].partition("</script>")[0])
+        alerts = {row["key"] for row in rows_of(client, "alerts/")}
+        assert (role, {row["key"] for row in state["alerts"]["rows"]}) == (role, alerts)
+        assert (role, state["alerts"]["total"], state["health"]["headline"] != "") == (role, len(alerts), True)
+        for kind, path in (
+            ("incidents", "incidents/?state=open"), ("targets", "targets/"), ("checks", "checks/"),
+        ):  # fmt: skip
+            shown = linked(client, f"/monitoring/{kind}/", kind)
+            assert (role, kind, shown) == (role, kind, {row["id"] for row in rows_of(client, path)})
+        beats = linked(client, "/monitoring/checks/?tab=heartbeats", "heartbeats")
+        assert (role, beats) == (role, {row["id"] for row in rows_of(client, "heartbeats/")})
+        for page, path, name in (
+            ("/monitoring/services/", "services/", "name"), ("/monitoring/quiet/", "silences/", "comment"),
+            ("/monitoring/quiet/?tab=maintenance", "maintenance-windows/", "name"),
+            ("/monitoring/databases/", "data-sources/", "name"),
+            ("/monitoring/business/", "business-metrics/", "name"),
+        ):  # fmt: skip
+            text = client.get(page).content.decode()
+            told = [row[name] for row in rows_of(client, path)]
+            assert told, (role, page)
+            assert (role, page, [one for one in told if one not in text]) == (role, page, [])
+            assert len(told) == (2 if "of all" in role else 1), (role, page)
+        for key, expression in (("tile-cpuUsage", "cpuUsage"), ("queues", "celery_queue_length")):
+            drawn = client.get(f"/monitoring/data/?range=15m&panel={key}").json()["panels"][key]
+            end = drawn["start"] + drawn["step"] * (drawn["count"] - 1)
+            question = f"query={expression}&start={drawn['start']}&end={end}&step={drawn['step']}"
+            told = asked(client, f"/api/v1/query_range?{question}").data["result"]
+            assert last_values(drawn["series"], lambda one: one["values"]) == last_values(
+                told, lambda one: [float(value) for _, value in one["values"]]
+            ), (role, key)
 
 
 def hostile_socket(made, who):

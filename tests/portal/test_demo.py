@@ -7,11 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from django.test import Client
 
+from apps.accounts.models import User
 from apps.alerting.models import Alert, Change
+from apps.dashboards import document, measured_panels
+from apps.dashboards.models import Dashboard
+from apps.dashboards.panels import PANELS, TABLES
 from apps.metrics import query
 from apps.metrics.models import CollectorSetting
 from apps.notifications.models import Delivery
+from apps.oncall import schedules
 from apps.oncall.models import Schedule
 from apps.promql.source import Matcher
 from apps.sources.models import Check, Heartbeat, ScrapeJob
@@ -20,6 +26,8 @@ from monitoring_portal.celery import configure
 from monitoring_portal.demo import clinic, role, story
 from monitoring_portal.embedded import Refused
 
+OF_THE_LIVING = {"portal"}
+"""Dashboards of what the portal's processes tell of themselves, once they run."""
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 
 
@@ -81,6 +89,34 @@ def test_the_story_is_told_once_and_a_second_start_fills_only_the_gap(monkeypatc
     role.live_on(since=later.timestamp(), now=later + timedelta(minutes=5))
     booked = query.select((Matcher("__name__", "=", "user_active"),), *(t + 300_000 for t in span))
     assert booked.ts.max() > later.timestamp() * 1000
+    mara = Client()
+    mara.force_login(User.objects.get(username="mara"))
+    assert empty_panels(mara, until=NOW) == []
+    # What is scraped goes on as the same series: it gets no label that the past has not.
+    job = ScrapeJob.objects.get()
+    assert (job.honor_labels, [group["labels"] for group in job.targets]) == (True, [{}])
+    assert not [row for row in schedules.standings(Schedule.objects.all(), NOW) if row.problem]
+
+
+def empty_panels(client: Client, *, until: datetime) -> list[str]:
+    """Return every chart and table of the pages and of the shipped dashboards that has nothing to show."""
+    end = int(until.timestamp() * 1000)
+    span = f"from={end - 3_600_000}&to={end}"
+    panels = [*PANELS, *measured_panels.PANELS]
+    asked = [f"/monitoring/data/?{span}&panel={key}" for key in panels]
+    asked += [f"/monitoring/data/?{span}&panel=check-duration&check={row.pk}" for row in Check.objects.all()]
+    found = [
+        address.rpartition("=")[2] for address in asked
+        if not any(one.get("series") for one in client.get(address).json()["panels"].values())
+    ]  # fmt: skip
+    found += [name for name in TABLES if not client.get(f"/monitoring/data/?{span}&table={name}").json()["rows"]]
+    for row in Dashboard.objects.exclude(slug__in=OF_THE_LIVING):
+        for panel in row.document["panels"]:
+            if panel["kind"] in document.MEASURING:
+                answer = client.get(f"/monitoring/dashboards/{row.slug}/data/?{span}&panel={panel['id']}").json()
+                shown = answer["panels"][panel["id"]]
+                found += [] if shown.get("series") or shown.get("rows") else [f"{row.slug} {panel['id']}"]
+    return found
 
 
 def test_a_demo_turns_to_a_folder_of_its_own_and_reaches_nobody(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from typing import Any, Final
 
+from apps.core.sending import Feed
 from apps.core.telemetry import Counter
 
 MOST: Final = 10_000
@@ -94,8 +95,8 @@ class Logbook(logging.Handler):
         self.quiet = threading.local()
 
 
-class LogFeed:
-    """What a logbook holds as parcels for a sender (`sending.Feed` by its shape): the portal's JSON, each with a key.
+class LogFeed(Feed):
+    """What a logbook holds as parcels for a sender: the portal's JSON, each with a key.
 
     A parcel that did not arrive is sent again under its key, and counts once.
     """

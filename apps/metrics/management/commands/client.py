@@ -15,11 +15,22 @@ PACKAGE: Final = "portal_metrics"
 MODULES: Final = {
     "telemetry": "apps/core/telemetry.py",
     "sending": "apps/core/sending.py",
+    "logbook": "apps/core/logbook.py",
     "middleware": "apps/metrics/middleware.py",
     "exposition": "apps/metrics/exposition.py",
     **{
         name: f"apps/metrics/client/{name}.py"
-        for name in ("instrumentation", "otlp_json", "outbound", "places", "reporting", "resources", "tasks", "views")
+        for name in (
+            "instrumentation",
+            "logs",
+            "otlp_json",
+            "outbound",
+            "places",
+            "reporting",
+            "resources",
+            "tasks",
+            "views",
+        )
     },
 }
 INIT: Final = '"""Counts what a Django project does; see docs/how-to/django.md of the Monitoring Portal."""\n'

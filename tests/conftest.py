@@ -65,10 +65,11 @@ def _real_broker() -> None:
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """Processes remember series, rows and tokens; between tests the tables are emptied under this one."""
+    from apps.dashboards import shared
     from apps.metrics import catalog, registry, storage, young
     from apps.sources.logs import services as logs
 
-    for memory in (registry, catalog, storage, young, logs):
+    for memory in (registry, catalog, storage, young, logs, shared):
         memory.forget()
 
 

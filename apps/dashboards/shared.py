@@ -71,6 +71,12 @@ class Store:
             raise flight.error
         return flight.result or compute()
 
+    def forget(self) -> None:
+        """Keep nothing; what is being worked out ends with whoever waits for it."""
+        with self._lock:
+            self._flights.clear()
+            self._size = 0
+
     def _fly(self, key: Key, flight: _Flight, compute: Callable[[], Result]) -> Result:
         try:
             result = flight.result = compute()
@@ -103,6 +109,11 @@ class Store:
 
 
 _store = Store()
+
+
+def forget() -> None:
+    """Keep no answer: what it was made of has been taken away."""
+    _store.forget()
 
 
 @contextmanager

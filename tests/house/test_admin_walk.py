@@ -190,7 +190,7 @@ INNER = {
 UNSEARCHED = {
     "metrics.batch": "numbers", "metrics.block": "numbers", "metrics.tokencount": "counted anew each minute",
     "metrics.querybudget": "a row for each role", "metrics.seriesbudget": "one row",
-    "metrics.collectionswitch": "one row",
+    "metrics.collectionswitch": "one row", "sources.logrun": "numbers", "sources.logintake": "one row",
 }  # fmt: skip
 # What a list is narrowed by wherever its rows have it.
 NARROWING = {"enabled", "state", "health", "kind", "severity", "type", "owner", "team", "origin", "category", "policy"}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django import forms
 from django.contrib import admin
+from django.contrib import messages as notes
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
@@ -525,6 +526,8 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
             although_tests_fail=self.although(form),
             now=timezone.now(),
         )
+        if broken := services.shipped_tests_that_fail(form.instance):
+            notes.warning(request, f"Saved. It expects the rule as it was shipped, change or delete it: {broken}.")
         adaptive = bool(form.cleaned_data.get("adaptive"))
         services.make_adaptive(by=principal_of(request), rule=form.instance, on=adaptive, now=timezone.now())
         rest = [formset for formset in formsets if formset not in mine]

@@ -367,6 +367,11 @@ class RuleTest(models.Model):
     text = models.TextField(
         help_text="YAML as for promtool test rules, without rule_files: the rules are those of the portal."
     )
+    is_shipped = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="As the release has it: it expects the shipped rule, so it does not refuse a change of one.",
+    )
 
     class Meta:
         ordering = ("rule", "group", "name")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
 from apps.alerting import ruletests, services
@@ -77,6 +78,17 @@ def test_the_tests_of_shipped_rules_stand_with_them_and_pass(world: World) -> No
         for row in rows(name)
         for test in row.get("tests", ())
     }
+
+
+def test_a_shipped_test_refuses_no_change_of_its_rule_until_somebody_changes_it(world: World) -> None:
+    row = next(row for row in rows("alert_rules") if row["slug"] == "slow-response")
+    rule = services.ship_rule(row, by=SETUP, now=world.now)
+    levels = [{"severity": "warning", "comparison": ">", "threshold": 99_999.0}]
+    services.save_rule(by=SETUP, rule=rule, levels=levels, now=world.now)
+    assert services.shipped_tests_that_fail(rule)
+    changed = [{"name": test["name"], "text": test["text"] + "\n"} for test in row["tests"]]
+    with pytest.raises(ValidationError):
+        services.save_rule(by=SETUP, rule=rule, levels=levels, tests=changed, now=world.now)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from apps.alerting.services.rules import (
     save_rule,
     write_rule,
 )
-from apps.alerting.services.ruletests import delete_rule_test, save_rule_test
+from apps.alerting.services.ruletests import delete_rule_test, save_rule_test, shipped_tests_that_fail
 from apps.alerting.services.shipping import natural_key, ship_recording_rule, ship_rule
 from apps.alerting.services.silences import (
     end_resolved_silences,
@@ -87,6 +87,7 @@ __all__ = [
     "shift_ends",
     "ship_recording_rule",
     "ship_rule",
+    "shipped_tests_that_fail",
     "silence",
     "split_incident",
     "take_in",

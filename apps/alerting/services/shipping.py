@@ -32,6 +32,7 @@ def ship_rule(row: Mapping[str, Any], *, by: Principal, now: datetime) -> AlertR
     levels = [{"comparison": "", "threshold": None, **level} for level in row["levels"]]
     rule = rule_from_dict({name: value for name, value in row.items() if name != "tests"}, group=group)
     rule = save_rule(by=by, rule=rule, levels=levels, tests=row.get("tests"), now=now)
+    rule.tests.update(is_shipped=True)
     if "band" in row:
         save_band(by=by, band=AdaptiveBand(slug=rule.slug, rule=rule, **row["band"]), now=now)
     return rule
@@ -56,6 +57,7 @@ def ship_recording_rule(row: Mapping[str, Any], *, by: Principal, now: datetime)
     for test in row.get("tests", ()):
         if not group.tests.filter(name=test["name"]).exists():
             save_rule_test(by=by, test=RuleTest(group=group, name=test["name"], text=test["text"]), now=now)
+    group.tests.filter(name__in=[test["name"] for test in row.get("tests", ())]).update(is_shipped=True)
     return rule
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from tests.faults.watch import shipped
 
 HERE = Path(__file__).parent
-ELSEWHERE = {"database-server-down", "replica-disconnected"}
-"""tests/sources/test_replication.py: a stopped primary, a stopped replica."""
+ELSEWHERE = {
+    "database-server-down", "replica-disconnected",  # tests/sources/test_replication.py: a stopped primary or replica
+    "slow-endpoint", "outbound-host-failing",  # tests/e2e/test_application.py: another project under gunicorn
+    "log-error-burst",  # tests/alerting/test_log_burst.py: records through the door
+}  # fmt: skip
 
 NOT_SEEN = {
     "revenue-drop": "a band is learned over weeks: tests/alerting/test_shipped_bands.py plays five of them",
@@ -23,6 +26,10 @@ NOT_SEEN = {
     "series-refused": "by series; budgets that refuse are in tests/metrics/test_headroom.py",
     "series-budget-nearly-used": "by series; budgets that refuse are in tests/metrics/test_headroom.py",
     "deletion-stuck": "by series: it means six hours",
+    "application-errors": "by series; errors of a real application are counted in tests/e2e/test_application.py",
+    "pool-saturated": "by series; a real pool is counted in tests/e2e/test_application.py",
+    "task-failures": "by series; real tasks are counted in tests/e2e/test_application.py",
+    "log-intake-full": "by series; the door that refuses is in tests/sources/test_logs.py",
 }
 """Each of them has unit tests of its own, which stand with it."""
 

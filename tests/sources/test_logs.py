@@ -218,7 +218,17 @@ def test_logs_are_read_by_token_page_by_page():
     assert sum(counted["counts"]["info"]) == 11
 
 
-@pytest.mark.parametrize("wanted", [{"levels": ("loud",)}, {"text": "x" * 201}, {"end": 0}])
+def test_a_cursor_that_was_made_up_makes_no_search_keep_more_than_a_page(monkeypatch):
+    for burst in range(3):
+        put(*(record(f"n {n}", -100 * burst - n) for n in range(20)))
+    kept = []
+    monkeypatch.setattr(search, "_order", lambda row, order=search._order: kept.append(row) or order(row))
+    found = search.page(ALWAYS, scope=EVERYTHING, limit=2, cursor=Cursor(MS, 10**12))
+    assert [line.message for line in found.lines] == ["n 1", "n 2"]
+    assert len(kept) < 12
+
+
+@pytest.mark.parametrize("wanted", [{"levels": ("loud",)}, {"text": "x" * 201}, {"end": 0}, {"service": "\0"}])
 def test_what_cannot_be_looked_for_is_refused(wanted):
     with pytest.raises(BadSearch):
         Wanted(**{"start": 1, "end": 2, **wanted}).checked()

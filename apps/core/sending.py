@@ -262,7 +262,10 @@ class Sender:
 
 def _trouble(error: urllib.error.HTTPError, url: str) -> Trouble:
     """What a status that is not 2xx means."""
-    told = error.read(300).decode("utf-8", "replace").strip()
+    try:
+        told = error.read(300).decode("utf-8", "replace").strip()
+    except (OSError, HTTPException, ValueError):  # the status is there, the words are not
+        told = "no reason"
     if 300 <= error.code < 400:
         place = (error.headers or Message()).get("Location", "elsewhere")
         return Trouble(f"{url} points to {place}; PORTAL_METRICS_URL must name the place itself.")
@@ -272,7 +275,7 @@ def _trouble(error: urllib.error.HTTPError, url: str) -> Trouble:
         return Trouble(f"{url} answers {error.code}: PORTAL_METRICS_URL is not that of a portal.")
     if error.code == 429 or error.code >= 500:
         after = (error.headers or Message()).get("Retry-After", "")
-        return Trouble(f"{url} answers {error.code}: {told}", wait=float(after) if after.isdigit() else 0.0)
+        return Trouble(f"{url} answers {error.code}: {told}", wait=float(after) if after.isdecimal() else 0.0)
     return Trouble(f"{url} answers {error.code}: {told}", again=False)
 
 

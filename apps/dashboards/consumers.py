@@ -349,30 +349,34 @@ def frame_of(parts: Mapping[str, Part], sent: dict[str, Part]) -> dict[str, Any]
     return frame | ({"changed": changes} if changes else {})
 
 
-def frames_for(questions: Sequence[Question]) -> list[Reply]:
+def frames_for(questions: Sequence[Question]) -> list[Reply | Exception]:
     """Answer a round: who looks, and what they may see now; what several of them see is read once.
 
     The right is looked at before and after reading: what was written after it was lost must not slip through.
     """
     who = holders(question.session for question in questions)
     while True:
-        made: dict[Any, dict[str, Part]] = {}
-        replies = []
+        made: dict[Any, dict[str, Part] | Exception] = {}
+        replies: list[Reply | Exception] = []
         for question in questions:
             reader = who[question.session]
             key = (question.view, question.changed, question.is_due, reader.rights, reader.scope)
             if key not in made:
                 made[key] = _parts_of(question, reader) if reader.can(Right.READ) else {}
-            replies.append(Reply(reader, made[key]))
+            found = made[key]
+            replies.append(found if isinstance(found, Exception) else Reply(reader, found))
         again = holders(question.session for question in questions)
         if all((again[key].rights, again[key].scope) == (each.rights, each.scope) for key, each in who.items()):
             return replies
         who = again
 
 
-def _parts_of(question: Question, who: Principal) -> dict[str, Part]:
+def _parts_of(question: Question, who: Principal) -> dict[str, Part] | Exception:
     changed = {topic: set(ids) for topic, ids in question.changed}
-    found = parts(question.view, who, changed, is_due=question.is_due)
+    try:
+        found = parts(question.view, who, changed, is_due=question.is_due)
+    except Exception as error:  # what this page asks, such as an alert that no key can name, breaks off no other
+        return error
     return {name: _parts.of(name, value) for name, value in found.items()}
 
 

@@ -5,7 +5,7 @@ are looked at before and after reading: what was written after they were lost mu
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -55,12 +55,12 @@ class Reply:
     changes: bytes = b"[]"
 
 
-def answer(questions: Sequence[Question]) -> list[Reply]:
+def answer(questions: Sequence[Question]) -> list[Reply | Exception]:
     """Answer a round, in its order."""
     who = holders(question.session for question in questions)
     while True:
-        made: dict[Any, Reply] = {}
-        replies = []
+        made: dict[Any, Reply | Exception] = {}
+        replies: list[Reply | Exception] = []
         with shared.newer_than(max(question.newer_than for question in questions)):
             for question in questions:
                 reader = who[question.session]
@@ -68,8 +68,9 @@ def answer(questions: Sequence[Question]) -> list[Reply]:
                 person = "" if question.place == "page" else reader.id
                 key = (question.place, question.query, question.panels, person, *_may(reader)[1:])
                 if key not in made:
-                    made[key] = _reply(question, reader) if reader.can(Right.READ) else Reply(reader)
-                replies.append(Reply(reader, made[key].panels, made[key].changes))
+                    made[key] = _reply_or_error(question, reader) if reader.can(Right.READ) else Reply(reader)
+                found = made[key]
+                replies.append(found if isinstance(found, Exception) else replace(found, who=reader))
         again = holders(question.session for question in questions)
         if all(_may(again[key]) == _may(reader) for key, reader in who.items()):
             return replies
@@ -78,6 +79,13 @@ def answer(questions: Sequence[Question]) -> list[Reply]:
 
 def _may(who: Principal) -> Any:
     return (who.id, who.rights, who.scope, who.roles)
+
+
+def _reply_or_error(question: Question, who: Principal) -> Reply | Exception:
+    try:
+        return _reply(question, who)
+    except Exception as error:  # an address that cannot be read breaks off the page that has it, and no other
+        return error
 
 
 def _reply(question: Question, who: Principal) -> Reply:

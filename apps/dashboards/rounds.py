@@ -21,15 +21,18 @@ in_thread = partial(database_sync_to_async, thread_sensitive=False)
 
 
 class Rounds(Generic[Question, Answer]):
-    """Asks `answer` for a list of questions at a time; it gives the answers in their order. One event loop's."""
+    """Asks `answer` for a list of questions at a time; it gives the answers in their order. One event loop's.
 
-    def __init__(self, answer: Callable[[Sequence[Question]], list[Answer]]) -> None:
+    An exception instead of an answer is raised for that question alone: others in its round have asked for nothing bad.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Question]], Sequence[Answer | Exception]]) -> None:
         self._answer = answer
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._running: asyncio.Task[None] | None = None
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer, or raise what answering its round raised."""
+        """Return the answer, or raise what answering it, or its whole round, raised."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._running is None or self._running.done():
@@ -49,5 +52,9 @@ class Rounds(Generic[Question, Answer]):
                         future.set_exception(error)
                 continue
             for (_, future), answer in zip(taken, answers, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
                     future.set_result(answer)

@@ -54,8 +54,11 @@ def panels_of_metric(metric: Metric) -> tuple[Panel, ...]:
 
 
 def answers(who: Principal, keys: Iterable[str], query: Mapping[str, str], span: Span) -> dict[str, Row]:
-    """Return the numbers of those of the panels `keys` that belong to the row that a page's query names."""
-    wanted = set(keys)
+    """Return the numbers of those of the panels `keys` that belong to the row that a page's query names.
+
+    None for whom a team narrows: the forms beside which they stand are closed to them, too.
+    """
+    wanted = set() if who.scope.matchers else set(keys)
     found: dict[str, Row] = {}
     if RULE in wanted and (rule := AlertRule.objects.filter(pk=_key(query, "rule")).first()) is not None:
         watched = plots.watched([rule.expression], span, scope=who.scope)

@@ -157,6 +157,18 @@ def test_a_feed_that_keeps_loses_nothing_while_the_portal_is_away_and_catches_up
     assert "answers 503: said" in caplog.text
 
 
+@pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {"Retry-After": "\xb2"}])
+def test_an_answer_that_breaks_off_or_makes_no_sense_loses_nothing(portal, begin, headers):
+    numbers = Numbers(keeps=True)
+    numbers.most = 3
+    portal.status, portal.headers = 503, headers
+    begin(portal.address, numbers)
+    until(lambda: len(portal.taken) >= 2)
+    portal.status, portal.headers = 200, {}
+    until(lambda: b"3" in bodies(portal))
+    assert bodies(portal)[:2] == [b"1", b"1"]
+
+
 def test_a_feed_that_does_not_keep_takes_anew(portal, begin):
     numbers = Numbers()
     portal.status = 503

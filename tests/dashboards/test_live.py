@@ -443,6 +443,25 @@ def test_a_watch_that_is_none_closes_the_socket(person):
     assert run(scenario()) == 4400
 
 
+def test_a_page_that_asks_what_cannot_be_read_breaks_off_no_other(person):
+    session = session_of(person("viewer"))
+    put(1.0)
+    post()
+
+    async def scenario():
+        async with socket(session) as one, socket(session, view="alert:\0") as two, socket(session) as three:
+            await three.say(watch(panels={"alert": None}, query="range=1h&alert=%00"))
+            await one.say(watch(panels={"load": None}))
+            bad = {await code_of(two), await code_of(three)}
+            await sync_to_async(post)("Another")
+            await frame_with(one, "alerts", lambda alerts: alerts["total"] >= 1)
+            return bad, await frame_with(one, "panels") if "panels" not in one.parts else one.parts["panels"]
+
+    bad, panels = run(scenario())
+    assert bad == {1011}
+    assert last(panels["load"]) == 1.0
+
+
 def test_a_dashboard_of_a_folder_that_is_closed_to_the_person_is_pushed_no_more(person):
     user = person("viewer")
     folder = Folder.objects.create(name="Night", roles=["operator"])

@@ -11,12 +11,15 @@ from django.conf import settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.accounts.permissions import Principal, Scope
+from apps.accounts.rights import ROLES
 from apps.alerting.units import unit_of
-from apps.dashboards import document, measured_panels
+from apps.dashboards import document, measured_panels, row_panels
 from apps.dashboards.panels import FRONTEND, PANELS, PERFORMANCE, SECURITY, SYSTEM, TABLES, TILES
 from apps.dashboards.plots import legend
 from apps.dashboards.templatetags.portal import measured
 from apps.dashboards.timespan import POINTS, RANGES, BadSpan, Span, floor, span_of
+from apps.notifications.models import Contact
 from apps.promql.parser import parse
 
 NOW = datetime(2026, 11, 23, 6, 7, 8, tzinfo=UTC)
@@ -163,3 +166,12 @@ def test_the_charting_library_is_the_one_that_was_looked_at():
         "uplot.iife.min.js": "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2",
         "uplot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
     }
+
+
+@pytest.mark.django_db
+def test_charts_of_the_admins_forms_are_closed_to_whom_a_team_narrows():
+    contact = Contact.objects.create(name="night", kind="webhook", config={"url": "https://night.example/"})
+    span, asked = span_of({}, now=NOW), {"contact": str(contact.pk)}
+    for scope, found in ((Scope(), {"contact-sent"}), (Scope((("service", "=", "shop"),)), set())):
+        who = Principal("user", "1", "ada", ROLES["viewer"], scope)
+        assert set(row_panels.answers(who, ["contact-sent"], asked, span)) == found

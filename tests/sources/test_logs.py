@@ -151,6 +151,17 @@ def test_services_are_bounded(monkeypatch):
     assert put(record("a", service="more")).rejected == ((0, "service_limit"),)
 
 
+def test_a_request_that_names_thousands_of_services_asks_once_which_are_too_many(
+    monkeypatch, django_assert_max_num_queries
+):
+    put(record("a"))
+    monkeypatch.setattr(learning, "MOST_SERVICES", 2)
+    learning.forget()
+    with django_assert_max_num_queries(40):
+        written = put(*(record("a", service=f"s{number}") for number in range(300)), record("a"))
+    assert written.accepted == 2
+
+
 # --- Doors ---------------------------------------------------------------------------------------------------------
 def test_the_portals_own_door_takes_json_ndjson_and_lines():
     assert post({"message": "one"}) == (200, {"success": True, "accepted": 1, "refused": 0})
@@ -218,7 +229,23 @@ def test_logs_are_read_by_token_page_by_page():
     assert sum(counted["counts"]["info"]) == 11
 
 
-@pytest.mark.parametrize("wanted", [{"levels": ("loud",)}, {"text": "x" * 201}, {"end": 0}])
+def test_a_cursor_that_was_made_up_makes_no_search_keep_more_than_a_page(monkeypatch):
+    for burst in range(3):
+        put(*(record(f"n {n}", -100 * burst - n) for n in range(20)))
+    kept = []
+    order = search._order
+
+    def noted(row: Any) -> Any:
+        kept.append(row)
+        return order(row)
+
+    monkeypatch.setattr(search, "_order", noted)
+    found = search.page(ALWAYS, scope=EVERYTHING, limit=2, cursor=Cursor(MS, 10**12))
+    assert [line.message for line in found.lines] == ["n 1", "n 2"]
+    assert len(kept) < 12
+
+
+@pytest.mark.parametrize("wanted", [{"levels": ("loud",)}, {"text": "x" * 201}, {"end": 0}, {"service": "\0"}])
 def test_what_cannot_be_looked_for_is_refused(wanted):
     with pytest.raises(BadSearch):
         Wanted(**{"start": 1, "end": 2, **wanted}).checked()
@@ -270,6 +297,14 @@ def test_packing_changes_nothing_that_is_seen(rows, limit):
     assert sorted((line.at - MS, line.message) for line in lines) == sorted(rows)
     assert [line.at for line in lines] == sorted((MS + at for at, _ in rows), reverse=True)
     assert search.counts(ALWAYS, scope=EVERYTHING, step=timedelta(minutes=10)).levels["info"].tolist() == counted
+
+
+def test_long_records_are_packed_in_smaller_portions(monkeypatch):
+    monkeypatch.setattr(upkeep, "READ_CHARACTERS", 300)
+    for number in range(5):
+        put(record("x" * 200, -number))
+    assert [upkeep.pack(now=NOW + timedelta(minutes=6)) for _ in range(4)] == [2, 2, 1, 0]
+    assert len(messages()) == 5
 
 
 def test_packing_tells_templates_what_they_hold():

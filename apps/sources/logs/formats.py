@@ -14,10 +14,26 @@ import orjson
 from apps.metrics.protocols import otlp_json
 from apps.metrics.protocols.otlp_attributes import value_of
 from apps.metrics.protocols.protobuf import BYTES, VARINT, Malformed, fields, signed
-from apps.sources.logs.records import UNNAMED, Level, Record, as_text, level_of, moment_of, of_otlp, record_of
+from apps.metrics.protocols.unpacking import MOST_BYTES
+from apps.sources.logs.records import (
+    LONGEST_HOST,
+    LONGEST_SERVICE,
+    LONGEST_VALUE,
+    UNNAMED,
+    Level,
+    Record,
+    as_text,
+    flat,
+    level_of,
+    moment_of,
+    of_otlp,
+    record_of,
+)
 
 MOST_RECORDS: Final = 50_000
 """Records of one request; those beyond are refused."""
+MOST_CHARACTERS: Final = 2 * MOST_BYTES
+"""Characters of all records of one request: what they share (labels, a resource) stands in each of them."""
 SHOWN: Final = 100
 """Refused records that an answer names."""
 _TIME: Final = ("time", "timestamp", "@timestamp", "ts", "datetime", "date")
@@ -56,16 +72,20 @@ class Found:
     places: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     seen: int = 0
+    size: int = 0
+    """Characters of the records."""
     key: str = ""
     """Under which the request counts once, where its body says so."""
 
     def add(self, make: Callable[[], Record | str]) -> None:
         """Take the next of the request; a text instead of a record is the reason why there is none."""
         place, self.seen = self.seen, self.seen + 1
-        made = "too_many_records" if place >= MOST_RECORDS else make()
+        is_over = place >= MOST_RECORDS or self.size > MOST_CHARACTERS
+        made = "too_many_records" if is_over else make()
         if isinstance(made, str):
             self.refused.append((place, made))
         else:
+            self.size += len(made.message) + len(made.attributes)
             self.records.append(made)
             self.places.append(place)
 
@@ -316,10 +336,10 @@ def labels_in(text: str) -> dict[str, str]:
 
 def _of_labels(labels: Mapping[str, str]) -> tuple[Defaults, dict[str, str]]:
     """(service, host and level of a stream, its other labels)."""
-    rest: dict[str, Any] = dict(labels)
+    rest = dict(labels)
     level = level_of(_taken(rest, _LEVEL))
     service, host = _taken(rest, _SERVICE) or "", _taken(rest, _HOST) or ""
-    return Defaults(0, service, host, level or Level.INFO), rest
+    return Defaults(0, service[:LONGEST_SERVICE], host[:LONGEST_HOST], level or Level.INFO), flat(rest.items())
 
 
 # --- OpenTelemetry --------------------------------------------------------------------------------------------------
@@ -337,13 +357,13 @@ def read_otlp(body: bytes) -> Found:
         if number != 1:
             continue
         parts = _texts(group, kind)
-        own = dict(_pairs(part for name, part in parts if name == 1))
+        own: dict[str, Any] = dict(_pairs(part for name, part in parts if name == 1))
         space, word = as_text(own.pop("service.namespace", "")), as_text(own.pop("service.name", ""))
         service = f"{space}/{word}" if space and word else word or UNNAMED
         host = next(
             (as_text(own.pop(key)) for key in ("host.name", "service.instance.id", "k8s.pod.name") if key in own), ""
         )
-        defaults = Defaults(0, service, host)
+        defaults, own = Defaults(0, service[:LONGEST_SERVICE], host[:LONGEST_HOST]), flat(own.items())
         for name, part in parts:
             if name == 2:
                 _scope(part, defaults, own, found)
@@ -370,7 +390,7 @@ def _scope(message: bytes, defaults: Defaults, own: Mapping[str, Any], found: Fo
     for number, part in parts:
         if number == 1:
             name = next((text.decode(errors="replace") for n, text in _texts(part, BYTES) if n == 1), "")
-    pairs = {**own, "logger": name} if name else own
+    pairs = {**own, "logger": name[:LONGEST_VALUE]} if name else own
     for number, part in parts:
         if number == 2:
             found.add(lambda part=part: _of_log(part, defaults, pairs))  # type: ignore[misc]

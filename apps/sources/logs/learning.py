@@ -26,6 +26,8 @@ from apps.sources.models import LogTemplate
 
 MOST_SERVICES: Final = 1_000
 """Services that logs may come from; records of further ones are refused."""
+FEW: Final = 3
+"""Services of one request that are looked up each for itself."""
 REMEMBERED: Final = 5_000
 """Groups that a process holds."""
 TRUSTED: Final = 3_600.0
@@ -53,11 +55,21 @@ def templates_of(records: Sequence[Record]) -> Int64:
     groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for place, record in enumerate(records):
         groups[record.service, record.level].append(place)
-    for (service, level), places in groups.items():
-        unknown = _look_up(service, level, places, records, ids)
-        if unknown:
-            _learn(service, level, unknown, records, ids)
+    unknown = {key: some for key, places in groups.items() if (some := _look_up(*key, places, records, ids))}
+    refused = _too_many({service for service, _ in unknown})
+    for (service, level), places in unknown.items():
+        if service not in refused:
+            _learn(service, level, places, records, ids)
     return ids
+
+
+def _too_many(services: set[str]) -> set[str]:
+    """Those that are new while there are as many services as there may be: asked once, however many a request names."""
+    if len(services) <= FEW:
+        return set()
+    known = set(LogTemplate.objects.order_by().values_list("service", flat=True).distinct())
+    new = sorted(services - known)
+    return set(new[max(0, MOST_SERVICES - len(known)) :])
 
 
 def _look_up(service: str, level: str, places: list[int], records: Sequence[Record], ids: Int64) -> list[int]:

@@ -9,12 +9,12 @@ from typing import Final
 import orjson
 
 _SECRET: Final = re.compile(
-    r"""(?P<name>\b[\w-]{0,40}(?:passw(?:or)?d|pwd|secret|token|api[_-]?key|authorization|credentials?|session_?id|cookie)\b
+    r"""(?P<name>(?:passw(?:or)?d|pwd|secret|token|api[_-]?key|authorization|credentials?|session_?id|cookie)\b
         ["']?\s{0,2}[:=]\s{0,2})(?P<kind>(?:bearer|basic|token)\s{1,2})?(?P<value>"[^"\n]{1,500}"|'[^'\n]{1,500}'|[^\s,;&"'}\])]{1,500})""",
     re.IGNORECASE | re.VERBOSE,
 )
 _BEARER: Final = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{8,1000}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*")
 _KEY: Final = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}|sk_live_\w{10,})"
 )

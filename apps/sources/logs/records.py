@@ -157,12 +157,18 @@ def label(text: str, most: int) -> str:
 
 def packed(pairs: Iterable[tuple[str, Any]]) -> str:
     """Return attributes as the JSON object that is kept: at most 50, nested ones by dotted names, values as texts."""
+    found = flat(pairs)
+    return orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode() if found else ""
+
+
+def flat(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """Return attributes as they are kept. What many records share goes through here once, whatever its size was."""
     found: dict[str, str] = {}
     for name, value in pairs:
         _flatten(found, str(name), value, 0)
         if len(found) >= MOST_ATTRIBUTES:
             break
-    return orjson.dumps(found, option=orjson.OPT_SORT_KEYS).decode() if found else ""
+    return found
 
 
 def _flatten(found: dict[str, str], name: str, value: Any, depth: int) -> None:
@@ -172,18 +178,23 @@ def _flatten(found: dict[str, str], name: str, value: Any, depth: int) -> None:
         for key, inner in value.items():
             _flatten(found, f"{name}.{key}" if name else str(key), inner, depth + 1)
         return
-    found[label(name, LONGEST_NAME) or "?"] = cut(clean(as_text(value)), LONGEST_VALUE)
+    found[label(name, LONGEST_NAME) or "?"] = cut(clean(as_text(value)[: LONGEST_VALUE + 1]), LONGEST_VALUE)
 
 
 def as_text(value: Any) -> str:
-    """Return a value of JSON as a text."""
+    """Return a value of JSON as a text; where it is nested deeper than can be written (254), a word that says so."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    return "" if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    if value is None:
+        return ""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    except orjson.JSONEncodeError:
+        return "[nested too deeply]"
 
 
 def record_of(
@@ -195,6 +206,6 @@ def record_of(
         level,
         label(service, LONGEST_SERVICE) or UNNAMED,
         label(host, LONGEST_HOST),
-        cut(clean(message.rstrip()), LONGEST_MESSAGE),
+        cut(clean(message[: LONGEST_MESSAGE + 1].rstrip()), LONGEST_MESSAGE),
         packed(attributes),
     )

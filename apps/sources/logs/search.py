@@ -62,6 +62,8 @@ class Wanted:
             raise BadSearch(f"There is no level {unknown[0][:40]!r}; there are {', '.join(LEVELS)}.")
         if len(self.text) > LONGEST_TEXT:
             raise BadSearch(f"The text to look for is longer than {LONGEST_TEXT} characters.")
+        if "\0" in self.service + self.host + self.text:
+            raise BadSearch("A NUL stands in no log record.")
         if self.start >= self.end:
             raise BadSearch("The time must begin before it ends.")
         return self
@@ -188,8 +190,8 @@ def page(wanted: Wanted, *, scope: Scope, limit: int = 100, cursor: Cursor | Non
 def _page(wanted: Wanted, ids: Int64 | None, cursor: Cursor | None, limit: int) -> Page:
     found = Page(reached=wanted.start)
     end = wanted.end if cursor is None else min(wanted.end, cursor.at + 1)
-    most = limit + (cursor.skip if cursor is not None else 0)
     rows: list[Row] = []
+    most = limit
     deadline = monotonic() + PATIENCE
     listed = store.listed(wanted.start, end, None if ids is None else ids.tolist())
     for number, (run_row, run) in enumerate(_runs(listed, found)):
@@ -200,8 +202,9 @@ def _page(wanted: Wanted, ids: Int64 | None, cursor: Cursor | None, limit: int) 
             break
         found.looked += run_row.records
         if run is not None:
-            rows += _matching(run, wanted, ids, end, most)
+            rows += _matching(run, wanted, ids, end, limit, cursor)
             rows.sort(key=_order)
+            most = limit + _shown(rows, cursor)
             del rows[most:]
     else:
         if len(listed) == store.MOST_RUNS:
@@ -210,7 +213,7 @@ def _page(wanted: Wanted, ids: Int64 | None, cursor: Cursor | None, limit: int) 
         # Older runs were not looked at: only what is newer than all of them is certain.
         rows = [row for row in rows if row[0] >= found.reached]
     # Those that the page before has shown.
-    shown = 0 if cursor is None else min(cursor.skip, sum(row[0] == cursor.at for row in rows))
+    shown = _shown(rows, cursor)
     mine = rows[shown : shown + limit]
     names = _names(row[1] for row in mine)
     found.lines = [Line(at, template, *names[template], *texts) for at, template, *texts in mine]
@@ -226,6 +229,11 @@ def _page(wanted: Wanted, ids: Int64 | None, cursor: Cursor | None, limit: int) 
 
 Row = tuple[int, int, str, str, str]
 """Time (ms), template, host, message, attributes."""
+
+
+def _shown(rows: Sequence[Row], cursor: Cursor | None) -> int:
+    """How many of the rows the page before has shown: no more are kept for it than there are of that millisecond."""
+    return 0 if cursor is None else min(cursor.skip, sum(row[0] == cursor.at for row in rows))
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -268,8 +276,8 @@ def _holds(run: Run, wanted: Wanted, text: str, place: int) -> bool:
     return not text or text in run.message[place].lower() or text in run.attributes[place].lower()
 
 
-def _matching(run: Run, wanted: Wanted, ids: Int64 | None, end: int, most: int) -> list[Row]:
-    text = wanted.text.lower()
+def _matching(run: Run, wanted: Wanted, ids: Int64 | None, end: int, limit: int, cursor: Cursor | None) -> list[Row]:
+    text, most = wanted.text.lower(), limit
     rows: list[Row] = []
     for place in _places(run, wanted, ids, end).tolist():
         at = int(run.at[place])
@@ -277,6 +285,8 @@ def _matching(run: Run, wanted: Wanted, ids: Int64 | None, end: int, most: int) 
             break
         if not wanted.is_by_content or _holds(run, wanted, text, place):
             rows.append((at, int(run.template[place]), run.host[place], run.message[place], run.attributes[place]))
+            if cursor is not None and at == cursor.at:
+                most = limit + min(cursor.skip, len(rows))
     return rows
 
 

@@ -33,6 +33,8 @@ LOCK: Final = 0x6C6F6773
 PACK_AFTER: Final = timedelta(minutes=5)
 PACK_RECORDS: Final = 20_000
 READ_RECORDS: Final = 60_000
+READ_CHARACTERS: Final = 48_000_000
+"""One more run than fits is read at most: what is packed at once stays far under what a run may unpack to."""
 ROWS: Final = 500
 ROOM: Final = 0.95
 """Share of the bytes that is left where there were too many."""
@@ -50,9 +52,10 @@ SELECT t_min / 3600000 AS hour FROM sources_logrun WHERE is_young AND bad_at IS 
 """
 _YOUNG: Final = """
 SELECT id, payload, size, received_at FROM (
-    SELECT id, payload, size, received_at, sum(records) OVER (ORDER BY id) - records AS before
+    SELECT id, payload, size, received_at, sum(records) OVER (ORDER BY id) - records AS before,
+           sum(size) OVER (ORDER BY id) - size AS characters
       FROM sources_logrun WHERE is_young AND bad_at IS NULL AND t_min / 3600000 = %s) AS rows
- WHERE before < %s ORDER BY id
+ WHERE before < %s AND characters < %s ORDER BY id
 """
 _SIZES: Final = """
 SELECT coalesce(sum(stored), 0), coalesce(sum(records), 0), count(*) FILTER (WHERE is_young) FROM sources_logrun
@@ -92,7 +95,7 @@ def pack(*, now: datetime) -> int:
         due = cur.fetchone()
         if due is None:
             return 0
-        cur.execute(_YOUNG, [due[0], READ_RECORDS], binary=True)
+        cur.execute(_YOUNG, [due[0], READ_RECORDS, READ_CHARACTERS], binary=True)
         rows = cur.fetchall()
         good, runs = [], []
         for ident, payload, *_ in rows:

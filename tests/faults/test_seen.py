@@ -17,9 +17,6 @@ NOT_SEEN = {
     "unusual-user-behaviour": "a band is learned over weeks: tests/alerting/test_shipped_bands.py plays five of them",
     "store-room-low": "by series; a full disk under the portal's own data is tests/faults/run.py's business",
     "store-room-going": "by series: it looks at six hours of a disk",
-    "application-errors": "by series; errors of a real application are counted in tests/e2e/test_application.py",
-    "pool-saturated": "by series; a real pool is counted in tests/e2e/test_application.py",
-    "task-failures": "by series; real tasks are counted in tests/e2e/test_application.py",
 }
 """Each of them has unit tests of its own, which stand with it."""
 

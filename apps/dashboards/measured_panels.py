@@ -100,6 +100,19 @@ DATABASES = (
                     ("redis_connected_slave_lag_bytes", "{instance} sees {slave_ip}:{slave_port}")),
         ),
     ),
+    Section(
+        "SQLite",
+        (
+            _server("sqlite-size", "Size of files", "bytes",
+                    ("topk(8, sqlite_file_bytes)", "{file}"),
+                    help="Of the files that are named in the settings of the collector for SQLite."),
+            _server("sqlite-log", "Write-ahead logs", "bytes", ("topk(8, sqlite_wal_bytes)", "{file}"),
+                    help="One that only grows is never checkpointed: somebody reads all the time."),
+            _server("sqlite-free", "Free pages", "percent",
+                    ("topk(8, 100 * sqlite_free_pages / (sqlite_pages > 0))", "{file}"),
+                    help="Of all pages of the file; VACUUM gives them back.", maximum=100),
+        ),
+    ),
 )  # fmt: skip
 
 PANELS = {panel.key: panel for panel in (*BUSINESS, *(panel for section in DATABASES for panel in section.panels))}

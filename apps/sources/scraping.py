@@ -116,6 +116,7 @@ class Scraper:
         self._flying: dict[Future[Visit], Due] = {}
         self._wake = threading.Condition()
         self._driver: threading.Thread | None = None
+        self._is_over = False
         self._error = ""
         self._swept = time.monotonic()
 
@@ -146,6 +147,17 @@ class Scraper:
         if error:
             raise RuntimeError(error)
 
+    def stop(self) -> None:
+        """Let go of what waits, and return when what is on its way is stored; the next tick begins anew."""
+        with self._wake:
+            self._waiting.clear()
+            self._is_over = True
+            driver = self._driver
+            self._wake.notify()
+        if driver is not None:
+            driver.join()
+        self._is_over = False
+
     def _drive(self) -> None:
         idle = time.monotonic() + IDLE
         while True:
@@ -160,7 +172,7 @@ class Scraper:
             if busy:
                 idle = time.monotonic() + IDLE
             with self._wake:
-                if not busy and not self._waiting and time.monotonic() > idle:
+                if not busy and not self._waiting and (self._is_over or time.monotonic() > idle):
                     self._driver = None
                     return
 

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from apps.accounts.permissions import Principal
 from apps.sources import beacon_api, sites
 from apps.sources.models import Site
+from tests.faults.watch import Watch
 
 LIBRARY = (Path(__file__).parent / "vendor/web-vitals-6.2.3.js").read_bytes()
 PAGE = b"""<!doctype html><meta charset="utf-8"><title>Shop</title>%s
@@ -100,3 +101,31 @@ def test_a_page_reports_how_it_does(
         labels = {"site": "shop", "route": route, "device": "desktop"}
         assert beacon_api.VIEWS.value(**labels) == 1
         assert beacon_api.ERRORS.value(**labels) == 1
+
+
+def test_a_script_that_breaks_in_a_browser_is_a_burst_of_errors(
+    chromium: Browser, server: str, shop: Shop, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+):
+    origin = f"http://127.0.0.1:{shop.server_port}"
+    site = sites.save_site(by=Principal.system("test"), site=Site(name="shop", origins=[origin]))
+    shop.script = OURS.format(portal=server, key=site.key)
+    monkeypatch.setattr(beacon_api, "device_of", lambda agent: "desktop")
+    labels = {"site": "shop", "route": "/broken/:id", "device": "desktop"}
+    watch = Watch("script-errors")
+    watch.round()
+    context = chromium.new_context()
+    page = context.new_page()
+    for number in range(4711, 4714):
+        page.goto(f"{origin}/broken/{number}")
+        for _ in range(8):
+            page.get_by_role("button").click()
+        page.get_by_role("link").click()
+        expect(page).to_have_url(re.compile("/next$"))
+    ends = time.monotonic() + 20
+    while beacon_api.ERRORS.value(**labels) < 24 and time.monotonic() < ends:
+        page.wait_for_timeout(100)
+    context.close()
+    assert beacon_api.ERRORS.value(**labels) == 24
+    alert = watch.fires("script-errors", "warning", within=400)
+    assert (alert.labels["site"], alert.labels["route"]) == ("shop", "/broken/:id")
+    watch.resolves("script-errors", within=1200, pace=60)

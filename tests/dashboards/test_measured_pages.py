@@ -1,5 +1,6 @@
 """The pages of the business and of databases: what stands there, and for whom."""
 
+import sqlite3
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from apps.accounts.services import set_roles
 from apps.core.telemetry import Reading
 from apps.dashboards import measured_panels
 from apps.metrics import services
+from apps.metrics.collectors.sqlite import SQLite
 from apps.metrics.samples import Samples
 from apps.promql.parser import parse
 from apps.sources.models import BusinessMetric
@@ -62,6 +64,17 @@ def test_a_server_that_is_down_stands_first(client):
     make("sources.datasource", name="gone", health="down", error="It is away.", enabled=True)
     page = viewer(client).get(reverse("databases")).content.decode()
     assert page.index("It is away.") < page.index("fine")
+
+
+def test_the_figures_of_sqlite_files_stand_on_the_page_of_databases(client, tmp_path):
+    sqlite3.connect(tmp_path / "shop.db").execute("CREATE TABLE t (x)")
+    now = timezone.now()
+    found = list(SQLite({"paths": str(tmp_path / "shop.db")}).collect())
+    services.ingest(samples=Samples.from_readings(found, now - timedelta(minutes=1)), by=BY, now=now)
+    page = viewer(client).get(reverse("databases")).content.decode()
+    for key in ("databases-sqlite-size", "databases-sqlite-log", "databases-sqlite-free"):
+        assert f'data-panel="{key}"' in page
+        assert b"shop.db" in client.get(reverse("data"), {"panel": key, "range": "15m"}).content
 
 
 def test_a_counter_is_shown_as_its_increase(metric):

@@ -195,18 +195,21 @@ def payments() -> Iterator[Place]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with the wheel beside it, and nothing of the portal on its path."""
-    made: Path = tmp_path_factory.mktemp("shop")
+def lay_out(made: Path, **modules: str) -> Path:
+    """Write the project `shop` with the wheel beside it, and nothing of the portal on its path."""
     wheel = build(made / "dist", settings.VERSION)
     base = sys._base_executable  # type: ignore[attr-defined]
     pip = [base, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", made / "site", wheel]
     subprocess.run(pip, check=True, cwd=made)
     (made / "shop").mkdir()
-    for name, text in (("__init__", ""), ("settings", SETTINGS), ("urls", URLS), ("wsgi", WSGI), ("worker", CELERY)):
+    for name, text in {"__init__": "", **modules}.items():
         (made / "shop" / f"{name}.py").write_text(text)
     return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_out(tmp_path_factory.mktemp("shop"), settings=SETTINGS, urls=URLS, wsgi=WSGI, worker=CELERY)
 
 
 @pytest.fixture(scope="module")

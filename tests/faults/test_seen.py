@@ -15,21 +15,8 @@ ELSEWHERE = {
 NOT_SEEN = {
     "revenue-drop": "a band is learned over weeks: tests/alerting/test_shipped_bands.py plays five of them",
     "unusual-user-behaviour": "a band is learned over weeks: tests/alerting/test_shipped_bands.py plays five of them",
-    "store-damaged": "by series; damage itself is made and found in tests/metrics/test_care.py",
     "store-room-low": "by series; a full disk under the portal's own data is tests/faults/run.py's business",
     "store-room-going": "by series: it looks at six hours of a disk",
-    "store-compaction-behind": "by series: it means half an hour without compaction",
-    "store-too-many-young": "by series: it means four million samples",
-    "store-retention-behind": "by series: it means samples of more than a day beyond their policy",
-    "store-windows-behind": "by series: it means a day of windows",
-    "backup-overdue": "by series: it means nine days",
-    "series-refused": "by series; budgets that refuse are in tests/metrics/test_headroom.py",
-    "series-budget-nearly-used": "by series; budgets that refuse are in tests/metrics/test_headroom.py",
-    "deletion-stuck": "by series: it means six hours",
-    "application-errors": "by series; errors of a real application are counted in tests/e2e/test_application.py",
-    "pool-saturated": "by series; a real pool is counted in tests/e2e/test_application.py",
-    "task-failures": "by series; real tasks are counted in tests/e2e/test_application.py",
-    "log-intake-full": "by series; the door that refuses is in tests/sources/test_logs.py",
 }
 """Each of them has unit tests of its own, which stand with it."""
 

@@ -69,6 +69,12 @@ class Watch:
         heartbeats.look_after(now=self.now)
         evaluation.evaluate(now=self.now + SETTLED)
 
+    def judge(self, minutes: int) -> None:
+        """Let so many minutes pass in which nothing is measured anew, four at most: a sample stands for five."""
+        for _ in range(minutes):
+            self.now += timedelta(minutes=1)
+            evaluation.evaluate(now=self.now + SETTLED)
+
     def configure(self, kind: str, **config: object) -> None:
         """Give a collector other settings."""
         CollectorSetting.objects.filter(kind=kind).update(config=config)
@@ -89,14 +95,16 @@ class Watch:
                 each()
             self.round()
 
-    def fires(self, slug: str, severity: str, *, within: float, each: Callable[[], object] | None = None) -> Alert:
-        """Let time pass until the rule fires so badly; it must within so many seconds, and not before its own wait."""
+    def fires(
+        self, slug: str, severity: str, *, within: float, each: Callable[[], object] | None = None, pace: float = 15
+    ) -> Alert:
+        """Let time pass until the rule fires so badly, within so many seconds; `pace` as for `resolves`."""
         begin = self.now
         while self.firing().get(slug) != severity:
             assert self.now - begin < timedelta(seconds=within), self.told(slug)
             if each is not None:
                 each()
-            self.round()
+            self.round(pace)
         return Alert.objects.filter(type=slug, state="firing", severity=severity).latest("id")
 
     def resolves(self, slug: str, *, within: float, each: Callable[[], object] | None = None, pace: float = 15) -> None:

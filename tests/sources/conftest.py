@@ -166,10 +166,16 @@ def wait_for(what: Any, seconds: float = 10.0) -> Any:
 
 
 def ticking(scraper: Scraper, until: Any) -> None:
-    """Let the clock tick until something has come to pass."""
+    """Let the clock tick until something has come to pass, and end what it began.
+
+    A driver that lived on would store into the next test's tables, of series whose rows went with this one's.
+    """
 
     def ticked() -> Any:
         scraper.tick(now=timezone.now())
         return until()
 
-    wait_for(ticked)
+    try:
+        wait_for(ticked)
+    finally:
+        scraper.stop()

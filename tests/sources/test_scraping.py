@@ -215,7 +215,11 @@ def test_the_driver_scrapes_at_the_ticks_by_itself(target, settings):
     job(target.address, interval=timedelta(seconds=1), timeout=timedelta(seconds=1), now=timezone.now())
     scraper = Scraper(threads=4)
     ticking(scraper, lambda: len(target.paths) >= 4)
-    wait_for(lambda: not scraper._flying)
+    assert scraper._driver is None, "it ends with what it was stopped at"
+    asked = len(target.paths)
     row = only()
     assert row.health == "up"
     assert row.last_at.microsecond < 500_000
+    scraper.tick(now=timezone.now())
+    wait_for(lambda: len(target.paths) > asked)
+    scraper.stop()

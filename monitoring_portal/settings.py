@@ -288,8 +288,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-# In the admin as on the pages: nobody reads "a.m." right at night.
-DATE_FORMAT, TIME_FORMAT, DATETIME_FORMAT = "j M Y", "H:i:s", "j M Y H:i:s"
+FORMAT_MODULE_PATH = "monitoring_portal.formats"
 
 # --- Logs -------------------------------------------------------------------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

@@ -30,6 +30,7 @@ ROOMS = {
     "auth": "Roles",
     "core": "Machinery",
 }
+CHECK_NAMES = {"oncall": "On call", "cpu": "CPU"}
 ICONS = {
     "alertrule": "rule",
     "rulegroup": "schedule",
@@ -119,7 +120,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     context |= {
         "health": snapshots.verdict(state, active),
         "checks": [
-            {"name": name.capitalize(), "status": str(check.status), "message": check.message}
+            {"name": CHECK_NAMES.get(name, name.capitalize()), "status": str(check.status), "message": check.message}
             for name, check in state.checks.items()
         ],
         "active_alerts": active,

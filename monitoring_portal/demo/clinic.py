@@ -219,6 +219,16 @@ def _application(t: Values) -> Iterator[Row]:
     """What the wheel counts besides requests: queries, a pool, a cache, calls of others and tasks."""
     web = {"job": "clinic-web", "instance": "clinic-1:8000", "process": "0"}
     yield "http_requests_in_flight", web, np.round(2 * busy(t) + 9 * LOCKS.share(t))
+    for endpoint, raised, count in (
+        ("/payments", "payments.Refused", 0.001 * worked(t) + 0.12 * PAYMENTS.area(t)),
+        ("/appointments", "django.db.utils.OperationalError", 0.0006 * worked(t) + 0.02 * LOCKS.area(t)),
+    ):
+        yield "http_exceptions_total", web | {"endpoint": endpoint, "exception": raised}, count
+    yield (
+        "django_db_errors_total",
+        web | {"alias": "default", "exception": "OperationalError"},
+        (0.0006 * worked(t) + 0.02 * LOCKS.area(t)),
+    )
     yield "process_resident_memory_bytes", web, (0.21 + 0.03 * busy(t)) * GIB
     yield "process_cpu_seconds_total", web, 0.24 * worked(t)
     base = web | {"alias": "default"}
@@ -252,10 +262,15 @@ def _application(t: Values) -> Iterator[Row]:
             yield "http_client_request_duration_seconds_sum", own, count * usual
     worker = web | {"process": "1"}
     yield "celery_tasks_running", worker, np.round(2 * busy(t))
-    for task in ("mail.remind", "lab.fetch"):
+    yield "celery_worker_queue_length", worker | {"queue": "celery"}, np.round(3 * busy(t) + 14 * LOCKS.share(t))
+    for task, usual, raised in (("mail.remind", 0.2, "SMTPException"), ("lab.fetch", 1.4, "TimeoutError")):
         done = 0.1 * worked(t)
         yield "celery_tasks_total", worker | {"task": task, "state": "success"}, 0.99 * done
         yield "celery_tasks_total", worker | {"task": task, "state": "failure"}, 0.01 * done
+        yield "celery_task_failures_total", worker | {"task": task, "exception": raised}, 0.01 * done
+        yield from _vital(
+            "celery_task_duration_seconds", worker | {"task": task}, t, 0.25, usual, (0.1, 0.5, 1, 2.5, 10)
+        )
 
 
 def _database(t: Values) -> Iterator[Row]:

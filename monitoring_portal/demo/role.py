@@ -59,10 +59,11 @@ def listen() -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", 0), Clinic)
 
 
-def live_on(*, since: float, now: datetime) -> None:
-    """What happened from since (s) until now: events, calls of heartbeats, troubles that begin and end."""
+def live_on(*, since: float, now: datetime, told: float = 0.0) -> None:
+    """What happened from since (s) until now: events (those until told stand already), heartbeats' calls, troubles."""
     until = now.timestamp()
-    story.push_events(since=since, until=until, now=now)
+    if told < until:
+        story.push_events(since=max(since, told), until=until, now=now)
     for name, every in CALLS:
         if since // every < until // every:
             beat = Heartbeat.objects.filter(name=name, enabled=True).first()
@@ -77,7 +78,7 @@ def live_on(*, since: float, now: datetime) -> None:
 
 def run(stopping: threading.Event) -> None:
     """Serve and live until told to stop; a round that fails is logged and the next one goes on from where it was."""
-    story.catch_up(now=timezone.now())
+    told = story.catch_up(now=timezone.now())
     server = listen()
     threading.Thread(target=server.serve_forever, name="clinic", daemon=True).start()
     story.point_at(server.server_address[1], now=timezone.now())
@@ -88,7 +89,7 @@ def run(stopping: threading.Event) -> None:
         since = max(since, (now - timedelta(minutes=10)).timestamp())
         try:
             close_old_connections()
-            live_on(since=since, now=now)
+            live_on(since=since, now=now, told=told)
             since = now.timestamp()
         except Exception:
             log.exception("The demo's clinic could not tell what happened; it tries again in %.0f s.", EVERY)

@@ -81,11 +81,12 @@ def write(progress: Progress, *, now: datetime) -> None:
     progress(f"Demo: the clinic is there ({time.monotonic() - begin:.1f} s)")
 
 
-def catch_up(*, now: datetime) -> None:
-    """Fill in what was missed while the portal started, so that what is scraped from now on goes on from there."""
-    since = _newest(now)
-    if since is not None and now - since < PART:
+def catch_up(*, now: datetime) -> float:
+    """Fill in what was missed while the portal started; return until when (s) all is told, which may lie ahead."""
+    since = _newest(now + LEAD)
+    if since is not None and timedelta(0) < now - since < PART:
         fill(since=since, until=now)
+    return (_newest(now + LEAD) or now).timestamp()
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
@@ -97,7 +98,8 @@ def _newest(now: datetime) -> datetime | None:
 
 
 def fill(*, since: datetime, until: datetime) -> None:
-    """Store every series from since to until through the back-fill, a few hours at a time."""
+    """Store every series from since to the last step before until through the back-fill, a few hours at a time."""
+    until = datetime.fromtimestamp(until.timestamp() // STEP * STEP, tz=UTC)  # samples and events end together
     while since < until:
         end = min(since + PART, until)
         t = np.arange(since.timestamp() // STEP * STEP + STEP, end.timestamp() + 0.5, STEP)
@@ -324,11 +326,15 @@ def push_events(*, since: float, until: float, now: datetime) -> None:
 
 
 def exposition(at: float) -> str:
-    """The clinic's series as a target shows them."""
-    lines = []
+    """The clinic's series as a target shows them, each with the time it is true of.
+
+    Without it the time of the scrape, some milliseconds earlier, could put a counter before a smaller filled-in one.
+    """
+    stamp = round(at * 1000)
+    at, lines = stamp / 1000, []
     for name, rows in groupby(sorted(clinic.series(np.full(1, at)), key=lambda row: row[0]), key=lambda row: row[0]):
         lines += [f"# TYPE {name} counter"] if name.endswith("_total") else []
         for _, labels, values in rows:
             inner = ",".join(f'{key}="{value}"' for key, value in labels.items())
-            lines.append(f"{name}{{{inner}}} {float(np.broadcast_to(values, 1)[0])!r}")
+            lines.append(f"{name}{{{inner}}} {float(np.broadcast_to(values, 1)[0])!r} {stamp}")
     return "\n".join([*lines, ""])

@@ -188,7 +188,7 @@ export class Chart {
     const options = {
       width: Math.max(120, this.plotBox.clientWidth),
       height: this.plotBox.clientHeight || 208,
-      padding: [10, 10, 0, 0],
+      padding: [10, 18, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: crosshair?.key, setSeries: false, filters: { pub: isCrosshair } }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
       scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },

@@ -9,7 +9,7 @@ import { drawTimeline, drawVerdict, drawWarnings } from "./overview.js";
 import { Board } from "./panels.js";
 import * as range from "./range.js";
 import { startSilence } from "./silence.js";
-import { startClock, startDialogs, startMenus, startShortcuts, startTheme } from "./shell.js";
+import { showPlace, startClock, startDialogs, startMenus, startShortcuts, startTheme } from "./shell.js";
 
 const initial = state();
 range.start();
@@ -47,6 +47,7 @@ async function redraw() {
 }
 
 draw(initial);
+showPlace();
 startClock();
 startMenus();
 startSilence();

@@ -12,6 +12,7 @@ function showTheme() {
   for (const button of all("[data-theme-toggle]")) {
     find(".icon", button).replaceWith(icon(sign));
     find("span", button).textContent = text;
+    if (button.title) button.title = text;
   }
 }
 
@@ -35,6 +36,9 @@ export function startTheme(restyle) {
   showTheme();
   return next;
 }
+
+// On a low window the navigation scrolls: it stands where the page is.
+export const showPlace = () => find(".nav > .nav-groups [aria-current]")?.scrollIntoView({ block: "nearest" });
 
 function step(direction) {
   const rows = all("[data-alerts] a.alert-row");

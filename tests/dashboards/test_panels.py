@@ -133,6 +133,7 @@ def test_a_legend_names_a_series_by_its_labels(text, labels, name):
         ("rate(node_network_receive_bytes_total[1m])", "bytes/s"),
         ("throughput", "req/s"),
         ("pg_stat_activity_max_tx_duration_seconds", "seconds"),
+        ("(time() - portal_backup_last_success_timestamp_seconds) / 86400", "count"),
         ("sum(increase(portal_login_failures_total[5m]))", "count"),
     ],
 )

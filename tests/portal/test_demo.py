@@ -62,7 +62,16 @@ def test_a_trouble_lasts_as_long_as_its_area_says_and_begins_once_a_week():
 
 def test_a_target_shows_each_series_once():
     lines = [line for line in story.exposition(NOW.timestamp()).splitlines() if not line.startswith("#")]
-    assert len({line.rpartition(" ")[0] for line in lines}) == len(lines) > 400
+    assert len({line[: line.rindex("}")] for line in lines}) == len(lines) > 400
+
+
+def test_what_is_scraped_lies_on_the_curve_that_was_filled_in_whenever_the_scrape_is_stamped():
+    text = story.exposition(NOW.timestamp() + 0.0164)
+    at = {float(line.rpartition(" ")[2]) / 1000 for line in text.splitlines() if not line.startswith("#")}
+    assert at == {NOW.timestamp() + 0.016}
+    shown = next(line for line in text.splitlines() if line.startswith("node_disk_io_time_seconds_total"))
+    name, _, value = next(row for row in clinic.series(np.array([*at])) if row[0] == "node_disk_io_time_seconds_total")
+    assert float(shown.split()[-2]) == np.broadcast_to(value, 1)[0], name
 
 
 @pytest.mark.slow
@@ -86,7 +95,13 @@ def test_the_story_is_told_once_and_a_second_start_fills_only_the_gap(monkeypatc
     span = (int((NOW - timedelta(days=2)).timestamp() * 1000), int(later.timestamp() * 1000))
     found = query.select((Matcher("__name__", "=", "node_load1"),), *span)
     assert set(np.diff(found.ts)) == {30_000}
-    role.live_on(since=later.timestamp(), now=later + timedelta(minutes=5))
+    told = story.catch_up(now=later)
+    assert told == (later + story.LEAD).timestamp()
+    wanted, ahead = (Matcher("__name__", "=", "user_active"),), (span[0], int(told * 1000))
+    before = len(query.select(wanted, *ahead).ts)
+    role.live_on(since=later.timestamp(), told=told, now=later + timedelta(seconds=60))
+    role.live_on(since=later.timestamp(), told=told, now=later + timedelta(minutes=5))
+    assert len(query.select(wanted, *ahead).ts) == before
     booked = query.select((Matcher("__name__", "=", "user_active"),), *(t + 300_000 for t in span))
     assert booked.ts.max() > later.timestamp() * 1000
     mara = Client()

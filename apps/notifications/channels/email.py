@@ -121,7 +121,10 @@ class Email(Channel):
         """Miss the addresses."""
         if config.get("to") or sender.administrators:
             return ""
-        return "It goes to the administrators, and none of them has an e-mail address: enter one under People, or here."
+        return (
+            "It goes to the administrators, and none of them has an e-mail address: "
+            "enter one under People, or in the contact."
+        )
 
     @classmethod
     def alertmanager(

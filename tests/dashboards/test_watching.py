@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.dashboards.watching import MOST, SLIDE, BadWatch, Followed, read
+from apps.dashboards.watching import MOST, SETTLE, SLIDE, BadWatch, Followed, read
 
 GIVEN = {"number": 1, "place": "page", "query": "range=1h", "panels": {"cpu": 1_000, "table": None}}
 
@@ -61,6 +61,22 @@ def test_of_what_is_pushed_the_first_request_is_announced_so_the_next_cell_is_lo
     assert watch.panels["cpu"].due_at() == 115.0
     watch.looked("cpu", 115.0)
     assert watch.panels["cpu"].due_at() == 115.0 + SLIDE
+
+
+def test_what_arrives_after_a_quiet_time_is_pushed_at_once_and_what_follows_in_the_next_cell():
+    watch = read(GIVEN, now=100.0)
+    cpu = watch.panels["cpu"]
+    watch.looked("cpu", 110.0)
+    watch.note({"push"}, 112.0)
+    assert cpu.due_at() == 112.0 + SETTLE, "though it was looked at in the same cell"
+    watch.looked("cpu", 112.0 + SETTLE)
+    for moment in (113.0, 114.0, 115.0, 116.0):
+        watch.note({"push"}, moment)
+        assert cpu.due_at() == 115.0, "it goes on arriving"
+    watch.looked("cpu", 116.0)
+    watch.looked("cpu", 120.0)
+    watch.note({"host"}, 120.2)
+    assert cpu.due_at() == 120.2, "a collector's samples are all there"
 
 
 def test_only_what_its_sources_bring_makes_a_panel_due():

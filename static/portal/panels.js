@@ -365,7 +365,8 @@ export class Board {
     forgetColours();
     // The page around them changes first; charts on the screen follow, then the others.
     const parts = [...this.seen, ...this.parts.filter((part) => !this.seen.has(part))];
-    requestAnimationFrame(() => setTimeout(() => inSlices(parts, (part) => part.restyle())));
+    const mine = this.restyling = {};
+    requestAnimationFrame(() => setTimeout(() => inSlices(parts, (part) => { if (this.restyling === mine) part.restyle(); })));
   }
 
   async loadTables() {

@@ -1,6 +1,6 @@
 """Which panels an open page follows, and when each is due: values in, decisions out. Knows neither socket nor store.
 
-A panel is due at once when something of its sources arrives after a quiet time; what goes on arriving makes it due once
+A panel is due at once when one of its sources brings something after a quiet time; while it goes on bringing more, once
 in a cell of a grid that all pages share. Either way pages that follow the same panel ask in the same moment, and are
 answered once.
 """
@@ -17,9 +17,11 @@ PUSH: Final = "push"
 SHORTEST, LONGEST = 1.0, 20.0
 """Seconds between two pushes of a panel: a third of its step, within these."""
 QUIET: Final = 0.8
-"""How much of the time between two pushes has to be quiet, so that what arrives then is pushed at once."""
+"""How much of the time between two pushes a source has to be quiet, so that what it brings then is pushed at once."""
 SETTLE: Final = 0.2
-"""Seconds that the first of many requests is given company: a sender's shards write within them."""
+"""Seconds that the first of many is given company: a sender's shards write within them, collectors run together."""
+APART: Final = 0.5
+"""Seconds between two looks at a panel at least, however many sources it has."""
 SLIDE: Final = 60.0
 """Seconds after which a panel is looked at again, whatever has arrived: its window slides."""
 LONGEST_TEXT: Final = 4_000
@@ -38,8 +40,6 @@ class Followed:
     step: float = 15.0
     changed: float | None = 0.0
     """The newest moment from which there may be something new; None: there is nothing."""
-    noted: float = float("-inf")
-    """When something last arrived."""
     first: float | None = None
     """When what arrived after a quiet time is to be looked at; None: there is no such thing."""
     again: bool = False
@@ -75,15 +75,21 @@ class Watch:
     place: str
     query: str
     panels: dict[str, Followed] = field(default_factory=dict)
+    heard: dict[str | None, float] = field(default_factory=dict)
+    """When each source last brought something."""
 
     def note(self, ids: Collection[str | None], now: float) -> None:
         """New samples of these sources are there (None: of any)."""
+        quiet = {source: now - self.heard.get(source, float("-inf")) for source in ids}
+        self.heard |= dict.fromkeys(ids, now)
         for panel in self.panels.values():
-            if None in ids or ANY in panel.sources or not panel.sources.isdisjoint(ids):
-                if now - panel.noted >= QUIET * panel.pace:
-                    panel.first = now + (SETTLE if PUSH in ids else 0.0)
-                panel.changed = panel.noted = now
-                panel.again = PUSH in ids
+            mine = [source for source in ids if source is None or ANY in panel.sources or source in panel.sources]
+            if not mine:
+                continue
+            if panel.first is None and max(quiet[source] for source in mine) >= QUIET * panel.pace:
+                panel.first = max(now + SETTLE, panel.pushed + APART)
+            panel.changed = now
+            panel.again = PUSH in ids
 
     def due(self, now: float) -> dict[str, Followed]:
         """Return the panels that are to be looked at now."""

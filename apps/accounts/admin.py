@@ -132,8 +132,9 @@ class AuditedAdmin(ModelAdmin[M]):
         found = super().media
         if self.prepopulated_fields:
             return found
-        kept = [path for path in found._js if path not in SLUGS]  # noqa: SLF001  Media has no other way
-        return forms.Media(css=found._css, js=kept)  # noqa: SLF001
+        files: Any = found  # its types do not tell what it holds
+        kept = [path for path in files._js if path not in SLUGS]  # noqa: SLF001
+        return forms.Media(css=files._css, js=kept)  # noqa: SLF001
 
     # --- who may -----------------------------------------------------------------------------------------------
     def _can(self, request: HttpRequest, right: Right | None) -> bool:

@@ -47,7 +47,7 @@ def test_a_page_is_there_before_its_scripts_have_run_in_the_theme_that_was_chose
     it = window("ada", "dark")
     it.page.route(re.compile(r"/alpine\.[^/]*js$"), lambda route: route.abort())
     page = it.go("/admin/alerting/alertrule/")
-    expect(page.locator("#result_list")).to_be_visible()
+    expect(page.locator("#action-toggle")).to_be_visible()
     expect(page.locator("html")).to_have_class("dark")
     expect(page.locator("#search-input-command")).to_be_hidden()
     it.page.unroute_all()

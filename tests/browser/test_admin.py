@@ -43,7 +43,7 @@ def test_many_rules_are_switched_off_after_one_question(window, full_scene):
     assert it.complaints == []
 
 
-def test_a_page_is_there_before_its_scripts_have_run_in_the_theme_that_was_chosen(window):
+def test_a_page_is_there_before_its_scripts_have_run_in_the_theme_that_was_chosen(window, full_scene):
     it = window("ada", "dark")
     it.page.route(re.compile(r"/alpine\.[^/]*js$"), lambda route: route.abort())
     page = it.go("/admin/alerting/alertrule/")

@@ -27,6 +27,8 @@ COUNTERS: Final = (
     *(("cpu_seconds_total", "mode", mode, rate) for mode, rate in (("user", 0.3), ("system", 0.1), ("iowait", 0.02))),
 )
 """Counters: name, label, its value, and how much a second they grow."""
+SECOND: Final = "bench_second"
+"""One more series: the second (since 1970) of its own sample, so that an answer tells which samples it has."""
 WINDOW: Final = "[$__rate_interval]"
 ONE: Final = 'host="host-007"'
 PANELS: Final = (
@@ -39,7 +41,7 @@ PANELS: Final = (
     ("timeseries", "Temperature, p95", "quantile(0.95, bench_temperature_celsius)"),
     ("timeseries", "Memory of the ten largest", "topk(10, bench_memory_used_bytes)"),
     ("timeseries", "Memory in all", "sum(bench_memory_used_bytes)"),
-    ("timeseries", "Waiting", "sum(bench_queue_length)"),
+    ("timeseries", "Newest sample", "max(bench_second)"),
     ("timeseries", "Longest queues", "topk(5, max by (host) (bench_queue_length))"),
     (
         "timeseries",
@@ -84,13 +86,13 @@ print("KEYS", json.dumps(keys))
 
 
 def label_sets() -> list[dict[str, str]]:
-    """The 1,000 series: ten of each host."""
+    """The 1,000 series, ten of each host, and the one that tells the time."""
     found = []
     for number in range(HOSTS):
         own = {"host": f"host-{number:03}", "zone": f"zone-{number % 4}", "job": "bench"}
         found += [{"__name__": f"bench_{name}", **own, label: value} for name, label, value, _ in COUNTERS]
         found += [{"__name__": f"bench_{name}", **own} for name, _, _ in PLAIN]
-    return found
+    return [*found, {"__name__": SECOND, "job": "bench"}]
 
 
 def values(second: float) -> NDArray[np.float64]:
@@ -99,7 +101,7 @@ def values(second: float) -> NDArray[np.float64]:
     wave = np.sin(second / 3_000 + host)
     columns = [rate * (1 + host % 7 / 7) * (second + 900 * np.sin(second / 900 + host)) for *_, rate in COUNTERS]
     columns += [middle + swing * wave for _, middle, swing in PLAIN]
-    return np.stack(columns, axis=1).ravel()
+    return np.append(np.stack(columns, axis=1).ravel(), second)
 
 
 class Sender:

@@ -5,7 +5,7 @@ Whatever the admin writes goes through an audited verb; who may do what is decid
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from django import forms
@@ -98,6 +98,10 @@ def to_row(row: models.Model, title: str = "") -> Link:
     return Link(title or str(row), reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk]))
 
 
+SLUGS: Final = ("admin/js/urlify.js", "admin/js/prepopulate.js", "admin/js/vendor/xregexp/xregexp.min.js")
+"""What django's admin loads for `prepopulated_fields`."""
+
+
 class AuditedAdmin(ModelAdmin[M]):
     """An admin page by rights: `view_right` to see, `edit_right` to add and change, `delete_right` to delete.
 
@@ -121,6 +125,16 @@ class AuditedAdmin(ModelAdmin[M]):
     list_filter_submit = False
     show_full_result_count = False
     paginator = BoundedPaginator
+
+    @property
+    def media(self) -> forms.Media:
+        """Without the scripts that make a slug of a name where no field wants one: each delays the first paint."""
+        found = super().media
+        if self.prepopulated_fields:
+            return found
+        files: Any = found  # its types do not tell what it holds
+        kept = [path for path in files._js if path not in SLUGS]  # noqa: SLF001
+        return forms.Media(css=files._css, js=kept)  # noqa: SLF001
 
     # --- who may -----------------------------------------------------------------------------------------------
     def _can(self, request: HttpRequest, right: Right | None) -> bool:

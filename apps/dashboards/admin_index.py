@@ -69,6 +69,16 @@ def favicon(request: HttpRequest) -> str:
     return static("portal/favicon-ok.svg")
 
 
+def first_style(request: HttpRequest) -> str:
+    """Return the address of the style that shows a page before its scripts have run."""
+    return static("portal/admin-first.css")
+
+
+def first_script(request: HttpRequest) -> str:
+    """Return the address of the script that gives a page its theme before it is shown."""
+    return static("portal/admin-first.js")
+
+
 def navigation(request: HttpRequest) -> list[Row]:
     """Return the side bar: the pages, then each room's models that this person may open."""
     rooms = {app["app_label"]: app for app in admin.site.get_app_list(request)}

@@ -9,6 +9,8 @@ UNFOLD: dict[str, Any] = {
     "SITE_URL": "/monitoring/",
     "SITE_SYMBOL": "monitor_heart",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "apps.dashboards.admin_index.favicon"}],
+    "STYLES": ["apps.dashboards.admin_index.first_style"],
+    "SCRIPTS": ["apps.dashboards.admin_index.first_script"],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,

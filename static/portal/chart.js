@@ -172,17 +172,18 @@ export class Chart {
   build() {
     this.plot?.destroy();
     const { unit, series, stacked, bars, levels } = this.data;
-    const text = colour("text-2");
-    const axis = { stroke: text, font: "11px system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, gap: 6 };
+    // Colours are asked for at each drawing: another theme needs no other plot.
+    const text = () => colour("text-2");
+    const axis = { stroke: text, font: "11px system-ui, sans-serif", grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, gap: 6 };
     const few = series.length <= 2;
     const lines = series.map((s, index) => {
-      const stroke = colour(this.tone(s.name, index));
+      const stroke = () => colour(this.tone(s.name, index));
       if (bars) return { label: s.name, stroke, width: 0, fill: stroke, paths: window.uPlot.paths.bars({ size: [0.9, 60], align: 1 }), points: { show: false }, show: !this.hidden.has(s.name) };
-      const fill = stacked ? faded(stroke, 0.35) : few ? faded(stroke, 0.08) : undefined;
+      const fill = stacked ? () => faded(stroke(), 0.35) : few ? () => faded(stroke(), 0.08) : undefined;
       return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false, size: 5, fill: stroke, filter: lonely }, show: !this.hidden.has(s.name), spanGaps: false };
     });
     for (const line of this.earlierLines()) {
-      const stroke = line.index === null ? text : faded(colour(`series-${(line.index % PALETTE) + 1}`), 0.65);
+      const stroke = line.index === null ? text : () => faded(colour(`series-${(line.index % PALETTE) + 1}`), 0.65);
       lines.push({ label: `${line.name ?? "sum"} before`, stroke, width: 1.2, dash: [3, 4], points: { show: false }, show: line.name === null || !this.hidden.has(line.name), spanGaps: false });
     }
     const options = {
@@ -365,7 +366,7 @@ export class Chart {
     if (this.plot && width > 0 && (width !== this.plot.width || height !== this.plot.height)) this.plot.setSize({ width, height });
   }
 
-  restyle() { if (this.plot) this.build(); }
+  restyle() { this.plot?.redraw(false); }
 
   writeLegend() {
     const { series, unit, levels, before } = this.data;

@@ -42,6 +42,7 @@ async function inSlices(parts, work) {
       begun = performance.now();
     }
     work(part);
+    await null; // uPlot draws in a microtask: it is of this slice
   }
 }
 
@@ -365,7 +366,8 @@ export class Board {
     forgetColours();
     // The page around them changes first; charts on the screen follow, then the others.
     const parts = [...this.seen, ...this.parts.filter((part) => !this.seen.has(part))];
-    requestAnimationFrame(() => setTimeout(() => inSlices(parts, (part) => part.restyle())));
+    const mine = this.restyling = {};
+    requestAnimationFrame(() => setTimeout(() => inSlices(parts, (part) => { if (this.restyling === mine) part.restyle(); })));
   }
 
   async loadTables() {

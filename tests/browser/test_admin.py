@@ -41,3 +41,18 @@ def test_many_rules_are_switched_off_after_one_question(window, full_scene):
     expect(page.get_by_text(re.compile(r"alert rules? switched off"))).to_be_visible()
     assert AlertRule.objects.filter(enabled=False).count() >= rules > 0
     assert it.complaints == []
+
+
+def test_a_page_is_there_before_its_scripts_have_run_in_the_theme_that_was_chosen(window, full_scene):
+    it = window("ada", "dark")
+    it.page.route(re.compile(r"/alpine\.[^/]*js$"), lambda route: route.abort())
+    page = it.go("/admin/alerting/alertrule/")
+    expect(page.locator("#action-toggle")).to_be_visible()
+    expect(page.locator("html")).to_have_class("dark")
+    expect(page.locator("#search-input-command")).to_be_hidden()
+    it.page.unroute_all()
+    page = it.go("/admin/alerting/alertrule/add/")
+    expect(page.locator("html")).not_to_have_attribute("x-cloak", re.compile(".*"))
+    page.evaluate("localStorage.setItem('adminTheme', '\"light\"')")
+    page.reload()
+    expect(page.locator("html")).to_have_class("light")

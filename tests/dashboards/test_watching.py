@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.dashboards.watching import MOST, SLIDE, BadWatch, Followed, read
+from apps.dashboards.watching import APART, MOST, SETTLE, SLIDE, BadWatch, Followed, read
 
 GIVEN = {"number": 1, "place": "page", "query": "range=1h", "panels": {"cpu": 1_000, "table": None}}
 
@@ -63,6 +63,23 @@ def test_of_what_is_pushed_the_first_request_is_announced_so_the_next_cell_is_lo
     assert watch.panels["cpu"].due_at() == 115.0 + SLIDE
 
 
+def test_what_a_source_brings_after_a_quiet_time_is_pushed_at_once_and_what_follows_in_the_next_cell():
+    watch = read(GIVEN, now=100.0)
+    cpu = watch.panels["cpu"]
+    watch.looked("cpu", 110.0)
+    watch.note({"push"}, 112.0)
+    assert cpu.due_at() == 112.0 + SETTLE, "though it was looked at in the same cell"
+    watch.looked("cpu", 112.5)
+    for moment in (113.0, 114.0, 115.0, 116.0):
+        watch.note({"push"}, moment)
+        assert cpu.due_at() == 115.0, "it goes on arriving"
+    watch.looked("cpu", 116.0)
+    watch.note({"host"}, 116.1)
+    assert cpu.due_at() == 116.0 + APART, "another source, but not more often than that"
+    watch.note({"redis"}, 116.3)
+    assert cpu.due_at() == 116.0 + APART, "they come together"
+
+
 def test_only_what_its_sources_bring_makes_a_panel_due():
     watch = read(GIVEN, now=100.0)
     for panel in watch.panels.values():
@@ -70,9 +87,9 @@ def test_only_what_its_sources_bring_makes_a_panel_due():
     watch.panels["cpu"].sources = frozenset({"host"})
     watch.panels["table"].sources = frozenset({"*"})
     watch.note({"requests"}, 110.0)
-    assert set(watch.due(110.0)) == {"table"}
+    assert set(watch.due(111.0)) == {"table"}
     watch.note({"host"}, 110.0)
-    assert set(watch.due(110.0)) == {"cpu", "table"}
-    watch.panels["cpu"].changed = None
+    assert set(watch.due(111.0)) == {"cpu", "table"}
+    watch.panels["cpu"].changed = watch.panels["cpu"].first = None
     watch.note({None}, 111.0)
-    assert set(watch.due(111.0)) == {"cpu", "table"}, "no particular source: all of them"
+    assert set(watch.due(112.0)) == {"cpu", "table"}, "no particular source: all of them"

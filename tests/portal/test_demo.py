@@ -95,12 +95,12 @@ def test_the_story_is_told_once_and_a_second_start_fills_only_the_gap(monkeypatc
     span = (int((NOW - timedelta(days=2)).timestamp() * 1000), int(later.timestamp() * 1000))
     found = query.select((Matcher("__name__", "=", "node_load1"),), *span)
     assert set(np.diff(found.ts)) == {30_000}
-    told = story.catch_up(now=later)
-    assert told == (later + story.LEAD).timestamp()
-    wanted, ahead = (Matcher("__name__", "=", "user_active"),), (span[0], int(told * 1000))
+    filled = story.catch_up(now=later)
+    assert filled == (later + story.LEAD).timestamp()
+    wanted, ahead = (Matcher("__name__", "=", "user_active"),), (span[0], int(filled * 1000))
     before = len(query.select(wanted, *ahead).ts)
-    role.live_on(since=later.timestamp(), told=told, now=later + timedelta(seconds=60))
-    role.live_on(since=later.timestamp(), told=told, now=later + timedelta(minutes=5))
+    role.live_on(since=later.timestamp(), told=filled, now=later + timedelta(seconds=60))
+    role.live_on(since=later.timestamp(), told=filled, now=later + timedelta(minutes=5))
     assert len(query.select(wanted, *ahead).ts) == before
     booked = query.select((Matcher("__name__", "=", "user_active"),), *(t + 300_000 for t in span))
     assert booked.ts.max() > later.timestamp() * 1000

@@ -36,7 +36,9 @@ def answer(by: Principal, given: Mapping[str, Any], now: datetime) -> HttpRespon
     gone = threading.Event()
     lines = _lines(by, drafts, span, given, gone)
     if given.get("stream"):
-        return StreamingHttpResponse(_spoken(lines, gone), content_type=LINES, headers={"Cache-Control": "no-store"})
+        # Not compressed on its way: each line would be a gzip of its own, of which browsers read the first only.
+        headers = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
+        return StreamingHttpResponse(_spoken(lines, gone), content_type=LINES, headers=headers)
     *_, last = lines
     if "error" in last:
         raise ValidationError({"rule": [last["error"]]})

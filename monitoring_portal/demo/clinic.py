@@ -288,6 +288,12 @@ def _database(t: Values) -> Iterator[Row]:
         yield name, own | {"datname": "clinic"}, rate * worked(t)
     yield "pg_stat_database_deadlocks", own | {"datname": "clinic"}, np.floor(0.004 * LOCKS.area(t))
     yield "pg_database_size_bytes", own | {"datname": "clinic"}, 38 * GIB + 1900 * (t - BORN)
+    desk = {"job": "clinic-web", "instance": "clinic-web-1", "file": "/srv/clinic/desk.sqlite3"}
+    pages = np.round(21_000 + 0.002 * (t - BORN))
+    yield "sqlite_file_bytes", desk, 4096 * pages
+    yield "sqlite_wal_bytes", desk, np.round(2.2e6 * busy(t))
+    yield "sqlite_pages", desk, pages
+    yield "sqlite_free_pages", desk, np.round(900 + 500 * wave(t, 6))
     cache = {"job": "clinic-cache", "instance": "clinic-cache:6379"}
     yield "redis_commands_processed_total", cache, 240 * worked(t)
     yield "redis_memory_used_bytes", cache, (0.9 + 0.5 * busy(t) * (1 - CACHE.share(t))) * GIB

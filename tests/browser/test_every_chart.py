@@ -17,6 +17,7 @@ PAGES = {
     "system": "/monitoring/system/",
     "frontend": "/monitoring/frontend/",
     "databases": "/monitoring/databases/",
+    "applications": "/monitoring/applications/?job=shop",
     "business": "/monitoring/business/",
     "security": "/monitoring/security/",
     "target": "/monitoring/targets/{target}/",
@@ -30,9 +31,11 @@ PAGES = {
 }
 CHARTLESS = {
     "overview", "dashboards", "alerts", "incidents", "oncall", "quiet", "services", "checks", "targets", "senders",
-    "explore",
+    "explore", "logs",
 }  # fmt: skip
-"""Pages of the menu without a chart of their own; Explore's are tried in test_explore.py."""
+"""Pages of the menu without a chart of samples; Explore's are tried in test_explore.py, the log's in test_logs.py."""
+EACH_COMPARED = """() => [...document.querySelectorAll('[data-panel]:has(.u-over)')]
+    .every((panel) => panel.querySelector('[data-column=before]'))"""
 OPENED = """
 async (roots) => {
     const found = [];
@@ -80,11 +83,11 @@ def test_every_chart_has_its_controls_and_they_work(window, full_scene):
         "check": Check.objects.get(name="Shop").pk, "beat": Heartbeat.objects.get(name="Invoices").pk,
     }  # fmt: skip
     it = window("mara")
-    it.page.set_viewport_size({"width": 1360, "height": 5200})  # what is off the screen is not loaded
+    it.page.set_viewport_size({"width": 1360, "height": 7200})  # what is off the screen is not loaded
     for name, path in PAGES.items():
         until = int(timezone.now().timestamp()) // 60 * 60_000
         chosen = f"from={until - 1_800_000}&to={until}"
-        page = it.go(f"{path.format(**ids)}?{chosen}")
+        page = it.go(f"{path.format(**ids)}{'&' if '?' in path else '?'}{chosen}")
         page.wait_for_function("!document.querySelector('.panel-state.loading')")
         found = page.locator("[data-panel]:has([data-menu])").evaluate_all(OPENED)
         assert found, name
@@ -127,7 +130,7 @@ def check_drawing(page, lines, chosen):
     compare = page.get_by_role("button", name="Compare with last week")
     compare.click()
     expect(page).to_have_url(re.compile("compare=week"))
-    expect(lines.locator("[data-column=before]")).to_have_count(lines.count())
+    page.wait_for_function(EACH_COMPARED)  # charts are drawn some at a time
     compare.click()
     expect(lines.locator("[data-column=before]")).to_have_count(0)
     box = lines.first.locator(".u-over").bounding_box()

@@ -150,10 +150,12 @@ class Scraper:
     def stop(self) -> None:
         """Let go of what waits, and return when what is on its way is stored; the next tick begins anew."""
         with self._wake:
+            waiting = [one.pk for *_, one in self._waiting]
             self._waiting.clear()
             self._is_over = True
             driver = self._driver
             self._wake.notify()
+        ScrapeTarget.objects.filter(pk__in=waiting, holder=self.holder).update(claimed_until=None)
         if driver is not None:
             driver.join()
         self._is_over = False

@@ -32,7 +32,8 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chro
 PAGES: Final = (
     "", "performance/", "system/", "frontend/", "databases/", "business/", "dashboards/", "security/", "alerts/",
     "alerts/?tab=rules", "alerts/?tab=hygiene", "alerts/?tab=notifications", "incidents/", "on-call/", "quiet/",
-    "services/", "checks/", "targets/", "senders/", "explore/", "me/", f"dashboards/{DASHBOARD}/?range=24h",
+    "services/", "checks/", "targets/", "senders/", "explore/", "logs/", "applications/", "me/",
+    f"dashboards/{DASHBOARD}/?range=24h",
 )  # fmt: skip
 ADMIN: Final = ("/admin/", "/admin/alerting/alertrule/", "/admin/oncall/policy/")
 STEPS: Final = 14

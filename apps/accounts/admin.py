@@ -231,10 +231,10 @@ class AuditedAdmin(ModelAdmin[M]):
         return listed, counts, perms_needed, [*protected, *refusals]
 
     def delete_queryset(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> None:
-        by = principal_of(request)
+        """Delete all of them or none, each as its own page does."""
         with transaction.atomic():
             for obj in queryset:
-                services.delete_object(by=by, obj=obj)
+                self.delete_model(request, obj)
 
     # The audit trail is the one log: Django's own would be a second truth.
     def log_addition(self, request: HttpRequest, obj: models.Model, message: Any) -> Any:

@@ -223,7 +223,7 @@ class AuditedAdmin(ModelAdmin[M]):
         services.delete_object(by=principal_of(request), obj=obj)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Let the page that asks, for one and for several, refuse what upper rooms cannot do without, and say why."""
+        """Let the page that asks, for one and for several, refuse what a verb would refuse, and say why."""
         listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
         refusals = [sentence for row in objs if (sentence := services.refusal(row))]
         for sentence in refusals:

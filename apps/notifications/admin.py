@@ -222,14 +222,6 @@ class ContactAdmin(AuditedAdmin[Contact]):
     def delete_model(self, request: HttpRequest, obj: Contact) -> None:
         services.delete_contact(by=principal_of(request), contact=obj, now=timezone.now())
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Let the page that asks, for one and for several, refuse what the verb would refuse, and say why."""
-        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        refusals = [sentence for contact in objs if (sentence := services.refusal(contact))]
-        for sentence in refusals:
-            self.message_user(request, sentence, messages.ERROR)
-        return listed, counts, perms_needed, [*protected, *refusals]
-
     def has_delete_permission(self, request: HttpRequest, obj: Contact | None = None) -> bool:
         """The fall-back contact stays until another one takes its place."""
         return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_fallback)

@@ -621,12 +621,6 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
     def delete_model(self, request: HttpRequest, obj: Schedule) -> None:
         schedules.delete_schedule(by=principal_of(request), schedule=obj)
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Say beforehand which policies name a schedule: they keep it from being deleted."""
-        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        users = [f"policy {name}" for schedule in objs for name in schedule.policies]
-        return listed, counts, perms_needed, [*protected, *users]
-
 
 @admin.register(Override)
 class OverrideAdmin(AuditedAdmin[Override]):

@@ -294,7 +294,7 @@ class Book:
         told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
         told |= {"held": held.reason} if held is not None else {}
         about = [self.alerts[notice.alert_id].key for notice in notices]
-        enter_in_audit("oncall.notify", delivery, self.now, {**told, "alerts": about})
+        enter_in_audit("oncall.notify", delivery, {**told, "alerts": about})
         live.publish("alerts")
 
 

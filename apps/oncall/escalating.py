@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from django.db.models import Exists, OuterRef
 
-from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Incident, Transition
 from apps.core import live
@@ -22,7 +21,7 @@ from apps.oncall import escalation, grouping, plans
 from apps.oncall.addressing import Turns, fallback, named
 from apps.oncall.book import UNTOLD_FOR, Book, Quiet, in_order, rank
 from apps.oncall.grouping import Decision
-from apps.oncall.loops import BATCH, each, enter_in_audit
+from apps.oncall.loops import BATCH, BY, each, enter_in_audit
 from apps.oncall.models import (
     NO_TIME,
     Escalation,
@@ -58,7 +57,7 @@ def stop(incident: Incident | None, now: datetime) -> None:
 def _end(escalations: Any, state: str, reason: str, now: datetime) -> None:
     for running in escalations.running():
         Escalation.objects.filter(pk=running.pk).update(state=state, reason=reason, due_at=None, ended_at=now)
-        enter_in_audit("oncall.stop_escalation", running, now, {"state": state, "reason": reason})
+        enter_in_audit("oncall.stop_escalation", running, {"state": state, "reason": reason})
         live.publish("incidents", running.incident_id)
 
 
@@ -73,7 +72,7 @@ def follow(transition: Transition, now: datetime) -> None:
                 _end(mine, "replaced", f"its incident became part of #{alert.incident_id}", now)
             else:
                 Escalation.objects.filter(pk=running.pk).update(incident=alert.incident)
-                enter_in_audit("oncall.move_escalation", running, now, {"incident": alert.incident_id})
+                enter_in_audit("oncall.move_escalation", running, {"incident": alert.incident_id})
     if alert.is_active and alert.acknowledged_at is None:
         NotificationGroup.objects.filter(members__alert=alert).update(due_at=now)
     stop(alert.incident, now)
@@ -126,7 +125,7 @@ def start(group: NotificationGroup, policy: Policy | None, alerts: Iterable[Aler
             started_at=now,
             reason="started",
         )
-        enter_in_audit("oncall.start_escalation", started, now, {"policy": policy.name, "severity": severity})
+        enter_in_audit("oncall.start_escalation", started, {"policy": policy.name, "severity": severity})
         live.publish("incidents", incident)
     return bool(worst) or is_due
 
@@ -244,7 +243,7 @@ def _step(
     one.position, one.rounds, one.due_at, one.reason = after.position, after.rounds, due_at, reason
     if due_at is None:
         one.state, one.ended_at = "finished", now
-        enter_in_audit("oncall.stop_escalation", one, now, {"state": one.state, "reason": reason})
+        enter_in_audit("oncall.stop_escalation", one, {"state": one.state, "reason": reason})
     one.save()
     live.publish("incidents", one.incident_id)
 
@@ -316,7 +315,7 @@ def _call(one: Escalation, ident: int, book: Book) -> tuple[Delivery | None, str
     words = f"escalation “{one.plan['name']}” calls {contact.name}"[:200]
     message = book.message(contact, Decision(mine, (), (), words))
     delivery = outbox.enqueue(contact=contact, message=message, purpose="call", now=book.now)
-    enter_in_audit("oncall.notify", delivery, book.now, {"contact": contact.name, "purpose": "call", "reason": words})
+    enter_in_audit("oncall.notify", delivery, {"contact": contact.name, "purpose": "call", "reason": words})
     return delivery, contact.name
 
 
@@ -354,4 +353,4 @@ def _resume(pk: int, now: datetime) -> None:
     one = Escalation.objects.get(pk=pk)
     before = now - timedelta(seconds=one.plan["acknowledged_for"])
     for alert in Alert.objects.active().filter(incident=one.incident_id, acknowledged_at__lte=before).order_by("pk"):
-        alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
+        alerting.unacknowledge(by=BY, alert=alert, now=now)

@@ -25,7 +25,6 @@ from django.db import connection, transaction
 from django.db.models import Case, Q, Value, When
 from django.db.models.functions import Coalesce, Least
 
-from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.models import Alert, QuietChange, Transition
@@ -34,7 +33,7 @@ from apps.core.tasks import wake
 from apps.oncall import escalating, grouping
 from apps.oncall.book import Book, Quiet, in_order, rank
 from apps.oncall.grouping import Event, Timers
-from apps.oncall.loops import BATCH, each, lock
+from apps.oncall.loops import BATCH, BY, each, lock
 from apps.oncall.models import GroupMember, NotificationGroup, Route, RuleTarget
 from apps.oncall.renewal import rewrite
 from apps.oncall.routing import DEFAULT, Routing, first_told, policy_tells
@@ -114,7 +113,7 @@ def _take_up(transition: Transition, routing: Routing, now: datetime) -> None:
             if alert.is_active and rank(transition.after) > rank(transition.before):
                 if alert.acknowledged_at is not None and alert.acknowledged_at <= transition.at:
                     # Somebody took on what it was; now it is worse than that.
-                    alert = alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
+                    alert = alerting.unacknowledge(by=BY, alert=alert, now=now)
                 _join(alert, routing, Event.RAISED, now)
                 escalating.restart(alert, now)
         case "moved":

@@ -223,7 +223,7 @@ class AuditedAdmin(ModelAdmin[M]):
         services.delete_object(by=principal_of(request), obj=obj)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Let the page that asks, for one and for several, refuse what upper rooms cannot do without, and say why."""
+        """Let the page that asks, for one and for several, refuse what a verb would refuse, and say why."""
         listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
         refusals = [sentence for row in objs if (sentence := services.refusal(row))]
         for sentence in refusals:
@@ -231,10 +231,10 @@ class AuditedAdmin(ModelAdmin[M]):
         return listed, counts, perms_needed, [*protected, *refusals]
 
     def delete_queryset(self, request: HttpRequest, queryset: "models.QuerySet[M]") -> None:
-        by = principal_of(request)
+        """Delete all of them or none, each as its own page does."""
         with transaction.atomic():
             for obj in queryset:
-                services.delete_object(by=by, obj=obj)
+                self.delete_model(request, obj)
 
     # The audit trail is the one log: Django's own would be a second truth.
     def log_addition(self, request: HttpRequest, obj: models.Model, message: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import re2
 from django.core.exceptions import PermissionDenied
+
+from apps.core.text import exactly
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
@@ -78,7 +79,6 @@ class Scope:
 EVERYTHING: Final = Scope()
 _QUIET: Final = re2.Options()
 _QUIET.log_errors = False
-_META: Final = re.compile(r"[.+*?()|\[\]{}^$\\]")
 
 
 def is_matcher(matcher: Any) -> bool:
@@ -104,13 +104,9 @@ def scope_of_teams(teams: Iterable[Sequence[Matcher]]) -> Scope:
     narrowing = list(dict.fromkeys(tuple((n, o, v) for n, o, v in team) for team in teams if team))
     singles = [team[0] for team in narrowing if len(team) == 1 and team[0][1] in ("=", "=~")]
     if len(narrowing) > 1 and len(singles) == len(narrowing) and len({name for name, _, _ in singles}) == 1:
-        values = sorted(f"(?:{value})" if operator == "=~" else _literal(value) for _, operator, value in singles)
+        values = sorted(f"(?:{value})" if operator == "=~" else exactly(value) for _, operator, value in singles)
         return Scope(((singles[0][0], "=~", "|".join(values)),))
     return Scope(tuple(dict.fromkeys(matcher for team in narrowing for matcher in team)))
-
-
-def _literal(value: str) -> str:
-    return _META.sub(lambda found: "\\" + found[0], value)
 
 
 @dataclass(frozen=True, slots=True)

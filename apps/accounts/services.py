@@ -310,7 +310,7 @@ def save_relations(*, by: Principal, obj: models.Model, save: Callable[[], Any])
 
 
 def refusal(obj: models.Model) -> str:
-    """Return why a row cannot be deleted, or nothing: upper rooms say by `extend(Model, "refusal", f)`."""
+    """Return why a row cannot be deleted, or nothing: each room says by `extend(Model, "refusal", f)`."""
     return next((sentence for ask in extensions(type(obj), "refusal") if (sentence := ask(obj))), "")
 
 

@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.contrib import messages as notes
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Count, Func, JSONField, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast
 from django.forms.models import BaseInlineFormSet
@@ -400,9 +400,6 @@ class RuleGroupAdmin(TestedAdmin[RuleGroup]):
     def delete_model(self, request: HttpRequest, obj: RuleGroup) -> None:
         services.delete_group(by=principal_of(request), group=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[RuleGroup]) -> None:
-        _each(queryset, lambda group: self.delete_model(request, group))
-
 
 class LevelFormSet(BaseInlineFormSet[RuleLevel, AlertRule, Any]):
     """The levels of a rule, judged together."""
@@ -536,9 +533,6 @@ class AlertRuleAdmin(TestedAdmin[AlertRule]):
     def delete_model(self, request: HttpRequest, obj: AlertRule) -> None:
         services.delete_rule(by=principal_of(request), rule=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[AlertRule]) -> None:
-        _each(queryset, lambda rule: self.delete_model(request, rule))
-
 
 @admin.register(AdaptiveBand)
 class AdaptiveBandAdmin(AuditedAdmin[AdaptiveBand]):
@@ -581,9 +575,6 @@ class AdaptiveBandAdmin(AuditedAdmin[AdaptiveBand]):
     def delete_model(self, request: HttpRequest, obj: AdaptiveBand) -> None:
         services.delete_band(by=principal_of(request), band=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[AdaptiveBand]) -> None:
-        _each(queryset, lambda band: self.delete_model(request, band))
-
 
 @admin.register(RecordingRule)
 class RecordingRuleAdmin(TestedAdmin[RecordingRule]):
@@ -618,9 +609,6 @@ class RecordingRuleAdmin(TestedAdmin[RecordingRule]):
 
     def delete_model(self, request: HttpRequest, obj: RecordingRule) -> None:
         services.delete_recording_rule(by=principal_of(request), rule=obj, now=timezone.now())
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[RecordingRule]) -> None:
-        _each(queryset, lambda rule: self.delete_model(request, rule))
 
 
 # --- Alerts -----------------------------------------------------------------------------------------------------
@@ -900,12 +888,6 @@ def _pretty(value: Any) -> str:
     if not value:
         return "–"
     return format_html('<pre class="whitespace-pre-wrap">{}</pre>', json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _each(queryset: QuerySet[Any], delete: Callable[[Any], None]) -> None:
-    with transaction.atomic():
-        for row in queryset:
-            delete(row)
 
 
 # --- From row to row ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,9 @@ class AlertRule(models.Model):
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
+
+    saved_although_failed: Collection[str] = ()
+    """Names of the unit tests that failed when this instance was saved; of one that was only read nothing is known."""
 
     class Meta:
         ordering = ("slug",)

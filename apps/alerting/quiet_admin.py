@@ -135,10 +135,6 @@ class MaintenanceWindowAdmin(AuditedAdmin[MaintenanceWindow]):
     def delete_model(self, request: HttpRequest, obj: MaintenanceWindow) -> None:
         services.delete_window(by=principal_of(request), window=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        for row in queryset:
-            self.delete_model(request, row)
-
 
 class InhibitionForm(Judged):
     """An inhibition rule."""
@@ -188,10 +184,6 @@ class InhibitionAdmin(AuditedAdmin[Inhibition]):
 
     def delete_model(self, request: HttpRequest, obj: Inhibition) -> None:
         services.delete_inhibition(by=principal_of(request), inhibition=obj, now=timezone.now())
-
-    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        for row in queryset:
-            self.delete_model(request, row)
 
 
 class ServiceForm(Judged):
@@ -243,10 +235,6 @@ class ServiceAdmin(AuditedAdmin[Service]):
 
     def delete_model(self, request: HttpRequest, obj: Service) -> None:
         services.delete_service(by=principal_of(request), service=obj, now=timezone.now())
-
-    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        for row in queryset:
-            self.delete_model(request, row)
 
 
 @admin.register(Silence)

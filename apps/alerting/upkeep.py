@@ -19,7 +19,6 @@ from apps.promql.ast import Selector, walk
 from apps.promql.errors import PromQLError
 from apps.promql.parser import parse
 
-PERIOD: Final = timedelta(days=30)
 LONGEST: Final = timedelta(days=366)
 TRIED: Final = timedelta(days=7)
 """How far back a proposal is tried."""

@@ -1,4 +1,9 @@
-"""Texts from outside, made fit to be kept."""
+"""Texts from outside, made fit to be kept or to stand in something else."""
+
+import re
+from typing import Final
+
+_META: Final = re.compile(r"[.+*?()|\[\]{}^$\\]")
 
 
 def storable(text: str) -> str:
@@ -9,3 +14,8 @@ def storable(text: str) -> str:
 def csv_cell(value: object) -> object:
     """Return a text that a spreadsheet does not take for a formula; what is no text stays."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def exactly(text: str) -> str:
+    """Return a regular expression (RE2) that matches this text and no other."""
+    return _META.sub(lambda found: "\\" + found[0], text)

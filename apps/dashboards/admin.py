@@ -68,10 +68,6 @@ class FolderAdmin(AuditedAdmin[Folder]):
     def delete_model(self, request: HttpRequest, obj: Folder) -> None:
         services.delete_folder(by=principal_of(request), folder=obj)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Folder]) -> None:
-        for folder in queryset:
-            self.delete_model(request, folder)
-
 
 class DashboardForm(forms.ModelForm[Dashboard]):
     """What is not drawn: title, address, description and folder."""
@@ -116,10 +112,6 @@ class DashboardAdmin(AuditedAdmin[Dashboard]):
 
     def delete_model(self, request: HttpRequest, obj: Dashboard) -> None:
         services.delete_dashboard(by=principal_of(request), dashboard=obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Dashboard]) -> None:
-        for row in queryset:
-            self.delete_model(request, row)
 
 
 @admin.register(DashboardVersion)

@@ -159,8 +159,10 @@ def _deletions(who: Principal, now: datetime) -> Iterator[Row]:
 
 def _defaults(who: Principal, now: datetime) -> Iterator[Row]:
     """The wiring knows what is shipped: `extend(Shipped, "changed", f)`, f returns the differences by name."""
+    if not who.can(Right.ADMINISTER):
+        return
     changed = sum(len(ask()) for ask in extensions(Shipped, "changed"))
-    if changed and who.can(Right.ADMINISTER):
+    if changed:
         words = _counted(changed, "shipped default has", "shipped defaults have")
         text = f"{words} changed with this release: `./portal manage defaults` shows how."
         yield {"text": text, "url": _list("core_shipped")}

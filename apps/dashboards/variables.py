@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from apps.core.text import exactly
 from apps.dashboards.document import INTERVAL, Variable
 from apps.dashboards.timespan import Span
 from apps.promql.text import quote
@@ -20,7 +21,6 @@ Values = Mapping[str, tuple[str, ...]]
 REFERENCE: Final = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)")
 PLAIN: Final = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*|[0-9]+(?:\.[0-9]+)?")
 LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_META: Final = re.compile(r"[.+*?()|\[\]{}^$\\]")
 
 
 class BadVariable(ValueError):
@@ -52,11 +52,6 @@ def built_in(span: Span) -> dict[str, tuple[str, ...]]:
         "window": (span.window,),
         "range": (f"{length}s",),
     }
-
-
-def escape(value: str) -> str:
-    """Return a regular expression (RE2) that matches exactly this text."""
-    return _META.sub(lambda found: "\\" + found[0], value)
 
 
 def fill_text(text: str, values: Values) -> str:
@@ -131,7 +126,7 @@ def _string(literal: str, before: str, values: Values) -> str:
 def _pattern(values: tuple[str, ...]) -> str:
     if values == (ALL,):
         return ".*"
-    found = "|".join(map(escape, values))
+    found = "|".join(map(exactly, values))
     return found if len(values) == 1 else f"({found})"
 
 

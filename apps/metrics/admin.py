@@ -413,11 +413,6 @@ class PushGroupAdmin(AuditedAdmin[PushGroup]):
     def delete_model(self, request: HttpRequest, obj: PushGroup) -> None:
         gateway.delete(by=principal_of(request), group=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[PushGroup]) -> None:
-        with transaction.atomic():
-            for group in queryset:
-                self.delete_model(request, group)
-
 
 @admin.register(QueryBudget)
 class QueryBudgetAdmin(AuditedAdmin[QueryBudget]):

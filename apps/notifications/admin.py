@@ -222,18 +222,6 @@ class ContactAdmin(AuditedAdmin[Contact]):
     def delete_model(self, request: HttpRequest, obj: Contact) -> None:
         services.delete_contact(by=principal_of(request), contact=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Contact]) -> None:
-        for contact in queryset:
-            self.delete_model(request, contact)
-
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Let the page that asks, for one and for several, refuse what the verb would refuse, and say why."""
-        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        refusals = [sentence for contact in objs if (sentence := services.refusal(contact))]
-        for sentence in refusals:
-            self.message_user(request, sentence, messages.ERROR)
-        return listed, counts, perms_needed, [*protected, *refusals]
-
     def has_delete_permission(self, request: HttpRequest, obj: Contact | None = None) -> bool:
         """The fall-back contact stays until another one takes its place."""
         return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_fallback)
@@ -332,10 +320,6 @@ class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
     def delete_model(self, request: HttpRequest, obj: MessageTemplate) -> None:
         services.delete_message_template(by=principal_of(request), template=obj)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[MessageTemplate]) -> None:
-        for template in queryset:
-            self.delete_model(request, template)
-
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
@@ -380,10 +364,6 @@ class QuietHoursAdmin(AuditedAdmin[QuietHours]):
 
     def delete_model(self, request: HttpRequest, obj: QuietHours) -> None:
         personal.save_quiet_hours(by=principal_of(request), person=obj.person, hours="", now=timezone.now())
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[QuietHours]) -> None:
-        for quiet in queryset:
-            self.delete_model(request, quiet)
 
 
 @action(description="Send a test to the person", permissions=["operate"])

@@ -10,13 +10,15 @@ class NotificationsConfig(AppConfig):
     verbose_name = "Notifications"
 
     def ready(self) -> None:
-        """Register the system checks, say who cannot be deleted, and listen to what mail providers tell."""
+        """Register the system checks, say who and what cannot be deleted, and listen to what mail providers tell."""
         from anymail.signals import tracking
 
         from apps.accounts.models import User
         from apps.core.registry import extend
         from apps.notifications import checks, email_events  # noqa: F401
-        from apps.notifications.services import refusal_of
+        from apps.notifications.models import Contact
+        from apps.notifications.services import refusal, refusal_of
 
+        extend(Contact, "refusal", refusal)
         extend(User, "refusal", refusal_of)
         tracking.connect(email_events.take, dispatch_uid="notifications.email_events")

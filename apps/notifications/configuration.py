@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from apps.core.secrets import MASK
+from apps.core.secrets import MASK, merged
 from apps.notifications.channels import Channel
 
 
@@ -29,10 +29,8 @@ def clean(channel: type[Channel], data: Mapping[str, Any], stored: Mapping[str, 
         known = ", ".join(form.fields)
         raise ValidationError({unknown[0]: f"A contact of kind {channel.kind} has no such setting; it has {known}."})
     values = {name: value for name, value in data.items() if name not in secret}
-    for name in secret:
-        given = data.get(name, "")
-        values[name] = None if given is None else stored.get(name, "") if given in ("", MASK) else given
-    form = channel.Config(values)
+    kept, given = ({name: held[name] for name in secret if name in held} for held in (stored, data))
+    form = channel.Config(values | merged(kept, given))
     if not form.is_valid():
         raise ValidationError(form.errors.as_data())
     return Settings(

@@ -15,7 +15,7 @@ from apps.accounts.rights import Principal, Right
 from apps.core import live
 from apps.core.defaults import write_once
 from apps.core.registry import extensions
-from apps.core.secrets import MASK, Undecryptable
+from apps.core.secrets import MASK, Undecryptable, readable
 from apps.notifications import configuration, outbox, wording
 from apps.notifications.channels import channels
 from apps.notifications.message import Message
@@ -345,7 +345,7 @@ def environment_warnings() -> tuple[str, ...]:
             continue
         cleaned = configuration.clean(contact.channel, each.values, {})
         asked = {**cleaned.config, **cleaned.secrets}
-        stored, _ = _secrets(contact)
+        stored = readable(contact)
         has = {**contact.config, **stored}
         warnings += [
             f"{variable} differs from the contact “{contact.name}”; the contact counts. "

@@ -369,10 +369,6 @@ class PolicyAdmin(AuditedAdmin[Policy]):
     def delete_model(self, request: HttpRequest, obj: Policy) -> None:
         services.delete_policy(by=principal_of(request), policy=obj)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Policy]) -> None:
-        for policy in queryset:
-            self.delete_model(request, policy)
-
 
 def listed(lines: list[tuple[str, str, str]]) -> str:
     """Return (when, who, why) for people."""
@@ -492,8 +488,7 @@ class RouteAdmin(AuditedAdmin[Route]):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Route]) -> None:
         roots = [route.name for route in queryset if route.is_root]
-        for route in queryset.filter(is_root=False):
-            self.delete_model(request, route)
+        super().delete_queryset(request, queryset.filter(is_root=False))
         if roots:
             self.message_user(request, f"{roots[0]} is the root and stays.", "WARNING")
 
@@ -625,16 +620,6 @@ class ScheduleAdmin(AuditedAdmin[Schedule]):
 
     def delete_model(self, request: HttpRequest, obj: Schedule) -> None:
         schedules.delete_schedule(by=principal_of(request), schedule=obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
-        for schedule in queryset:
-            self.delete_model(request, schedule)
-
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        """Say beforehand which policies name a schedule: they keep it from being deleted."""
-        listed, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        users = [f"policy {name}" for schedule in objs for name in schedule.policies]
-        return listed, counts, perms_needed, [*protected, *users]
 
 
 @admin.register(Override)

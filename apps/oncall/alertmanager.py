@@ -25,7 +25,7 @@ from apps.notifications.sending import administrators
 from apps.oncall import alertmanager_file
 from apps.oncall.alertmanager_file import Branch, Receiver
 from apps.oncall.models import GroupMember, NotificationGroup, Policy, Route, RuleTarget
-from apps.oncall.routing import DEFAULT, Routing, root_timers
+from apps.oncall.routing import DEFAULT, Routing
 from apps.promql.source import Matcher
 
 UNROUTED: Final = "fall-back contact"
@@ -218,7 +218,7 @@ def _file_parts() -> tuple[Branch, list[Branch], list[Receiver]]:
     sender = Sender(portal_url=settings.PORTAL_URL, administrators=administrators())
     matchers = {spec.id: spec.matchers for spec in routing.specs}
     targets = [routing.targets[pk] for pk in sorted(routing.targets)]
-    waits = root_timers()
+    waits = routing.root_timers
     branches = [
         Branch(
             receiver_of(target),

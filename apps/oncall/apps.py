@@ -15,12 +15,15 @@ class OncallConfig(AppConfig):
         from apps.alerting.models import AlertRule
         from apps.core.registry import extend
         from apps.notifications.models import Contact, MessageTemplate
-        from apps.oncall import examples
+        from apps.oncall import examples, schedules
+        from apps.oncall.models import Policy, Schedule
         from apps.oncall.preview import notifications
-        from apps.oncall.services import refusal_of_calendar, take_notifications, users_of
+        from apps.oncall.services import refusal_of_calendar, refusal_of_policy, take_notifications, users_of
 
         extend(AlertRule, "notifications", take_notifications)
         extend(AlertRule, "preview", notifications)
         extend(Contact, "in_use", users_of)
         extend(Calendar, "refusal", refusal_of_calendar)
+        extend(Policy, "refusal", refusal_of_policy)
+        extend(Schedule, "refusal", schedules.refusal)
         extend(MessageTemplate, "examples", examples)

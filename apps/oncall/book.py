@@ -35,6 +35,8 @@ from apps.oncall.models import (
 
 CHANGES_TOLD: Final = 3
 """Changes in one message; the alert's page lists more."""
+LOST: Final = ("failed", "cancelled")
+"""States of a delivery that told nobody."""
 UNTOLD_FOR: Final = timedelta(minutes=5)
 """A message that has not left by then does not count as told: the fall-back contact is."""
 
@@ -128,7 +130,7 @@ class Book:
         since = min([since, *(begun - timedelta(microseconds=1) for begun in flapping)])
         names = {identity(alert) for alert in self.alerts.values()}
         found = Notice.objects.filter(kind="firing", identity__in=names, at__gt=since)
-        reached = found.exclude(delivery__state__in=("failed", "cancelled"))
+        reached = found.exclude(delivery__state__in=LOST)
         rows = reached.filter(contact__isnull=False).values_list("contact", "identity").annotate(last=Max("at"))
         return {(contact, name): last for contact, name, last in rows if contact is not None}
 
@@ -175,8 +177,7 @@ class Book:
     def _told(self, alert: Alert, contact: Contact) -> Told | None:
         """A message that never left told nobody; one about the end counts in the group that it was told in."""
         mine = self._known.get((alert.pk, contact.pk), [])
-        reached = [n for n in mine if n.delivery is None or n.delivery.state not in ("failed", "cancelled")]
-        firing = [notice for notice in reached if notice.kind == "firing"]
+        firing = _reached(mine)
         if not firing:
             return None
         here = None if self.group is None else self.group.pk
@@ -210,10 +211,8 @@ class Book:
             if held is None or not waits:
                 firing.append(pk)
         for pk in decision.resolved:
-            mine = [notice for notice in self._known.get((pk, contact.pk), []) if notice.kind == "firing"]
             waits = self._waiting(pk, contact)
-            reached = [n for n in mine if n.delivery is None or n.delivery.state not in ("failed", "cancelled")]
-            if not waits or len(reached) > len(waits):
+            if not waits or len(_reached(self._known.get((pk, contact.pk), []))) > len(waits):
                 resolved.append(pk)
         return replace(decision, firing=tuple(firing), resolved=tuple(resolved))
 
@@ -294,8 +293,16 @@ class Book:
         told = {"contact": contact.name, "purpose": purpose, "reason": decision.reason}
         told |= {"held": held.reason} if held is not None else {}
         about = [self.alerts[notice.alert_id].key for notice in notices]
-        enter_in_audit("oncall.notify", delivery, self.now, {**told, "alerts": about})
+        enter_in_audit("oncall.notify", delivery, {**told, "alerts": about})
         live.publish("alerts")
+
+
+def _reached(notices: Iterable[Notice]) -> list[Notice]:
+    """Those that told that it fires; one whose message never left told nobody."""
+    return [
+        one for one in notices
+        if one.kind == "firing" and (one.delivery is None or one.delivery.state not in LOST)
+    ]  # fmt: skip
 
 
 def listed_by(contact: Contact) -> int:

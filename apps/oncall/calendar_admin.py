@@ -101,7 +101,3 @@ class ImportedCalendarAdmin(AuditedAdmin[ImportedCalendar]):
 
     def delete_model(self, request: HttpRequest, obj: ImportedCalendar) -> None:
         calendars.delete_calendar(by=principal_of(request), calendar=obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ImportedCalendar]) -> None:
-        for calendar in queryset:
-            self.delete_model(request, calendar)

@@ -6,24 +6,20 @@ anew each day; the on-call page, health and the list of what is left to do show 
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
 from django.conf import settings
 from django.db import transaction
 
-from apps.accounts.audit import record
 from apps.accounts.hours import parse_zone
 from apps.accounts.models import User
-from apps.accounts.rights import Principal
 from apps.core import live
 from apps.notifications import outbox
 from apps.notifications.message import Message
 from apps.notifications.models import Contact
 from apps.oncall import schedules
+from apps.oncall.loops import enter_in_audit
 from apps.oncall.models import CoverageFinding, ImportedCalendar, Schedule
 from apps.oncall.shortfalls import SEEN, Outlook, Shortfall, is_news, listed, shortfalls
-
-BY: Final = Principal.system("oncall")
 
 
 def look(*, now: datetime) -> None:
@@ -108,7 +104,7 @@ def _tell(schedule: Schedule, rows: list[CoverageFinding], now: datetime) -> Non
     for contact in contacts or Contact.objects.enabled().filter(is_fallback=True):
         delivery = outbox.enqueue(contact=contact, message=message, purpose=message.status, now=now)
         told = {"contact": contact.name, "purpose": delivery.purpose, "reason": message.reason}
-        record(by=BY, verb="oncall.notify", target=delivery, after=told)
+        enter_in_audit("oncall.notify", delivery, told)
 
 
 def problems() -> list[str]:

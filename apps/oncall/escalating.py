@@ -4,13 +4,12 @@ Decisions stand in `escalation`; here is only what carries them out.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db.models import Exists, OuterRef
 
-from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
 from apps.alerting.models import Alert, Incident, Transition
 from apps.core import live
@@ -22,7 +21,7 @@ from apps.oncall import escalation, grouping, plans
 from apps.oncall.addressing import Turns, fallback, named
 from apps.oncall.book import UNTOLD_FOR, Book, Quiet, in_order, rank
 from apps.oncall.grouping import Decision
-from apps.oncall.loops import BATCH, each, enter_in_audit
+from apps.oncall.loops import BATCH, BY, each, enter_in_audit
 from apps.oncall.models import (
     NO_TIME,
     Escalation,
@@ -58,7 +57,7 @@ def stop(incident: Incident | None, now: datetime) -> None:
 def _end(escalations: Any, state: str, reason: str, now: datetime) -> None:
     for running in escalations.running():
         Escalation.objects.filter(pk=running.pk).update(state=state, reason=reason, due_at=None, ended_at=now)
-        enter_in_audit("oncall.stop_escalation", running, now, {"state": state, "reason": reason})
+        enter_in_audit("oncall.stop_escalation", running, {"state": state, "reason": reason})
         live.publish("incidents", running.incident_id)
 
 
@@ -73,7 +72,7 @@ def follow(transition: Transition, now: datetime) -> None:
                 _end(mine, "replaced", f"its incident became part of #{alert.incident_id}", now)
             else:
                 Escalation.objects.filter(pk=running.pk).update(incident=alert.incident)
-                enter_in_audit("oncall.move_escalation", running, now, {"incident": alert.incident_id})
+                enter_in_audit("oncall.move_escalation", running, {"incident": alert.incident_id})
     if alert.is_active and alert.acknowledged_at is None:
         NotificationGroup.objects.filter(members__alert=alert).update(due_at=now)
     stop(alert.incident, now)
@@ -126,7 +125,7 @@ def start(group: NotificationGroup, policy: Policy | None, alerts: Iterable[Aler
             started_at=now,
             reason="started",
         )
-        enter_in_audit("oncall.start_escalation", started, now, {"policy": policy.name, "severity": severity})
+        enter_in_audit("oncall.start_escalation", started, {"policy": policy.name, "severity": severity})
         live.publish("incidents", incident)
     return bool(worst) or is_due
 
@@ -166,14 +165,20 @@ class Page:
 
     contact: Contact
     after: timedelta
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[Decision]
 
 
-def _page(pages: dict[int, Page], contact: Contact, decision: Decision, words: str, after: timedelta = NO_TIME) -> None:
-    """Put what one escalation tells the contact to what others do; the soonest counts."""
-    page = pages.setdefault(contact.pk, Page(contact, after))
-    page.after = min(page.after, after)
-    page.decisions.append(Decision(decision.firing, decision.still, (), words[:200]))
+def _page(contact: Contact, decision: Decision, words: str, after: timedelta = NO_TIME) -> Page:
+    """Return what one escalation tells the contact."""
+    return Page(contact, after, [Decision(decision.firing, decision.still, (), words[:200])])
+
+
+def _collect(pages: dict[int, Page], page: Page) -> None:
+    """Put what one escalation tells a contact to what others do; the soonest counts."""
+    known = pages.setdefault(page.contact.pk, page)
+    if known is not page:
+        known.after = min(known.after, page.after)
+        known.decisions += page.decisions
 
 
 def _merged(decisions: Sequence[Decision]) -> Decision:
@@ -190,7 +195,7 @@ def _step(
     now: datetime,
 ) -> None:
     """Advance one escalation: collect what its steps tell whom, and write down where it stands."""
-    mine = [alert for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active]
+    mine = _going_on(one, book)
     if not mine or one.incident.acknowledged_at or all(alert.acknowledged_at for alert in mine):
         stop(one.incident, now)
         return
@@ -216,7 +221,7 @@ def _step(
         for step in turn.taken:
             done = _take(one, step, source, book)
             for page in done.pages:
-                _page(pages, page.contact, page.decisions[0], page.decisions[0].reason, page.after)
+                _collect(pages, page)
             has_told = has_told or done.has_told
             is_awake, asleep = is_awake or done.is_awake, done.asleep or asleep
             if done.until is not None:
@@ -244,9 +249,14 @@ def _step(
     one.position, one.rounds, one.due_at, one.reason = after.position, after.rounds, due_at, reason
     if due_at is None:
         one.state, one.ended_at = "finished", now
-        enter_in_audit("oncall.stop_escalation", one, now, {"state": one.state, "reason": reason})
+        enter_in_audit("oncall.stop_escalation", one, {"state": one.state, "reason": reason})
     one.save()
     live.publish("incidents", one.incident_id)
+
+
+def _going_on(one: Escalation, book: Book) -> list[Alert]:
+    """Return the alerts of the escalation's incident that are still active."""
+    return [alert for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active]
 
 
 @dataclass(frozen=True)
@@ -283,7 +293,7 @@ def _take(one: Escalation, step: escalation.Taken, source: Route | RuleTarget | 
     if step.action is None:
         return Done(row)
     found = named(step.action, source, book.now, severity=one.severity, whose=Turns(one))
-    mine = [alert.pk for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active]
+    mine = [alert.pk for alert in _going_on(one, book)]
     until, pages, awake, asleep = None, [], [], ""
     has_told = False
     for contact in found.contacts.values():
@@ -295,8 +305,7 @@ def _take(one: Escalation, step: escalation.Taken, source: Route | RuleTarget | 
         if decision.firing:
             has_told = has_told or not sleeps
             words = f"escalation “{one.plan['name']}”: {found.why or step.reason}"
-            told = Decision(decision.firing, decision.still, (), words[:200])
-            pages.append(Page(contact, found.after.get(contact.pk, NO_TIME), [told]))
+            pages.append(_page(contact, decision, words, found.after.get(contact.pk, NO_TIME)))
         if decision.next_at is not None:
             until = min(until or decision.next_at, decision.next_at)
     row.contacts, row.told = list(found.chosen), [page.contact.name for page in pages]
@@ -312,11 +321,11 @@ def _call(one: Escalation, ident: int, book: Book) -> tuple[Delivery | None, str
     contact = Contact.objects.enabled().filter(pk=ident, kind="webhook").first()
     if contact is None:
         return None, "it is gone or switched off, nothing is called"
-    mine = tuple(alert.pk for alert in book.alerts.values() if alert.incident_id == one.incident_id and alert.is_active)
+    mine = tuple(alert.pk for alert in _going_on(one, book))
     words = f"escalation “{one.plan['name']}” calls {contact.name}"[:200]
     message = book.message(contact, Decision(mine, (), (), words))
     delivery = outbox.enqueue(contact=contact, message=message, purpose="call", now=book.now)
-    enter_in_audit("oncall.notify", delivery, book.now, {"contact": contact.name, "purpose": "call", "reason": words})
+    enter_in_audit("oncall.notify", delivery, {"contact": contact.name, "purpose": "call", "reason": words})
     return delivery, contact.name
 
 
@@ -334,7 +343,7 @@ def _tell_fallback_at_the_end(one: Escalation, book: Book, pages: dict[int, Page
     for contact in fallback().values():
         decision = grouping.page(book.standings(contact, incident=one.incident_id), now=book.now)
         if decision.firing:
-            _page(pages, contact, decision, f"escalation “{one.plan['name']}” told nobody")
+            _collect(pages, _page(contact, decision, f"escalation “{one.plan['name']}” told nobody"))
         until = decision.next_at
     return until
 
@@ -354,4 +363,4 @@ def _resume(pk: int, now: datetime) -> None:
     one = Escalation.objects.get(pk=pk)
     before = now - timedelta(seconds=one.plan["acknowledged_for"])
     for alert in Alert.objects.active().filter(incident=one.incident_id, acknowledged_at__lte=before).order_by("pk"):
-        alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
+        alerting.unacknowledge(by=BY, alert=alert, now=now)

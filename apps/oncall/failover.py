@@ -8,11 +8,10 @@ from datetime import datetime
 
 from django.db.models import Q
 
-from apps.accounts.audit import record
-from apps.accounts.rights import Principal
 from apps.notifications import holding, outbox
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
+from apps.oncall.loops import enter_in_audit
 from apps.oncall.models import Notice
 
 
@@ -71,4 +70,4 @@ def _tell(delivery: Delivery, contact: Contact, other: Contact, notices: list[No
         ignore_conflicts=True,
     )
     told = {"contact": other.name, "purpose": delivery.purpose, "reason": reason}
-    record(by=Principal.system("oncall"), verb="oncall.notify", target=made, after=told)
+    enter_in_audit("oncall.notify", made, told)

@@ -187,7 +187,7 @@ def moment_of(text: str, *, now: datetime) -> datetime:
 def way_of(place: Route | RuleTarget | None, severity: str, at: datetime) -> Way:
     """Return who would be told there of an alert that fires at `at`."""
     policy = place.policy if place is not None else None
-    timers = routing.timers_of(place)
+    timers = routing.Routing().timers_of(place)
     begins = at + timers.wait
     steps = _first(routing.first_told(place).values(), severity, begins, timers.wait)
     receiver = place.rule.name if isinstance(place, RuleTarget) else str(place or "fall-back contact")

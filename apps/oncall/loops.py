@@ -6,7 +6,6 @@ written without a race.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection, transaction
@@ -16,6 +15,7 @@ from apps.accounts.rights import Principal
 
 log = logging.getLogger(__name__)
 
+BY: Final = Principal.system("oncall")
 LOCK: Final = 0x6F6E6361
 """The advisory lock that on-call's loops share ("onca")."""
 BATCH: Final = 200
@@ -43,6 +43,6 @@ def each(keys: Sequence[Any], work: Callable[[Any], object], what: str) -> int:
     return len(keys)
 
 
-def enter_in_audit(verb: str, target: Any, now: datetime, after: Mapping[str, Any]) -> None:
+def enter_in_audit(verb: str, target: Any, after: Mapping[str, Any]) -> None:
     """Write down what on-call did by itself."""
-    record(by=Principal.system("oncall"), verb=verb, target=target, after=dict(after))
+    record(by=BY, verb=verb, target=target, after=dict(after))

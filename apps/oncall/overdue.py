@@ -12,13 +12,12 @@ from typing import Final
 
 from django.conf import settings
 
-from apps.accounts.audit import record
-from apps.accounts.rights import Principal
 from apps.alerting.models import Transition
 from apps.core.telemetry import Gauge
 from apps.notifications import sending
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery
+from apps.oncall.loops import enter_in_audit
 from apps.oncall.models import Escalation, NotificationGroup
 
 log = logging.getLogger(__name__)
@@ -107,4 +106,4 @@ def _say(found: Overdue, now: datetime) -> None:
     for contact in contacts:
         delivery = sending.send_directly(contact=contact, message=message, purpose=message.status, now=now)
         told = {"contact": contact.name, "purpose": delivery.purpose, "reason": message.reason}
-        record(by=Principal.system("oncall"), verb="oncall.notify", target=delivery, after=told)
+        enter_in_audit("oncall.notify", delivery, told)

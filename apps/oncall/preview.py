@@ -21,7 +21,7 @@ from apps.notifications.models import Contact
 from apps.oncall import grouping
 from apps.oncall.grouping import Event, RouteSpec, Standing, Timers, Told
 from apps.oncall.models import Route, RuleTarget
-from apps.oncall.routing import DEFAULT
+from apps.oncall.routing import DEFAULT, timers
 
 MOST_LISTED: Final = 200
 
@@ -139,24 +139,22 @@ class _Desk:
                 matchers = tuple(matching.parse_matcher(text) for text in route.matchers)
             except (matching.MatcherError, TypeError):
                 continue  # passed over when alerts are routed, too
-            timers = Timers(route.group_wait, route.group_interval, route.repeat_interval)
             self.specs.append(RouteSpec(route.pk, matchers, route.continue_matching))
             self.routes[route.pk] = Place(
-                route.name, f"route:{route.pk}", tuple(route.group_by), timers, _names(route.contacts.all()),
+                route.name, f"route:{route.pk}", tuple(route.group_by), timers(route), _names(route.contacts.all()),
                 route.policy_id is not None,
             )  # fmt: skip
         root = next((route for route in routes if route.is_root), None)
-        timers = DEFAULT if root is None else Timers(root.group_wait, root.group_interval, root.repeat_interval)
         self.fallback = _names(Contact.objects.filter(is_fallback=True))
         self.unrouted = Place("fall-back contact", "unrouted", ("alertname",), DEFAULT, self.fallback)
-        self.target = self._target(timers)
+        self.target = self._target(DEFAULT if root is None else timers(root))
 
-    def _target(self, timers: Timers) -> Place | None:
+    def _target(self, waits: Timers) -> Place | None:
         target = RuleTarget.objects.filter(rule=self.found.rule.id).prefetch_related("contacts").first()
         if target is None or (target.policy_id is None and not target.contacts.exists()):
             return None
         contacts, has_policy = _names(target.contacts.all()), target.policy_id is not None
-        return Place(self.found.rule.name, f"rule:{target.rule_id}", ("alertname",), timers, contacts, has_policy)
+        return Place(self.found.rule.name, f"rule:{target.rule_id}", ("alertname",), waits, contacts, has_policy)
 
     def run(self) -> Notifications:
         changes: dict[datetime, list[Change]] = defaultdict(list)

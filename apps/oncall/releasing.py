@@ -14,8 +14,6 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.db.models import Prefetch
 
-from apps.accounts.audit import record
-from apps.accounts.rights import Principal
 from apps.alerting.models import Alert
 from apps.core import live
 from apps.notifications import holding, outbox
@@ -204,4 +202,4 @@ def _by_alert(desk: _Desk, notices: Sequence[Notice]) -> dict[int, list[Waiting]
 
 def _tell_audit(row: Delivery, contact: Contact, reason: str, now: datetime) -> None:
     told = {"contact": contact.name, "purpose": row.purpose, "reason": reason, "released": now}
-    record(by=Principal.system("oncall"), verb="oncall.notify", target=row, after=told)
+    loops.enter_in_audit("oncall.notify", row, told)

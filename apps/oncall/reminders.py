@@ -39,5 +39,5 @@ def _remind(pk: UUID, now: datetime) -> None:
                 reason="a silence ends soon",
             )
             delivery = outbox.enqueue(contact=contact, message=message, purpose="reminder", now=now)
-            enter_in_audit("oncall.notify", delivery, now, {"contact": contact.name, "purpose": "reminder"})
+            enter_in_audit("oncall.notify", delivery, {"contact": contact.name, "purpose": "reminder"})
     Silence.objects.filter(pk=pk).update(reminded_at=now)

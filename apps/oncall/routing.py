@@ -36,8 +36,9 @@ class Routing:
 
     @cached_property
     def root_timers(self) -> Timers:
-        """The timers of the root route, for what no route is asked about."""
-        return root_timers()
+        """The timers of the root route: those of what is told by no route."""
+        root = Route.objects.filter(is_root=True).first()
+        return timers(root) if root else DEFAULT
 
     @cached_property
     def routes(self) -> dict[int, Route]:
@@ -72,18 +73,16 @@ class Routing:
             return [target]
         return [self.routes[pk] for pk in grouping.matching(self.specs, labels)] or [None]
 
+    def timers_of(self, place: Route | RuleTarget | None) -> Timers:
+        """Return the timers of where an alert goes."""
+        if isinstance(place, Route):
+            return timers(place)
+        return DEFAULT if place is None else self.root_timers
 
-def timers_of(place: Route | RuleTarget | None) -> Timers:
-    """Return the timers of where an alert goes."""
-    if isinstance(place, Route):
-        return Timers(place.group_wait, place.group_interval, place.repeat_interval)
-    return DEFAULT if place is None else root_timers()
 
-
-def root_timers() -> Timers:
-    """The root's timers: those of what is told by no route."""
-    root = Route.objects.filter(is_root=True).first()
-    return Timers(root.group_wait, root.group_interval, root.repeat_interval) if root else DEFAULT
+def timers(row: Route | NotificationGroup) -> Timers:
+    """Return the timers that a route has, or a group keeps of it."""
+    return Timers(row.group_wait, row.group_interval, row.repeat_interval)
 
 
 def first_told(source: Route | RuleTarget | None) -> dict[int, Contact]:

@@ -67,12 +67,18 @@ def save_schedule(
 @verb("oncall.delete_schedule", right=Right.EDIT)
 def delete_schedule(*, by: Principal, schedule: Schedule) -> None:
     """Delete a schedule that no policy names."""
-    if users := schedule.policies:
-        raise ValidationError(f"{schedule.name} is used by {', '.join(users)}: change those policies first.")
+    if sentence := refusal(schedule):
+        raise ValidationError(sentence)
     before, label = _state(schedule), (schedule._meta.label_lower, str(schedule.pk), str(schedule))
     schedule.delete()
     record(by=by, verb="oncall.delete_schedule", target=label, before=before)
     live.publish("schedules")
+
+
+def refusal(schedule: Schedule) -> str:
+    """Return why a schedule cannot be deleted, or nothing: policies name it."""
+    users = schedule.policies
+    return f"{schedule.name} is used by {', '.join(users)}: change those policies first." if users else ""
 
 
 @verb("oncall.override", right=Right.OPERATE)

@@ -57,11 +57,16 @@ def save_policy(
 @verb("oncall.delete_policy", right=Right.EDIT)
 def delete_policy(*, by: Principal, policy: Policy) -> None:
     """Delete a policy that no route and no rule names; what runs by it goes on with its copy."""
+    if sentence := refusal_of_policy(policy):
+        raise ValidationError(sentence)
+    _delete("oncall.delete_policy", by, policy, _policy_state(policy))
+
+
+def refusal_of_policy(policy: Policy) -> str:
+    """Return why a policy cannot be deleted, or nothing: routes, rules and other policies name it."""
     users = [str(route) for route in policy.routes.all()] + [str(target.rule) for target in policy.rule_targets.all()]
     users += [f"the policy {name}" for name in policy.policies]
-    if users:
-        raise ValidationError(f"{policy.name} is used by {', '.join(users)}: give those another policy first.")
-    _delete("oncall.delete_policy", by, policy, _policy_state(policy))
+    return f"{policy.name} is used by {', '.join(users)}: give those another policy first." if users else ""
 
 
 def check_hand_overs(name: str, steps: Sequence[StepData]) -> None:

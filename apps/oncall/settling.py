@@ -10,7 +10,7 @@ from apps.notifications.holding import QUIET
 from apps.notifications.models import Delivery
 from apps.oncall import failover, grouping
 from apps.oncall.addressing import fallback
-from apps.oncall.book import UNTOLD_FOR, Book, Quiet
+from apps.oncall.book import LOST, UNTOLD_FOR, Book, Quiet
 from apps.oncall.grouping import Decision
 from apps.oncall.loops import BATCH, each
 from apps.oncall.models import Escalation, Notice
@@ -34,7 +34,7 @@ def settle(*, now: datetime, limit: int = BATCH) -> int:
     escalates = Escalation.objects.running().filter(incident=OuterRef("alert__incident"))
     sleeps = Q(delivery__state="held", delivery__held_for=QUIET) & ~Exists(escalates)
     late = (~Q(delivery__state="held") | sleeps) & Q(at__lte=now - UNTOLD_FOR)
-    lost = Notice.objects.unsettled().filter(Q(delivery__state__in=("failed", "cancelled")) | late)
+    lost = Notice.objects.unsettled().filter(Q(delivery__state__in=LOST) | late)
     muting = Quiet(now)
     keys = list(lost.order_by("pk").values_list("pk", flat=True)[:limit])
     return each(keys, lambda pk: _settle(pk, muting, now), "Notice")

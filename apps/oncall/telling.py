@@ -25,7 +25,6 @@ from django.db import connection, transaction
 from django.db.models import Case, Q, Value, When
 from django.db.models.functions import Coalesce, Least
 
-from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
 from apps.alerting.lifecycle import ACTIVE, Severity, State
 from apps.alerting.models import Alert, QuietChange, Transition
@@ -33,11 +32,11 @@ from apps.core import live
 from apps.core.tasks import wake
 from apps.oncall import escalating, grouping
 from apps.oncall.book import Book, Quiet, in_order, rank
-from apps.oncall.grouping import Event, Timers
-from apps.oncall.loops import BATCH, each, lock
+from apps.oncall.grouping import Event
+from apps.oncall.loops import BATCH, BY, each, lock
 from apps.oncall.models import GroupMember, NotificationGroup, Route, RuleTarget
 from apps.oncall.renewal import rewrite
-from apps.oncall.routing import DEFAULT, Routing, first_told, policy_tells
+from apps.oncall.routing import Routing, first_told, policy_tells, timers
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ def _take_up(transition: Transition, routing: Routing, now: datetime) -> None:
             if alert.is_active and rank(transition.after) > rank(transition.before):
                 if alert.acknowledged_at is not None and alert.acknowledged_at <= transition.at:
                     # Somebody took on what it was; now it is worse than that.
-                    alert = alerting.unacknowledge(by=Principal.system("oncall"), alert=alert, now=now)
+                    alert = alerting.unacknowledge(by=BY, alert=alert, now=now)
                 _join(alert, routing, Event.RAISED, now)
                 escalating.restart(alert, now)
         case "moved":
@@ -180,24 +179,23 @@ def _group(place: Route | RuleTarget | None, alert: Alert, routing: Routing, now
         case Route():
             shared = grouping.group_labels(place.group_by, labels)
             key, receiver = grouping.group_key(f"route:{place.pk}", shared), place.name
-            timers = Timers(place.group_wait, place.group_interval, place.repeat_interval)
         case RuleTarget():
             shared = grouping.group_labels(["alertname"], labels)
             key, receiver = grouping.group_key(f"rule:{place.rule_id}", shared), place.rule.name
-            timers = routing.root_timers
         case _:
             shared = grouping.group_labels(["alertname"], labels)
-            key, receiver, timers = grouping.group_key("unrouted", shared), "fall-back contact", DEFAULT
+            key, receiver = grouping.group_key("unrouted", shared), "fall-back contact"
     if key in routing.groups:
         return routing.groups[key]
+    waits = routing.timers_of(place)
     values = {
         "route": place if isinstance(place, Route) else None,
         "target": place if isinstance(place, RuleTarget) else None,
         "receiver": receiver[:120],
         "labels": shared,
-        "group_wait": timers.wait,
-        "group_interval": timers.interval,
-        "repeat_interval": timers.repeat,
+        "group_wait": waits.wait,
+        "group_interval": waits.interval,
+        "repeat_interval": waits.repeat,
     }
     group, is_new = NotificationGroup.objects.get_or_create(key=key, defaults={**values, "opened_at": now})
     if not is_new:
@@ -211,8 +209,7 @@ def _group(place: Route | RuleTarget | None, alert: Alert, routing: Routing, now
 
 
 def _due(group: NotificationGroup, event: Event, now: datetime) -> None:
-    timers = Timers(group.group_wait, group.group_interval, group.repeat_interval)
-    due_at = grouping.due_after(event, due_at=group.due_at, flushed_at=group.flushed_at, now=now, timers=timers)
+    due_at = grouping.due_after(event, due_at=group.due_at, flushed_at=group.flushed_at, now=now, timers=timers(group))
     if due_at == group.due_at:
         return
     group.due_at = due_at

@@ -184,10 +184,6 @@ class CheckAdmin(AuditedAdmin[Check]):
     def delete_model(self, request: HttpRequest, obj: Check) -> None:
         checks.delete_check(by=principal_of(request), check=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Check]) -> None:
-        for check in queryset:
-            self.delete_model(request, check)
-
     @action(description="Ask now", permissions=["operate"])
     def check_now(self, request: HttpRequest, queryset: QuerySet[Check]) -> HttpResponse | None:
         by, now = principal_of(request), timezone.now()
@@ -283,10 +279,6 @@ class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     def delete_model(self, request: HttpRequest, obj: Heartbeat) -> None:
         heartbeats.delete_heartbeat(by=principal_of(request), beat=obj, now=timezone.now())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Heartbeat]) -> None:
-        for beat in queryset:
-            self.delete_model(request, beat)
-
 
 @admin.register(Ping)
 class PingAdmin(AuditedAdmin[Ping]):
@@ -357,10 +349,6 @@ class SiteAdmin(AuditedAdmin[Site]):
 
     def delete_model(self, request: HttpRequest, obj: Site) -> None:
         sites.delete_site(by=principal_of(request), site=obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
-        for site in queryset:
-            self.delete_model(request, site)
 
     @action(description="Give another key: pages with the old one report no more", permissions=["change"])
     def renew_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> HttpResponse | None:

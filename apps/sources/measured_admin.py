@@ -94,10 +94,6 @@ class MeasuredAdmin(AuditedAdmin[Any]):
         name = "databases" if isinstance(row, DataSource) else "business"
         return format_html('<a href="{}">Charts</a>', reverse(name))
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        for row in queryset:
-            self.delete_model(request, row)
-
     @action(description="Ask now", permissions=["operate"])
     def measure_now(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         by, now = principal_of(request), timezone.now()

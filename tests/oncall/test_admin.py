@@ -179,6 +179,17 @@ def test_a_calendar_that_a_policy_names_is_kept_singly_and_in_bulk_with_a_messag
     assert not Calendar.objects.exists()
 
 
+def test_a_policy_that_another_hands_over_to_is_kept_singly_and_in_bulk_with_a_message(admin: Client, night: Night):
+    chiefs = night.policy(("wait", {"minutes": 1}), name="Chiefs")
+    night.policy(("hand_over", {"policy": "Chiefs"}), name="Night")
+    page = admin.post(f"/admin/oncall/policy/{chiefs.pk}/delete/", {"post": "yes"})
+    assert "Chiefs is used by the policy Night" in page.content.decode()
+    bulk = {"action": "delete_selected", "_selected_action": [chiefs.pk], "post": "yes"}
+    page = admin.post("/admin/oncall/policy/", bulk)
+    assert "Chiefs is used by the policy Night" in page.content.decode()
+    assert Policy.objects.count() == 2
+
+
 def test_the_record_is_shown(admin: Client, night: Night):
     night.contact("phone")
     policy = night.policy(("notify", {"contacts": ["phone"]}), ("wait", {"minutes": 60}))

@@ -103,6 +103,7 @@ def save_rule(
     if tests is not None:
         write_tests(rule, tests)
     failed = refuse_failing(tests_of_rule(rule), although=although_tests_fail) if run_tests else {}
+    rule.saved_although_failed = failed.get("saved_although_failed", ())
     after = _state(rule) | failed
     if before is not None:
         before, after = changes(before, after)

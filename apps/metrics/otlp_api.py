@@ -21,7 +21,7 @@ from apps.metrics.codec import Int64
 from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, turn
 from apps.metrics.protocols import otlp, otlp_json
 from apps.metrics.protocols.protobuf import encoded
-from apps.metrics.protocols.unpacking import UnknownPacking, unpacked
+from apps.metrics.protocols.unpacking import unpacked
 from apps.metrics.samples import REASONS, Samples
 from apps.metrics.services import StoreFull, Written
 
@@ -48,10 +48,7 @@ def refused_unread(status: int, sentence: str) -> Answer:
 def take(push: Push, request: Request) -> Answer:
     """Store the data points of one ExportMetricsServiceRequest."""
     _check(request)
-    try:
-        body = unpacked(request.body, request.header(b"content-encoding"))
-    except UnknownPacking as error:
-        raise Refused(415, f"The body is packed by {error}; gzip is known here.", reason="unsupported") from None
+    body = unpacked(request.body, request.header(b"content-encoding"))
     with turn(len(body)):
         found = otlp.decode(otlp_json.to_protobuf(body) if _is_json(request) else body, registry.current().keys)
         lost, points = _stored(push, found)

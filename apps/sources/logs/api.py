@@ -19,7 +19,7 @@ from apps.core.lanes import GET, GET_OR_POST, JSON, Answer, BadRequest, Lane, Pa
 from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, turn
 from apps.metrics.otlp_api import PROTOBUF, refused_in_kind, refused_unread
 from apps.metrics.protocols.protobuf import encoded
-from apps.metrics.protocols.unpacking import UnknownPacking, unpacked, unsnapped
+from apps.metrics.protocols.unpacking import unpacked, unsnapped
 from apps.metrics.samples import REASONS
 from apps.sources.logs import formats, search, services
 from apps.sources.logs.formats import SHOWN, Defaults, Found
@@ -142,10 +142,7 @@ def _told(lost: Sequence[tuple[int, str]]) -> str:
 
 
 def _unpacked(request: Request) -> bytes:
-    try:
-        return unpacked(request.body, request.header(b"content-encoding"))
-    except UnknownPacking as error:
-        raise Refused(415, f"The body is packed by {error}; gzip is known here.", reason="unsupported") from None
+    return unpacked(request.body, request.header(b"content-encoding"))
 
 
 def _kind(request: Request) -> str:

@@ -32,7 +32,7 @@ from apps.metrics.compaction import Known, array_literal, note_dropped, write_bl
 from apps.metrics.models import Tombstone as Row
 from apps.metrics.storage import WINDOW_MS, Kind
 from apps.promql.labels import Labels
-from apps.promql.source import Matcher, Request
+from apps.promql.source import Matcher, Request, of_scope
 from apps.promql.text import quote
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def find(
     t_max = LAST_MS if end is None or end >= now else int(end.timestamp() * 1000)
     if t_max < t_min:
         raise ValueError("The span ends before it begins.")
-    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+    narrowed = of_scope(scope.matchers)
     with storage.cursor() as cur:
         found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in selectors])
     ids, first = np.unique(np.concatenate([one.ids for one in found]), return_index=True)

@@ -376,29 +376,33 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
     if wanted.text:
         rows = rows.filter(Q(pattern__icontains=wanted.text))
     tally, _ = store.tallies(wanted.start, wanted.end, [wanted.template] if wanted.template is not None else None)
-    known = {row.pk: row for row in rows.filter(pk__in=np.unique(tally.template).tolist())}
+    idents, number = np.unique(tally.template, return_inverse=True)
+    known = {row.pk: row for row in rows.filter(pk__in=idents.tolist())}
     width = max(1, -(-(wanted.end - wanted.start) // bars))
     places = np.clip((tally.slot * GRID_MS - wanted.start) // width, 0, bars - 1)
-    sums: dict[int, tuple[Int64, int]] = {}
-    for ident in np.unique(tally.template).tolist():
-        if ident in known:
-            mine = tally.template == ident
-            bar = np.bincount(places[mine], weights=tally.count[mine], minlength=bars).astype(np.int64)
-            sums[ident] = bar, int(tally.slot[mine].max()) * GRID_MS
-    total = int(sum(int(bar.sum()) for bar, _ in sums.values()))
+    sparks = np.zeros((len(idents), bars), dtype=np.int64)
+    np.add.at(sparks, (number, places), tally.count)
+    newest = np.zeros(len(idents), dtype=np.int64)
+    np.maximum.at(newest, number, tally.slot * GRID_MS)
+    counted = [
+        (known[ident], spark, last)
+        for ident, spark, last in zip(idents.tolist(), sparks.tolist(), newest.tolist(), strict=True)
+        if ident in known
+    ]
+    total = sum(sum(spark) for _, spark, _ in counted)
     start = datetime.fromtimestamp(wanted.start / 1000, tz=UTC)
     grouped = LogTemplate.objects.visible_to(scope).order_by().values_list("service")
     heard = dict(grouped.annotate(first=Min("first_at")))
     found = [
         Seen(
-            row := known[ident],
-            int(bar.sum()),
-            int(bar.sum()) / total,
+            row,
+            sum(spark),
+            sum(spark) / total,
             row.first_at >= start and heard.get(row.service, start) < start,
             max(row.last_at, datetime.fromtimestamp(last / 1000, tz=UTC)),
-            bar.tolist(),
+            spark,
         )
-        for ident, (bar, last) in sums.items()
+        for row, spark, last in counted
     ]
     found.sort(key=lambda seen: (-seen.count, seen.template.pk))
     if len(found) > SHOWN_TEMPLATES:

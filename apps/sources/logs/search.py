@@ -310,7 +310,7 @@ def counts(wanted: Wanted, *, scope: Scope, step: timedelta) -> Counts:
     if wanted.is_by_content or step_ms % GRID_MS or wanted.start % GRID_MS:
         places, templates_found, each, reached = _looked_through(wanted, ids, step_ms)
     else:
-        tally, _ = store.tallies(wanted.start, wanted.end, None if ids is None else ids.tolist())
+        tally = store.tallies(wanted.start, wanted.end, None if ids is None else ids.tolist())
         kept = slice(None) if ids is None else np.isin(tally.template, ids)
         places = ((tally.slot * GRID_MS - wanted.start) // step_ms)[kept]
         templates_found, each, reached = tally.template[kept], tally.count[kept], 0
@@ -375,7 +375,7 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
     rows = templates_for(wanted, scope)
     if wanted.text:
         rows = rows.filter(Q(pattern__icontains=wanted.text))
-    tally, _ = store.tallies(wanted.start, wanted.end, [wanted.template] if wanted.template is not None else None)
+    tally = store.tallies(wanted.start, wanted.end, [wanted.template] if wanted.template is not None else None)
     idents, number = np.unique(tally.template, return_inverse=True)
     known = {row.pk: row for row in rows.filter(pk__in=idents.tolist())}
     width = max(1, -(-(wanted.end - wanted.start) // bars))

@@ -134,11 +134,12 @@ def _moment(ms: int) -> datetime:
 
 def expire(*, now: datetime) -> int:
     """Delete records older than they are kept, or beyond the bytes that they may take; return how many runs."""
+    oldest = now - services.kept()
     # By whole hours, as runs are cut: else every half minute would leave its proof.
-    total = _delete_before(int((now - services.kept()).timestamp()) // 3600 * 3_600_000, "age")
+    total = _delete_before(int(oldest.timestamp()) // 3600 * 3_600_000, "age")
     total += _over_budget()
     # A day longer than their records: a process may still put one under a template that it remembers.
-    LogTemplate.objects.filter(last_at__lt=now - services.kept() - GRACE).delete()
+    LogTemplate.objects.filter(last_at__lt=oldest - GRACE).delete()
     return total
 
 

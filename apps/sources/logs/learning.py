@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
@@ -20,7 +19,7 @@ from django.db import connection, transaction
 
 from apps.metrics.codec import Int64
 from apps.metrics.storage import database
-from apps.sources.logs.records import Record
+from apps.sources.logs.records import Record, datetime_of
 from apps.sources.logs.templates import Group
 from apps.sources.models import LogTemplate
 
@@ -110,7 +109,7 @@ def _learn(service: str, level: str, places: list[int], records: Sequence[Record
                 row = LogTemplate.objects.create(
                     service=service, level=level, pattern=template.pattern,
                     digest=digest_of(service, level, template.pattern),
-                    first_at=_moment(min(seen)), last_at=_moment(max(seen)),
+                    first_at=datetime_of(min(seen)), last_at=datetime_of(max(seen)),
                 )  # fmt: skip
                 template.id = row.pk
             elif template.is_wider:
@@ -135,7 +134,3 @@ def digest_of(service: str, level: str, pattern: str) -> UUID:
     """Return the digest by which a template is one row: of what it was when it was made."""
     text = f"{service}\0{level}\0{pattern}".encode()
     return UUID(bytes=blake2b(text, digest_size=16).digest())
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, tz=UTC)

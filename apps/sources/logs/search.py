@@ -8,7 +8,7 @@ can go on from there. Packing replaces runs meanwhile: what is gone when it is f
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Final
@@ -21,7 +21,7 @@ from apps.accounts.permissions import Scope
 from apps.metrics.codec import Corrupt, Int64
 from apps.sources.logs import columns, store
 from apps.sources.logs.columns import GRID_MS, Run
-from apps.sources.logs.records import LEVELS, UNNAMED, Level
+from apps.sources.logs.records import LEVELS, UNNAMED, Level, datetime_of
 from apps.sources.models import LogTemplate
 
 log = logging.getLogger(__name__)
@@ -390,7 +390,7 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
         if ident in known
     ]
     total = sum(sum(spark) for _, spark, _ in counted)
-    start = datetime.fromtimestamp(wanted.start / 1000, tz=UTC)
+    start = datetime_of(wanted.start)
     grouped = LogTemplate.objects.visible_to(scope).order_by().values_list("service")
     heard = dict(grouped.annotate(first=Min("first_at")))
     found = [
@@ -399,7 +399,7 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
             sum(spark),
             sum(spark) / total,
             row.first_at >= start and heard.get(row.service, start) < start,
-            max(row.last_at, datetime.fromtimestamp(last / 1000, tz=UTC)),
+            max(row.last_at, datetime_of(last)),
             spark,
         )
         for row, spark, last in counted

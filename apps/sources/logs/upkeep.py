@@ -7,7 +7,7 @@ Packing, under an advisory lock of its own:
 """
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from apps.metrics.codec import Corrupt
 from apps.metrics.storage import cursor
 from apps.sources.logs import columns, services, store
 from apps.sources.logs.columns import Run, joined, part
+from apps.sources.logs.records import datetime_of
 from apps.sources.models import LogTemplate
 
 log = logging.getLogger(__name__)
@@ -123,13 +124,9 @@ def _replace(cur: Any, ids: list[int], run: Run, received: datetime) -> None:
         times = run.at[run.template == ident]
         LogTemplate.objects.filter(pk=ident).update(
             records=F("records") + count,
-            first_at=Least("first_at", _moment(int(times.min()))),
-            last_at=Greatest("last_at", _moment(int(times.max()))),
+            first_at=Least("first_at", datetime_of(int(times.min()))),
+            last_at=Greatest("last_at", datetime_of(int(times.max()))),
         )
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, tz=UTC)
 
 
 def expire(*, now: datetime) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
-from django.db import connection, transaction
+from django.db import transaction
 
 from apps.accounts import audit
 from apps.accounts.permissions import Principal, Scope
@@ -341,13 +341,3 @@ def _close(stone: Tombstone, now: datetime) -> None:
                 "samples_dropped": row.samples,
             },
         )
-
-
-def is_open(tmin: int, tmax: int) -> bool:
-    """Whether an open tombstone covers some of that time (ms)."""
-    with connection.cursor() as cur:
-        cur.execute(
-            "SELECT EXISTS (SELECT FROM metrics_tombstone WHERE applied_at IS NULL AND t_max >= %s AND t_min <= %s)",
-            [tmin, tmax],
-        )
-        return bool((cur.fetchone() or (False,))[0])

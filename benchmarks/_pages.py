@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
@@ -155,13 +154,16 @@ def prepare(
         "slug": DASHBOARD, "document": document() if with_dashboard else None, "sessions": sessions, "people": people,
         "role": role,
     }  # fmt: skip
+    keys: list[str] = json.loads(shell(portal, SETUP, "KEYS", given=json.dumps(given)))
+    return keys
+
+
+def shell(portal: Portal, code: str, word: str, *, given: str = "") -> str:
+    """Run code in the portal's shell; returns what stands behind the word that begins a line of what it prints."""
     environment = portal.environment | {"DATABASE_URL": portal.database_url, "REDIS_URL": portal.redis_url}
-    command: Sequence[str] = (sys.executable, "manage.py", "shell", "-v", "0", "-c", SETUP)
-    found = subprocess.run(
-        command, input=json.dumps(given), capture_output=True, text=True, cwd=ROOT, env=environment, check=False
-    )
-    line = next((line for line in found.stdout.splitlines() if line.startswith("KEYS ")), None)
+    command = (sys.executable, "manage.py", "shell", "-v", "0", "-c", code)
+    found = subprocess.run(command, input=given, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    line = next((line for line in found.stdout.splitlines() if line.startswith(f"{word} ")), None)
     if line is None:
         raise SystemExit(f"Preparing ended with {found.returncode}: {found.stdout}{found.stderr}")
-    keys: list[str] = json.loads(line[5:])
-    return keys
+    return line.removeprefix(f"{word} ")

@@ -10,8 +10,6 @@ step of the chart begins, every 15 seconds: from the request that brings them, b
 import argparse
 import asyncio
 import json
-import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -29,7 +27,7 @@ from websockets.typing import Origin
 
 from benchmarks._pages import DASHBOARD, PANELS, SECOND, TOKEN, Sender, fill, prepare
 from benchmarks.portal import call, row
-from monitoring_portal.testing import Portal
+from monitoring_portal.testing import Portal, chromium_path
 
 EVERY: Final = 5.0
 """Seconds between two rounds of new samples."""
@@ -38,9 +36,6 @@ STEP: Final = 15
 GOAL: Final = 1.0
 CLOCK: Final = f"p{[text for *_, text in PANELS].index(f'max({SECOND})')}"
 NAMES: Final = ("web", "postgres", "valkey", "worker", "slow", "beat")
-
-
-BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WATCH: Final = """() => {
   window.seen = {};
   const look = () => {
@@ -138,9 +133,8 @@ class Chromium:
         self.pages: list[Any] = []
 
     async def __aenter__(self) -> "Chromium":
-        found = os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
         self._driver = await async_playwright().start()
-        self._browser = await self._driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        self._browser = await self._driver.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
         for _ in range(self.count):
             context = await self._browser.new_context()
             await context.add_cookies([{"name": "sessionid", "value": self.session, "url": self.url}])

@@ -5,11 +5,7 @@ each page with an empty cache. Weight is what went over the wire: page, scripts,
 """
 
 import argparse
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,16 +15,15 @@ import httpx
 import psutil
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from benchmarks._pages import DASHBOARD, PANELS, TOKEN, fill, prepare
+from benchmarks._pages import DASHBOARD, PANELS, TOKEN, fill, prepare, shell
 from benchmarks.portal import row
-from monitoring_portal.testing import ROOT, Portal
+from monitoring_portal.testing import Portal, chromium_path
 
 SERVER: Final = 0.5
 PAINT: Final = 1.0
 INTERACTION: Final = 0.1
 WEIGHT: Final = 300_000
 """Goals: seconds, and bytes."""
-BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGES: Final = (
     "", "performance/", "system/", "frontend/", "databases/", "business/", "dashboards/", "security/", "alerts/",
     "alerts/?tab=rules", "alerts/?tab=hygiene", "alerts/?tab=notifications", "incidents/", "on-call/", "quiet/",
@@ -202,12 +197,7 @@ def interact(browser: Browser, portal: Portal, session: str) -> bool:
 
 def policy(portal: Portal) -> str:
     """Make a policy of many steps; returns the address of its editor."""
-    environment = portal.environment | {"DATABASE_URL": portal.database_url, "REDIS_URL": portal.redis_url}
-    command = (sys.executable, "manage.py", "shell", "-v", "0", "-c", POLICY.format(steps=STEPS))
-    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    if "ID " not in found.stdout:
-        raise SystemExit(found.stdout + found.stderr)
-    return f"/admin/oncall/policy/{found.stdout.split('ID ')[1].strip()}/change/"
+    return f"/admin/oncall/policy/{shell(portal, POLICY.format(steps=STEPS), 'ID')}/change/"
 
 
 def main() -> None:
@@ -224,9 +214,8 @@ def main() -> None:
                 fine.append(server(portal, client))
         if given.only == "server":
             raise SystemExit(not all(fine))
-        found = os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
         with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+            browser = driver.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox", "--disable-gpu"])
             if given.only in (None, "weight"):
                 addresses = [f"/monitoring/{page}" for page in PAGES] + [*ADMIN, policy(portal)]
                 fine.append(weigh(browser, portal, session, addresses))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from monitoring_portal.throwaway import Servers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 EVERYBODY: Final = ("supervisor", "postgres", "valkey", "launcher", "web", "worker", "slow", "beat")
+
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 _servers: Servers | None = None
 
@@ -48,6 +51,11 @@ def pytest_unconfigure() -> None:
     if _servers is not None:
         _servers.stop()
         _servers = None
+
+
+def chromium_path() -> str | None:
+    """Return the Chromium of the machine, or the one that `./portal test` unpacked (PORTAL_CHROMIUM)."""
+    return os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 class Portal:

@@ -1,7 +1,6 @@
 """What every test shares: a flush that respects append-only tables, and browser tests at the end."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -16,8 +15,7 @@ from django.db.backends.postgresql.operations import DatabaseOperations
 from playwright.sync_api import Browser, sync_playwright
 
 from monitoring_portal.settings import redis_database
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from monitoring_portal.testing import chromium_path
 
 
 def _flush_by_delete(
@@ -122,8 +120,8 @@ def another_connection(transactional_db: None) -> Iterator[object]:
 
 
 def browser_path() -> str:
-    """Return the Chromium of the machine, or the one that `./portal test` unpacked (PORTAL_CHROMIUM)."""
-    found = os.environ.get("PORTAL_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    """Return where Chromium is; a test that wants one fails where there is none."""
+    found = chromium_path()
     if found is None:
         pytest.fail("No Chromium on PATH: install the package chromium, or run the tests by ./portal test.")
     return found

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from apps.promql.errors import PromQLError
 from apps.promql.source import Matcher
+from apps.promql.source import accept as accept  # noqa: PLC0414  asked of alerts by whoever reads matchers here
+from apps.promql.source import of_scope as of_scope  # noqa: PLC0414  the same
 from apps.promql.text import quote
 
 _MATCHER: Final = re.compile(r"\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?)\s*\Z", re.DOTALL)
@@ -97,19 +99,9 @@ def equals(name: str, value: str) -> Matcher:
     return Matcher(name, "=", value)
 
 
-def of_scope(matchers: Iterable[tuple[str, str, str]]) -> tuple[Matcher, ...]:
-    """Return what narrows somebody's view (rights.Scope) as matchers."""
-    return tuple(Matcher(name, op, value) for name, op, value in matchers)  # type: ignore[arg-type]
-
-
 def spelled(matchers: Iterable[Matcher]) -> str:
     """Return the matchers as people write them: service="db", severity=~"error|critical"."""
     return ", ".join(f"{m.name}{m.op}{quote(m.value)}" for m in matchers)
-
-
-def accept(matchers: Sequence[Matcher], labels: Mapping[str, str]) -> bool:
-    """Whether all of them accept these labels; an absent label counts as the empty string."""
-    return all(matcher.matches(labels.get(matcher.name, "")) for matcher in matchers)
 
 
 def accept_anything(matchers: Sequence[Matcher]) -> bool:

@@ -76,7 +76,7 @@ class Logbook(logging.Handler):
             row["message"] = f"{row['message']}\n{text[-LONGEST:]}"
         for name in list(vars(record))[: len(STANDARD) + MOST_EXTRA]:
             if name not in STANDARD and isinstance(value := getattr(record, name), str | int | float | bool):
-                row[f"extra.{name}"] = value[:1000] if isinstance(value, str) else value
+                row[f"extra.{name}"] = value[:1000] if isinstance(value, str) else _number(value)
         return row
 
     def take(self, most: int) -> list[dict[str, Any]]:
@@ -93,6 +93,11 @@ class Logbook(logging.Handler):
         """In a forked process: what waits is the parent's."""
         self.waiting = deque()
         self.quiet = threading.local()
+
+
+def _number(value: float) -> float | str:
+    """A number that every reader of JSON takes; another one (NaN, infinity, more than 64 bits) as a text."""
+    return value if abs(value) < 2**63 else str(value)
 
 
 class LogFeed(Feed):
@@ -114,7 +119,8 @@ class LogFeed(Feed):
         rows = self.book.take(PARCEL)
         if not rows:
             return None
-        return json.dumps({"key": uuid.uuid4().hex, "records": rows}, default=str).encode()
+        text = json.dumps({"key": uuid.uuid4().hex, "records": rows}, default=str, ensure_ascii=False)
+        return text.encode(errors="replace")  # half a surrogate pair, as of a file's name, is no JSON
 
     def forked(self) -> None:
         """Let go of the parent's records."""

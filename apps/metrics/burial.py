@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
-from django.db import connection, transaction
+from django.db import transaction
 
 from apps.accounts import audit
 from apps.accounts.permissions import Principal, Scope
@@ -32,7 +32,7 @@ from apps.metrics.compaction import Known, array_literal, note_dropped, write_bl
 from apps.metrics.models import Tombstone as Row
 from apps.metrics.storage import WINDOW_MS, Kind
 from apps.promql.labels import Labels
-from apps.promql.source import Matcher, Request
+from apps.promql.source import Matcher, Request, of_scope
 from apps.promql.text import quote
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def find(
     t_max = LAST_MS if end is None or end >= now else int(end.timestamp() * 1000)
     if t_max < t_min:
         raise ValueError("The span ends before it begins.")
-    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+    narrowed = of_scope(scope.matchers)
     with storage.cursor() as cur:
         found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in selectors])
     ids, first = np.unique(np.concatenate([one.ids for one in found]), return_index=True)
@@ -341,13 +341,3 @@ def _close(stone: Tombstone, now: datetime) -> None:
                 "samples_dropped": row.samples,
             },
         )
-
-
-def is_open(tmin: int, tmax: int) -> bool:
-    """Whether an open tombstone covers some of that time (ms)."""
-    with connection.cursor() as cur:
-        cur.execute(
-            "SELECT EXISTS (SELECT FROM metrics_tombstone WHERE applied_at IS NULL AND t_max >= %s AND t_min <= %s)",
-            [tmin, tmax],
-        )
-        return bool((cur.fetchone() or (False,))[0])

@@ -22,7 +22,7 @@ from apps.metrics.presence import Presence
 from apps.metrics.push_groups import Families, Inconsistent, Labels
 from apps.metrics.samples import Samples
 from apps.metrics.services import Written
-from apps.promql.source import Matcher
+from apps.promql.source import accept, of_scope
 
 EVERY: Final = timedelta(seconds=15)
 MOST_GROUPS: Final = 10_000
@@ -100,9 +100,9 @@ def find(labels: Labels) -> PushGroup | None:
 
 def seen_by(scope: Scope) -> list[PushGroup]:
     """The groups whose labels the scope accepts."""
-    wanted = [Matcher(name, op, value) for name, op, value in scope.matchers]  # type: ignore[arg-type]
+    wanted = of_scope(scope.matchers)
     groups = PushGroup.objects.order_by("id")
-    return [group for group in groups if all(one.matches(group.labels.get(one.name, "")) for one in wanted)]
+    return [group for group in groups if accept(wanted, group.labels)]
 
 
 def _readings(group: PushGroup) -> list[Reading]:

@@ -15,7 +15,7 @@ from apps.accounts.permissions import Principal, Right
 from apps.core.lanes import GET, Answer, BadRequest, Lane, Parameter, Request
 from apps.metrics import envelope, gateway, push_groups
 from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, told
-from apps.metrics.protocols.unpacking import UnknownPacking, unpacked
+from apps.metrics.protocols.unpacking import unpacked
 from apps.metrics.push_groups import BadGroup, Inconsistent, Labels
 from apps.metrics.services import StoreFull
 
@@ -33,10 +33,7 @@ def push(push: Push, request: Request) -> Answer:
         ttl = envelope.duration(request.one("ttl")) if request.one("ttl") else None
     except (ValueError, BadRequest) as error:
         raise Refused(400, f"ttl: {error}", reason="malformed") from None
-    try:
-        body = unpacked(request.body, request.header(b"content-encoding"))
-    except UnknownPacking as error:
-        raise Refused(415, f"The body is packed by {error}; gzip is known here.", reason="unsupported") from None
+    body = unpacked(request.body, request.header(b"content-encoding"))
     try:
         found = push_groups.read(body, request.header(b"content-type"), labels)
         push.take(push_groups.size(found) + 2)

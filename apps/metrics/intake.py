@@ -20,7 +20,7 @@ from apps.core.lanes import Answer, Request, plain_refusal
 from apps.core.telemetry import Counter, Gauge
 from apps.metrics import services
 from apps.metrics.protocols.protobuf import Malformed
-from apps.metrics.protocols.unpacking import TooLarge
+from apps.metrics.protocols.unpacking import TooLarge, UnknownPacking
 from apps.metrics.samples import REASONS, Samples
 from apps.metrics.services import StoreFull, Written
 from apps.metrics.throttle import Throttle
@@ -168,6 +168,9 @@ def pushed(protocol: str, refuse: Say = plainly) -> Callable[[Take], Serve]:
                 said = _refusal(push, request, error, refuse)
             except TooLarge as error:
                 said = _refusal(push, request, Refused(413, str(error), reason="too_large"), refuse)
+            except UnknownPacking as error:
+                sentence = f"The body is packed by {error}; gzip is known here."
+                said = _refusal(push, request, Refused(415, sentence, reason="unsupported"), refuse)
             except Malformed as error:
                 sentence = f"The request cannot be read: {error}. Nothing was stored."
                 said = _refusal(push, request, Refused(400, sentence, reason="malformed"), refuse)

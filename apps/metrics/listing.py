@@ -20,7 +20,7 @@ from apps.metrics.codec import Columns, Int64
 from apps.metrics.storage import Range
 from apps.promql.arrays import Ids
 from apps.promql.labels import NAME, STRINGS, Labels
-from apps.promql.source import Matcher
+from apps.promql.source import Matcher, of_scope
 
 LAG: Final = timedelta(minutes=35)
 """How far behind its newest sample a series' `last_at` may be."""
@@ -36,7 +36,7 @@ def series(
     wanted: Sequence[Sequence[Matcher]], *, scope: Scope = EVERYTHING, span: Span = ALWAYS, now: datetime | None = None
 ) -> Labels:
     """The label sets, each once and unsorted, of the series that any of these matcher lists accepts."""
-    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+    narrowed = of_scope(scope.matchers)
     with storage.cursor() as cur:
         found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in wanted])
         found = [one for one in found if len(one.ids)]

@@ -21,7 +21,7 @@ from apps.metrics.codec import Int64
 from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, turn
 from apps.metrics.protocols import otlp, otlp_json
 from apps.metrics.protocols.protobuf import encoded
-from apps.metrics.protocols.unpacking import UnknownPacking, unpacked
+from apps.metrics.protocols.unpacking import unpacked
 from apps.metrics.samples import REASONS, Samples
 from apps.metrics.services import StoreFull, Written
 
@@ -33,7 +33,7 @@ _CODES: Final = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 503: 14}
 def refused_in_kind(request: Request, status: int, sentence: str) -> Answer:
     """A google.rpc.Status in the request's own format."""
     code = _CODES.get(status, 2)
-    if _is_json(request):
+    if is_json(request):
         return Answer(status, orjson.dumps({"code": code, "message": sentence}), JSON)
     text = sentence.encode()
     return Answer(status, b"\x08" + encoded(code) + b"\x12" + encoded(len(text)) + text, PROTOBUF)
@@ -47,13 +47,9 @@ def refused_unread(status: int, sentence: str) -> Answer:
 @pushed("otlp", refused_in_kind)
 def take(push: Push, request: Request) -> Answer:
     """Store the data points of one ExportMetricsServiceRequest."""
-    _check(request)
-    try:
-        body = unpacked(request.body, request.header(b"content-encoding"))
-    except UnknownPacking as error:
-        raise Refused(415, f"The body is packed by {error}; gzip is known here.", reason="unsupported") from None
+    body = body_of(request)
     with turn(len(body)):
-        found = otlp.decode(otlp_json.to_protobuf(body) if _is_json(request) else body, registry.current().keys)
+        found = otlp.decode(otlp_json.to_protobuf(body) if is_json(request) else body, registry.current().keys)
         lost, points = _stored(push, found)
     for reason, count in found.refused.items():
         push.refused(reason, count)
@@ -120,31 +116,41 @@ def _by_sender(found: otlp.Request, places: Int64) -> list[tuple[bytes, Int64]]:
 
 
 def _answer(request: Request, points: int, lost: Tally[str], names: tuple[str, ...]) -> Answer:
-    """ExportMetricsServiceResponse: empty where all was taken."""
-    if not points:
-        return Answer(200, b"{}", JSON) if _is_json(request) else Answer(200, b"", PROTOBUF)
     sentence = "; ".join(f"{count}: {REASONS[reason]}" for reason, count in lost.most_common())
     if names:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         sentence += f" (metrics: {', '.join(names[:10])}{more})"
-    if _is_json(request):
-        told = {"partialSuccess": {"rejectedDataPoints": str(points), "errorMessage": sentence}}
+    return answered(request, points, "rejectedDataPoints", sentence)
+
+
+def answered(request: Request, lost: int, count: str, sentence: str) -> Answer:
+    """An Export…ServiceResponse: empty where all was taken; `count`: the JSON name of how many were not."""
+    if not lost:
+        return Answer(200, b"{}", JSON) if is_json(request) else Answer(200, b"", PROTOBUF)
+    if is_json(request):
+        told = {"partialSuccess": {count: str(lost), "errorMessage": sentence}}
         return Answer(200, orjson.dumps(told), JSON)
     text = sentence.encode()
-    partial = b"\x08" + encoded(points) + b"\x12" + encoded(len(text)) + text
+    partial = b"\x08" + encoded(lost) + b"\x12" + encoded(len(text)) + text
     return Answer(200, b"\x0a" + encoded(len(partial)) + partial, PROTOBUF)
 
 
-def _is_json(request: Request) -> bool:
-    return request.header(b"content-type").partition(";")[0].strip().lower() == JSON
+def _kind(request: Request) -> str:
+    return request.header(b"content-type").partition(";")[0].strip().lower()
 
 
-def _check(request: Request) -> None:
-    """Raise Refused (415) where the Content-Type is neither of the two."""
-    kind = request.header(b"content-type").partition(";")[0].strip().lower()
+def is_json(request: Request) -> bool:
+    """Whether the body is OTLP's JSON."""
+    return _kind(request) == JSON
+
+
+def body_of(request: Request) -> bytes:
+    """The body, unpacked. Raises Refused (415) where its Content-Type is neither of the two, and as `unpacked` does."""
+    kind = _kind(request)
     if kind not in (PROTOBUF, JSON):
         sentence = f"The body is {kind or 'of no stated type'!r}; OTLP is {PROTOBUF} or {JSON}."
         raise Refused(415, sentence, reason="unsupported")
+    return unpacked(request.body, request.header(b"content-encoding"))
 
 
 _LANE: Final = Lane(

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db.models import Count, Max, Min, Q, Sum
 from django.utils import timezone
 
-from apps.accounts.permissions import Principal, Right, Scope
+from apps.accounts.permissions import Principal, Right
 from apps.core.lanes import GET, Answer, Lane, Parameter, Request
 from apps.core.registry import UnknownKind, extensions
 from apps.metrics import collection, listing, query
@@ -28,7 +28,7 @@ from apps.metrics.envelope import ApiError, enveloped, invalid, refuse, rfc3339,
 from apps.metrics.models import Batch, Block, CollectorSetting, RetentionPolicy
 from apps.promql import engine
 from apps.promql.labels import STRINGS
-from apps.promql.source import Matcher
+from apps.promql.source import accept, of_scope
 from apps.promql.text import duration
 
 COMPATIBLE: Final = "3.5.0"
@@ -47,10 +47,6 @@ _STARTED: Final = datetime.fromtimestamp(psutil.Process().create_time(), tz=UTC)
 # --- What is collected ----------------------------------------------------------------------------------------------
 
 
-def _visible(labels: Mapping[str, str], scope: Scope) -> bool:
-    return all(Matcher(name, op, value).matches(labels.get(name, "")) for name, op, value in scope.matchers)  # type: ignore[arg-type]
-
-
 def _targets(by: Principal) -> list[tuple[CollectorSetting, dict[str, str], float]]:
     """(row, labels, deadline in seconds) of the collectors that the caller may see, by kind."""
     found = []
@@ -60,7 +56,7 @@ def _targets(by: Principal) -> list[tuple[CollectorSetting, dict[str, str], floa
         except UnknownKind:
             continue
         labels = {"instance": collection.instance(), "job": kind.job}
-        if kind.is_supported() and _visible(labels, by.scope):
+        if kind.is_supported() and accept(of_scope(by.scope.matchers), labels):
             found.append((row, labels, kind.deadline))
     return found
 

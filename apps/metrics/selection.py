@@ -34,7 +34,7 @@ from apps.promql.errors import DeadlineExceeded, LimitError, PromQLError, QueryE
 from apps.promql.labels import Labels
 from apps.promql.limits import Limits, Watch
 from apps.promql.series import Ragged, Tier
-from apps.promql.source import Estimate, Matcher, Request
+from apps.promql.source import Estimate, Matcher, Request, of_scope
 
 DAMAGED: Final = Counter("portal_store_damaged_total", "Stored rows that could not be decoded when they were read.")
 ATTEMPTS: Final = 8
@@ -111,7 +111,7 @@ class Look:
     @classmethod
     def at(cls, cur: "psycopg.Cursor[Any]", requests: Sequence[Request], scope: Scope) -> "Look":
         """The catalog's answers only."""
-        narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+        narrowed = of_scope(scope.matchers)
         wanted = list(dict.fromkeys(request.matchers for request in requests))
         found = catalog.current().find_many(cur, [(*matchers, *narrowed) for matchers in wanted])
         return cls(dict(zip(wanted, found, strict=True)), None, None)
@@ -130,7 +130,7 @@ class Look:
     @classmethod
     def _again(cls, cur: "psycopg.Cursor[Any]", requests: Sequence[Request], scope: Scope) -> "Look | None":
         """From what the catalog knows; None when that is too little or, as the statement tells, no longer right."""
-        narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+        narrowed = of_scope(scope.matchers)
         wanted = list(dict.fromkeys(request.matchers for request in requests))
         whole = [(*matchers, *narrowed) for matchers in wanted]
         known = catalog.current()
@@ -228,7 +228,7 @@ def select_joined(
     A bundle that brings more than TOGETHER samples is answered with a LimitError, one that reaches back to where
     samples are gone with another error; its selectors are to be asked one by one.
     """
-    narrowed = tuple(Matcher(name, op, value) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+    narrowed = of_scope(scope.matchers)
     asked = [
         tuple((*matchers, *narrowed) for matchers in bundle.matchers) if narrowed else bundle.matchers
         for bundle in bundles

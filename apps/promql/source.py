@@ -1,6 +1,6 @@
 """Where samples come from: matchers, the protocol of a store, and a source that lives in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,6 +61,16 @@ class Matcher:
 
     def __str__(self) -> str:
         return f"{quote_name(self.name)}{self.op}{quote(self.value)}"
+
+
+def of_scope(matchers: Iterable[tuple[str, str, str]]) -> tuple[Matcher, ...]:
+    """Return what narrows somebody's view (rights.Scope) as matchers."""
+    return tuple(Matcher(name, op, value) for name, op, value in matchers)  # type: ignore[arg-type]
+
+
+def accept(matchers: Iterable[Matcher], labels: Mapping[str, str]) -> bool:
+    """Whether all of them accept these labels; an absent label counts as the empty string."""
+    return all(matcher.matches(labels.get(matcher.name, "")) for matcher in matchers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from django.db.models import F, Q
 
 from apps.core.registry import UnknownKind
 from apps.core.secrets import EncryptedJSONField
-from apps.promql.source import Matcher
+from apps.promql.source import accept, of_scope
 from apps.sources.cadence import Plan
 from apps.sources.probes import kinds, probes
 
@@ -159,7 +159,7 @@ class TargetQuerySet(models.QuerySet["ScrapeTarget"]):
 
 def sees(scope: Scope, labels: dict[str, str]) -> bool:
     """Whether the scope accepts these labels."""
-    return all(Matcher(name, op, value).matches(labels.get(name, "")) for name, op, value in scope.matchers)  # type: ignore[arg-type]
+    return accept(of_scope(scope.matchers), labels)
 
 
 class ScrapeTarget(models.Model):
@@ -689,15 +689,10 @@ class LogTemplateQuerySet(models.QuerySet["LogTemplate"]):
         """Return those whose labels (service and level) the scope accepts."""
         if not scope.matchers:
             return self
-        matchers = [Matcher(name, op, value) for name, op, value in scope.matchers]  # type: ignore[arg-type]
-        pairs = [
-            pair
-            for pair in self.order_by().values_list("service", "level").distinct()
-            if all(m.matches({"service": pair[0], "level": pair[1]}.get(m.name, "")) for m in matchers)
-        ]
         seen = Q(pk=None)
-        for service, level in pairs:
-            seen |= Q(service=service, level=level)
+        for labels in self.order_by().values("service", "level").distinct():
+            if sees(scope, labels):
+                seen |= Q(**labels)
         return self.filter(seen)
 
 

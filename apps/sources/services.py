@@ -44,8 +44,6 @@ WHERE: Final = (
 )
 """Settings that decide where the portal goes, and whom it believes."""
 FILES: Final = (".json", ".yml", ".yaml")
-SOONEST: Final = timedelta(seconds=5)
-"""How often an address that lists targets is asked at most."""
 
 
 @verb("sources.save_job", right=Right.EDIT)

@@ -383,10 +383,7 @@ def _doors(t: Values) -> Iterator[Row]:
 def _pushes(t: Values) -> Iterator[Row]:
     """Who sends samples of their own accord."""
     own = {"job": "clinic-web", "instance": "clinic-1:8000", "process": "web"}
-    for token, protocol, pace in (
-        ("clinic collector (mp_Xw3k…)", "otlp", 46.0),
-        ("lab agent (mp_q81Z…)", "remote_write", 120.0),
-    ):
+    for token, protocol, pace in SENDERS:
         sender = own | {"token": token, "protocol": protocol}
         sent = pace * (0.7 * (t - BORN) + 0.3 * worked(t))
         yield "portal_push_samples_total", sender, np.floor(sent)

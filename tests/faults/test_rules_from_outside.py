@@ -1,7 +1,6 @@
 """Shipped rules of what is asked from outside and of what reports by itself, seen firing and ending by real faults."""
 
 import ssl
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
@@ -19,7 +18,7 @@ from apps.sources import beacon_api, checks, heartbeats, sites
 from apps.sources.heartbeats import Call
 from apps.sources.models import Check, Heartbeat, Site
 from tests.faults.watch import Watch
-from tests.sources.conftest import ADMIN, Target
+from tests.sources.conftest import ADMIN, Target, serving
 from tests.sources.test_checks import self_signed
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -28,14 +27,8 @@ FIREFOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140
 
 @pytest.fixture
 def server() -> Iterator[Target]:
-    made = Target()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.stop.set()
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving() as made:
+        yield made
 
 
 def check(watch: Watch, url: str, **values: Any) -> None:

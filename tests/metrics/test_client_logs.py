@@ -3,6 +3,8 @@
 import gzip
 import json
 import logging
+import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ class Portal(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 200
+        self.raw: list[bytes] = []
         self.bodies: list[dict[str, Any]] = []
 
 
@@ -37,6 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" else raw
         if self.path == "/api/v1/portal/logs":
+            self.server.raw.append(body)
             self.server.bodies.append(json.loads(body))
         self.send_response(self.server.status)
         self.end_headers()
@@ -83,6 +87,15 @@ def test_what_is_logged_arrives_as_the_portal_reads_it(portal, handler):
     assert (record.service, record.level, record.message) == ("shop", "error", "order 7 is late")
     assert '"extra.order":"7"' in record.attributes
     assert found.key
+
+
+def test_what_json_cannot_hold_does_not_take_the_other_records_with_it(portal, handler):
+    log.error("no file %s", os.fsdecode(b"caf\xe9"), extra={"share": math.nan, "size": 10**30})
+    log.error("the next one")
+    assert until(lambda: sum(len(body["records"]) for body in portal.bodies) == 2)
+    found = [record for raw in portal.raw for record in read_json(raw, Defaults(0)).records]
+    assert [record.message for record in found] == ["no file caf?", "the next one"]
+    assert '"extra.share":"nan"' in found[0].attributes
 
 
 def test_a_parcel_that_did_not_arrive_is_sent_again_under_its_key(portal, handler):

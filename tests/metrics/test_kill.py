@@ -7,17 +7,13 @@ what it is about to write and what was acknowledged; this test kills it at rando
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from apps.metrics import catalog, query, storage, young
 from apps.promql.source import Matcher
+from tests.killing import run_and_kill
 
 SECONDS = float(os.environ.get("PORTAL_FAULT_SECONDS", "30" if os.environ.get("CI") else "8"))
 SERIES = 50
@@ -76,33 +72,6 @@ while True:
 """
 
 
-def run_and_kill(first: int, seconds: float) -> tuple[list[int], list[int]]:
-    """(numbers tried, numbers acknowledged) by a child that is killed some time after its first acknowledgement."""
-    root = Path(__file__).parents[2]
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(connection.settings_dict["NAME"]), str(first)],
-        cwd=root,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "monitoring_portal.settings"},
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout is not None
-    try:
-        head = child.stdout.readline() + child.stdout.readline()
-        assert head.startswith(b"t"), child.poll()
-        time.sleep(seconds)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        rest = child.stdout.read()
-        child.wait()
-        child.stdout.close()
-    lines = (head + rest).split()
-    assert [line for line in lines if line.startswith(b"e")] == []
-    return (
-        [int(line[1:]) for line in lines if line.startswith(b"t")],
-        [int(line[1:]) for line in lines if line.startswith(b"a")],
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_kill_9_at_any_moment_loses_and_doubles_nothing():
@@ -112,7 +81,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing():
     rounds = 0
     until = time.monotonic() + SECONDS
     while time.monotonic() < until or rounds < 2:
-        attempts, done = run_and_kill(max(tried, default=0) + 1, chance.uniform(0.05, 0.8))
+        attempts, done = run_and_kill(CHILD, max(tried, default=0) + 1, chance.uniform(0.05, 0.8))
         tried.update(attempts)
         acknowledged.update(done)
         rounds += 1

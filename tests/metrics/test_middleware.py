@@ -19,8 +19,6 @@ from django.urls import path, re_path
 from apps.core import telemetry
 from apps.metrics import middleware
 
-_numbers = itertools.count()
-
 
 class Broken(Exception):
     """What a view raises in these tests."""

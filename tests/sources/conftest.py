@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -70,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def target() -> Iterator[Target]:
+@contextmanager
+def serving() -> Iterator[Target]:
     server = Target()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -80,6 +81,12 @@ def target() -> Iterator[Target]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -7,21 +7,17 @@ what it acknowledged; this test kills it at random moments, has its successor be
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from apps.accounts.permissions import Scope
 from apps.sources.logs import search, services
 from apps.sources.logs.search import Wanted
 from apps.sources.models import LogRun
+from tests.killing import run_and_kill
 
 SECONDS = float(os.environ.get("PORTAL_FAULT_SECONDS", "6"))
 RECORDS = 4
@@ -65,32 +61,6 @@ while True:
 """
 
 
-def run_and_kill(first: int, seconds: float) -> tuple[int, int]:
-    """(the last number that was sent, the last that was acknowledged) by a child that is killed in between."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(connection.settings_dict["NAME"]), str(first)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "monitoring_portal.settings"},
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout is not None
-    try:
-        head = child.stdout.readline() + child.stdout.readline()
-        assert head.startswith(b"t"), child.poll()
-        time.sleep(seconds)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        rest = child.stdout.read()
-        child.wait()
-        child.stdout.close()
-    lines = (head + rest).split()
-    assert [line for line in lines if line.startswith(b"e")] == []
-    return (
-        max(int(line[1:]) for line in lines if line.startswith(b"t")),
-        max((int(line[1:]) for line in lines if line.startswith(b"a")), default=first - 1),
-    )
-
-
 def stored() -> Counter[str]:
     """How often each message is there."""
     services.forget()
@@ -113,10 +83,11 @@ def test_kill_9_loses_and_doubles_no_log_record() -> None:
     first, rounds, again = 1, 0, 0
     until = time.monotonic() + SECONDS
     while time.monotonic() < until or rounds < 3:
-        sent, acknowledged = run_and_kill(first, chance.uniform(0.05, 0.8))
+        sent, acknowledged = run_and_kill(CHILD, first, chance.uniform(0.05, 0.8))
         rounds += 1
-        again += sent > acknowledged
-        first = acknowledged + 1
+        last = max(acknowledged, default=first - 1)
+        again += max(sent) > last
+        first = last + 1
     found = stored()
     whole = {f"request {number} of {n}" for number in range(1, first) for n in range(RECORDS)}
     assert {message for message in whole if found[message] != 1} == set()

@@ -394,6 +394,17 @@ def test_the_portals_own_warnings_are_kept_and_storing_them_makes_no_more(monkey
     assert not book.waiting
 
 
+def test_what_json_cannot_hold_does_not_take_its_other_records_with_it(monkeypatch):
+    book = Logbook("portal")
+    for text, size in (("no file caf\udce9", 10**30), ("the next one", 1)):
+        book.emit(logging.makeLogRecord({"msg": text, "levelno": 40, "levelname": "ERROR", "size": size}))
+    monkeypatch.setattr("django.db.connections.close_all", lambda: None)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC))
+    own._Thread(book).store()
+    found = search.page(Wanted(0, 2**42), scope=EVERYTHING)
+    assert {line.message for line in found.lines} == {"no file caf?", "the next one"}
+
+
 def test_it_begins_once_and_ends(monkeypatch):
     monkeypatch.setattr(own._Thread, "store", lambda self: None)
     before = list(logging.getLogger().handlers)

@@ -22,7 +22,7 @@ from apps.alerting.lifecycle import Reason, Severity, State
 from apps.alerting.models import Alert, Incident, Transition, alert_key, categories
 from apps.alerting.placing import finish, place
 from apps.alerting.services.alerts import OPEN_STATES, acknowledge, end, publish_alerts
-from apps.promql.source import Matcher
+from apps.promql.source import accept, of_scope
 
 LOCK: Final = 0x696E746B
 """The advisory lock of those who take in alerts ("intk")."""
@@ -80,11 +80,11 @@ def take_in(*, by: Principal, reports: Sequence[Report], source: str, lasts: tim
 
 
 def _in_scope(by: Principal, reports: Sequence[Report], taken: Taken) -> dict[bytes, Report]:
-    matchers = [Matcher(name, op, value) for name, op, value in by.scope.matchers]  # type: ignore[arg-type]
+    matchers = of_scope(by.scope.matchers)
     wanted: dict[bytes, Report] = {}
     for number, report in enumerate(reports):
         labels = report.matched if matchers else {}
-        if all(matcher.matches(labels.get(matcher.name, "")) for matcher in matchers):
+        if accept(matchers, labels):
             wanted[report.fingerprint] = report
         else:
             taken.refused[number] = f"{by.name} may not speak of alerts with these labels"

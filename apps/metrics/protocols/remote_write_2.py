@@ -34,7 +34,6 @@ MOST_PLACES: Final = 500_000
 
 _SYMBOL: Final = 0x22
 _SERIES: Final = 0x2A
-_REFS: Final = 0x0A
 _SAMPLE: Final = 0x12
 _METADATA: Final = 0x2A
 _USUAL: Final = 18

@@ -1,6 +1,6 @@
 """The admin of logs: what is taken in, the templates that were found, the rows that hold the records."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -14,6 +14,7 @@ from unfold.decorators import display
 from apps.accounts.admin import AuditedAdmin
 from apps.accounts.permissions import Right, principal_of
 from apps.sources.logs import services
+from apps.sources.logs.records import datetime_of
 from apps.sources.models import LogIntake, LogRun, LogTemplate
 
 
@@ -52,11 +53,11 @@ class LogRunAdmin(AuditedAdmin[LogRun]):
 
     @display(description="from", ordering="t_min")
     def begin(self, row: LogRun) -> datetime:
-        return datetime.fromtimestamp(row.t_min / 1000, tz=UTC)
+        return datetime_of(row.t_min)
 
     @display(description="to", ordering="t_max")
     def end(self, row: LogRun) -> datetime:
-        return datetime.fromtimestamp(row.t_max / 1000, tz=UTC)
+        return datetime_of(row.t_max)
 
 
 @admin.register(LogIntake)

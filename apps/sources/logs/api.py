@@ -17,9 +17,8 @@ from django.utils import timezone
 from apps.accounts.permissions import Principal, Right
 from apps.core.lanes import GET, GET_OR_POST, JSON, Answer, BadRequest, Lane, Parameter, Request
 from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, turn
-from apps.metrics.otlp_api import PROTOBUF, refused_in_kind, refused_unread
-from apps.metrics.protocols.protobuf import encoded
-from apps.metrics.protocols.unpacking import UnknownPacking, unpacked, unsnapped
+from apps.metrics.otlp_api import PROTOBUF, answered, body_of, is_json, refused_in_kind, refused_unread
+from apps.metrics.protocols.unpacking import unpacked, unsnapped
 from apps.metrics.samples import REASONS
 from apps.sources.logs import formats, search, services
 from apps.sources.logs.formats import SHOWN, Defaults, Found
@@ -98,25 +97,11 @@ def _take_loki(push: Push, request: Request) -> Answer:
 
 @pushed("otlp_logs", refused_in_kind)
 def _take_otlp(push: Push, request: Request) -> Answer:
-    """ExportLogsServiceResponse: empty where all was taken."""
-    kind = _kind(request)
-    if kind not in (PROTOBUF, JSON):
-        raise Refused(
-            415, f"The body is {kind or 'of no stated type'!r}; OTLP is {PROTOBUF} or {JSON}.", reason="unsupported"
-        )
-    body = _unpacked(request)
+    body = body_of(request)
     with turn(len(body)):
-        found = formats.read_otlp_json(body) if kind == JSON else formats.read_otlp(body)
+        found = formats.read_otlp_json(body) if is_json(request) else formats.read_otlp(body)
         lost, _, _ = _stored(push, found)
-    if not lost:
-        return Answer(200, b"{}", JSON) if kind == JSON else Answer(200, b"", PROTOBUF)
-    sentence = _told(lost)
-    if kind == JSON:
-        told = {"partialSuccess": {"rejectedLogRecords": str(len(lost)), "errorMessage": sentence}}
-        return Answer(200, orjson.dumps(told), JSON)
-    text = sentence.encode()
-    partial = b"\x08" + encoded(len(lost)) + b"\x12" + encoded(len(text)) + text
-    return Answer(200, b"\x0a" + encoded(len(partial)) + partial, PROTOBUF)
+    return answered(request, len(lost), "rejectedLogRecords", _told(lost))
 
 
 def _stored(push: Push, found: Found, key: str = "") -> tuple[list[tuple[int, str]], int, bool]:
@@ -142,10 +127,7 @@ def _told(lost: Sequence[tuple[int, str]]) -> str:
 
 
 def _unpacked(request: Request) -> bytes:
-    try:
-        return unpacked(request.body, request.header(b"content-encoding"))
-    except UnknownPacking as error:
-        raise Refused(415, f"The body is packed by {error}; gzip is known here.", reason="unsupported") from None
+    return unpacked(request.body, request.header(b"content-encoding"))
 
 
 def _kind(request: Request) -> str:

@@ -283,16 +283,20 @@ def _of_entry(at: int, line: str, pairs: Mapping[str, Any], defaults: Defaults) 
 def read_loki(body: bytes) -> Found:
     """Read logproto's PushRequest, unpacked. Raises Malformed."""
     found = Found()
-    for number, kind, stream in fields(body):
-        if number != 1:
-            continue
-        parts = _texts(stream, kind)
+    for parts in _parts(body):
         labels = next((part.decode(errors="replace") for name, part in parts if name == 1), "")
         defaults, rest = _of_labels(labels_in(labels))
         for name, part in parts:
             if name == 2:
                 found.add(lambda part=part, defaults=defaults, rest=rest: _of_adapter(part, defaults, rest))  # type: ignore[misc]
     return found
+
+
+def _parts(body: bytes) -> Iterator[list[tuple[int, bytes]]]:
+    """What is in each message in field 1 of a request. Raises Malformed."""
+    for number, kind, message in fields(body):
+        if number == 1:
+            yield _texts(message, kind)
 
 
 def _texts(message: "int | bytes", kind: int) -> list[tuple[int, bytes]]:
@@ -353,10 +357,7 @@ def read_otlp_json(body: bytes) -> Found:
 def read_otlp(body: bytes) -> Found:
     """Read an ExportLogsServiceRequest as protobuf. Raises Malformed."""
     found = Found()
-    for number, kind, group in fields(body):
-        if number != 1:
-            continue
-        parts = _texts(group, kind)
+    for parts in _parts(body):
         own: dict[str, Any] = dict(_pairs(part for name, part in parts if name == 1))
         space, word = as_text(own.pop("service.namespace", "")), as_text(own.pop("service.name", ""))
         service = f"{space}/{word}" if space and word else word or UNNAMED

@@ -10,17 +10,15 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Final
-from uuid import UUID
 
 import numpy as np
 from django.db import connection, transaction
 
 from apps.metrics.codec import Int64
+from apps.metrics.events import digest_of
 from apps.metrics.storage import database
-from apps.sources.logs.records import Record
+from apps.sources.logs.records import Record, datetime_of
 from apps.sources.logs.templates import Group
 from apps.sources.models import LogTemplate
 
@@ -109,8 +107,8 @@ def _learn(service: str, level: str, places: list[int], records: Sequence[Record
                 seen = times[id(template)]
                 row = LogTemplate.objects.create(
                     service=service, level=level, pattern=template.pattern,
-                    digest=digest_of(service, level, template.pattern),
-                    first_at=_moment(min(seen)), last_at=_moment(max(seen)),
+                    digest=digest_of(f"{service}\0{level}", template.pattern),
+                    first_at=datetime_of(min(seen)), last_at=datetime_of(max(seen)),
                 )  # fmt: skip
                 template.id = row.pk
             elif template.is_wider:
@@ -129,13 +127,3 @@ def _is_full(service: str) -> bool:
     if LogTemplate.objects.filter(service=service).exists():
         return False
     return LogTemplate.objects.order_by().values("service").distinct().count() >= MOST_SERVICES
-
-
-def digest_of(service: str, level: str, pattern: str) -> UUID:
-    """Return the digest by which a template is one row: of what it was when it was made."""
-    text = f"{service}\0{level}\0{pattern}".encode()
-    return UUID(bytes=blake2b(text, digest_size=16).digest())
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, tz=UTC)

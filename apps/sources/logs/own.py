@@ -11,7 +11,6 @@ import threading
 import time
 from typing import Final
 
-import orjson
 from django.db import connections
 from django.utils import timezone
 
@@ -19,7 +18,8 @@ from apps.accounts.permissions import Principal
 from apps.core.logbook import Logbook
 from apps.core.telemetry import Counter
 from apps.sources.logs import services
-from apps.sources.logs.formats import Defaults, read_json
+from apps.sources.logs.formats import Defaults, of_object
+from apps.sources.logs.records import Record
 
 BY: Final = Principal.system("sources.logs.own")
 SERVICE: Final = "portal"
@@ -55,9 +55,9 @@ class _Thread(threading.Thread):
                 self.looked = time.monotonic()
                 self.book.setLevel(services.intake().own_level.upper())
             while rows := self.book.take(AT_ONCE):
-                now = timezone.now()
-                found = read_json(orjson.dumps(rows), Defaults(int(now.timestamp() * 1000), SERVICE))
-                services.ingest(records=found.records, by=BY, now=now)
+                made = [of_object(row, Defaults()) for row in rows]
+                records = [record for record in made if isinstance(record, Record)]
+                services.ingest(records=records, by=BY, now=timezone.now())
         except Exception:
             FAILURES.inc()
         finally:

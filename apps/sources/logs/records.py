@@ -124,6 +124,11 @@ def _milliseconds(moment: datetime) -> int | None:
         return None
 
 
+def datetime_of(ms: int) -> datetime:
+    """Return a record's time, ms since 1970, as a datetime."""
+    return datetime.fromtimestamp(ms / 1000, tz=UTC)
+
+
 def clean(text: str) -> str:
     """Return the text without what the database or a terminal cannot take: NUL, half surrogate pairs, escape codes,
     and marks that turn the direction of what follows.

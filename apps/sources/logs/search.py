@@ -8,7 +8,7 @@ can go on from there. Packing replaces runs meanwhile: what is gone when it is f
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Final
@@ -21,7 +21,7 @@ from apps.accounts.permissions import Scope
 from apps.metrics.codec import Corrupt, Int64
 from apps.sources.logs import columns, store
 from apps.sources.logs.columns import GRID_MS, Run
-from apps.sources.logs.records import LEVELS, UNNAMED, Level
+from apps.sources.logs.records import LEVELS, UNNAMED, Level, datetime_of
 from apps.sources.models import LogTemplate
 
 log = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def counts(wanted: Wanted, *, scope: Scope, step: timedelta) -> Counts:
     if wanted.is_by_content or step_ms % GRID_MS or wanted.start % GRID_MS:
         places, templates_found, each, reached = _looked_through(wanted, ids, step_ms)
     else:
-        tally, _ = store.tallies(wanted.start, wanted.end, None if ids is None else ids.tolist())
+        tally = store.tallies(wanted.start, wanted.end, None if ids is None else ids.tolist())
         kept = slice(None) if ids is None else np.isin(tally.template, ids)
         places = ((tally.slot * GRID_MS - wanted.start) // step_ms)[kept]
         templates_found, each, reached = tally.template[kept], tally.count[kept], 0
@@ -375,30 +375,34 @@ def templates(wanted: Wanted, *, scope: Scope, bars: int = 24) -> tuple[list[See
     rows = templates_for(wanted, scope)
     if wanted.text:
         rows = rows.filter(Q(pattern__icontains=wanted.text))
-    tally, _ = store.tallies(wanted.start, wanted.end, [wanted.template] if wanted.template is not None else None)
-    known = {row.pk: row for row in rows.filter(pk__in=np.unique(tally.template).tolist())}
+    tally = store.tallies(wanted.start, wanted.end, [wanted.template] if wanted.template is not None else None)
+    idents, number = np.unique(tally.template, return_inverse=True)
+    known = {row.pk: row for row in rows.filter(pk__in=idents.tolist())}
     width = max(1, -(-(wanted.end - wanted.start) // bars))
     places = np.clip((tally.slot * GRID_MS - wanted.start) // width, 0, bars - 1)
-    sums: dict[int, tuple[Int64, int]] = {}
-    for ident in np.unique(tally.template).tolist():
-        if ident in known:
-            mine = tally.template == ident
-            bar = np.bincount(places[mine], weights=tally.count[mine], minlength=bars).astype(np.int64)
-            sums[ident] = bar, int(tally.slot[mine].max()) * GRID_MS
-    total = int(sum(int(bar.sum()) for bar, _ in sums.values()))
-    start = datetime.fromtimestamp(wanted.start / 1000, tz=UTC)
+    sparks = np.zeros((len(idents), bars), dtype=np.int64)
+    np.add.at(sparks, (number, places), tally.count)
+    newest = np.zeros(len(idents), dtype=np.int64)
+    np.maximum.at(newest, number, tally.slot * GRID_MS)
+    counted = [
+        (known[ident], spark, last)
+        for ident, spark, last in zip(idents.tolist(), sparks.tolist(), newest.tolist(), strict=True)
+        if ident in known
+    ]
+    total = sum(sum(spark) for _, spark, _ in counted)
+    start = datetime_of(wanted.start)
     grouped = LogTemplate.objects.visible_to(scope).order_by().values_list("service")
     heard = dict(grouped.annotate(first=Min("first_at")))
     found = [
         Seen(
-            row := known[ident],
-            int(bar.sum()),
-            int(bar.sum()) / total,
+            row,
+            sum(spark),
+            sum(spark) / total,
             row.first_at >= start and heard.get(row.service, start) < start,
-            max(row.last_at, datetime.fromtimestamp(last / 1000, tz=UTC)),
-            bar.tolist(),
+            max(row.last_at, datetime_of(last)),
+            spark,
         )
-        for ident, (bar, last) in sums.items()
+        for row, spark, last in counted
     ]
     found.sort(key=lambda seen: (-seen.count, seen.template.pk))
     if len(found) > SHOWN_TEMPLATES:

@@ -24,7 +24,7 @@ from apps.metrics.models import RetentionPolicy
 from apps.metrics.services import StoreFull as StoreFull  # noqa: PLC0414  raised here
 from apps.metrics.services import ensure_space
 from apps.metrics.storage import cursor, database
-from apps.promql.source import Matcher
+from apps.promql.source import accept, of_scope
 from apps.sources.logs import learning, store
 from apps.sources.logs.columns import Run, part
 from apps.sources.logs.masking import masked, masked_attributes
@@ -165,15 +165,14 @@ def _good(
     """(places of records that may be stored, (place, reason) of the others)."""
     latest = int((now + AHEAD).timestamp() * 1000)
     earliest = int((now - keeps).timestamp() * 1000)
-    matchers = [Matcher(name, op, value) for name, op, value in by.scope.matchers]  # type: ignore[arg-type]
+    matchers = of_scope(by.scope.matchers)
     places, rejected = [], []
     for place, record in enumerate(records):
-        labels = {"service": record.service, "level": record.level}
         if record.at > latest:
             rejected.append((place, "too_far_ahead"))
         elif record.at < earliest:
             rejected.append((place, "too_old_log"))
-        elif matchers and not all(matcher.matches(labels.get(matcher.name, "")) for matcher in matchers):
+        elif matchers and not accept(matchers, {"service": record.service, "level": record.level}):
             rejected.append((place, "out_of_scope"))
         else:
             places.append(place)

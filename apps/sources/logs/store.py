@@ -1,12 +1,12 @@
 """The SQL of log rows: runs in and out by binary cursor, past the ORM, and what packing and retention need."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
-import psycopg
 
 from apps.metrics.codec import Corrupt, Int64
 from apps.metrics.storage import cursor
@@ -18,13 +18,13 @@ INSERT INTO sources_logrun (received_at, is_young, t_min, t_max, records, size, 
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
 """
 _LIST: Final = """
-SELECT id, t_min, t_max, records FROM sources_logrun
+SELECT id, t_max, records FROM sources_logrun
  WHERE t_max >= %(start)s AND t_min < %(end)s AND bad_at IS NULL
    AND (%(templates)s::bigint[] IS NULL OR templates && %(templates)s::bigint[])
  ORDER BY t_max DESC, id DESC LIMIT %(limit)s
 """
 _TALLIES: Final = """
-SELECT id, tally FROM sources_logrun
+SELECT tally FROM sources_logrun
  WHERE t_max >= %(start)s AND t_min < %(end)s AND bad_at IS NULL
    AND (%(templates)s::bigint[] IS NULL OR templates && %(templates)s::bigint[])
  ORDER BY t_max DESC LIMIT %(limit)s
@@ -36,10 +36,9 @@ FEW: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A run by its row: times in ms."""
+    """A run by its row; `t_max`, when its newest record was, in ms."""
 
     id: int
-    t_min: int
     t_max: int
     records: int
 
@@ -49,56 +48,52 @@ def size_of(run: Run) -> int:
     return 8 * len(run) + sum(map(len, run.message)) + sum(map(len, run.attributes)) + sum(map(len, run.host))
 
 
-def insert(run: Run, *, now: datetime, is_young: bool = True, size: int | None = None) -> None:
+def insert(run: Run, *, now: datetime, is_young: bool = True) -> None:
     """Write a run; acknowledged once the transaction around it has committed."""
     payload = columns.encode(run, columns.QUICK if is_young else columns.THOROUGH)
     tally = columns.encode_tally(columns.tally_of(run))
     ids = np.unique(run.template).tolist()
-    row = (now, is_young, int(run.at.min()), int(run.at.max()), len(run), size or size_of(run))
+    row = (now, is_young, int(run.at.min()), int(run.at.max()), len(run), size_of(run))
     with cursor() as cur:
         cur.execute(_INSERT, (*row, len(payload) + len(tally), ids, tally, payload))
 
 
-def listed(start: int, end: int, templates: Sequence[int] | None, limit: int = MOST_RUNS) -> list[Listed]:
+def listed(start: int, end: int, templates: Sequence[int] | None) -> list[Listed]:
     """Return the runs that may hold records of start <= at < end (ms) and of these templates, newest first."""
     with cursor() as cur:
-        cur.execute(_LIST, _wanted(start, end, templates, limit))
+        cur.execute(_LIST, _wanted(start, end, templates))
         return [Listed(*row) for row in cur.fetchall()]
 
 
-def _wanted(start: int, end: int, templates: Sequence[int] | None, limit: int) -> dict[str, Any]:
+def _wanted(start: int, end: int, templates: Sequence[int] | None) -> dict[str, Any]:
     few = None if templates is None or len(templates) > FEW else list(templates)
-    return {"start": start, "end": end, "templates": few, "limit": limit}
+    return {"start": start, "end": end, "templates": few, "limit": MOST_RUNS}
 
 
-def tallies(start: int, end: int, templates: Sequence[int] | None) -> tuple[Tally, int]:
-    """Return (the counts of all runs with records in that time as one, how many runs could not be read)."""
+def tallies(start: int, end: int, templates: Sequence[int] | None) -> Tally:
+    """Return the counts of all runs with records in that time as one, of those that can be read."""
     with cursor() as cur:
-        cur.execute(_TALLIES, _wanted(start, end, templates, MOST_RUNS), binary=True)
+        cur.execute(_TALLIES, _wanted(start, end, templates), binary=True)
         rows = cur.fetchall()
-    found, bad = [], 0
-    for _, packed in rows:
-        try:
+    found = []
+    for (packed,) in rows:
+        with suppress(Corrupt):
             found.append(columns.decode_tally(bytes(packed)))
-        except Corrupt:
-            bad += 1
     if not found:
         none = np.zeros(0, dtype=np.int64)
-        return Tally(none, none, none), bad
+        return Tally(none, none, none)
     slot, template, count = (
         np.concatenate([getattr(t, name) for t in found]) for name in ("slot", "template", "count")
     )
     keep = (slot >= start // columns.GRID_MS) & (slot * columns.GRID_MS < end)
-    return Tally(slot[keep], template[keep], count[keep]), bad
+    return Tally(slot[keep], template[keep], count[keep])
 
 
-def read(ids: Sequence[int], cur: "psycopg.Cursor[Any] | None" = None) -> dict[int, bytes]:
+def read(ids: Sequence[int]) -> dict[int, bytes]:
     """Return the payloads of those rows that are there still."""
-    if cur is None:
-        with cursor() as own:
-            return read(ids, own)
-    cur.execute("SELECT id, payload FROM sources_logrun WHERE id = ANY(%s)", [list(ids)], binary=True)
-    return {ident: bytes(payload) for ident, payload in cur.fetchall()}
+    with cursor() as cur:
+        cur.execute("SELECT id, payload FROM sources_logrun WHERE id = ANY(%s)", [list(ids)], binary=True)
+        return {ident: bytes(payload) for ident, payload in cur.fetchall()}
 
 
 def mark_bad(ident: int, now: datetime) -> None:

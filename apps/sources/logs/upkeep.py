@@ -7,7 +7,7 @@ Packing, under an advisory lock of its own:
 """
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from apps.metrics.codec import Corrupt
 from apps.metrics.storage import cursor
 from apps.sources.logs import columns, services, store
 from apps.sources.logs.columns import Run, joined, part
+from apps.sources.logs.records import datetime_of
 from apps.sources.models import LogTemplate
 
 log = logging.getLogger(__name__)
@@ -123,22 +124,19 @@ def _replace(cur: Any, ids: list[int], run: Run, received: datetime) -> None:
         times = run.at[run.template == ident]
         LogTemplate.objects.filter(pk=ident).update(
             records=F("records") + count,
-            first_at=Least("first_at", _moment(int(times.min()))),
-            last_at=Greatest("last_at", _moment(int(times.max()))),
+            first_at=Least("first_at", datetime_of(int(times.min()))),
+            last_at=Greatest("last_at", datetime_of(int(times.max()))),
         )
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, tz=UTC)
 
 
 def expire(*, now: datetime) -> int:
     """Delete records older than they are kept, or beyond the bytes that they may take; return how many runs."""
+    oldest = now - services.kept()
     # By whole hours, as runs are cut: else every half minute would leave its proof.
-    total = _delete_before(int((now - services.kept()).timestamp()) // 3600 * 3_600_000, "age")
+    total = _delete_before(int(oldest.timestamp()) // 3600 * 3_600_000, "age")
     total += _over_budget()
     # A day longer than their records: a process may still put one under a template that it remembers.
-    LogTemplate.objects.filter(last_at__lt=now - services.kept() - GRACE).delete()
+    LogTemplate.objects.filter(last_at__lt=oldest - GRACE).delete()
     return total
 
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
 from apps.accounts.sessions import holders
-from apps.dashboards import dashboard_pages, shared, views
+from apps.dashboards import dashboard_pages, plots, shared, views
 from apps.dashboards.timespan import BadSpan, Span, span_of
 from apps.metrics.query import Outrun
 from apps.promql.errors import PromQLError
@@ -104,7 +104,7 @@ def _reply(question: Question, who: Principal) -> Reply:
         except (BadSpan, LookupError, PromQLError, Outrun) as error:
             found = {key: {"error": str(error.args[0] if error.args else error)} for key in given.getlist("panel")}
             span = None
-        for key, row in views.slim(found).items():
+        for key, row in plots.slim(found).items():
             reply.panels[key] = _numbers(row, span, is_part=since is not None)
     return reply
 

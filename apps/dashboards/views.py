@@ -2,11 +2,10 @@
 
 import csv
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import orjson
 from django.conf import settings
 from django.contrib import messages
@@ -19,7 +18,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
-from numpy.typing import NDArray
 
 from apps.accounts import services as accounts
 from apps.accounts.models import Token
@@ -543,7 +541,7 @@ def answered_panels(
     def shown(found: dict[str, Any], span: Span) -> HttpResponse:
         if request.GET.get("format") == "csv":
             return table(found, rows_of)
-        return as_json({"panels": slim(found), "changes": happened(span, who)})
+        return as_json({"panels": plots.slim(found), "changes": happened(span, who)})
 
     return answered(request, ask, shown)
 
@@ -633,29 +631,6 @@ def csv_file(name: str, rows: Iterable[Iterable[object]]) -> HttpResponse:
     answer["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     csv.writer(answer).writerows([csv_cell(value) for value in row] for row in rows)
     return answer
-
-
-DIGITS: Final = 10
-"""Significant digits of what is drawn: exact for seconds since 1970, and half the bytes of a float's seventeen."""
-
-
-def slim(answers: Mapping[str, dict[str, Any]]) -> Mapping[str, dict[str, Any]]:
-    """Return the answers with no more digits than a chart needs."""
-    for row in answers.values():
-        for part in ("series", "before", "lower", "upper"):
-            if part in row:
-                row[part] = [each | {"values": rounded(each["values"])} for each in row[part]]
-    return answers
-
-
-def rounded(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return float64[n] with `DIGITS` significant digits; what is no number stays so."""
-    v = np.asarray(values, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        places = np.clip(DIGITS - 1 - np.floor(np.log10(np.abs(v))), -290, 290)
-        scale = 10.0 ** np.abs(places)
-        found = np.where(places >= 0, np.round(v * scale) / scale, np.round(v / scale) * scale)
-    return np.where(np.isfinite(found), found, v)
 
 
 def as_json(body: Any, status: int = 200) -> HttpResponse:

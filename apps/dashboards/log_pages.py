@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET
 from apps.accounts.permissions import Principal, Right, page, principal_of
 from apps.dashboards import snapshots, views
 from apps.dashboards.panels import Panel
-from apps.dashboards.plots import grid, table_of
+from apps.dashboards.plots import counted, table_of
 from apps.dashboards.timespan import Span
 from apps.promql.text import quote
 from apps.sources.logs import api, search, services
@@ -28,7 +28,10 @@ TABS: Final = (("records", "Records"), ("templates", "Templates"))
 FILTERS: Final = ("service", "level", "template", "host", "text")
 EXPORTED: Final = 20_000
 """Records of one file."""
-PANEL: Final = Panel("logs", "Records by level", "count", (), sources=("logs",), levels_of="logs", wide=True)
+PANEL: Final = Panel(
+    "logs", "Records by level", "count", (), ("logs",), stacked=True, wide=True,
+    empty="Nothing that fits was logged in this time.",
+)  # fmt: skip
 TONES: Final = {level: level if level != "debug" else "series-7" for level in LEVELS}
 
 
@@ -104,12 +107,12 @@ def data(request: HttpRequest) -> HttpResponse:
     """How many records by level, as the charts of other pages get their numbers: ?range=1h (or from, to), since."""
     who = principal_of(request)
     try:
-        return views.answered_panels(request, who, lambda span: {PANEL.key: counted(request, span, who)}, table_of)
+        return views.answered_panels(request, who, lambda span: {PANEL.key: _chart(request, span, who)}, table_of)
     except BadSearch as error:
         return views.as_json({"error": str(error)}, 400)
 
 
-def counted(request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
+def _chart(request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
     """Return what the chart draws: worst on top, and the same as an expression for Explore."""
     asked = _moved(request, span)
     found = search.counts(asked, scope=who.scope, step=span.step)
@@ -123,13 +126,12 @@ def counted(request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
     if asked.levels:
         matchers.append(f"level=~{quote('|'.join(asked.levels))}")
     expression = f"sum by (level) (increase(log_records_total{{{', '.join(matchers)}}}[{span.window}]))"
-    return {
-        "unit": "count", "stacked": True, "bars": True, "tones": TONES, "min": 0, "max": None, "levels": [],
-        "sources": PANEL.sources, "expressions": [expression], "more": 0, "newest": None,
-        "empty": "Nothing that fits was logged in this time.",
-        "series": series if has_any or "since" in request.GET else [],
-        "warnings": [f"Counted back to {_when(found.reached)} only."] if found.reached else [], **grid(span),
-    }  # fmt: skip
+    return counted(PANEL, span, series if has_any or "since" in request.GET else []) | {
+        "bars": True,
+        "tones": TONES,
+        "expressions": [expression],
+        "warnings": [f"Counted back to {_when(found.reached)} only."] if found.reached else [],
+    }
 
 
 def _moved(request: HttpRequest, span: Span) -> Wanted:

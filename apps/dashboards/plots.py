@@ -182,6 +182,15 @@ def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
     return answer | usual | _series(named, more, answer["start"], answer["step"])
 
 
+def counted(panel: Panel, span: Span, series: list[Row]) -> Row:
+    """Return the answer of a panel that counts rows, not samples: none could be late, so `newest` says nothing."""
+    return {
+        "unit": panel.unit, "stacked": panel.stacked, "min": panel.minimum, "max": panel.maximum, "levels": [],
+        "alerts": [], "sources": panel.sources, "expressions": [], "empty": panel.empty, "series": series, "more": 0,
+        "newest": None, "warnings": [], **grid(span),
+    }  # fmt: skip
+
+
 def _usual(
     watch: Watched, texts: list[str], lines: list[Line], span: Span, scope: Scope, limits: Limits
 ) -> dict[str, list[Row]]:

@@ -3,7 +3,7 @@ import { alertRow } from "./alerts.js";
 import { titled } from "./chart.js";
 import { all, apart, find, h, icon, shape } from "./dom.js";
 import { clock, day, measure, moment, quantity } from "./format.js";
-import { PanelCard, menuOf, stale, startMenu, tableOf } from "./panels.js";
+import { PanelCard, brokenOf, menuOf, stale, startMenu, tableOf } from "./panels.js";
 import { prose } from "./prose.js";
 
 export const COLUMNS = 24;
@@ -77,14 +77,12 @@ const CALCULATE = {
   max: (values) => Math.max(...values),
   sum: (values) => values.reduce((sum, v) => sum + v, 0),
 };
-const COMPARE = { ">": (a, b) => a > b, ">=": (a, b) => a >= b, "<": (a, b) => a < b, "<=": (a, b) => a <= b };
 
 function figures(data) {
   return data.series.map((series) => {
     const seen = series.values.filter((v) => v !== null);
     const value = seen.length ? CALCULATE[data.calculation](seen) : null;
-    const broken = data.levels.filter((level) => value !== null && COMPARE[level.comparison](value, level.value)).at(-1);
-    return { name: series.name, value, tone: broken?.severity ?? "", values: series.values };
+    return { name: series.name, value, tone: brokenOf(data.levels, value)?.severity ?? "", values: series.values };
   });
 }
 

@@ -46,6 +46,11 @@ async function inSlices(parts, work) {
   }
 }
 
+const COMPARE = { ">": (a, b) => a > b, ">=": (a, b) => a >= b, "<": (a, b) => a < b, "<=": (a, b) => a <= b };
+
+/** The worst limit that a value breaks (levels come mildest first); undefined where it breaks none, or there is none. */
+export const brokenOf = (levels, value) => levels.findLast((level) => value !== null && COMPARE[level.comparison]?.(value, level.value));
+
 class Tile {
   constructor(root) { this.root = root; this.key = root.dataset.tile; }
 
@@ -55,13 +60,13 @@ class Tile {
     const last = seen.at(-1) ?? null;
     const [text, unit] = measure(last, data.unit);
     find("[data-value]", this.root).replaceChildren(text, unit ? h("small", {}, unit) : "");
-    const broken = data.levels.filter((l) => last !== null && ({ ">": last > l.value, ">=": last >= l.value, "<": last < l.value, "<=": last <= l.value })[l.comparison]);
-    const tone = broken.at(-1)?.severity || (last === null ? "quiet" : "ok");
+    const broken = brokenOf(data.levels, last);
+    const tone = broken?.severity || (last === null ? "quiet" : "ok");
     this.root.className = `card tile is-${tone}`;
     find(".tile-title .icon", this.root)?.remove();
-    if (broken.length) find(".tile-title", this.root).append(icon(tone));
+    if (broken) find(".tile-title", this.root).append(icon(tone));
     const first = data.levels[0];
-    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken.length ? `${tone} ${broken.at(-1).comparison} ${quantity(broken.at(-1).value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
+    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken ? `${tone} ${broken.comparison} ${quantity(broken.value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
     this.spark(series, data);
   }
 

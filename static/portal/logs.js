@@ -144,20 +144,20 @@ function follow() {
   timer = setTimeout(() => { timer = null; due = Date.now(); load(); }, Math.max(0, PAUSE - (Date.now() - due)));
 }
 
-function keepRange(event) {
-  const link = event.target.closest("a[data-keep-range]");
-  if (!link) return;
-  const query = new URLSearchParams(new URL(link.href).search);
-  for (const name of ["range", "from", "to", "refresh"]) { const value = new URLSearchParams(location.search).get(name); if (value) query.set(name, value); }
-  link.search = query;
+/** The fields with the range and the interval that this page has. */
+function kept(fields) {
+  const [query, mine] = [new URLSearchParams(fields), new URLSearchParams(location.search)];
+  for (const name of ["range", "from", "to", "refresh"]) if (mine.get(name)) query.set(name, mine.get(name));
+  return query;
 }
 
-document.addEventListener("click", keepRange);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-keep-range]");
+  if (link) link.search = kept(link.search);
+});
 find("[data-log-filter]").addEventListener("submit", (event) => {
   event.preventDefault();
-  const query = new URLSearchParams([...new FormData(event.target)].filter(([, value]) => value));
-  for (const name of ["range", "from", "to", "refresh"]) { const value = new URLSearchParams(location.search).get(name); if (value) query.set(name, value); }
-  location.search = query;
+  location.search = kept([...new FormData(event.target)].filter(([, value]) => value));
 });
 for (const link of all("[data-log-export]")) {
   link.addEventListener("click", () => { link.search = wanted({ format: link.dataset.logExport }); link.closest("details").open = false; });

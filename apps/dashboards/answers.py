@@ -3,7 +3,6 @@
 Reads series only through `metrics.query`; a panel that cannot be answered is an error with its sentence.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -94,17 +93,10 @@ def table_of(answer: Row) -> list[list[Any]]:
     if "alerts" in answer and "series" not in answer:
         names = ("severity", "name", "service", "state", "since", "message")
         return [list(names), *([row[name] for name in names] for row in answer["alerts"])]
-    named = zip(answer.get("names", ()), answer.get("rows", ()), strict=True)
-    return plots.table_of(
-        answer
-        if "series" in answer
-        else answer
-        | {
-            "series": [
-                {"name": name, "values": [math.nan if value is None else value for value in row]} for name, row in named
-            ]
-        }
-    )
+    if "series" not in answer:
+        named = zip(answer.get("names", ()), answer.get("rows", ()), strict=True)
+        answer = {"start": 0, "step": 0, "count": 0, **answer, "series": [{"name": n, "values": v} for n, v in named]}
+    return plots.table_of(answer)
 
 
 def _legend(text: str, values: Values) -> str:

@@ -8,6 +8,9 @@ from apps.promql.text import quote
 LONGEST: int = 200
 NOTHING = "Nothing of the kind was counted in this time."
 NO_REQUESTS = "No request was answered in this time."
+MARKS = ("http_requests_in_flight", "celery_tasks_running")
+"""What each process of an application shows, be it idle."""
+ANY_MARK = f'__name__=~"{"|".join(MARKS)}"'
 
 APPLICATIONS = Table(
     "applications",
@@ -15,8 +18,7 @@ APPLICATIONS = Table(
     (
         Column(
             "Processes",
-            "count by (job) (group by (job, instance, process) "
-            '({__name__=~"http_requests_in_flight|celery_tasks_running",job!="portal"}))',
+            f'count by (job) (group by (job, instance, process) ({{{ANY_MARK},job!="portal"}}))',
             "count",
         ),
         Column("Requests", 'sum by (job) (rate(http_requests_total{job!="portal"}[5m]))', "req/s"),
@@ -168,8 +170,7 @@ def sections_of(job: str) -> tuple[Section, ...]:
             "Processes",
             (
                 _panel("processes", "Running processes", "count",
-                       (("count by (instance) (group by (instance, process) "
-                        f'({{__name__=~"http_requests_in_flight|celery_tasks_running",{own}}}))'), "{instance}"),
+                       (f"count by (instance) (group by (instance, process) ({{{ANY_MARK},{own}}}))", "{instance}"),
                        stacked=True),
                 _panel("memory", "Memory", "bytes",
                        (f"sum by (instance) (process_resident_memory_bytes{{{own}}})", "{instance}"), stacked=True),
@@ -215,8 +216,6 @@ def endpoints_of(job: str) -> Table:
     )
 
 
-MARKS = frozenset({"http_requests_in_flight", "celery_tasks_running"})
-"""What each process of an application shows, be it idle."""
 TELLING = {
     "Requests": "http_requests_total",
     "Databases": "django_db_query_duration_seconds_count",
@@ -229,7 +228,7 @@ TELLING = {
 
 def told(job: str, names: Collection[str]) -> list[Section]:
     """Return the sections that a job with these metrics can fill; none where the wheel does not measure it."""
-    if not MARKS & set(names):
+    if not set(MARKS) & set(names):
         return []
     return [one for one in sections_of(job) if TELLING.get(one.title) is None or TELLING[one.title] in names]
 

@@ -30,13 +30,12 @@ from django.http.request import validate_host
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
-from apps.accounts.sessions import holders
 from apps.core.hub import Hub, Inbox, hub
 from apps.core.telemetry import Counter, Gauge
 from apps.dashboards import following, shared, snapshots, watching
 from apps.dashboards.delta import WHOLE, change
 from apps.dashboards.health import Health, health
-from apps.dashboards.rounds import Rounds
+from apps.dashboards.rounds import Reply, Rounds, through_readers
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +86,9 @@ class Part:
         return kept[1] if len(kept[1]) < 0.8 * len(self.text) else None
 
 
+Parts = Mapping[str, Part]
+
+
 class _Parts:
     """The last states of parts, by their text: equal ones become one object."""
 
@@ -118,23 +120,15 @@ class Question:
     is_due: bool
 
 
-@dataclass(frozen=True)
-class Reply:
-    """Who looks, and the parts that may have changed for them."""
-
-    who: Principal
-    parts: dict[str, Part]
-
-
 @dataclass
 class Desk:
     """Where the pages of one event loop ask: one row of rounds for what they show, one for each place of panels."""
 
     hub: Hub
-    states: Rounds[Question, Reply]
-    numbers: dict[str, Rounds[following.Question, following.Reply]] = field(default_factory=dict)
+    states: Rounds[Question, Reply[Parts]]
+    numbers: dict[str, Rounds[following.Question, Reply[following.News]]] = field(default_factory=dict)
 
-    def of(self, place: str) -> Rounds[following.Question, following.Reply]:
+    def of(self, place: str) -> Rounds[following.Question, Reply[following.News]]:
         """The rounds of a place: a dashboard that is slow keeps nobody waiting but those who look at it."""
         if place not in self.numbers:
             if len(self.numbers) >= KEPT:
@@ -152,7 +146,7 @@ def desk() -> Desk:
     found = _desks.get(id(mine))
     if found is None or found.hub is not mine:
         _desks.clear()
-        found = _desks[id(mine)] = Desk(mine, Rounds(frames_for))
+        found = _desks[id(mine)] = Desk(mine, Rounds(states))
     return found
 
 
@@ -219,7 +213,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 await task
         raise StopConsumer
 
-    async def _ask(self, changed: frozenset[tuple[str, frozenset[str | None]]], *, is_due: bool) -> Reply:
+    async def _ask(self, changed: frozenset[tuple[str, frozenset[str | None]]], *, is_due: bool) -> Reply[Parts]:
         return await desk().states.ask(Question(self.session, self.view, changed, is_due))
 
     async def _welcome(self, principal: Principal) -> bool:
@@ -263,7 +257,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             reply = await self._ask(asked, is_due=is_due)
             if not await self._welcome(reply.who):
                 return
-            frame = frame_of(reply.parts, sent)
+            frame = frame_of(reply.found or {}, sent)
             if frame or is_due:
                 await self._push("state" if frame else "beat", frame or {"beat": int(time.time())})
             await asyncio.sleep(FRAME)
@@ -295,10 +289,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
             reply = await desk().of(watch.place).ask(question)
             if not await self._welcome(reply.who):
                 return
-            news = taken(watch, due, reply.panels, now)
+            found = reply.found or following.News()
+            news = taken(watch, due, found.panels, now)
             frame: dict[str, Any] = {"of": watch.number, "panels": news} if news else {}
-            if reply.changes != changes:
-                changes = reply.changes
+            if found.changes != changes:
+                changes = found.changes
                 frame |= {"of": watch.number, "changes": orjson.Fragment(changes)}
             if frame:
                 await self._push("panels", frame)
@@ -349,34 +344,16 @@ def frame_of(parts: Mapping[str, Part], sent: dict[str, Part]) -> dict[str, Any]
     return frame | ({"changed": changes} if changes else {})
 
 
-def frames_for(questions: Sequence[Question]) -> list[Reply | Exception]:
-    """Answer a round: who looks, and what they may see now; what several of them see is read once.
-
-    The right is looked at before and after reading: what was written after it was lost must not slip through.
-    """
-    who = holders(question.session for question in questions)
-    while True:
-        made: dict[Any, dict[str, Part] | Exception] = {}
-        replies: list[Reply | Exception] = []
-        for question in questions:
-            reader = who[question.session]
-            key = (question.view, question.changed, question.is_due, reader.rights, reader.scope)
-            if key not in made:
-                made[key] = _parts_of(question, reader) if reader.can(Right.READ) else {}
-            found = made[key]
-            replies.append(found if isinstance(found, Exception) else Reply(reader, found))
-        again = holders(question.session for question in questions)
-        if all((again[key].rights, again[key].scope) == (each.rights, each.scope) for key, each in who.items()):
-            return replies
-        who = again
+def states(questions: Sequence[Question]) -> list[Reply[Parts] | Exception]:
+    """Answer a round: what those who look may see now."""
+    return through_readers(
+        questions, _parts_of, lambda asked, who: (asked.view, asked.changed, asked.is_due, who.rights, who.scope)
+    )
 
 
-def _parts_of(question: Question, who: Principal) -> dict[str, Part] | Exception:
+def _parts_of(question: Question, who: Principal) -> Parts:
     changed = {topic: set(ids) for topic, ids in question.changed}
-    try:
-        found = parts(question.view, who, changed, is_due=question.is_due)
-    except Exception as error:  # what this page asks, such as an alert that no key can name, breaks off no other
-        return error
+    found = parts(question.view, who, changed, is_due=question.is_due)
     return {name: _parts.of(name, value) for name, value in found.items()}
 
 

@@ -39,10 +39,6 @@ LASTS = (("1h", "an hour"), ("1d", "a day"), ("7d", "a week"), ("30d", "30 days"
 HOURS = {"1h": 1, "1d": 24, "7d": 168, "30d": 720, "90d": 2160}
 
 
-def _json(body: Any, status: int = 200) -> HttpResponse:
-    return HttpResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), "application/json", status)
-
-
 def _found(who: Principal, slug: str) -> Dashboard:
     row = Dashboard.objects.select_related("folder").filter(slug=slug).visible_to(who).first()
     if row is None:
@@ -163,16 +159,9 @@ def data(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _numbers(request: HttpRequest, who: Principal, read: Document, values: variables.Values) -> HttpResponse:
     """Answer as `views.data` does: `compare=week` adds `before` to what is drawn over time, `format=csv` one table."""
-    try:
-        span = span_of(request.GET.dict(), now=timezone.now())
-        found = _panels(request.GET, span, who, read, values)
-    except BadSpan as error:
-        return _json({"error": str(error)}, 400)
-    except LookupError as error:
-        return _json({"error": str(error.args[0])}, 404)
-    if request.GET.get("format") == "csv":
-        return views.table(found, answers.table_of)
-    return _json({"panels": views.slim(found), "changes": views.happened(span, who)})
+    return views.answered_panels(
+        request, who, lambda span: _panels(request.GET, span, who, read, values), answers.table_of
+    )
 
 
 def numbers(slug: str, given: QueryDict, span: Span, who: Principal) -> Row:
@@ -216,7 +205,7 @@ def _body(request: HttpRequest) -> Row:
 
 
 def _refused(error: ValidationError) -> HttpResponse:
-    return _json({"error": " ".join(error.messages)}, 422)
+    return views.as_json({"error": " ".join(error.messages)}, 422)
 
 
 @require_POST
@@ -238,9 +227,11 @@ def preview(request: HttpRequest) -> HttpResponse:
     except ValidationError as error:
         return _refused(error)
     except (BadDocument, BadSpan, AttributeError, TypeError) as error:
-        return _json({"error": str(error)}, 422)
+        return views.as_json({"error": str(error)}, 422)
     watch = answers.watched([panel], span, chosen, who=who)
-    return _json({"panels": {panel.id: answers.answer(panel, span, chosen, who=who, watch=watch)}, "changes": []})
+    return views.as_json(
+        {"panels": {panel.id: answers.answer(panel, span, chosen, who=who, watch=watch)}, "changes": []}
+    )
 
 
 @require_POST
@@ -264,7 +255,7 @@ def save(request: HttpRequest, slug: str) -> HttpResponse:
         )  # fmt: skip
     except ValidationError as error:
         return _refused(error)
-    return _json({"version": saved.version, "url": reverse("dashboard", args=[saved.slug])})
+    return views.as_json({"version": saved.version, "url": reverse("dashboard", args=[saved.slug])})
 
 
 @require_GET
@@ -402,7 +393,7 @@ def _limited(request: HttpRequest, token: str) -> HttpResponse | None:
     if max(waits) <= 0:
         return None
     SHARED_REFUSED.inc(reason="address" if waits[0] > 0 else "link")
-    answer = _json({"error": "This link is asked too often; try again in a moment."}, 429)
+    answer = views.as_json({"error": "This link is asked too often; try again in a moment."}, 429)
     answer["Retry-After"] = str(math.ceil(max(waits)))
     return answer
 

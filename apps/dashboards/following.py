@@ -1,20 +1,19 @@
 """The new numbers of panels that open pages follow: many pages' questions at once, each read through its own person.
 
-Whoever asks for the same panels of the same stretch with the same rights gets the same bytes, worked out once. Rights
-are looked at before and after reading: what was written after they were lost must not slip through.
+Whoever asks for the same panels of the same stretch with the same rights gets the same bytes, worked out once.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 from django.http import QueryDict
 from django.utils import timezone
 
-from apps.accounts.permissions import Principal, Right
-from apps.accounts.sessions import holders
-from apps.dashboards import dashboard_pages, shared, views
+from apps.accounts.permissions import Principal
+from apps.dashboards import dashboard_pages, plots, shared, views
+from apps.dashboards.rounds import Reply, through_readers
 from apps.dashboards.timespan import BadSpan, Span, span_of
 from apps.metrics.query import Outrun
 from apps.promql.errors import PromQLError
@@ -47,51 +46,30 @@ class Numbers:
 
 
 @dataclass
-class Reply:
-    """What a page gets: who reads, the panels, what was deployed or configured meanwhile (JSON)."""
+class News:
+    """What a page gets: the panels, and what was deployed or configured meanwhile (JSON)."""
 
-    who: Principal
     panels: dict[str, Numbers] = field(default_factory=dict)
     changes: bytes = b"[]"
 
 
-def answer(questions: Sequence[Question]) -> list[Reply | Exception]:
+def answer(questions: Sequence[Question]) -> list[Reply[News] | Exception]:
     """Answer a round, in its order."""
-    who = holders(question.session for question in questions)
-    while True:
-        made: dict[Any, Reply | Exception] = {}
-        replies: list[Reply | Exception] = []
-        with shared.newer_than(max(question.newer_than for question in questions)):
-            for question in questions:
-                reader = who[question.session]
-                # Pages show the same to all with the same rights and budgets; a dashboard may be closed to a person.
-                person = "" if question.place == "page" else reader.id
-                key = (question.place, question.query, question.panels, person, *_may(reader)[1:])
-                if key not in made:
-                    made[key] = _reply_or_error(question, reader) if reader.can(Right.READ) else Reply(reader)
-                found = made[key]
-                replies.append(found if isinstance(found, Exception) else replace(found, who=reader))
-        again = holders(question.session for question in questions)
-        if all(_may(again[key]) == _may(reader) for key, reader in who.items()):
-            return replies
-        who = again
+    with shared.newer_than(max(question.newer_than for question in questions)):
+        return through_readers(questions, _news, _same)
 
 
-def _may(who: Principal) -> Any:
-    return (who.id, who.rights, who.scope, who.roles)
+def _same(question: Question, who: Principal) -> Hashable:
+    """Pages show the same to all with the same rights and budgets; a dashboard may be closed to a person."""
+    person = "" if question.place == "page" else who.id
+    return (question.place, question.query, question.panels, person, who.rights, who.scope, who.roles)
 
 
-def _reply_or_error(question: Question, who: Principal) -> Reply | Exception:
-    try:
-        return _reply(question, who)
-    except Exception as error:  # an address that cannot be read breaks off the page that has it, and no other
-        return error
-
-
-def _reply(question: Question, who: Principal) -> Reply:
-    reply = Reply(who)
+def _news(question: Question, who: Principal) -> News:
+    news = News()
     now = timezone.now()
     ask = _asker(question.place)
+    whole = None
     for since in dict.fromkeys(since for _, since in question.panels):
         given = QueryDict(question.query, mutable=True)
         given.setlist("panel", [key for key, each in question.panels if each == since])
@@ -99,14 +77,15 @@ def _reply(question: Question, who: Principal) -> Reply:
             given["since"] = str(since)
         try:
             span = span_of(views.plain(given), now=now)
-            found = ask(given, span, who)
-            reply.changes = orjson.dumps(views.happened(span, who))
+            found, whole = ask(given, span, who), span
         except (BadSpan, LookupError, PromQLError, Outrun) as error:
             found = {key: {"error": str(error.args[0] if error.args else error)} for key in given.getlist("panel")}
             span = None
-        for key, row in views.slim(found).items():
-            reply.panels[key] = _numbers(row, span, is_part=since is not None)
-    return reply
+        for key, row in plots.slim(found).items():
+            news.panels[key] = _numbers(row, span, is_part=since is not None)
+    if whole is not None:
+        news.changes = orjson.dumps(views.happened(whole, who))
+    return news
 
 
 def _asker(place: str) -> Callable[[QueryDict, Span, Principal], dict[str, dict[str, Any]]]:

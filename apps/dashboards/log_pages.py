@@ -1,7 +1,7 @@
 """The pages of logs: records and templates of a time, how many there were, and records as a file."""
 
-import csv
-import io
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -14,12 +14,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from apps.accounts.permissions import Principal, Right, page, principal_of
-from apps.alerting import changes
-from apps.core.text import csv_cell
-from apps.dashboards import snapshots, views, wording
+from apps.dashboards import snapshots, views
 from apps.dashboards.panels import Panel
-from apps.dashboards.plots import grid, table_of
-from apps.dashboards.timespan import BadSpan, Span, span_of
+from apps.dashboards.plots import counted, table_of
+from apps.dashboards.timespan import Span
 from apps.promql.text import quote
 from apps.sources.logs import api, search, services
 from apps.sources.logs.records import LEVELS
@@ -30,7 +28,10 @@ TABS: Final = (("records", "Records"), ("templates", "Templates"))
 FILTERS: Final = ("service", "level", "template", "host", "text")
 EXPORTED: Final = 20_000
 """Records of one file."""
-PANEL: Final = Panel("logs", "Records by level", "count", (), sources=("logs",), levels_of="logs", wide=True)
+PANEL: Final = Panel(
+    "logs", "Records by level", "count", (), ("logs",), stacked=True, wide=True,
+    empty="Nothing that fits was logged in this time.",
+)  # fmt: skip
 TONES: Final = {level: level if level != "debug" else "series-7" for level in LEVELS}
 
 
@@ -106,17 +107,12 @@ def data(request: HttpRequest) -> HttpResponse:
     """How many records by level, as the charts of other pages get their numbers: ?range=1h (or from, to), since."""
     who = principal_of(request)
     try:
-        span = span_of(request.GET.dict(), now=timezone.now())
-        answer = counted(request, span, who)
-    except (BadSpan, BadSearch) as error:
-        return _json({"error": str(error)}, 400)
-    if request.GET.get("format") == "csv":
-        return views.table({PANEL.key: answer}, table_of)
-    changed = changes.happenings(since=span.begin, until=span.end + span.step, scope=who.scope)
-    return _json({"panels": {PANEL.key: answer}, "changes": [wording.changed(one) for one in changed]})
+        return views.answered_panels(request, who, lambda span: {PANEL.key: _chart(request, span, who)}, table_of)
+    except BadSearch as error:
+        return views.as_json({"error": str(error)}, 400)
 
 
-def counted(request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
+def _chart(request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
     """Return what the chart draws: worst on top, and the same as an expression for Explore."""
     asked = _moved(request, span)
     found = search.counts(asked, scope=who.scope, step=span.step)
@@ -130,21 +126,19 @@ def counted(request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
     if asked.levels:
         matchers.append(f"level=~{quote('|'.join(asked.levels))}")
     expression = f"sum by (level) (increase(log_records_total{{{', '.join(matchers)}}}[{span.window}]))"
-    return {
-        "unit": "count", "stacked": True, "bars": True, "tones": TONES, "min": 0, "max": None, "levels": [],
-        "sources": PANEL.sources, "expressions": [expression], "more": 0, "newest": None,
-        "empty": "Nothing that fits was logged in this time.",
-        "series": series if has_any or "since" in request.GET else [],
-        "warnings": [f"Counted back to {_when(found.reached)} only."] if found.reached else [], **grid(span),
-    }  # fmt: skip
+    return counted(PANEL, span, series if has_any or "since" in request.GET else []) | {
+        "bars": True,
+        "tones": TONES,
+        "expressions": [expression],
+        "warnings": [f"Counted back to {_when(found.reached)} only."] if found.reached else [],
+    }
 
 
 def _moved(request: HttpRequest, span: Span) -> Wanted:
     """The filters, over the steps of the chart."""
     start = int(span.start.timestamp() * 1000)
     end = start + span.count * int(span.step.total_seconds() * 1000)
-    found = _wanted(request)
-    return Wanted(start, end, found.service, found.levels, found.template, found.host, found.text)
+    return replace(_wanted(request), start=start, end=end)
 
 
 def _when(ms: int) -> str:
@@ -162,8 +156,8 @@ def listing(request: HttpRequest) -> HttpResponse:
         cursor = Cursor.read(request.GET.get("cursor", ""))
         found = search.page(_wanted(request), scope=principal_of(request).scope, limit=max(1, most), cursor=cursor)
     except BadSearch as error:
-        return _json({"error": str(error)}, 400)
-    return _json(api.page_as_dict(found))
+        return views.as_json({"error": str(error)}, 400)
+    return views.as_json(api.page_as_dict(found))
 
 
 @require_GET
@@ -174,8 +168,8 @@ def templates(request: HttpRequest) -> HttpResponse:
     try:
         found, total = search.templates(_wanted(request), scope=principal_of(request).scope)
     except BadSearch as error:
-        return _json({"error": str(error)}, 400)
-    return _json({"templates": [api.template_as_dict(seen) for seen in found], "total": total})
+        return views.as_json({"error": str(error)}, 400)
+    return views.as_json({"templates": [api.template_as_dict(seen) for seen in found], "total": total})
 
 
 @require_GET
@@ -195,31 +189,21 @@ def export(request: HttpRequest) -> HttpResponse:
             if cursor is None or found.is_partial:
                 break
     except BadSearch as error:
-        return _json({"error": str(error)}, 400)
+        return views.as_json({"error": str(error)}, 400)
     asked = {
         "from_ms": wanted.start, "to_ms": wanted.end, "format": kind,
         **{name: request.GET.getlist(name) for name in FILTERS if request.GET.get(name)},
     }  # fmt: skip
     kept = services.export_logs(by=who, asked=asked, lines=lines[:EXPORTED])
-    if kind == "ndjson":
-        body = b"".join(orjson.dumps(line.as_dict()) + b"\n" for line in kept)
-        answer = HttpResponse(body, "application/x-ndjson")
-    else:
-        answer = HttpResponse(_table(kept), "text/csv; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="logs.{"ndjson" if kind == "ndjson" else "csv"}"'
+    if kind != "ndjson":
+        return views.csv_file("logs", _rows(kept))
+    answer = HttpResponse(b"".join(orjson.dumps(line.as_dict()) + b"\n" for line in kept), "application/x-ndjson")
+    answer["Content-Disposition"] = 'attachment; filename="logs.ndjson"'
     return answer
 
 
-def _table(lines: Any) -> str:
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["time", "level", "service", "host", "message", "attributes"])
+def _rows(lines: Iterable[search.Line]) -> Iterator[list[str]]:
+    yield ["time", "level", "service", "host", "message", "attributes"]
     for line in lines:
         at = datetime.fromtimestamp(line.at / 1000, tz=UTC).isoformat(timespec="milliseconds")
-        cells = (line.level, line.service, line.host, line.message, line.attributes)
-        table.writerow([at, *map(csv_cell, cells)])
-    return text.getvalue()
-
-
-def _json(body: Any, status: int = 200) -> HttpResponse:
-    return HttpResponse(orjson.dumps(body), "application/json", status)
+        yield [at, line.level, line.service, line.host, line.message, line.attributes]

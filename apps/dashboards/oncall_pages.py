@@ -1,6 +1,5 @@
 """The page of who is on call: now, on a calendar, overrides and swaps, fairness, and calendars that subscribe."""
 
-import csv
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -20,11 +19,10 @@ from django.views.decorators.http import require_GET, require_POST
 from apps.accounts.hours import parse_zone
 from apps.accounts.models import User
 from apps.accounts.permissions import Principal, Right, Throttled, authenticate, page, principal_of
-from apps.core.text import csv_cell
 from apps.dashboards import oncall_calendar as drawing
 from apps.dashboards import snapshots
 from apps.dashboards.snapshots import Row
-from apps.dashboards.views import attempt, shell
+from apps.dashboards.views import attempt, csv_file, shell
 from apps.oncall import coverage, fairness, feeds, schedules, subscriptions
 from apps.oncall.models import Override, Schedule
 from apps.oncall.rotation import Gap, Shift
@@ -339,13 +337,8 @@ def fairness_table(request: HttpRequest) -> HttpResponse:
     chosen = _chosen(request, rows)
     wanted, start, end = _fair_span(request, timezone.now())
     shares = [share.as_dict() for share in fairness.report([chosen] if chosen else rows, start=start, end=end)]
-    answer = HttpResponse(content_type="text/csv; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="on-call-{wanted}.csv"'
-    table = csv.writer(answer)
-    table.writerow(["person", "hours", "nights", "weekends", "holidays", "pages"])
-    for share in shares:
-        table.writerow([csv_cell(value) for value in share.values()])
-    return answer
+    heading = ["person", "hours", "nights", "weekends", "holidays", "pages"]
+    return csv_file(f"on-call-{wanted}", [heading, *(share.values() for share in shares)])
 
 
 # --- Calendars that subscribe ----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +29,8 @@ LONGEST_NAME = 1_000
 MOST_ALERTS = 200
 NAME = "__name__"
 LOWER, UPPER = "anomaly:lower_band", "anomaly:upper_band"
+DIGITS = 10
+"""Significant digits of what is drawn: exact for seconds since 1970, and half the bytes of a float's seventeen."""
 RANKS = {"info": 0, "warning": 1, "error": 2, "critical": 3}
 Row = dict[str, Any]
 
@@ -180,6 +182,15 @@ def plot_alert(alert: Alert, span: Span, *, scope: Scope) -> Row:
     return answer | usual | _series(named, more, answer["start"], answer["step"])
 
 
+def counted(panel: Panel, span: Span, series: list[Row]) -> Row:
+    """Return the answer of a panel that counts rows, not samples: none could be late, so `newest` says nothing."""
+    return {
+        "unit": panel.unit, "stacked": panel.stacked, "min": panel.minimum, "max": panel.maximum, "levels": [],
+        "alerts": [], "sources": panel.sources, "expressions": [], "empty": panel.empty, "series": series, "more": 0,
+        "newest": None, "warnings": [], **grid(span),
+    }  # fmt: skip
+
+
 def _usual(
     watch: Watched, texts: list[str], lines: list[Line], span: Span, scope: Scope, limits: Limits
 ) -> dict[str, list[Row]]:
@@ -203,6 +214,25 @@ def _usual(
                 if name and (is_own or sum(row["name"] == text for row in side) == 0) and len(side) < MOST_SERIES:
                     side.append({"name": name, "values": _or_nan(values, present).tolist()})
     return found if found["lower"] or found["upper"] else {}
+
+
+def slim(answers: Mapping[str, Row]) -> Mapping[str, Row]:
+    """Return the answers with no more digits than a chart needs."""
+    for row in answers.values():
+        for part in ("series", "before", "lower", "upper"):
+            if part in row:
+                row[part] = [each | {"values": rounded(each["values"])} for each in row[part]]
+    return answers
+
+
+def rounded(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return float64[n] with `DIGITS` significant digits; what is no number stays so."""
+    v = np.asarray(values, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        places = np.clip(DIGITS - 1 - np.floor(np.log10(np.abs(v))), -290, 290)
+        scale = 10.0 ** np.abs(places)
+        found = np.where(places >= 0, np.round(v * scale) / scale, np.round(v / scale) * scale)
+    return np.where(np.isfinite(found), found, v)
 
 
 def table_of(answer: Row) -> list[list[Any]]:

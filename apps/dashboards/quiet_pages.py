@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
 from django import forms
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -23,7 +22,7 @@ from apps.alerting.topology import behind
 from apps.dashboards import snapshots
 from apps.dashboards.plots import RANKS
 from apps.dashboards.snapshots import Row
-from apps.dashboards.views import attempt, shell
+from apps.dashboards.views import as_json, attempt, shell
 from apps.oncall import quieting
 
 TABS = (("silences", "Silences"), ("maintenance", "Maintenance"), ("inhibition", "Inhibition"))
@@ -216,7 +215,7 @@ def preview(request: HttpRequest) -> HttpResponse:
     """What the matchers in the form mute now and would have muted last week, for the page's script."""
     found, problem = _previewed(request.GET.dict(), principal_of(request), timezone.now())
     body = {"error": problem} if found is None else found.as_dict()
-    return HttpResponse(orjson.dumps(body), "application/json", 422 if problem else 200)
+    return as_json(body, 422 if problem else 200)
 
 
 @require_POST

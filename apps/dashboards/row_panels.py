@@ -19,10 +19,12 @@ from apps.promql.text import quote
 
 COUNTED = {"counter", "histogram"}
 NOT_ASKED = "The rule's expression has no value in this time."
+NOT_SENT = "Nothing was sent to it in this time."
+NOT_MEASURED = "It was not measured in this time."
 RULE = "rule-values"
 DELIVERIES = (
-    Panel("contact-sent", "Messages", "count", (), stacked=True, empty="Nothing was sent to it in this time."),
-    Panel("contact-latency", "From written to sent", "seconds", (), empty="Nothing was sent to it in this time."),
+    Panel("contact-sent", "Messages", "count", (), (), stacked=True, empty=NOT_SENT),
+    Panel("contact-latency", "From written to sent", "seconds", (), (), empty=NOT_SENT),
 )
 
 
@@ -47,9 +49,9 @@ def panels_of_metric(metric: Metric) -> tuple[Panel, ...]:
         queries = tuple(Query(f"{name}({own})", words) for name, words in
                         (("max", "highest"), ("avg", "average"), ("min", "lowest")))  # fmt: skip
     return (
-        Panel("metric-values", title, unit, queries, ("*",), minimum=None, empty="It was not measured in this time."),
+        Panel("metric-values", title, unit, queries, ("*",), minimum=None, empty=NOT_MEASURED),
         Panel("metric-series", "Series", "count", (Query(f"count({own})", "with a value"),), ("*",),
-              empty="It was not measured in this time."),
+              empty=NOT_MEASURED),
     )  # fmt: skip
 
 
@@ -108,17 +110,9 @@ def deliveries(contact: Contact, span: Span) -> dict[str, Row]:
             columns[:, place - 1] = counts
             latency[place - 1] = np.nan if took is None else float(took)
     rows = {name: row for name, row in zip(("sent", "failed", "other"), columns, strict=True) if row.any()}
-    # Rows, not samples: there is nothing that could be late, so `newest` says nothing.
-    shared = {"min": 0.0, "max": None, "sources": [], "levels": [], "expressions": [], "more": 0, "newest": None,
-              "warnings": [], "alerts": [], **grid}  # fmt: skip
+    times = [] if np.isnan(latency).all() else [{"name": "on average", "values": latency.tolist()}]
     sent, took = DELIVERIES
     return {
-        sent.key: {
-            **shared, "unit": sent.unit, "stacked": True, "empty": sent.empty,
-            "series": [{"name": name, "values": row.tolist()} for name, row in rows.items()],
-        },
-        took.key: {
-            **shared, "unit": took.unit, "stacked": False, "empty": took.empty,
-            "series": [] if np.isnan(latency).all() else [{"name": "on average", "values": latency.tolist()}],
-        },
-    }  # fmt: skip
+        sent.key: plots.counted(sent, span, [{"name": name, "values": row.tolist()} for name, row in rows.items()]),
+        took.key: plots.counted(took, span, times),
+    }

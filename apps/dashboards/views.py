@@ -2,11 +2,10 @@
 
 import csv
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import orjson
 from django.conf import settings
 from django.contrib import messages
@@ -19,7 +18,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
-from numpy.typing import NDArray
 
 from apps.accounts import services as accounts
 from apps.accounts.models import Token
@@ -260,16 +258,13 @@ def hygiene_table(request: HttpRequest) -> HttpResponse:
     found = upkeep.report(
         start=now - timedelta(days=_days(request)), end=now, today=now.date(), scope=principal_of(request).scope
     )
-    answer = HttpResponse(content_type="text/csv; charset=utf-8")
-    answer["Content-Disposition"] = 'attachment; filename="hygiene.csv"'
     rows = [upkeep.as_dict(each) for each in found.rules]
     names = [name for name in (rows[0] if rows else {"rule": ""}) if name not in ("nothing", "proposals")]
-    table = csv.writer(answer)
-    table.writerow([*names, "needs"])
+    table: list[list[Any]] = [[*names, "needs"]]
     for row in rows:
         needs = [*row["nothing"], *(each["reason"] for each in row["proposals"])]
-        table.writerow([*(csv_cell(row[name]) for name in names), csv_cell(" ".join(needs))])
-    return answer
+        table.append([*(row[name] for name in names), " ".join(needs)])
+    return csv_file("hygiene", table)
 
 
 @require_http_methods(["GET", "POST"])
@@ -522,26 +517,53 @@ def data(request: HttpRequest) -> HttpResponse:
 
     `compare=week` adds the same steps a week earlier as `before`; `format=csv` gives the one panel as a table.
     """
-    who, now = principal_of(request), timezone.now()
+    who = principal_of(request)
+    if name := request.GET.get("table"):
+        return answered(request, lambda span: _tabulated(name, request, span, who), lambda rows, _: as_json(rows))
+    return answered_panels(request, who, lambda span: numbers(request.GET, span, who), plots.table_of)
+
+
+def _tabulated(name: str, request: HttpRequest, span: Span, who: Principal) -> dict[str, Any]:
+    tables = TABLES | application_panels.tables_asked(request.GET.get("application", ""))
+    if name not in tables:
+        raise LookupError(f"There is no table {name!r}.")
+    return plots.tabulate(tables[name], span, scope=who.scope)
+
+
+def answered_panels(
+    request: HttpRequest,
+    who: Principal,
+    ask: Callable[[Span], dict[str, Any]],
+    rows_of: Callable[[dict[str, Any]], list[list[Any]]],
+) -> HttpResponse:
+    """Answer with the numbers of panels over the stretch that the address says; with `format=csv` of one as a table."""
+
+    def shown(found: dict[str, Any], span: Span) -> HttpResponse:
+        if request.GET.get("format") == "csv":
+            return table(found, rows_of)
+        return as_json({"panels": plots.slim(found), "changes": happened(span, who)})
+
+    return answered(request, ask, shown)
+
+
+def answered(
+    request: HttpRequest,
+    ask: Callable[[Span], dict[str, Any]],
+    shown: Callable[[dict[str, Any], Span], HttpResponse],
+) -> HttpResponse:
+    """Answer for the stretch of time that the address says: a sentence with its status where that cannot be asked."""
     try:
-        span = span_of(request.GET.dict(), now=now)
-        if name := request.GET.get("table"):
-            tables = TABLES | application_panels.tables_asked(request.GET.get("application", ""))
-            if name not in tables:
-                return _json({"error": f"There is no table {name!r}."}, 404)
-            return _json(plots.tabulate(tables[name], span, scope=who.scope))
-        answers = numbers(request.GET, span, who)
+        span = span_of(request.GET.dict(), now=timezone.now())
+        found = ask(span)
     except LookupError as error:
-        return _json({"error": str(error.args[0])}, 404)
+        return as_json({"error": str(error.args[0])}, 404)
     except BadSpan as error:
-        return _json({"error": str(error)}, 400)
+        return as_json({"error": str(error)}, 400)
     except (query.Outrun, DeadlineExceeded) as error:
-        return _json({"error": str(error)}, 503)
+        return as_json({"error": str(error)}, 503)
     except PromQLError as error:
-        return _json({"error": str(error)}, 422)
-    if request.GET.get("format") == "csv":
-        return table(answers, plots.table_of)
-    return _json({"panels": slim(answers), "changes": happened(span, who)})
+        return as_json({"error": str(error)}, 422)
+    return shown(found, span)
 
 
 def happened(span: Span, who: Principal) -> list[dict[str, Any]]:
@@ -596,40 +618,23 @@ def _numbers(given: QueryDict, span: Span, who: Principal, *, is_watched: bool =
 def table(answers: Mapping[str, dict[str, Any]], rows_of: Callable[[dict[str, Any]], list[list[Any]]]) -> HttpResponse:
     """One panel's numbers as CSV."""
     if len(answers) != 1:
-        return _json({"error": "A table is made of one panel: ask for one."}, 400)
+        return as_json({"error": "A table is made of one panel: ask for one."}, 400)
     key, found = next(iter(answers.items()))
     if "error" in found:
-        return _json({"error": found["error"]}, 422)
+        return as_json({"error": found["error"]}, 422)
+    return csv_file(key, rows_of(found))
+
+
+def csv_file(name: str, rows: Iterable[Iterable[object]]) -> HttpResponse:
+    """These rows, a heading first, as a file; no cell is a formula."""
     answer = HttpResponse(content_type="text/csv; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="{key}.csv"'
-    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in rows_of(found))
+    answer["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    csv.writer(answer).writerows([csv_cell(value) for value in row] for row in rows)
     return answer
 
 
-DIGITS: Final = 10
-"""Significant digits of what is drawn: exact for seconds since 1970, and half the bytes of a float's seventeen."""
-
-
-def slim(answers: Mapping[str, dict[str, Any]]) -> Mapping[str, dict[str, Any]]:
-    """Return the answers with no more digits than a chart needs."""
-    for row in answers.values():
-        for part in ("series", "before", "lower", "upper"):
-            if part in row:
-                row[part] = [each | {"values": rounded(each["values"])} for each in row[part]]
-    return answers
-
-
-def rounded(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return float64[n] with `DIGITS` significant digits; what is no number stays so."""
-    v = np.asarray(values, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        places = np.clip(DIGITS - 1 - np.floor(np.log10(np.abs(v))), -290, 290)
-        scale = 10.0 ** np.abs(places)
-        found = np.where(places >= 0, np.round(v * scale) / scale, np.round(v / scale) * scale)
-    return np.where(np.isfinite(found), found, v)
-
-
-def _json(body: Any, status: int = 200) -> HttpResponse:
+def as_json(body: Any, status: int = 200) -> HttpResponse:
+    """An answer for the page's script, or for a program."""
     return HttpResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), "application/json", status)
 
 
@@ -637,14 +642,14 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
     """400 before any view: a host name that is not the portal's, or more form fields than anybody sends."""
     words = "The portal does not answer to this: a host name it does not know (ALLOWED_HOSTS), or a malformed request."
     if request.path.startswith("/api/"):
-        return _json({"error": words}, 400)
+        return as_json({"error": words}, 400)
     return HttpResponse(words, "text/plain; charset=utf-8", 400)
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """403: JSON for programs and for the page's own script, a page for people."""
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
-        return _json({"error": "Your role does not include this."}, 403)
+        return as_json({"error": "Your role does not include this."}, 403)
     return HttpResponse(loader.render_to_string("403.html", {"reason": str(exception or "")}, request), status=403)
 
 
@@ -652,7 +657,7 @@ def stale_form(request: HttpRequest, reason: str = "") -> HttpResponse:
     """403 for a form without the CSRF token that belongs to this browser: too old, of another log-in, or forged."""
     words = "It is too old, or your browser keeps no cookies. Go back, load the page again and repeat it."
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
-        return _json({"error": f"The form cannot be taken. {words}"}, 403)
+        return as_json({"error": f"The form cannot be taken. {words}"}, 403)
     context = {"title": "This form cannot be taken", "reason": words}
     return HttpResponse(loader.render_to_string("403.html", context, request), status=403)
 
@@ -660,12 +665,12 @@ def stale_form(request: HttpRequest, reason: str = "") -> HttpResponse:
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """404: as above."""
     if request.path.startswith("/api/"):
-        return _json({"error": "There is nothing at this address."}, 404)
+        return as_json({"error": "There is nothing at this address."}, 404)
     return HttpResponseNotFound(loader.render_to_string("404.html", {}, request))
 
 
 def broken(request: HttpRequest) -> HttpResponse:
     """500: needs neither database nor session, which may be what is broken."""
     if request.path.startswith("/api/"):
-        return _json({"error": "The portal could not answer; its log says why."}, 500)
+        return as_json({"error": "The portal could not answer; its log says why."}, 500)
     return HttpResponseServerError(loader.render_to_string("500.html", {"at": f"{timezone.now():%H:%M:%S}"}))

@@ -183,7 +183,7 @@ export class Chart {
       return { label: s.name, stroke, width: 1.6, fill, dash: index >= PALETTE ? [6, 4] : undefined, points: { show: false, size: 5, fill: stroke, filter: lonely }, show: !this.hidden.has(s.name), spanGaps: false };
     });
     for (const line of this.earlierLines()) {
-      const stroke = line.index === null ? text : () => faded(colour(`series-${(line.index % PALETTE) + 1}`), 0.65);
+      const stroke = line.index === null ? text : () => faded(colour(this.tone(line.name, line.index)), 0.65);
       lines.push({ label: `${line.name ?? "sum"} before`, stroke, width: 1.2, dash: [3, 4], points: { show: false }, show: line.name === null || !this.hidden.has(line.name), spanGaps: false });
     }
     const options = {
@@ -282,7 +282,7 @@ export class Chart {
     for (const { name, low, high } of this.usual()) {
       const index = series.findIndex((s) => s.name === name);
       if (this.hidden.has(name)) continue;
-      ctx.fillStyle = faded(index < 0 ? colour("text-2") : colour(`series-${(index % PALETTE) + 1}`), 0.14);
+      ctx.fillStyle = faded(colour(index < 0 ? "text-2" : this.tone(name, index)), 0.14);
       const edge = (values, at, otherwise) => (values ? Math.min(bbox.top + bbox.height, Math.max(bbox.top, plot.valToPos(values[at], "y", true))) : otherwise);
       const isThere = (at) => (high ?? low)[at] !== null && (low ?? high)[at] !== null;
       for (let at = 0; at < times.length; at += 1) {

@@ -1,13 +1,12 @@
 // A person's dashboard: lays its panels out on a grid of 24 columns and draws the kinds that are no time series.
 import { alertRow } from "./alerts.js";
 import { titled } from "./chart.js";
-import { all, apart, find, h, icon } from "./dom.js";
+import { all, apart, find, h, icon, shape } from "./dom.js";
 import { clock, day, measure, moment, quantity } from "./format.js";
-import { PanelCard, menuOf, stale, startMenu, tableOf } from "./panels.js";
+import { PanelCard, brokenOf, menuOf, stale, startMenu, tableOf } from "./panels.js";
 import { prose } from "./prose.js";
 
 export const COLUMNS = 24;
-const SVG = "http://www.w3.org/2000/svg";
 
 /** Panels that overlap nowhere and leave no gap above them; the one of the id `first` keeps its place before others. */
 export function settled(panels, first = null) {
@@ -78,21 +77,13 @@ const CALCULATE = {
   max: (values) => Math.max(...values),
   sum: (values) => values.reduce((sum, v) => sum + v, 0),
 };
-const COMPARE = { ">": (a, b) => a > b, ">=": (a, b) => a >= b, "<": (a, b) => a < b, "<=": (a, b) => a <= b };
 
 function figures(data) {
   return data.series.map((series) => {
     const seen = series.values.filter((v) => v !== null);
     const value = seen.length ? CALCULATE[data.calculation](seen) : null;
-    const broken = data.levels.filter((level) => value !== null && COMPARE[level.comparison](value, level.value)).at(-1);
-    return { name: series.name, value, tone: broken?.severity ?? "", values: series.values };
+    return { name: series.name, value, tone: brokenOf(data.levels, value)?.severity ?? "", values: series.values };
   });
-}
-
-function shape(tag, attributes) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
 }
 
 function spark(values) {

@@ -19,15 +19,16 @@ export function h(tag, attributes = {}, ...children) {
 /** A text of somebody else's within a sentence: whatever way it is written in, the words around it stay where they are. */
 export const apart = (text) => `\u2068${text}\u2069`;
 
-export function icon(name, extra = "") {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", `icon ${extra}`.trim());
-  svg.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `${document.body.dataset.icons}#${name}`);
-  svg.append(use);
-  return svg;
+/** An element of SVG. */
+export function shape(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
+
+export const icon = (name, extra = "") =>
+  shape("svg", { class: `icon ${extra}`.trim(), "aria-hidden": "true" }, shape("use", { href: `${document.body.dataset.icons}#${name}` }));
 
 export function state() {
   const node = document.getElementById("state");

@@ -8,7 +8,7 @@ import { offsetOf, unitsAt } from "./explore-language.js";
 import { chartOf, count, csvOf, download, matrixTable, MOST_LINES, single, vectorTable } from "./explore-results.js";
 import { milliseconds, treeOf } from "./explore-tree.js";
 import { clock, duration } from "./format.js";
-import { bounds, changes, chosen } from "./range.js";
+import { bounds, changes, stretch } from "./range.js";
 
 const { steps, points, person, rule_url: ruleUrl } = state().explore;
 const VIEWS = ["graph", "stacked", "table", "explain"];
@@ -542,6 +542,5 @@ new Page();
 
 // The logs of the time that is looked at.
 find("[data-logs-link]").addEventListener("click", (event) => {
-  const { range, from, to } = chosen();
-  event.currentTarget.search = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
+  event.currentTarget.search = new URLSearchParams(stretch());
 });

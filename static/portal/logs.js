@@ -1,5 +1,5 @@
 // The page of logs: records newest first, or templates; both follow the range, and records the live connection.
-import { all, find, h, state } from "./dom.js";
+import { all, find, h, shape, state } from "./dom.js";
 import { clock, day, moment } from "./format.js";
 import { ask } from "./panels.js";
 import { bounds, changes, chosen, isLive } from "./range.js";
@@ -9,7 +9,6 @@ const [body, foot, note] = ["body", "foot", "note"].map((name) => find(`[data-lo
 const AT_ONCE = 100;
 const MOST = 1000;
 const PAUSE = 1000;
-const SVG = "http://www.w3.org/2000/svg";
 
 let lines = [];
 let cursor = null;
@@ -130,20 +129,12 @@ function drawTemplates(found, mine) {
 }
 
 function spark(values) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", "log-spark");
-  svg.setAttribute("viewBox", `0 0 ${values.length * 4} 22`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
   const most = Math.max(1, ...values);
-  values.forEach((value, i) => {
-    if (!value) return;
-    const bar = document.createElementNS(SVG, "rect");
+  const bars = values.flatMap((value, i) => {
     const height = Math.max(1.5, (20 * value) / most);
-    for (const [name, each] of Object.entries({ x: i * 4, y: 22 - height, width: 3, height })) bar.setAttribute(name, each);
-    svg.append(bar);
+    return value ? [shape("rect", { x: i * 4, y: 22 - height, width: 3, height })] : [];
   });
-  return svg;
+  return shape("svg", { class: "log-spark", viewBox: `0 0 ${values.length * 4} 22`, preserveAspectRatio: "none", "aria-hidden": "true" }, ...bars);
 }
 
 // --- Following -------------------------------------------------------------------------------------------------------
@@ -153,20 +144,20 @@ function follow() {
   timer = setTimeout(() => { timer = null; due = Date.now(); load(); }, Math.max(0, PAUSE - (Date.now() - due)));
 }
 
-function keepRange(event) {
-  const link = event.target.closest("a[data-keep-range]");
-  if (!link) return;
-  const query = new URLSearchParams(new URL(link.href).search);
-  for (const name of ["range", "from", "to", "refresh"]) { const value = new URLSearchParams(location.search).get(name); if (value) query.set(name, value); }
-  link.search = query;
+/** The fields with the range and the interval that this page has. */
+function kept(fields) {
+  const [query, mine] = [new URLSearchParams(fields), new URLSearchParams(location.search)];
+  for (const name of ["range", "from", "to", "refresh"]) if (mine.get(name)) query.set(name, mine.get(name));
+  return query;
 }
 
-document.addEventListener("click", keepRange);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-keep-range]");
+  if (link) link.search = kept(link.search);
+});
 find("[data-log-filter]").addEventListener("submit", (event) => {
   event.preventDefault();
-  const query = new URLSearchParams([...new FormData(event.target)].filter(([, value]) => value));
-  for (const name of ["range", "from", "to", "refresh"]) { const value = new URLSearchParams(location.search).get(name); if (value) query.set(name, value); }
-  location.search = query;
+  location.search = kept([...new FormData(event.target)].filter(([, value]) => value));
 });
 for (const link of all("[data-log-export]")) {
   link.addEventListener("click", () => { link.search = wanted({ format: link.dataset.logExport }); link.closest("details").open = false; });

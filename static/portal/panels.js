@@ -2,7 +2,7 @@
 import { Chart, forgetColours } from "./chart.js";
 import { all, download, find, h, icon } from "./dom.js";
 import { duration, measure, moment, quantity } from "./format.js";
-import { bounds, changes, chosen, every, isLive } from "./range.js";
+import { bounds, changes, chosen, every, isLive, stretch } from "./range.js";
 
 const STALE_AFTER = 120;
 // Milliseconds of drawing after which the page takes what people do.
@@ -46,6 +46,11 @@ async function inSlices(parts, work) {
   }
 }
 
+const COMPARE = { ">": (a, b) => a > b, ">=": (a, b) => a >= b, "<": (a, b) => a < b, "<=": (a, b) => a <= b };
+
+/** The worst limit that a value breaks (levels come mildest first); undefined where it breaks none, or there is none. */
+export const brokenOf = (levels, value) => levels.findLast((level) => value !== null && COMPARE[level.comparison]?.(value, level.value));
+
 class Tile {
   constructor(root) { this.root = root; this.key = root.dataset.tile; }
 
@@ -55,13 +60,13 @@ class Tile {
     const last = seen.at(-1) ?? null;
     const [text, unit] = measure(last, data.unit);
     find("[data-value]", this.root).replaceChildren(text, unit ? h("small", {}, unit) : "");
-    const broken = data.levels.filter((l) => last !== null && ({ ">": last > l.value, ">=": last >= l.value, "<": last < l.value, "<=": last <= l.value })[l.comparison]);
-    const tone = broken.at(-1)?.severity || (last === null ? "quiet" : "ok");
+    const broken = brokenOf(data.levels, last);
+    const tone = broken?.severity || (last === null ? "quiet" : "ok");
     this.root.className = `card tile is-${tone}`;
     find(".tile-title .icon", this.root)?.remove();
-    if (broken.length) find(".tile-title", this.root).append(icon(tone));
+    if (broken) find(".tile-title", this.root).append(icon(tone));
     const first = data.levels[0];
-    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken.length ? `${tone} ${broken.at(-1).comparison} ${quantity(broken.at(-1).value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
+    find("[data-note]", this.root).textContent = last === null ? "no data yet" : broken ? `${tone} ${broken.comparison} ${quantity(broken.value, data.unit)}` : first ? `limit ${quantity(first.value, data.unit)}` : `peak ${quantity(Math.max(...seen), data.unit)}`;
     this.spark(series, data);
   }
 
@@ -111,8 +116,7 @@ export function startMenu(part) {
     const link = find("[data-explore]", menu);
     const expressions = part.data?.expressions ?? [];
     link.parentElement.hidden = !part.board.explore || !expressions.length;
-    const { range, from, to } = chosen();
-    const address = new URLSearchParams(range ? { range } : { from: Math.round(from), to: Math.round(to) });
+    const address = new URLSearchParams(stretch());
     const logs = find("[data-logs]", menu);
     if (logs) logs.search = address;
     for (const text of expressions) { address.append("q", text); address.append("show", part.explored ?? (part.data.stacked ? "stacked" : "graph")); }
@@ -170,6 +174,9 @@ const comesWhole = (part) => part.isWhole || part.data?.more > 0;
 
 // Steps that are asked for once more with the next ones: late samples still change them.
 const BACK = 2;
+
+/** From when on (ms) a panel that has this data wants the next steps. */
+const sinceOf = ({ start, step, count }) => Math.round(1000 * (start + step * Math.max(0, count - 1 - BACK)));
 
 export class Board {
   /**
@@ -250,7 +257,7 @@ export class Board {
   /** What is followed: the panels on the screen, each from the steps on that may still change. */
   wanted() {
     const parts = isLive() && !this.drafted ? [...this.seen].filter((part) => part.data) : [];
-    const from = (part) => (comesWhole(part) ? null : Math.round(1000 * (part.data.start + part.data.step * Math.max(0, part.data.count - 1 - BACK))));
+    const from = (part) => (comesWhole(part) ? null : sinceOf(part.data));
     this.wishes += 1;
     return { number: this.wishes, place: this.place, query: this.query([]).split("?")[1], panels: Object.fromEntries(parts.map((part) => [part.key, from(part)])) };
   }
@@ -289,8 +296,8 @@ export class Board {
   }
 
   query(keys, extra = {}) {
-    const { range, from, to, compare } = chosen();
-    const query = new URLSearchParams({ ...(range ? { range } : { from: Math.round(from), to: Math.round(to) }), ...(compare ? { compare } : {}), ...this.fixed, ...extra });
+    const { compare } = chosen();
+    const query = new URLSearchParams({ ...stretch(), ...(compare ? { compare } : {}), ...this.fixed, ...extra });
     for (const [name, value] of this.more()) query.append(name, value);
     for (const key of keys) query.append("panel", key);
     return `${this.url}?${query}`;
@@ -329,9 +336,9 @@ export class Board {
     if (!due.length || this.isGrowing) { this.again ||= due.length > 0; return; }
     this.isGrowing = true;
     const signal = (this.stop ??= new AbortController()).signal;
-    const since = Math.min(...due.map((p) => p.data.start + p.data.step * (p.data.count - 1) - 2 * p.data.step));
+    const since = Math.min(...due.map((p) => sinceOf(p.data)));
     try {
-      const answer = await ask(this.query(due.map((p) => p.key), { since: Math.round(since * 1000) }), signal);
+      const answer = await ask(this.query(due.map((p) => p.key), { since }), signal);
       for (const part of due) {
         const fresh = answer.panels[part.key];
         if (!fresh || fresh.error || !part.data) continue;

@@ -30,6 +30,9 @@ function defaultRange() {
 /** {range, from, to (ms, fixed) or null, refresh, compare ("week" or null)}: what is asked for. */
 export const chosen = () => current;
 
+/** The same stretch of time as fields of another address. */
+export const stretch = () => (current.range ? { range: current.range } : { from: Math.round(current.from), to: Math.round(current.to) });
+
 /** [from, to] in seconds as of now. */
 export function bounds() {
   if (current.range === null) return [current.from / 1000, current.to / 1000];
@@ -46,8 +49,7 @@ function choose(next, { push = true } = {}) {
   current = { ...current, ...next };
   const query = new URLSearchParams(location.search);
   for (const key of ["range", "from", "to", "refresh", "compare"]) query.delete(key);
-  if (current.range) query.set("range", current.range);
-  else { query.set("from", Math.round(current.from)); query.set("to", Math.round(current.to)); }
+  for (const [name, value] of Object.entries(stretch())) query.set(name, value);
   if (current.refresh !== "live") query.set("refresh", current.refresh);
   if (current.compare) query.set("compare", current.compare);
   if (push) history.pushState(null, "", `?${query}${location.hash}`);

@@ -338,6 +338,13 @@ def test_a_panel_of_any_kind_is_taken_away_as_a_table(client, person, post, kind
     assert (rows[-1][-1] == shown) if shown else last([float(each[1]) for each in rows[1:] if each[1]]) == 1.0
 
 
+def test_a_panel_that_measures_nothing_is_a_table_without_numbers(client, person):
+    row = make(document=document_of({"id": "one", "kind": "text", "text": "Read this"}))
+    client.force_login(person("viewer"))
+    answer = client.get(f"/monitoring/dashboards/{row.slug}/data/?panel=one&range=15m&format=csv")
+    assert (answer.status_code, answer.text.split()) == (200, ["time"])
+
+
 def test_a_panel_is_held_against_the_same_hours_of_last_week(client, person):
     measure("web-1")
     measure("web-1", now=timezone.now() - timedelta(days=7))

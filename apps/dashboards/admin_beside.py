@@ -48,6 +48,7 @@ def charts(row: Any, who: Principal) -> dict[str, Any] | None:
         "state": {
             "data_url": reverse("data"),
             "explore_url": reverse("explore") if who.can(Right.QUERY) else None,
+            "logs_url": reverse("logs"),
             "query": {name: str(row.pk)} if name else {},
         },
     }

@@ -85,6 +85,7 @@ def shell(request: HttpRequest, name: str, heading: str, view: str, state: dict[
             "view": view,
             "data_url": reverse("data"),
             "explore_url": reverse("explore") if who.can(Right.QUERY) else None,
+            "logs_url": reverse("logs"),
             "warnings": warnings,
             **state,
         },

@@ -6,9 +6,9 @@ import { startMenus } from "./shell.js";
 
 const root = find("[data-charts]");
 document.body.dataset.icons = root.dataset.icons;
-const { data_url: url, query, explore_url: explore } = JSON.parse(find("#charts-state").textContent);
+const { data_url: url, query, explore_url: explore, logs_url: logs } = JSON.parse(find("#charts-state").textContent);
 range.start();
-const board = new Board(url, query, { explore });
+const board = new Board(url, query, { explore, logs });
 startMenus();
 // The admin's own switch between light and dark is a class of the page.
 new MutationObserver(() => board.restyle()).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });

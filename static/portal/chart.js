@@ -392,7 +392,7 @@ export class Chart {
         h("thead", {}, h("tr", {}, this.heading("name"), columns.map((name) => this.heading(name)))),
         h("tbody", {}, body)));
     const changed = this.changes();
-    const told = changed.slice(-3).map((c) => `${clock(new Date(c.at * 1000))} ${apart(c.title)}`).join(" · ");
+    const told = changed.slice(-3).map((c) => `${moment(c.at * 1000)} ${apart(c.title)}`).join(" · ");
     const more = changed.length > 3 ? `${changed.length} changes, the last: ` : "Changed: ";
     const said = [["data-fired", this.fired()], ["data-changes", told && more + told], ["data-usual", this.usually()], ["data-limits", limits && `Limits: ${limits}`]];
     this.legendBox.replaceChildren(...said.filter(([, text]) => text).map(([name, text]) => h("p", { class: "limits", [name]: "" }, text)), legend);

@@ -17,7 +17,7 @@ range.start();
 const own = initial.dashboard ? await import("./dashboard.js") : null;
 own?.lay(initial.dashboard);
 const board = new Board(initial.data_url, initial.data_query || {}, {
-  explore: initial.explore_url, ...(own ? { kinds: own.KINDS, more: () => own.asked(initial.dashboard) } : {}),
+  explore: initial.explore_url, logs: initial.logs_url, ...(own ? { kinds: own.KINDS, more: () => own.asked(initial.dashboard) } : {}),
 });
 // Scripts of single pages (Explore) draw and load for themselves.
 const tell = (what) => document.dispatchEvent(new Event(`portal:${what}`));

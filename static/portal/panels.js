@@ -118,7 +118,7 @@ export function startMenu(part) {
     link.parentElement.hidden = !part.board.explore || !expressions.length;
     const address = new URLSearchParams(stretch());
     const logs = find("[data-logs]", menu);
-    if (logs) logs.search = address;
+    if (logs) { logs.parentElement.hidden = !part.board.logs; logs.href = `${part.board.logs}?${address}`; }
     for (const text of expressions) { address.append("q", text); address.append("show", part.explored ?? (part.data.stacked ? "stacked" : "graph")); }
     link.href = `${part.board.explore}?${address}`;
   });
@@ -132,6 +132,7 @@ export function startMenu(part) {
 export const menuOf = (title, isDrawn) => h("details", { class: "menu", "data-menu": "" },
   h("summary", { class: "button button-small button-plain", title: "More" }, icon("more"), h("span", { class: "visually-hidden" }, `More about ${title}`)),
   h("ul", {}, h("li", {}, h("a", { "data-explore": "", href: "#" }, icon("explore"), "Open in Explore")),
+    h("li", {}, h("a", { "data-logs": "", href: "#" }, icon("logs"), "Logs of this time")),
     h("li", {}, h("a", { "data-csv": "", download: true, href: "#" }, icon("download"), "Download as CSV")),
     isDrawn ? h("li", {}, h("button", { type: "button", "data-png": "" }, icon("download"), "Download as PNG")) : null));
 
@@ -180,12 +181,13 @@ const sinceOf = ({ start, step, count }) => Math.round(1000 * (start + step * Ma
 
 export class Board {
   /**
-   * `explore`: the address of the Explore page, for those who may ask there. `kinds`: what draws a panel of data-kind;
-   * `more`: pairs that every request carries beside `fixed`.
+   * `explore`, `logs`: the addresses of these pages, for those who may look there. `kinds`: what draws a panel of
+   * data-kind; `more`: pairs that every request carries beside `fixed`.
    */
-  constructor(url, fixed = {}, { explore = null, kinds = {}, more = () => [] } = {}) {
+  constructor(url, fixed = {}, { explore = null, logs = null, kinds = {}, more = () => [] } = {}) {
     this.url = url;
     this.explore = explore;
+    this.logs = logs;
     this.fixed = fixed;
     this.kinds = kinds;
     this.more = more;

@@ -5,11 +5,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
+from django.conf import settings
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.utils import timezone
@@ -31,6 +33,12 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 400, "height": 800}, "color_scheme": "light"},
 }
+
+
+def picture(name: str) -> Path:
+    """Return where a picture goes (with PORTAL_SCREENSHOTS): over the one that docs show, else to what git ignores."""
+    shown = settings.ROOT / f"docs/screenshots/{name}.png"
+    return shown if shown.exists() else settings.ROOT / f"test-results/screenshots/{name}.png"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,10 +3,10 @@
 import os
 import re
 
-from django.conf import settings
 from playwright.sync_api import expect
 
 from apps.alerting.models import AlertRule
+from tests.browser.conftest import picture
 
 
 def test_the_chart_beside_a_rule_shows_limits_and_alerts_and_follows_range_and_theme(window, full_scene):
@@ -35,7 +35,7 @@ def test_many_rules_are_switched_off_after_one_question(window, full_scene):
     expect(page.get_by_text("Their open alerts end.")).to_be_visible()
     assert it.barriers("landmark-one-main", "region", "landmark-unique") == []
     if os.environ.get("PORTAL_SCREENSHOTS"):
-        page.screenshot(path=settings.ROOT / "docs/screenshots/admin-question-light.png")
+        page.screenshot(path=picture("admin-question-light"))
     assert AlertRule.objects.filter(enabled=False, slug__contains="disk").count() == 0
     page.get_by_role("button", name="Switch off").click()
     expect(page.get_by_text(re.compile(r"alert rules? switched off"))).to_be_visible()

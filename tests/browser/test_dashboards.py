@@ -3,11 +3,10 @@
 import os
 
 import pytest
-from django.conf import settings
 from playwright.sync_api import expect
 
 from apps.dashboards.models import Dashboard
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 from tests.browser.test_look import CONTRAST, NAMELESS
 
 PAGES = {
@@ -23,7 +22,7 @@ PAGES = {
 def keep(page, name):
     if os.environ.get("PORTAL_SCREENSHOTS"):
         page.wait_for_timeout(500)
-        page.screenshot(path=settings.ROOT / f"docs/screenshots/{name}.png", full_page=name.endswith("phone"))
+        page.screenshot(path=picture(name), full_page=name.endswith("phone"))
 
 
 @pytest.mark.slow

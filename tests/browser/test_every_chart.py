@@ -49,7 +49,7 @@ async (roots) => {
         found.push({
             key: root.dataset.panel, kind: root.dataset.kind ?? 'timeseries',
             csv: menu.querySelector('[data-csv]').href, explore: explore.href,
-            isExplored: !explore.parentElement.hidden, png: Boolean(menu.querySelector('[data-png]')),
+            isExplored: !explore.parentElement.hidden, logs: menu.querySelector('[data-logs]').href, png: Boolean(menu.querySelector('[data-png]')),
             isDrawn: Boolean(canvas), words: canvas?.getAttribute('aria-label'),
             rows: root.querySelectorAll('[data-numbers-table] tbody tr').length,
             sorts: [...root.querySelectorAll('.legend .sort')].map((button) => button.dataset.column),
@@ -114,6 +114,7 @@ def check_menu(it, one, until):
         for column, row in enumerate(drawn, start=1):
             assert all(same(line[column], value) for line, value in zip(rows[1:], row["values"], strict=True))
     assert "changes" in body
+    assert one["logs"].endswith(f"/monitoring/logs/?from={until - 1_800_000}&to={until}")
     if one["kind"] == "alertlist":
         return
     asked = parse_qs(urlsplit(one["explore"]).query)

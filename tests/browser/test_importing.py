@@ -3,13 +3,12 @@
 import os
 
 import pytest
-from django.conf import settings
 from playwright.sync_api import expect
 
 from apps.accounts.permissions import Principal
 from apps.oncall.models import Route
 from apps.oncall.services import save_route
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 from tests.oncall.test_importers import FULL
 
 pytestmark = pytest.mark.slow
@@ -27,7 +26,7 @@ def test_the_report_comes_before_the_import(window):
         assert (look, it.complaints) == (look, [])
         assert (look, it.overflow()) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
-            page.screenshot(path=settings.ROOT / f"docs/screenshots/import-{look}.png", full_page=True)
+            page.screenshot(path=picture(f"import-{look}"), full_page=True)
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("Imported: 7 new")).to_be_visible()
     assert Route.objects.filter(name="night").exists()

@@ -10,7 +10,7 @@ from apps.notifications.links import token_of
 from apps.notifications.models import Delivery
 from apps.oncall.models import Policy
 from apps.sources.models import Check, Heartbeat, ScrapeTarget
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 
 PAGES = {
     "login": "/accounts/login/",
@@ -82,4 +82,4 @@ def test_a_page_is_sound(window, full_scene, name):
         assert (look, it.barriers(*themes_own)) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(400)
-            page.screenshot(path=settings.ROOT / f"docs/screenshots/{name}-{look}.png")
+            page.screenshot(path=picture(f"{name}-{look}"))

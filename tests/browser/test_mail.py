@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 
 import pytest
-from django.conf import settings as project
 from django.urls import reverse
 from playwright.sync_api import expect
 
@@ -19,7 +18,7 @@ from apps.notifications.channels import Sender
 from apps.notifications.channels.email import Email
 from apps.notifications.message import Message
 from apps.oncall import examples
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 from tests.browser.test_look import CONTRAST
 from tests.notifications.receivers import SmtpReceiver
 
@@ -72,8 +71,7 @@ def test_an_email_is_sound_in_light_in_dark_and_on_a_phone(window, full_scene, s
             assert (name, look, it.overflow()) == (name, look, [])
             assert (name, look, it.page.evaluate(CONTRAST)) == (name, look, [])
             if os.environ.get("PORTAL_SCREENSHOTS"):
-                path = project.ROOT / f"docs/screenshots/{name}-{look}.png"
-                it.page.screenshot(path=path, full_page=True)
+                it.page.screenshot(path=picture(f"{name}-{look}"), full_page=True)
 
 
 def test_a_template_is_tried_while_it_is_written(window, full_scene):
@@ -94,7 +92,7 @@ def test_a_template_is_tried_while_it_is_written(window, full_scene):
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(700)
             page.add_style_tag(content="[id=submit-row], .submit-row { display: none !important }")
-            page.screenshot(path=project.ROOT / f"docs/screenshots/message-template-{look}.png", full_page=True)
+            page.screenshot(path=picture(f"message-template-{look}"), full_page=True)
     page.locator("[name=title]").fill("{{ titel }}")
     expect(page.locator("[data-template-preview] [data-error]")).to_contain_text("Did you mean title?")
     page.locator("[name=title]").fill("Fire!")

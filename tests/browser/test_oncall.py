@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.utils import timezone
 from playwright.sync_api import expect
 
@@ -15,7 +14,7 @@ from apps.notifications.models import Contact
 from apps.oncall import coverage, schedules, services
 from apps.oncall.models import Override, Schedule
 from tests.browser import scene
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 from tests.browser.test_look import CONTRAST, NAMELESS
 
 BY = Principal.system("test")
@@ -86,7 +85,7 @@ def test_a_page_is_sound(window: Any, rota: list[Schedule], name: str) -> None:
         assert (look, page.evaluate(NAMELESS)) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(300)
-            page.screenshot(path=settings.ROOT / f"docs/screenshots/{name}-{look}.png", full_page=True)
+            page.screenshot(path=picture(f"{name}-{look}"), full_page=True)
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.utils import timezone
 from playwright.sync_api import expect
 
@@ -13,7 +12,7 @@ from apps.accounts.models import User
 from apps.notifications import holding, outbox
 from apps.notifications.message import Message
 from apps.notifications.models import Contact, Delivery, QuietHours
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 from tests.browser.test_look import CONTRAST, NAMELESS
 
 MINUTE = timedelta(minutes=1)
@@ -50,7 +49,7 @@ def test_the_page_of_a_person_is_sound(window: Any, ada: User):
         assert (look, page.evaluate(NAMELESS)) == (look, [])
         if os.environ.get("PORTAL_SCREENSHOTS"):
             page.wait_for_timeout(400)
-            page.screenshot(path=settings.ROOT / f"docs/screenshots/person-{look}.png", full_page=look != "phone")
+            page.screenshot(path=picture(f"person-{look}"), full_page=look != "phone")
 
 
 @pytest.mark.slow

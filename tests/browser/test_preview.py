@@ -3,12 +3,11 @@
 import os
 
 import pytest
-from django.conf import settings
 from django.urls import reverse
 from playwright.sync_api import expect
 
 from apps.alerting.models import AlertRule
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 
 
 @pytest.fixture
@@ -42,8 +41,7 @@ def test_a_draft_shows_what_it_would_have_done_and_nothing_is_saved(window, rule
     if os.environ.get("PORTAL_SCREENSHOTS"):
         page.wait_for_timeout(400)
         page.add_style_tag(content="[id=submit-row], .submit-row { display: none !important }")
-        path = settings.ROOT / f"docs/screenshots/rule-preview-{look}.png"
-        page.locator("[data-preview]").screenshot(path=path)
+        page.locator("[data-preview]").screenshot(path=picture(f"rule-preview-{look}"))
 
 
 def test_what_is_wrong_with_a_draft_is_said_beneath_it(window, rule):

@@ -13,7 +13,7 @@ from apps.alerting import services, storm
 from apps.alerting.models import Alert, Incident, Inhibition, Service, Silence
 from apps.oncall import telling
 from tests.browser import scene
-from tests.browser.conftest import LOOKS
+from tests.browser.conftest import LOOKS, picture
 from tests.browser.test_look import CONTRAST, NAMELESS
 
 BY = Principal.system("test")
@@ -77,7 +77,7 @@ def test_the_pages_of_incidents_and_quiet_are_sound(window, stormy):
             assert (name, look, page.evaluate(NAMELESS)) == (name, look, [])
             if os.environ.get("PORTAL_SCREENSHOTS"):
                 page.wait_for_timeout(300)
-                page.screenshot(path=settings.ROOT / f"docs/screenshots/{name}-{look}.png")
+                page.screenshot(path=picture(f"{name}-{look}"))
 
 
 def test_an_alert_is_silenced_in_two_clicks_and_the_preview_follows_what_is_typed(window, stormy):

@@ -138,3 +138,9 @@ def _mentions(path: Path, plugin: type[Plugin], module: str) -> bool:
 def test_a_plugin_has_a_row_in_the_docs(plugin):
     pages = "\n".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
     assert re.search(rf"`{re.escape(plugin.kind)}`", pages), f"docs/ never names `{plugin.kind}`"
+
+
+def test_docs_keep_the_pictures_that_they_show_and_no_other():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = {name for page in pages for name in re.findall(r"screenshots/([\w-]+\.png)", page.read_text())}
+    assert {path.name for path in (ROOT / "docs/screenshots").iterdir()} == shown

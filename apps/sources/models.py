@@ -690,9 +690,9 @@ class LogTemplateQuerySet(models.QuerySet["LogTemplate"]):
         if not scope.matchers:
             return self
         seen = Q(pk=None)
-        for labels in self.order_by().values("service", "level").distinct():
-            if sees(scope, labels):
-                seen |= Q(**labels)
+        for service, level in self.order_by().values_list("service", "level").distinct():
+            if sees(scope, {"service": service, "level": level}):
+                seen |= Q(service=service, level=level)
         return self.filter(seen)
 
 

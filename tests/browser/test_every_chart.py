@@ -49,7 +49,8 @@ async (roots) => {
         found.push({
             key: root.dataset.panel, kind: root.dataset.kind ?? 'timeseries',
             csv: menu.querySelector('[data-csv]').href, explore: explore.href,
-            isExplored: !explore.parentElement.hidden, logs: menu.querySelector('[data-logs]').href, png: Boolean(menu.querySelector('[data-png]')),
+            isExplored: !explore.parentElement.hidden, logs: menu.querySelector('[data-logs]').href,
+            png: Boolean(menu.querySelector('[data-png]')),
             isDrawn: Boolean(canvas), words: canvas?.getAttribute('aria-label'),
             rows: root.querySelectorAll('[data-numbers-table] tbody tr').length,
             sorts: [...root.querySelectorAll('.legend .sort')].map((button) => button.dataset.column),

@@ -46,10 +46,10 @@ def received(smtp: SmtpReceiver, message: Message) -> str:
     part = mail.get_body(("html",))
     assert part is not None
     html = str(part.get_content())
-    for picture in mail.walk():
-        if picture.get_content_type() == "image/png":
-            data = base64.b64encode(picture.get_content()).decode()
-            html = html.replace(f"cid:{picture['Content-ID'].strip('<>')}", f"data:image/png;base64,{data}")
+    for attached in mail.walk():
+        if attached.get_content_type() == "image/png":
+            data = base64.b64encode(attached.get_content()).decode()
+            html = html.replace(f"cid:{attached['Content-ID'].strip('<>')}", f"data:image/png;base64,{data}")
     assert "cid:" not in html
     return html
 

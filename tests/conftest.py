@@ -12,6 +12,8 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from playwright.sync_api import Browser, sync_playwright
 
 from monitoring_portal.settings import redis_database
@@ -35,6 +37,9 @@ def _flush_by_delete(
 
 
 DatabaseOperations.sql_flush = _flush_by_delete  # type: ignore[method-assign,assignment]
+# How long an example takes on a busy machine says nothing about it.
+hypothesis.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("untimed")
 
 
 def pytest_configure() -> None:

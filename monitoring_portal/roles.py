@@ -129,7 +129,7 @@ def demo() -> None:
 
 
 def _celery_worker(process: str, *, queues: str, threads: int) -> None:
-    from celery.platforms import SecurityWarning
+    from celery.exceptions import SecurityWarning
 
     from monitoring_portal.celery import app
 

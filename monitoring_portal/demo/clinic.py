@@ -340,7 +340,8 @@ def _database(t: Values) -> Iterator[Row]:
     yield from _statements(t, own)
     yield from _copies(t, own, cache)
     for queue, most in (("mail", 6), ("reports", 3), ("lab", 14)):
-        yield "celery_queue_length", {"job": "clinic-web", "queue": queue}, np.round(most * busy(t) * wave(t, most))
+        waiting = {"job": "clinic-web", "instance": "clinic-1:8000", "queue": queue}
+        yield "celery_queue_length", waiting, np.round(most * busy(t) * wave(t, most))
 
 
 def _statements(t: Values, own: Mapping[str, str]) -> Iterator[Row]:
@@ -395,7 +396,7 @@ def _copies(t: Values, own: dict[str, str], cache: dict[str, str]) -> Iterator[R
 def _pages(t: Values) -> Iterator[Row]:
     for route, weight in ROUTES:
         for device, part in (("desktop", 0.6), ("phone", 0.4)):
-            own = {"job": "frontend", "site": "clinic", "route": route, "device": device}
+            own = {"job": "frontend", "instance": "clinic-1:8000", "site": "clinic", "route": route, "device": device}
             views = 0.4 * part * worked(t)
             yield "frontend_page_views_total", own, views
             yield "frontend_errors_total", own, 0.004 * views + 0.05 * part * LOCKS.area(t) * (route == "/book")

@@ -90,6 +90,9 @@ ARCHIVE: Final[dict[str, Any]] = {
         "summary": '{{ $labels.mountpoint }} of {{ $labels.instance }} is full in {{ $value | printf "%.1f" }} days',
         "description": "At the pace of the last six hours; scans are no longer filed once it is.",
     },
+    "runbook": "1. What grew? `du -xh --max-depth=2 /srv/archive | sort -h | tail`\n"
+    "2. Are new disks on their way? Look at the silences that are planned.\n"
+    "3. Until then move the scans of closed cases to the second archive.",
 }
 Progress = Callable[[str], None]
 Step = tuple[float, Callable[[datetime], None]]

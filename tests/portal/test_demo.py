@@ -80,6 +80,8 @@ def test_a_target_shows_each_series_once():
         line for line in story.exposition(NOW.timestamp(), NOW.timestamp()).splitlines() if not line.startswith("#")
     ]
     assert len({line[: line.rindex("}")] for line in lines}) == len(lines) > 400
+    # A scrape would add what is missing, and the series would not go on.
+    assert not [line for line in lines if 'job="' not in line or 'instance="' not in line]
 
 
 def test_what_is_scraped_lies_on_the_steps_that_were_filled_in_whenever_it_is_scraped():

@@ -76,11 +76,10 @@ def open_gates() -> dict[str, gate.Gate]:
     }
 
 
-def live_on(*, since: float, now: datetime, told: float = 0.0) -> None:
-    """What happened from since (s) until now: events (those until told stand already), heartbeats' calls, troubles."""
+def live_on(*, since: float, now: datetime) -> None:
+    """What happened from since (s) until now: events, heartbeats' calls, troubles."""
     until = now.timestamp()
-    if told < until:
-        story.push_events(since=max(since, told), until=until, now=now)
+    story.push_events(since=since, until=until, now=now)
     for name, minutes in story.BEATS:
         every = 60 * minutes
         is_late = name == story.LATE and until < story.began() + clinic.RESULTS  # that is the story
@@ -97,7 +96,7 @@ def live_on(*, since: float, now: datetime, told: float = 0.0) -> None:
 
 def run(stopping: threading.Event) -> None:
     """Serve and live until told to stop; a round that fails is logged and the next one goes on from where it was."""
-    told = story.catch_up(now=timezone.now())
+    since = story.catch_up(now=timezone.now())
     Clinic.began = story.began()
     server = listen()
     threading.Thread(target=server.serve_forever, name="clinic", daemon=True).start()
@@ -106,14 +105,13 @@ def run(stopping: threading.Event) -> None:
     desk.live_on(now=timezone.now())
     gates = open_gates()
     story.measured({kind: made.address for kind, made in gates.items()}, now=timezone.now())
-    since = time.time()
     while not stopping.wait(EVERY - time.time() % EVERY):
         now = timezone.now()
         # After a pause (a laptop that slept) only the last minutes are lived again.
         since = max(since, (now - timedelta(minutes=10)).timestamp())
         try:
             close_old_connections()
-            live_on(since=since, now=now, told=told)
+            live_on(since=since, now=now)
             desk.live_on(now=now)
             since = now.timestamp()
         except Exception:

@@ -111,7 +111,7 @@ def write(progress: Progress, *, now: datetime, password: str | None = None) -> 
     since = _newest(now) or now - PAST
     if now - since > timedelta(minutes=1):
         progress(f"Demo: filling in {max(1, round((now - since) / timedelta(hours=1)))} hours of samples")
-        fill(since=since, until=now + LEAD)
+        fill(since=since, until=now, ahead=LEAD)
     if is_new:
         progress("Demo: telling what went wrong in the week")
         _past(now)
@@ -123,11 +123,13 @@ def write(progress: Progress, *, now: datetime, password: str | None = None) -> 
 
 
 def catch_up(*, now: datetime) -> float:
-    """Fill in what was missed while the portal started; return until when (s) all is told, which may lie ahead."""
-    since = _newest(now + LEAD)
-    if since is not None and timedelta(0) < now - since < PART:
-        fill(since=since, until=now)
-    return (_newest(now + LEAD) or now).timestamp()
+    """Fill in what was missed while the portal started; return until when (s) events and logs are told."""
+    newest = _newest(now + LEAD)
+    if newest is not None and newest > now + timedelta(seconds=2 * FINE):
+        return (newest - LEAD).timestamp()  # the start has just filled in so far ahead, and told until then
+    if newest is not None and timedelta(0) < now - newest < PART:
+        fill(since=newest, until=now)
+    return now.timestamp()
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
@@ -143,21 +145,26 @@ def began() -> float:
     return User.objects.get(username=PEOPLE[0][0]).date_joined.timestamp()
 
 
-def fill(*, since: datetime, until: datetime) -> None:
-    """Store every series from since to the last step before until through the back-fill, a few hours at a time."""
+def fill(*, since: datetime, until: datetime, ahead: timedelta = timedelta(0)) -> None:
+    """Store every series up to the last step before until, and ahead of it, through the back-fill, part by part.
+
+    Events and logs end with `until`: nobody reads them before they have happened.
+    """
     begin = began()
-    until = datetime.fromtimestamp(until.timestamp() // STEP * STEP, tz=UTC)  # samples and events end together
-    for first, last, t in _parts(since, until):
+    until = datetime.fromtimestamp(until.timestamp() // FINE * FINE, tz=UTC)  # samples and events end together
+    for first, last, t in _parts(since, until + ahead):
         rows = [*clinic.series(t), *clinic.standing(t, begin), *_checked(t)]
         metrics.backfill(samples=_samples(rows, t), by=BY, now=until, source="the demo's past")
-        happened = list(clinic.events(first.timestamp(), last.timestamp()))
+        told = min(last, until)
+        happened = list(clinic.events(first.timestamp(), told.timestamp())) if first < told else []
         if happened:
             labels = [{"__name__": name, **own} for name, own, _, _ in happened]
             times, values = [int(at * 1000) for *_, at, _ in happened], [value for *_, value in happened]
             metrics.backfill(samples=Samples.of(labels, times, values), by=BY, now=until, source="the demo's events")
         while compaction.compact_log(now=until):
             pass
-        write_lines(since=first.timestamp(), until=last.timestamp(), now=until)
+        if first < told:
+            write_lines(since=first.timestamp(), until=told.timestamp(), now=until)
     upkeep.tend(now=until + upkeep.PACK_AFTER)
 
 

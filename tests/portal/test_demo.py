@@ -118,15 +118,16 @@ def test_the_story_is_told_once_and_a_second_start_fills_only_the_gap(monkeypatc
     span = (int((NOW - timedelta(days=2)).timestamp() * 1000), int(later.timestamp() * 1000))
     found = query.select((Matcher("__name__", "=", "node_load1"),), *span)
     assert set(np.diff(found.ts)) == {30_000, 15_000}
-    filled = story.catch_up(now=later)
-    assert filled == (later + story.LEAD).timestamp()
-    wanted, ahead = (Matcher("__name__", "=", "user_active"),), (span[0], int(filled * 1000))
-    before = len(query.select(wanted, *ahead).ts)
-    role.live_on(since=later.timestamp(), told=filled, now=later + timedelta(seconds=60))
-    role.live_on(since=later.timestamp(), told=filled, now=later + timedelta(minutes=5))
-    assert len(query.select(wanted, *ahead).ts) == before
-    booked = query.select((Matcher("__name__", "=", "user_active"),), *(t + 300_000 for t in span))
-    assert booked.ts.max() > later.timestamp() * 1000
+    # What happens is told when it has happened, and once.
+    since = story.catch_up(now=later + timedelta(seconds=50))
+    assert since == later.timestamp()
+    for seconds in (60, 300):
+        role.live_on(since=since, now=later + timedelta(seconds=seconds))
+        since = later.timestamp() + seconds
+    begin = (NOW + story.LEAD).timestamp()
+    found = query.select((Matcher("__name__", "=", "user_active"),), int(begin * 1000) + 1, int(since * 1000) + 600_000)
+    happened = [at for name, _, at, _ in clinic.events(begin, since) if name == "user_active"]
+    assert len(found.ts) == len(happened) > 0
     mara = Client()
     mara.force_login(User.objects.get(username="mara"))
     assert empty_panels(mara, until=NOW) == []
@@ -193,6 +194,10 @@ def test_the_demo_measures_its_own_servers_and_asks_its_front_desk(gates):
     assert {row.error for row in told.values()} == {""}
     assert (told["clinic_beds_free"].rows, told["clinic_appointments_today"].omitted) == (4, 1)
     assert told["clinic_waiting_minutes"].rows > 0
+    ada = Client()
+    ada.force_login(User.objects.create_superuser("ada"))
+    for page, shown in (("databases", "clinic-desk-postgres"), ("business", "clinic_beds_free")):
+        assert shown in ada.get(f"/monitoring/{page}/").content.decode()
 
 
 @pytest.mark.slow

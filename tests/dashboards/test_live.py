@@ -20,7 +20,7 @@ from apps.alerting import services as alerting
 from apps.core import live
 from apps.core.hub import LIMIT, Inbox, hub
 from apps.dashboards import shared
-from apps.dashboards.consumers import FORBIDDEN, NOBODY, LiveConsumer
+from apps.dashboards.consumers import CLOSED, FORBIDDEN, MANY, NOBODY, LiveConsumer, desk
 from apps.dashboards.models import Dashboard, Folder
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
@@ -256,6 +256,30 @@ def test_a_role_that_is_taken_away_closes_an_idle_page_at_once(person):
             return await code_of(it)
 
     assert run(scenario()) == FORBIDDEN
+
+
+def test_a_person_has_so_many_live_pages_and_the_next_one_is_told_so(person, settings):
+    settings.LIVE_PAGES_PER_PERSON = 2
+    mara, vic = person("viewer", name="mara"), person("viewer", name="vic")
+    refused = CLOSED.value(reason="many")
+
+    async def scenario():
+        mine = [await sync_to_async(session_of)(mara) for _ in range(2)]
+        other = await sync_to_async(session_of)(vic)
+        async with socket(mine[0]) as first, socket(other) as others:
+            await frame_with(first, "alerts")
+            async with socket(mine[0]) as second, socket(mine[1]) as third:
+                await frame_with(second, "alerts")
+                closed = await third.receive_output(timeout=WAIT)
+                await frame_with(others, "alerts")
+            async with socket(mine[1]) as next_one:
+                await frame_with(next_one, "alerts")
+        return closed, dict(desk().pages)
+
+    closed, left = run(scenario())
+    assert (closed["code"], CLOSED.value(reason="many") - refused) == (MANY, 1)
+    assert closed["reason"] == "You have 2 pages open, as many as may be live. Close one: this one follows."
+    assert left == {}, "who has none is not remembered"
 
 
 def test_what_is_no_request_closes_the_socket(person):

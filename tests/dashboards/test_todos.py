@@ -66,7 +66,8 @@ def test_each_trouble_is_a_sentence_with_the_page_where_it_is_mended():
     for words in (
         "3 messages of the last day failed for good", "mallory", "3 tokens expire within 14 days",
         "3 certificates end within 14 days", "cannot be found: no such file", "could not be used: no such name",
-        "3 deletions of series are not out", "3 deletions of log records are not done", "1 rule could not be evaluated", "1 rule of your own finds no series",
+        "3 deletions of series are not out", "3 deletions of log records are not done",
+        "1 rule could not be evaluated", "1 rule of your own finds no series",
         "3 rules have no runbook", "3 rules are due to be reviewed",
     ):  # fmt: skip
         assert words in found

@@ -397,7 +397,9 @@ def test_the_portals_own_warnings_are_kept_and_storing_them_makes_no_more(monkey
 def test_what_json_cannot_hold_does_not_take_its_other_records_with_it(monkeypatch):
     book = Logbook("portal")
     for text, size in (("no file caf\udce9", 10**30), ("the next one", 1)):
-        book.emit(logging.makeLogRecord({"msg": text, "levelno": 40, "levelname": "ERROR", "size": size}))
+        book.emit(
+            logging.makeLogRecord({"name": "shop", "msg": text, "levelno": 40, "levelname": "ERROR", "size": size})
+        )
     monkeypatch.setattr("django.db.connections.close_all", lambda: None)
     monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC))
     own._Thread(book).store()

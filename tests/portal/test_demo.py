@@ -164,8 +164,9 @@ def gates(monkeypatch, transactional_db):
     """The demo's two gates over the servers of the test run, with a database of its own for the front desk."""
     if not str(connection.get_connection_params().get("host")).startswith("/"):
         pytest.skip("The servers of this run have no socket.")
-    monkeypatch.setattr(desk, "DATABASE", "clinic_of_a_test")
-    monkeypatch.setattr(desk, "READER", "reader_of_a_test")
+    name = f"clinic_{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
+    monkeypatch.setattr(desk, "DATABASE", name)
+    monkeypatch.setattr(desk, "READER", f"{name}_reader")
     desk.make()
     opened = role.open_gates()
     yield {kind: made.address for kind, made in opened.items()}
@@ -173,9 +174,9 @@ def gates(monkeypatch, transactional_db):
         made.shutdown()
         made.server_close()
     with desk.connected("postgres") as line:
-        line.execute("DROP DATABASE clinic_of_a_test WITH (FORCE)")
-        line.execute("DROP OWNED BY reader_of_a_test")
-        line.execute("DROP ROLE reader_of_a_test")
+        line.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        line.execute(f"DROP ROLE {name}_reader")
+        line.execute(f"GRANT CONNECT ON DATABASE {connection.settings_dict['NAME']} TO PUBLIC")
 
 
 @pytest.mark.slow

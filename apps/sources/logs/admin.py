@@ -115,7 +115,7 @@ class LogDeletionForm(forms.Form):
     template = _text("Of this template only: its number, as in the address of its page.")
     host = _text("Of this host only.")
     text = _text("Those that hold this text in message or attributes, in upper or lower case.")
-    since = _text("From then on, such as 2026-01-31T12:00:00Z; empty: from the begin.")
+    since = _text("From then on, such as 2026-01-31T12:00:00Z; empty: from the beginning.")
     until = _text("Up to then, itself not included; empty: all that is stored now.")
 
     def clean(self) -> dict[str, Any]:

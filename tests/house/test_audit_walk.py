@@ -218,6 +218,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "accounts.export_rows": lambda: do(
         accounts.export_rows, rows=AuditEntry.objects.all(), limit=5, write=lambda row: None, kind="csv"
     ),
+    "accounts.import_rows": lambda: do(accounts.import_rows, model=User, write=lambda: {"new": 1}),
     "accounts.issue_token": lambda: do(accounts.issue_token, name="t", scopes=["read"], expires_at=None, now=AT),
     "accounts.revoke_token": lambda: do(accounts.revoke_token, token=make("accounts.token"), now=AT),
     "accounts.save_object": lambda: do(accounts.save_object, obj=User(username="new")),

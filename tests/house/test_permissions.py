@@ -443,6 +443,15 @@ def expected(caller: Caller, need: Need) -> str:
     return "yes" if caller.may(need) else "no" if caller.is_known else "who are you?"
 
 
+# Lists that take their export back.
+IMPORTED = (
+    "accounts.calendar", "accounts.team", "alerting.inhibition", "alerting.maintenancewindow", "alerting.service",
+    "dashboards.folder", "metrics.collectorsetting", "metrics.metric", "metrics.querybudget", "metrics.retentionpolicy",
+    "notifications.contact", "notifications.messagetemplate", "oncall.route", "sources.businessmetric", "sources.check",
+    "sources.datasource", "sources.heartbeat", "sources.scrapejob", "sources.site",
+)  # fmt: skip
+
+
 def routes_of_models() -> dict[str, dict[str, Need | None]]:
     """Return what MODELS means for the addresses of each model's admin pages; None: nobody."""
     table: dict[str, dict[str, Need | None]] = {}
@@ -457,6 +466,8 @@ def routes_of_models() -> dict[str, dict[str, Need | None]]:
             f"{one}history/": {"GET": frozenset({AUDIT, change or AUDIT})},
             one: {"GET": ANYBODY},
         }
+        if label in IMPORTED:
+            table[f"{base}import-rows/"] = {"GET": change, "POST": change}
     return table
 
 

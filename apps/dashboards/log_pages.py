@@ -85,6 +85,7 @@ def logs(request: HttpRequest) -> HttpResponse:
         without_template=without("template"),
         without_host=without("host"),
         problem=problem,
+        may_delete=who.can(Right.ADMINISTER),
         with_range=True,
     )
 

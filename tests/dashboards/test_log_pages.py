@@ -77,6 +77,12 @@ def test_what_leaves_as_a_file_is_written_down(reader, logged):
     assert list(taken.values_list("after__records", "after__service")) == [(1, ["pay"]), (6, None)]
 
 
+def test_who_may_delete_records_is_led_to_where_that_is_done(reader, logged, person):
+    assert "delete-logs" not in reader.get("/monitoring/logs/").content.decode()
+    reader.force_login(person("administrator"))
+    assert "/admin/sources/logdeletion/delete-logs/" in reader.get("/monitoring/logs/").content.decode()
+
+
 def test_an_alert_leads_to_the_logs_of_its_time_and_service(reader, logged):
     alert = make("alerting.alert", service="pay", fired_at=logged - timedelta(minutes=5))
     text = reader.get(f"/monitoring/alerts/{alert.key}/").content.decode()

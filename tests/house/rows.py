@@ -55,6 +55,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
     },
     "sources.site": lambda n: {"origins": ["https://shop.example"], "key": f"key-{n}"},
     "sources.logdeletion": lambda n: {"wanted": asdict(Wanted(0, n))},
+    "sources.logshare": lambda n: {"day": AT.date(), "sender": f"token {n}"},
     "sources.logrun": lambda n: {"t_min": n, "t_max": n, "templates": [n]},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
     "dashboards.sharelink": lambda n: {"digest": f"{n:064x}", "created_at": AT, "expires_at": AT + DAY},

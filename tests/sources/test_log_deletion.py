@@ -187,6 +187,9 @@ def test_the_admin_shows_the_count_before_it_deletes(admin_client):
     said = admin_client.post(url, given | {"confirmed": "yes", "previewed": shown.context["previewed"]}, follow=True)
     assert "1 log records are deleted." in said.content.decode()
     assert "text anna, levels error info" in said.content.decode()
+    asked = admin_client.get(url, {"text": "bert", "level": "error,info", "since": str(MS)})
+    assert asked.context["form"].initial["level"] == ["error", "info"]
+    assert f'value="{MS}"' in asked.content.decode()
     assert messages() == ["bert"]
 
 

@@ -1,4 +1,4 @@
-"""Real agents and libraries send logs over real HTTP: OpenTelemetry's Python SDK, and syslog-ng's http destination."""
+"""Real agents and libraries send logs over real HTTP: OpenTelemetry's SDK, a library for Loki, syslog-ng."""
 
 import logging
 import shutil
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from loki_logger_handler.loki_logger_handler import LokiLoggerHandler
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
@@ -57,6 +58,31 @@ def test_opentelemetrys_sdk_sends_what_python_logs(server, secret, compression):
     assert (broke.level, broke.message) == ("error", "it broke")
     assert orjson.loads(late.attributes)["customer"] == "c1"
     assert orjson.loads(broke.attributes)["exception.type"] == "ValueError"
+
+
+@pytest.mark.parametrize("options", [{}, {"compressed": True, "enable_structured_loki_metadata": True}])
+def test_a_library_for_loki_sends_what_python_logs(server, secret, options):
+    handler = LokiLoggerHandler(
+        url=f"{server}/loki/api/v1/push",
+        labels={"application": "shop", "environment": "test"},
+        additional_headers={"Authorization": f"Bearer {secret}"},
+        timeout=0.1,
+        **options,
+    )
+    log = logging.getLogger("shop.stock")
+    log.addHandler(handler)
+    try:
+        log.error("%d are left", 3, extra={"shelf": "a7"})
+        for _ in range(200):
+            if lines():
+                break
+            time.sleep(0.05)
+    finally:
+        log.removeHandler(handler)
+    (left,) = lines()
+    assert (left.level, left.service, left.message) == ("error", "shop", "3 are left")
+    assert orjson.loads(left.attributes)["environment"] == "test"
+    assert orjson.loads(left.attributes)["shelf"] == "a7"
 
 
 def documented(server: str, secret: str) -> str:

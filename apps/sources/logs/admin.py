@@ -115,7 +115,7 @@ class LogDeletionForm(forms.Form):
     template = _text("Of this template only: its number, as in the address of its page.")
     host = _text("Of this host only.")
     text = _text("Those that hold this text in message or attributes, in upper or lower case.")
-    since = _text("From then on, such as 2026-01-31T12:00:00Z; empty: from the begin.")
+    since = _text("From then on, such as 2026-01-31T12:00:00Z; empty: from the beginning.")
     until = _text("Up to then, itself not included; empty: all that is stored now.")
 
     def clean(self) -> dict[str, Any]:
@@ -141,7 +141,9 @@ class LogDeletionAdmin(AuditedAdmin[LogDeletion]):
     @action(description="Delete log records", permissions=["administer"], url_path="delete-logs")
     def delete_logs(self, request: HttpRequest) -> HttpResponse:
         """Show what a deletion would take; do it when that has been seen and confirmed."""
-        form = LogDeletionForm(request.POST or None)
+        given = {name: request.GET.get(name, "") for name in LogDeletionForm.base_fields}
+        levels = [level for text in request.GET.getlist("level") for level in text.split(",")]
+        form = LogDeletionForm(request.POST or None, initial={**given, "level": levels})
         by, now = principal_of(request), timezone.now()
         previewed, counted = "", None
         back = reverse("admin:sources_logdeletion_changelist")
@@ -161,7 +163,7 @@ class LogDeletionAdmin(AuditedAdmin[LogDeletion]):
                 form.add_error(None, str(problem))
             except ValidationError as problems:
                 form.add_error(None, problems.messages)
-        levels = {level: int(each.sum()) for level, each in counted.levels.items()} if counted else {}
+        found = {level: int(each.sum()) for level, each in counted.levels.items()} if counted else {}
         context = {
             **self.admin_site.each_context(request),
             "title": "Delete log records",
@@ -170,8 +172,8 @@ class LogDeletionAdmin(AuditedAdmin[LogDeletion]):
             "form": form,
             "is_counted": counted is not None,
             "reached": datetime_of(counted.reached) if counted and counted.reached else None,
-            "records": sum(levels.values()),
-            "levels": {level: count for level, count in levels.items() if count},
+            "records": sum(found.values()),
+            "levels": {level: count for level, count in found.items() if count},
             "previewed": previewed,
         }
         return TemplateResponse(request, "admin/sources/delete_logs.html", context)

@@ -73,12 +73,12 @@ RETURNING records, stored, t_min, t_max
 
 
 def tend(*, now: datetime) -> None:
-    """Go on with deletions, pack what is due, delete what has to go, and say how much there is."""
+    """Delete what has to go, go on with deletions on request, pack what is due, and say how much there is."""
+    expire(now=now)  # first: whatever may go wrong with the others, the disk does not fill
     deletion.carry_out(now=now)
     until = monotonic() + SECONDS
     while pack(now=now) and monotonic() < until:
         pass
-    expire(now=now)
     with cursor() as cur:
         cur.execute(_SIZES)
         stored, records, young = cur.fetchone() or (0, 0, 0)

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.views import redirect_to_login
@@ -256,4 +257,13 @@ def _refusal(request: HttpRequest, right: Right) -> HttpResponseBase | None:
     REFUSALS.inc(reason="anonymous")
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
         return JsonResponse({"error": "Log in first."}, status=401)
-    return redirect_to_login(request.get_full_path())
+    return redirect_to_login(_asked_for(request))
+
+
+def _asked_for(request: HttpRequest) -> str:
+    """Return where a log-in leads: the page that was asked for, or the one whose button was pressed."""
+    if request.method in ("GET", "HEAD"):
+        return request.get_full_path()
+    came_from = urlsplit(request.headers.get("referer", ""))
+    is_own = came_from.netloc == request.get_host() and came_from.path.startswith("/")
+    return came_from._replace(scheme="", netloc="", fragment="").geturl() if is_own else "/"

@@ -35,9 +35,12 @@ def span(length: timedelta) -> str:
 
 
 def digits(value: float) -> str:
-    """Return the number with three digits, or all before the point where there are more."""
+    """Return the number with three digits, or all before the point where there are more; two of what is below 0.1."""
     size = abs(value)
-    places = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 0.1 else 3
+    if size >= 0.1 or size == 0:
+        places = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2
+    else:
+        places = min(6, 1 + math.ceil(-math.log10(size)))
     text = f"{value:.{places}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -21,11 +21,11 @@ Row = dict[str, Any]
 
 ROOMS = {
     "alerting": "Alerting",
-    "oncall": "On-call",
+    "oncall": "On call",
     "notifications": "Notifications",
     "metrics": "Metrics",
-    "sources": "Scraping",
-    "accounts": "People and tokens",
+    "sources": "Sources",
+    "accounts": "People and access",
     "dashboards": "Dashboards",
     "auth": "Roles",
     "core": "Machinery",

@@ -24,6 +24,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from unfold.decorators import action, display
 from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
@@ -71,7 +72,7 @@ from apps.oncall.steps import ContactIds, Known, ScheduleName, TeamId, clean, st
 SEPARATOR = "__"
 SHOWN_STEPS = 30
 SHORT: Any = {TextField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 2})}}
-TICKED: Any = {ManyToManyField: {"widget": forms.CheckboxSelectMultiple}}
+TICKED: Any = {ManyToManyField: {"widget": UnfoldAdminCheckboxSelectMultipleWidget}}
 """A handful of contacts is ticked, not moved from one list to another."""
 
 
@@ -84,7 +85,7 @@ def _fields(known: Known) -> dict[str, forms.Field]:
             options: dict[str, Any] = {"required": False, "label": label, "help_text": field.help_text}
             shown: forms.Field
             if isinstance(field, ContactIds):
-                boxes = forms.CheckboxSelectMultiple
+                boxes = UnfoldAdminCheckboxSelectMultipleWidget
                 there = list(known.of(field.offers).items())
                 shown = forms.MultipleChoiceField(choices=there, widget=boxes, **options)
             elif isinstance(field, (ScheduleName, TeamId)):

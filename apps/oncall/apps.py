@@ -7,7 +7,7 @@ class OncallConfig(AppConfig):
     """The room on floor 4 between what is wrong and how a message leaves."""
 
     name = "apps.oncall"
-    verbose_name = "On-call"
+    verbose_name = "On call"
 
     def ready(self) -> None:
         """Take the seed's `notifications[]` of a rule, say what is in use, give templates past alerts."""

@@ -302,9 +302,10 @@ def point_at(port: int, *, now: datetime) -> None:
         job.interval, job.timeout = timedelta(seconds=15), timedelta(seconds=5)
         sources.save_job(by=BY, job=job, now=now)
     for name, path, _ in CHECKS:
-        check = Check.objects.get(name=name)
+        check = Check.objects.filter(name=name).first()
         url = f"http://127.0.0.1:{port}{path}"
-        if check.config.get("url") != url:
+        # One that was renamed or deleted belongs to whoever plays with the demo.
+        if check is not None and check.config.get("url") != url:
             checks.save_check(by=BY, check=check, values={**check.config, "url": url}, now=now)
 
 

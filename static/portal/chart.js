@@ -29,6 +29,9 @@ const faded = (rgb, alpha) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`)
 const isCrosshair = (type) => type === "mousemove" || type === "mouseleave";
 const crosshair = window.uPlot?.sync("page");
 const BYTE_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
+const TENS = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1].flatMap((ten) => [ten, 2 * ten, 5 * ten]);
+const SECOND_STEPS = [...TENS, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 10800, 21600, 43200, ...[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].map((days) => days * 86400)];
+const STEPS = { bytes: BYTE_STEPS, "bytes/s": BYTE_STEPS, seconds: SECOND_STEPS };
 
 function ticks(splits, increment) {
   let last = "";
@@ -195,7 +198,7 @@ export class Chart {
       scales: { x: { time: true, range: () => this.bounds }, y: { range: (_, low, high) => this.vertical(low, high) } },
       axes: [
         { ...axis, size: 36, space: 62, values: (_, splits, __, ___, step) => ticks(splits, step) },
-        { ...axis, size: 62, space: 34, incrs: unit.startsWith("bytes") ? BYTE_STEPS : undefined, values: (_, splits, __, ___, step) => splits.map((v) => quantity(v, unit, step)) },
+        { ...axis, size: 62, space: 34, incrs: STEPS[unit], values: (_, splits, __, ___, step) => splits.map((v) => quantity(v, unit, step)) },
       ],
       series: [{}, ...lines],
       // In a stack each area ends where the one below it begins.

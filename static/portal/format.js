@@ -1,60 +1,60 @@
 // Numbers with their units and moments in the reader's time zone.
 const number = (value, digits) => value.toLocaleString("en-GB", { maximumFractionDigits: digits, minimumFractionDigits: 0 });
 
-function digits(value) {
+/** How many decimals a value is written with; ticks get as many as their step has (or as tell them apart). */
+function digits(value, step = null) {
+  if (step !== null) {
+    for (let places = 0; places < 4; places += 1) if (Math.abs(step * 10 ** places - Math.round(step * 10 ** places)) < 1e-6 * step * 10 ** places) return places;
+    return Math.min(12, Math.ceil(-Math.log10(step)));
+  }
   const size = Math.abs(value);
   if (size >= 100 || size === 0) return 0;
   if (size >= 10) return 1;
   if (size >= 0.1) return 2;
-  return 3;
+  return Math.min(6, 1 + Math.ceil(-Math.log10(size)));
 }
 
-const scaled = (value, base, units) => {
+const written = (value, by, step) => number(value / by, digits(value / by, step === null ? null : step / by));
+
+const scaled = (value, base, units, step) => {
   let power = 0;
-  let size = Math.abs(value);
+  // The nought of an axis of MiB is in MiB, too.
+  let size = Math.max(Math.abs(value), base === 1024 ? step : 0);
   while (size >= base && power < units.length - 1) { size /= base; power += 1; }
-  const shown = value / base ** power;
-  return [number(shown, digits(shown)), units[power]];
+  return [written(value, base ** power, step), units[power]];
 };
 
 const BYTES = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 const COUNT = ["", "k", "M", "G", "T"];
 
 const UNITS = {
-  ms: (v) => (Math.abs(v) >= 1000 ? [number(v / 1000, digits(v / 1000)), "s"] : [number(v, digits(v)), "ms"]),
-  seconds: (v) => (Math.abs(v) < 1 ? UNITS.ms(v * 1000) : Math.abs(v) < 120 ? [number(v, digits(v)), "s"] : [duration(v), ""]),
-  percent: (v) => [number(v, digits(v)), "%"],
-  share: (v) => UNITS.percent(100 * v),
-  bytes: (v) => scaled(v, 1024, BYTES),
-  "bytes/s": (v) => { const [n, u] = scaled(v, 1024, BYTES); return [n, `${u}/s`]; },
-  "req/s": (v) => { const [n, u] = scaled(v, 1000, COUNT); return [n, `${u} req/s`.trim()]; },
-  "/s": (v) => { const [n, u] = scaled(v, 1000, COUNT); return [n, `${u}/s`]; },
-  count: (v) => scaled(v, 1000, COUNT),
+  ms: (v, step) => (Math.max(Math.abs(v), step) >= 1000 ? [written(v, 1000, step), "s"] : [written(v, 1, step), "ms"]),
+  seconds: (v, step) => {
+    if (Math.max(Math.abs(v), step) < 1) return UNITS.ms(v * 1000, step === null ? null : step * 1000);
+    return Math.abs(v) < 120 || (step !== null && step % 60) ? [written(v, 1, step), "s"] : [duration(v), ""];
+  },
+  percent: (v, step) => [written(v, 1, step), "%"],
+  share: (v, step) => UNITS.percent(100 * v, step === null ? null : 100 * step),
+  bytes: (v, step) => scaled(v, 1024, BYTES, step),
+  "bytes/s": (v, step) => { const [n, u] = scaled(v, 1024, BYTES, step); return [n, `${u}/s`]; },
+  "req/s": (v, step) => { const [n, u] = scaled(v, 1000, COUNT, step); return [n, `${u} req/s`.trim()]; },
+  "/s": (v, step) => { const [n, u] = scaled(v, 1000, COUNT, step); return [n, `${u}/s`]; },
+  count: (v, step) => scaled(v, 1000, COUNT, step),
   // A value of which nothing is known: the very small are not rounded away.
-  plain: (v) => (v !== 0 && Math.abs(v) < 0.001 ? [v.toExponential(2), ""] : scaled(v, 1000, COUNT)),
+  plain: (v, step) => (v !== 0 && Math.max(Math.abs(v), step) < 0.001 ? [v.toExponential(step === null ? 2 : 1), ""] : scaled(v, 1000, COUNT, step)),
 };
 
-/** [text, unit] of a value, "–" where there is none. */
-export function measure(value, unit) {
+/** [text, unit] of a value, "–" where there is none. With the `step` of an axis, as many digits as tell its ticks apart. */
+export function measure(value, unit, step = null) {
   if (value === null || value === undefined || Number.isNaN(value)) return ["–", ""];
   if (!Number.isFinite(value)) return [value > 0 ? "∞" : "−∞", ""];
-  return (UNITS[unit] || UNITS.count)(value);
+  return (UNITS[unit] || UNITS.count)(value, step);
 }
 
-/** "83 %". With the `step` of an axis, as many digits as tell its ticks apart. */
+/** "83 %"; `step` as of `measure`. */
 export function quantity(value, unit, step = null) {
-  const [rounded, name] = unit === "plain" && step !== null ? tick(value, step) : measure(value, unit);
-  const isFine = step !== null && step < 1 && unit === "percent";
-  const text = isFine ? value.toFixed(Math.min(4, Math.ceil(-Math.log10(step)))) : rounded;
-  if (!name) return text;
-  return name === "%" || name.startsWith("/") ? `${text}${name === "%" ? " %" : name}` : `${text} ${name}`;
-}
-
-/** A tick's value with just the digits that its step has. */
-function tick(value, step) {
-  const power = Math.min(COUNT.length - 1, Math.max(0, Math.floor(Math.log10(Math.abs(value) || 1) / 3)));
-  const decimals = Math.max(0, -Math.floor(Math.log10(step / 1000 ** power) + 1e-9));
-  return decimals > 6 ? [value === 0 ? "0" : value.toExponential(1), ""] : [(value / 1000 ** power).toFixed(decimals), COUNT[power]];
+  const [text, name] = measure(value, unit, step);
+  return !name ? text : name.startsWith("/") ? `${text}${name}` : `${text} ${name}`;
 }
 
 export function duration(seconds) {

@@ -18,7 +18,7 @@ function line(row) {
   const until = row.until ? [" until ", timeElement(row.until)] : [];
   const badge = row.problem ? [" ", h("span", { class: "badge is-warning" }, icon("warning"), "nobody would be told")] : [];
   return h("a", { class: `is-${row.tone}`, href: row.url }, icon("oncall", "icon-small"),
-    h("span", {}, h("b", {}, row.person), ` ${row.schedule}`, ...until, ...badge));
+    h("span", {}, h("b", {}, row.person), " on call for ", h("bdi", {}, row.schedule), ...until, ...badge));
 }
 
 /** The calendar is drawn by the server: it learns the reader's time zone by a cookie, and the page is loaded once more. */

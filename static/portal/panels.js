@@ -384,7 +384,7 @@ export class Board {
       const body = find("[data-table-body]", root);
       try {
         const answer = await ask(this.query([], { table: root.dataset.table }), this.stop?.signal);
-        body.replaceChildren(answer.rows.length ? tableOf(answer) : h("p", { class: "card-note" }, "No requests in this range."));
+        body.replaceChildren(answer.rows.length ? tableOf(answer, "rows-on-phone") : h("p", { class: "card-note" }, "No requests in this range."));
       } catch (error) {
         if (error.name !== "AbortError") body.replaceChildren(h("p", { class: "card-note" }, `This could not be loaded: ${error.message}`));
       }
@@ -392,10 +392,11 @@ export class Board {
   }
 }
 
-export function tableOf({ columns, rows }) {
-  return h("table", {},
+/** `kind` "rows-on-phone": each row is a block of its own there. */
+export function tableOf({ columns, rows }, kind = "") {
+  return h("table", { class: kind },
     h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.unit ? "numeric" : "", title: c.title }, h("bdi", {}, c.title))))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric" }, quantity(value, columns[i].unit)) : h("td", { class: "mono", title: value }, h("bdi", {}, value))))))));
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((value, i) => (columns[i].unit ? h("td", { class: "numeric", "data-label": columns[i].title }, quantity(value, columns[i].unit)) : h("td", { class: "mono", title: value }, h("bdi", {}, value))))))));
 }
 
 export async function ask(url, signal) {

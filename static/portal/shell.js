@@ -38,7 +38,9 @@ export function startTheme(restyle) {
 }
 
 // On a low window the navigation scrolls: it stands where the page is.
-export const showPlace = () => find(".nav > .nav-groups [aria-current]")?.scrollIntoView({ block: "nearest" });
+export function showPlace() {
+  for (const place of all(".nav > .nav-groups [aria-current], .tabs [aria-current]")) place.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
 
 function step(direction) {
   const rows = all("[data-alerts] a.alert-row");

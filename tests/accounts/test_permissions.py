@@ -149,6 +149,15 @@ def test_a_page_asks_for_its_right(client, person, rooms_urls, path, role, accep
         assert answer["Location"] == f"/login/?next={path}%3Fa%3D1"
 
 
+@pytest.mark.parametrize(
+    ("came_from", "leads_to"),
+    [("http://testserver/alerts/?a=1", "/alerts/%3Fa%3D1"), ("https://evil.example/alerts/", "/"), ("", "/")],
+)
+def test_a_button_pressed_after_the_log_in_ended_leads_back_to_its_page(client, rooms_urls, came_from, leads_to):
+    answer = client.post("/sync/", headers={"accept": "text/html", "referer": came_from})
+    assert answer["Location"] == f"/login/?next={leads_to}"
+
+
 def test_an_async_page_works_under_asgi(person, rooms_urls):
     client = AsyncClient()
     user = person("operator")

@@ -87,3 +87,24 @@ def test_the_menu_of_a_chart_opens_and_closes_by_keyboard(window, full_scene):
     page.keyboard.press("Escape")
     expect(panel.get_by_role("link", name="Download as CSV")).to_be_hidden()
     expect(panel.locator("summary")).to_be_focused()
+
+
+def test_no_two_ticks_of_an_axis_read_the_same(window):
+    page = window("vic").go("/monitoring/")
+    script = page.evaluate("performance.getEntriesByType('resource').find((e) => /\\/format\\./.test(e.name)).name")
+    units = {
+        "/s": (0.0005, 0.25, 2500), "req/s": (0.02, 250), "ms": (0.25, 500, 2500), "seconds": (0.25, 30, 300),
+        "percent": (0.25, 2.5, 25), "share": (0.0025, 0.25), "bytes": (1, 2**16, 2**21), "bytes/s": (2**19,),
+        "count": (0.25, 2.5, 2500), "plain": (0.0001, 0.25, 2500),
+    }  # fmt: skip
+    for unit, steps in units.items():
+        for step in steps:
+            texts = page.evaluate(
+                """async ([script, unit, step]) => {
+                    const { quantity } = await import(script);
+                    return Array.from({ length: 9 }, (_, n) => quantity(n * step, unit, step));
+                }""",
+                [script, unit, step],
+            )
+            assert len(set(texts)) == 9, (unit, step, texts)
+    assert texts[:3] == ["0", "2.5 k", "5 k"]

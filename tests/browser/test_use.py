@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -10,11 +11,11 @@ from playwright.sync_api import expect
 from apps.accounts.models import AuditEntry
 from apps.accounts.rights import Principal
 from apps.alerting import services as alerting
-from apps.alerting.models import Alert
+from apps.alerting.models import Alert, Service
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
 from apps.oncall import services as oncall
-from apps.oncall.models import Policy
+from apps.oncall.models import Policy, Schedule
 from monitoring_portal import setup
 from tests.browser import scene
 from tests.browser.conftest import PASSWORD
@@ -55,6 +56,22 @@ def test_what_is_written_in_an_alert_stays_text(window):
     post(message="<img src=x onerror=alert(1)><b>bold</b>")
     expect(page.locator("[data-alerts]")).to_contain_text("<img src=x onerror=alert(1)><b>bold</b>")
     assert page.locator("[data-alerts] img, [data-alerts] b").count() == 0
+
+
+@pytest.mark.parametrize("look", ["light", "phone"])
+def test_a_name_without_an_end_widens_no_page(window, mara, look):
+    long, now = "x" * 1000, timezone.now()
+    alert = post(message=long, kind="x" * 100)
+    Alert.objects.filter(pk=alert.pk).update(acknowledged_by="x" * 150, acknowledged_at=now)
+    Service.objects.create(name="x" * 100, description="x" * 300)
+    alerting.silence(
+        by=mara, matchers=['alertname="z"'], starts_at=now, ends_at=now + timedelta(hours=1), comment=long, now=now
+    )
+    Schedule.objects.create(name="x" * 100)
+    it = window("mara", look)
+    for path in ("", "alerts/", "alerts/?tab=history", f"alerts/{alert.key}/", "services/", "quiet/", "on-call/"):
+        it.go(f"/monitoring/{path}")
+        assert (path, it.overflow()) == (path, [])
 
 
 def test_one_person_takes_an_alert_and_the_other_sees_it(window):

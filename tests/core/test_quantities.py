@@ -14,6 +14,7 @@ from apps.core.quantities import UNITS, quantity, span
     [
         (93.04, "percent", "93 %"),
         (0.0421, "percent", "0.042 %"),
+        (0.0016, "/s", "0.0016/s"),
         (1536, "bytes", "1.5 KiB"),
         (1234567, "count", "1.23457e+06"),
         (12.5, "", "12.5"),

@@ -93,6 +93,13 @@ def test_what_is_scraped_lies_on_the_steps_that_were_filled_in_whenever_it_is_sc
     assert float(shown.split()[-2]) == np.broadcast_to(value, 1)[0], name
 
 
+@pytest.mark.django_db
+def test_a_demo_starts_again_after_somebody_renamed_its_checks():
+    story.point_at(39_100, now=NOW)
+    assert ScrapeJob.objects.get().name == "clinic"
+    assert not Check.objects.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_the_story_is_told_once_and_a_second_start_fills_only_the_gap(monkeypatch):

@@ -34,7 +34,7 @@ from unfold.widgets import (
 
 from apps.accounts import exports, ical, imports_page, logins, services
 from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
-from apps.accounts.paging import BoundedPaginator
+from apps.accounts.paging import BoundedPaginator, searched_apart
 from apps.accounts.permissions import Principal, principal_of
 from apps.accounts.rights import ROLES, SCOPES, Quota, Right
 from apps.core.registry import extend, extensions
@@ -118,6 +118,8 @@ class AuditedAdmin(ModelAdmin[M]):
     """For rows that have `enabled`: what else happens when they are switched off; with it come two actions."""
     assigned: ClassVar[tuple[str, ...]] = ()
     """Fields that an action sets for many rows at once: an owner, a team, a service."""
+    searched_apart: ClassVar[tuple[str, ...]] = ()
+    """Relations that `search_fields` go through, of a list that grows to millions: searched before, see `paging`."""
     exported: ClassVar[tuple[str, ...]] = ()
     """Columns of a file of the rows, instead of those that list and form show."""
     imported: ClassVar[str] = ""
@@ -182,6 +184,15 @@ class AuditedAdmin(ModelAdmin[M]):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Also by those that links from other pages use: `extend(Model, "reached", lookup)`."""
         return lookup in extensions(self.model, "reached") or super().lookup_allowed(lookup, value, request)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "models.QuerySet[M]", search_term: str
+    ) -> "tuple[models.QuerySet[M], bool]":
+        if self.searched_apart and search_term:
+            found = searched_apart(queryset, self.get_search_fields(request), self.searched_apart, search_term)
+            if found is not None:
+                return found, False
+        return super().get_search_results(request, queryset, search_term)
 
     def get_inlines(self, request: HttpRequest | None, obj: M | None) -> list[Any]:
         return [*self.inlines, *extensions(self.model, "inlines")]

@@ -262,13 +262,13 @@ class _Import:
         self.taken: set[str] = {self.key, page.formed_by} - {""}
         self.names: dict[str, str] = {}
         self.keys: dict[tuple[Any, str], Any] = {}
+        self.locked: set[Any] = set()
         self.until = time.monotonic() + MOST_SECONDS
 
     def run(self) -> Report:
         """Try each row; those that are refused once more after the others, on which they may depend."""
         if self.key not in self.table.columns:
             raise ValidationError(f"There is no column {self.key}: it says which row is meant.")
-        self._lock()
         found: dict[str, Change] = {}
         pending = list(self.table.rows)
         while pending:
@@ -286,21 +286,15 @@ class _Import:
             unread=[name for name in left if name in kept],
         )
 
-    def _lock(self) -> None:
-        """Have whoever would change these rows wait until it is over."""
-        names = [name for row in self.table.rows if isinstance(name := row.values.get(self.key), str)]
-        storable = [name for name in names if "\0" not in name and _is_text(name)]
-        rows = self.page.model._default_manager.filter(**{f"{self.key}__in": storable})  # noqa: SLF001
-        list(rows.order_by("pk").select_for_update(no_key=True).values_list("pk"))
-
     def _tried(self, row: Row) -> Change:
-        name = storable(_spelled(row.values.get(self.key)))
+        name = storable(_spelled(row.values.get(self.key))).strip()
         if time.monotonic() > self.until:
             raise ValidationError(
                 f"This takes more than {MOST_SECONDS:.0f} seconds, and {row.place} was the next: use smaller files."
             )
         try:
-            return self._row(row, name)
+            with transaction.atomic():  # whatever a refused row did is taken back, and the others go on
+                return self._row(row, name)
         except _Refused as refused:
             reasons = refused.reasons
         except ValidationError as error:
@@ -313,17 +307,18 @@ class _Import:
             reasons = ("The database does not take one of its values.",)
         except RecursionError:
             reasons = ("A value is nested too deeply.",)
+        self.locked.clear()  # its lock went with it
         return Change(row.place, name, "refused", remarks=tuple(reason[: 3 * SHOWN] for reason in reasons))
 
     def _row(self, row: Row, name: str) -> Change:
         for column, value in row.values.items():
             if not _is_text(value):
                 raise _Refused(f"{storable(column)[:SHOWN]}: this holds characters that cannot be stored, such as NUL.")
-        if not name.strip():
+        if not name:
             raise _Refused(f"{self.key}: this is empty, and says which row is meant.")
         if self.names.setdefault(name, row.place) != row.place:
             raise _Refused(f"{self.key}: {self.names[name]} is about {name} already.")
-        there = self.page.get_queryset(self.request).filter(**{self.key: str(row.values[self.key])})[:2]
+        there = self.page.get_queryset(self.request).filter(**{self.key: name})[:2]
         if len(there) > 1:
             raise _Refused(f"{self.key}: several rows here are called that; change them on their own pages.")
         stored = there[0] if there else None
@@ -338,6 +333,11 @@ class _Import:
         changed = [each for each in raw if not _is_same(shown[each], was[each], raw[each])]
         if stored is not None and not changed:
             return Change(row.place, name, "unchanged")
+        if stored is not None and stored.pk not in self.locked:
+            # Whoever would change it now waits until this is over; what is unchanged nobody waits for.
+            self.locked.add(stored.pk)
+            list(self.page.model._default_manager.filter(pk=stored.pk).select_for_update(no_key=True).values("pk"))  # noqa: SLF001
+            return self._row(row, name)
         hidden: frozenset[str] = getattr(made, "write_only", frozenset())
         told = changed if stored is not None else [each for each in raw if raw[each] not in ("", [], None)]
         differences = tuple(self._difference(each, columns[each], stored, each in hidden) for each in told)
@@ -346,10 +346,9 @@ class _Import:
             one.widget = _Given()
         if not bound.is_valid():
             raise _Refused(*_faults(bound.errors))
-        with transaction.atomic():
-            saved = self.page.save_form(asked, bound, change=stored is not None)
-            self.page.save_model(asked, saved, bound, stored is not None)
-            self.page.save_related(asked, bound, [], stored is not None)
+        saved = self.page.save_form(asked, bound, change=stored is not None)
+        self.page.save_model(asked, saved, bound, stored is not None)
+        self.page.save_related(asked, bound, [], stored is not None)
         action = "new" if stored is None else "changed"
         return Change(row.place, name, action, differences, tuple(heard.said))
 

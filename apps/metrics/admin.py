@@ -141,6 +141,7 @@ class SeriesAdmin(Stored):
     list_display = ("id", "metric", "label_text", "first_at", "last_at", "gone_at")
     list_filter = (("gone_at", admin.EmptyFieldListFilter),)
     search_fields = ("metric__name", "labels")
+    searched_apart = ("metric",)
     list_select_related = ("metric",)
     exclude = ("fingerprint",)
     ordering = ("-id",)

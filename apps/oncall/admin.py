@@ -733,6 +733,7 @@ class NoticeAdmin(AuditedAdmin[Notice]):
     list_filter = ("kind", "severity")
     list_select_related = ("alert", "delivery")
     search_fields = ("contact_name", "alert__key", "alert__message", "reason")
+    searched_apart = ("alert",)
     list_per_page = 50
 
     @display(description="Delivery")

@@ -294,6 +294,7 @@ class PingAdmin(AuditedAdmin[Ping]):
     list_filter = ("signal", "heartbeat", "at")
     list_select_related = ("heartbeat",)
     search_fields = ("heartbeat__name", "body", "agent", "address")
+    searched_apart = ("heartbeat",)
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Ping]:

@@ -66,6 +66,7 @@ def test_every_list_that_is_edited_is_imported_or_has_a_reason_not_to_be():
     assert {name_of(page) for page in EDITED if not page.imported} == set(NOT_IMPORTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", IMPORTED, ids=name_of)
 def test_what_a_list_exports_comes_back_as_unchanged(page, client):
     rows = [row_of(page)]
@@ -96,6 +97,7 @@ NEW: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", MOVED, ids=name_of)
 def test_what_a_list_exports_is_made_anew_in_another_portal(page, client):
     row = NEW.get(name_of(page), partial(row_of, page))()

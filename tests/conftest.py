@@ -12,6 +12,8 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from playwright.sync_api import Browser, sync_playwright
 
 from monitoring_portal.settings import redis_database
@@ -35,6 +37,9 @@ def _flush_by_delete(
 
 
 DatabaseOperations.sql_flush = _flush_by_delete  # type: ignore[method-assign,assignment]
+# How long an example takes on a busy machine says nothing about it.
+hypothesis.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("untimed")
 
 
 def pytest_configure() -> None:
@@ -73,7 +78,7 @@ def _nothing_remembered() -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Series commit on a connection of their own: what a rolled-back test leaves of them goes after it."""
+    """Series, their metrics and the default policy commit on a connection of their own, and outlive a rollback."""
     from apps.metrics import registry
 
     used: list[dict[str, object]] = []
@@ -87,9 +92,9 @@ def _nothing_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield  # set up before the database is, and so torn down after its rollback
     if used:
         with psycopg.connect(**used[-1], autocommit=True) as raw:  # type: ignore[arg-type]
-            raw.execute(
-                "SET session_replication_role = replica; DELETE FROM metrics_series; DELETE FROM metrics_metric"
-            )
+            raw.execute("SET session_replication_role = replica")
+            for table in ("series", "metric", "retentionpolicy"):
+                raw.execute(f"DELETE FROM metrics_{table}")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from apps.accounts.rights import (
     rights_of_scopes,
     scope_of_teams,
 )
+from apps.core.registry import extensions
 
 COARSE = timedelta(minutes=1)
 """How exact `Token.last_used_at` is: a write per request would cost more than the request."""
@@ -169,8 +170,12 @@ class Calendar(models.Model):
         return Hours(parse_zone(self.zone), parse_week(self.hours), parse_dates(self.holidays), self.country)
 
     def clean(self) -> None:
-        """Refuse, by field, what does not mean anything."""
+        """Refuse, by field, what does not mean anything, and another name while something goes by this one."""
         problems: dict[str, str] = {}
+        renamed = Calendar.objects.filter(pk=self.pk).exclude(name=self.name).first() if self.pk else None
+        named = [] if renamed is None else [ask(renamed) for ask in extensions(Calendar, "refusal")]
+        if users := " ".join(filter(None, named)):
+            problems["name"] = f"{users} Change that first."
         for name, read in (("zone", parse_zone), ("hours", parse_week), ("holidays", parse_dates)):
             try:
                 read(getattr(self, name))

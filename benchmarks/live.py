@@ -5,32 +5,45 @@ another process and follow a dashboard of 20 panels over one hour, which all get
 draw nothing: 200 real browsers do not fit on one machine. `--browsers` puts real Chromium pages among the few.
 CPU is of the portal's processes alone. Goals: p95 of a change below a second with 50 pages. Samples are timed where a
 step of the chart begins, every 15 seconds: from the request that brings them, begun, to the frame that has them.
+
+The few are measured once more beside a flood of beacons, twenty times what a site may send, from a process of its own.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter as Tally
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import websockets
 from playwright.async_api import async_playwright
 from websockets.typing import Origin
 
-from benchmarks._pages import DASHBOARD, PANELS, SECOND, TOKEN, Sender, fill, prepare
+from benchmarks._pages import DASHBOARD, PANELS, SECOND, TOKEN, Sender, fill, prepare, shell
 from benchmarks.portal import call, row
 from monitoring_portal.testing import Portal, chromium_path
 
 EVERY: Final = 5.0
 """Seconds between two rounds of new samples."""
+FLOOD: Final = 1_000
+"""Beacons a second, of which a site may send 50 (and 250 at once)."""
+SITE: Final = """
+from apps.sources.models import Site
+print("KEY", Site.objects.create(name="flooded", origins=["https://shop.example"]).key)
+"""
 STEP: Final = 15
 """Seconds between two steps of a chart over an hour."""
 GOAL: Final = 1.0
@@ -154,8 +167,67 @@ class Chromium:
         return sorted(found[text] / 1000 - at for found in seen for text, at in sent.items() if text in found)
 
 
+async def beacons(url: str, key: str, senders: int, seconds: float) -> Tally[int]:
+    """Send FLOOD beacons a second over so many connections; returns how often each status was answered."""
+    address = urlsplit(url)
+    body = b'{"name":"view","url":"https://shop.example/cart"}'
+    request = (
+        f"POST /rum/{key} HTTP/1.1\r\nHost: {address.netloc}\r\nOrigin: https://shop.example\r\n"
+        f"User-Agent: Mozilla/5.0\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    said: Tally[int] = Tally()
+    begun = time.monotonic()
+
+    async def send(number: int) -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for turn in itertools.count():
+            due = begun + (turn * senders + number) / FLOOD
+            if due > begun + seconds:
+                break
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            said[int(head.split(b" ", 2)[1])] += 1
+            if b"content-length: " in head:
+                await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r")[0]))
+        writer.close()
+
+    await asyncio.gather(*map(send, range(senders)))
+    return said
+
+
+def flood(url: str, key: str, seconds: float) -> None:
+    """Print what became of a flood; a process of its own runs it."""
+    said = asyncio.run(beacons(url, key, 100, seconds))
+    counts = ", ".join(f"{count} × {status}" for status, count in sorted(said.items()))
+    row("beacons of the flood a second", f"{sum(said.values()) / seconds:.0f}", counts)
+
+
+def visits(portal: Portal, session: str, what: str) -> None:
+    """Fetch two pages in turn; print how long they took."""
+    took = []
+    with httpx.Client(base_url=portal.url, cookies={"sessionid": session}, timeout=60) as client:
+        for number in range(40):
+            begun = time.perf_counter()
+            answer = client.get("/monitoring/alerts/" if number % 2 else f"/monitoring/dashboards/{DASHBOARD}/")
+            took.append(time.perf_counter() - begun)
+            if answer.status_code != 200:
+                raise SystemExit(f"A page was answered with {answer.status_code}.")
+            time.sleep(0.2)
+    took.sort()
+    row(f"a page, {what}, p50", f"{statistics.median(took) * 1000:.0f} ms", "")
+    row("  the same, p95", f"{took[int(0.95 * len(took))] * 1000:.0f} ms", "")
+
+
 async def measured(
-    portal: Portal, sessions: list[str], *, panels: int, seconds: float, posts: int, browsers: int = 0
+    portal: Portal,
+    sessions: list[str],
+    *,
+    panels: int,
+    seconds: float,
+    posts: int,
+    browsers: int = 0,
+    visited: str = "",
 ) -> list[Page]:
     """Open the pages, let them be for a while, post alerts; returns what they saw and prints what it cost."""
     pages = [Page() for _ in sessions]
@@ -171,7 +243,8 @@ async def measured(
         sum(p.frames for p in pages),
         sum(p.bytes for p in pages),
     )
-    await asyncio.sleep(seconds)
+    fetching = asyncio.to_thread(visits, portal, sessions[0], visited) if visited else asyncio.sleep(0)
+    await asyncio.gather(fetching, asyncio.sleep(seconds))
     lasted = time.perf_counter() - begun
     used = {name: (value - before[name]) / lasted for name, value in cpu(portal).items()}
     count = len(pages)
@@ -207,8 +280,9 @@ async def measured(
 
 def arrived(pages: list[Page], sent: dict[int, float]) -> None:
     """Print how long samples at which a step begins took to the pages."""
-    steps = [(second, at) for second, at in sent.items() if second % STEP == 0]
-    seen = [(page.had[second], at) for page in pages for second, at in steps if at > page.begun and second in page.had]
+    open_since = max(page.begun for page in pages)
+    steps = [(second, at) for second, at in sent.items() if second % STEP == 0 and at > open_since]
+    seen = [(page.had[second], at) for page in pages for second, at in steps if second in page.had]
     took = sorted(came - at for came, at in seen)
     told(f"sample sent to frame, {len(pages)} pages, {len(took)} frames", took)
 
@@ -240,6 +314,18 @@ def main() -> None:
                 measured(portal, few, panels=given.panels, seconds=given.seconds, posts=20, browsers=given.browsers)
             )
             arrived(pages, fed)
+            visits(portal, sessions[0], "nobody floods")
+            lasts = given.seconds + 15
+            flooding = multiprocessing.get_context("spawn").Process(
+                target=flood, args=(portal.url, shell(portal, SITE, "KEY"), lasts)
+            )
+            flooding.start()
+            flooded = measured(
+                portal, few, panels=given.panels, seconds=given.seconds, posts=10, visited="beside the flood"
+            )
+            pages = asyncio.run(flooded)
+            arrived(pages, fed)
+            flooding.join()
             pages = asyncio.run(measured(portal, sessions, panels=given.panels, seconds=given.seconds, posts=0))
             arrived(pages, fed)
     sys.stdout.flush()

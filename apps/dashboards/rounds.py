@@ -6,6 +6,7 @@ nobody's question is answered by what was read before it was put. Each is answer
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
@@ -30,8 +31,13 @@ Found = TypeVar("Found")
 GATHER: Final = 0.01
 """Seconds that a round waits for more: pages that one event has woken ask within that time."""
 
-# A thread of their own: sockets that wait for the database must not wait for each other.
-in_thread = partial(database_sync_to_async, thread_sensitive=False)
+PLACES: Final = 8
+"""Rounds that run at once in a process."""
+
+# Threads of their own: rounds must not wait behind a flood of beacons, nor probes behind rounds that wait long.
+in_thread = partial(
+    database_sync_to_async, thread_sensitive=False, executor=ThreadPoolExecutor(PLACES, thread_name_prefix="live")
+)
 
 
 class Rounds(Generic[Question, Answer]):

@@ -81,12 +81,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests run last, in one worker: an event loop of Playwright would disturb asynchronous tests after it."""
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-            item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    """Groups that share a whole portal come first, for they take longest; tests with a browser last, in all workers.
+
+    Last, for an event loop of Playwright would disturb asynchronous tests after it.
+    """
+    groups = {item: mark.args[0] for item in items if (mark := item.get_closest_marker("xdist_group"))}
+    with_browser = {item for item in items if item.get_closest_marker("browser")}
+    groups_with_browser = {groups.get(item) for item in with_browser} - {None}
+    for item in with_browser:
+        item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (item in with_browser or groups.get(item) in groups_with_browser, item not in groups))
 
 
 @pytest.fixture(autouse=True, scope="session")

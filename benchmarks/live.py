@@ -49,12 +49,12 @@ class Page:
     """One open page that puts frames aside with the moment they came."""
 
     def __init__(self) -> None:
-        self.begun = time.perf_counter()
+        self.begun = float("inf")
+        """When its first numbers were there: what was sent before, it had to fetch."""
         self.had: dict[int, float] = {}
         """When the sample of each second was there first."""
         self.frames = 0
         self.bytes = 0
-        self.numbers = 0
         self.seen: dict[str, float] = {}
 
     async def follow(self, url: str, session: str, *, panels: int, ready: asyncio.Event) -> None:
@@ -80,7 +80,7 @@ class Page:
         self.bytes += len(text)
         frame = json.loads(text)
         if "panels" in frame:
-            self.numbers += 1
+            self.begun = min(self.begun, now)
             for line in frame["panels"].get(CLOCK, {}).get("series", ()):
                 for second in filter(None, line["values"]):
                     self.had.setdefault(int(second), now)

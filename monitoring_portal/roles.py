@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 WORKER_THREADS = 8  # Four for the clock's loops, four for sends that wait for a slow receiver.
@@ -57,6 +58,8 @@ def web(listening: socket.socket) -> None:
     # before the last counters are written.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     enter("web")
+    # WhiteNoise's answers are small files, read whole on purpose.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         application,
         access_log=False,
@@ -126,9 +129,13 @@ def demo() -> None:
 
 
 def _celery_worker(process: str, *, queues: str, threads: int) -> None:
+    from celery.exceptions import SecurityWarning
+
     from monitoring_portal.celery import app
 
     enter(process)
+    # It warns of root because of pickle; here, as by default, JSON alone is accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
     app.worker_main(
         [
             *("worker", "--pool=threads", f"--concurrency={threads}", f"--queues={queues}", f"--hostname={process}@%h"),

@@ -152,6 +152,7 @@ PASSWORD_HASHERS = [
 ]
 # A name is locked out at an address, not everywhere: else anybody could lock anybody out.
 AUTHENTICATION_BACKENDS = ["apps.accounts.logins.LockOut", "django.contrib.auth.backends.ModelBackend"]
+LIVE_PAGES_PER_PERSON = env.integer("LIVE_PAGES_PER_PERSON", 100, 1, 10_000)
 AXES_FAILURE_LIMIT = env.integer("LOGIN_FAILURE_LIMIT", 10, 3, 1000)
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

@@ -52,7 +52,7 @@ def prepare(progress: Progress) -> Prepared:
     accounts.bootstrap_token(value=settings.MONITORING_AUTH_TOKEN, by=BY, now=now)
     password = accounts.create_admin(now=now)
     if settings.DEMO:
-        demo.write(progress, now=now)
+        demo.write(progress, now=now, password=password)
     connection.close()
     warnings = [sentence for _, sentence in environment.PROBLEMS]
     warnings += notifications.environment_warnings()

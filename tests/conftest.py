@@ -12,6 +12,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.postgresql.creation import DatabaseCreation
 from django.test import TestCase, TransactionTestCase
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from playwright.sync_api import Browser, sync_playwright
 
 from monitoring_portal.settings import redis_database
@@ -72,6 +74,10 @@ def _drop(self: Any, test_database_name: str, verbosity: int) -> None:
 
 
 DatabaseCreation._destroy_test_db = _drop  # type: ignore[attr-defined]
+
+# How long an example takes on a busy machine says nothing about it.
+hypothesis.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("untimed")
 
 
 def pytest_configure() -> None:

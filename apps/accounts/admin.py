@@ -32,7 +32,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from apps.accounts import exports, ical, logins, services
+from apps.accounts import exports, ical, imports_page, logins, services
 from apps.accounts.models import AuditEntry, Calendar, Login, Team, Token, User
 from apps.accounts.paging import BoundedPaginator
 from apps.accounts.permissions import Principal, principal_of
@@ -120,11 +120,20 @@ class AuditedAdmin(ModelAdmin[M]):
     """Fields that an action sets for many rows at once: an owner, a team, a service."""
     exported: ClassVar[tuple[str, ...]] = ()
     """Columns of a file of the rows, instead of those that list and form show."""
+    imported: ClassVar[str] = ""
+    """The column with the name by which an imported file finds a row again; with it comes the import."""
+    formed_by: ClassVar[str] = ""
+    """The column that says which fields a row's form has; a new row's page is asked with it, as ?kind=."""
     compressed_fields = True
     warn_unsaved_form = True
     list_filter_submit = False
     show_full_result_count = False
     paginator = BoundedPaginator
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.imported:
+            self.actions_list = (*self.actions_list, "import_rows")
 
     @property
     def media(self) -> forms.Media:
@@ -164,6 +173,10 @@ class AuditedAdmin(ModelAdmin[M]):
     def has_administer_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         """For actions: `@action(permissions=["administer"])`."""
         return self._can(request, Right.ADMINISTER)
+
+    def has_import_permission(self, request: HttpRequest) -> bool:
+        """For actions: whoever may write rows at all; which of them, each row asks."""
+        return self._can(request, self.edit_right)
 
     # --- what is shown -----------------------------------------------------------------------------------------
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
@@ -396,10 +409,17 @@ class AuditedAdmin(ModelAdmin[M]):
         kind: str,
     ) -> None:
         related = [name for name in columns if name in _singly_related(self.opts)]
+        rows = queryset.select_related(*related) if related else queryset
+        rows = rows.prefetch_related(*(many.name for many in self.opts.many_to_many if many.name in columns))
         services.export_rows(
-            by=principal_of(request), rows=queryset.select_related(*related) if related else queryset,
-            limit=exports.MOST_ROWS, write=lambda row: write(exports.values_of(self, row, columns)), kind=kind,
+            by=principal_of(request), rows=rows, limit=exports.MOST_ROWS, kind=kind,
+            write=lambda row: write(exports.values_of(self, row, columns)),
         )  # fmt: skip
+
+    @action(description="Import CSV or JSON", permissions=["import"], url_path="import-rows")
+    def import_rows(self, request: HttpRequest) -> HttpResponse:
+        """Say what a file of rows would do; do that once it is confirmed."""
+        return imports_page.page(self, request)
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -675,6 +695,7 @@ class RoleAdmin(AuditedAdmin[Group]):
 class TeamAdmin(AuditedAdmin[Team]):
     """Teams and who is in them."""
 
+    imported = "name"
     edit_right = Right.ADMINISTER
     list_display = ("name", "description", "people")
     search_fields = ("name", "description")
@@ -728,6 +749,7 @@ class CalendarForm(forms.ModelForm[Calendar]):
 class CalendarAdmin(AuditedAdmin[Calendar]):
     """Calendars: hours of a week and holidays in a time zone."""
 
+    imported = "name"
     form = CalendarForm
     list_display = ("name", "zone", "week", "country", "now")
     list_filter = ("country",)

@@ -18,6 +18,10 @@ from apps.core.text import csv_cell
 MOST_ROWS: Final = 100_000
 SECRET: Final = {"password", "digest", "secrets"}
 """Columns that no file has, whatever a form says."""
+SETTINGS: Final = "config"
+"""The column of rows whose settings depend on their kind (`AuditedAdmin.formed_by`); secrets are kept apart from it."""
+SETTING: Final = "setting_"
+"""Before the name of a setting, in the forms of such rows."""
 
 
 def columns_of(page: Any, request: HttpRequest) -> list[str]:
@@ -27,20 +31,21 @@ def columns_of(page: Any, request: HttpRequest) -> list[str]:
     """
     if page.exported:
         return [*page.exported]
-    stored = {field.name for field in page.opts.concrete_fields if _may_leave(field)}
+    stored = {field.name for field in [*page.opts.concrete_fields, *page.opts.many_to_many] if _may_leave(field)}
     shown = [name for name in page.get_list_display(request) if isinstance(name, str) and name != "action_checkbox"]
     # Asked for a row that is not there yet: those for one that is may want to look at it.
     on_form = [name for name in _flat(page.get_fieldsets(request, None)) if name in stored]
     every = {field.name for field in page.opts.get_fields()}
     listed = [name for name in shown if name in stored or name not in every]
-    return list(dict.fromkeys([page.opts.pk.name, *listed, *on_form]))
+    settings = [SETTINGS] if page.formed_by and page.has_change_permission(request) else []
+    return list(dict.fromkeys([page.opts.pk.name, *listed, *on_form, *settings]))
 
 
 def _flat(fieldsets: Any) -> list[str]:
     return [str(name) for name in flatten_fieldsets(fieldsets)]
 
 
-def _may_leave(field: models.Field[Any, Any]) -> bool:
+def _may_leave(field: Any) -> bool:
     return field.name not in SECRET and not isinstance(field, EncryptedJSONField | models.BinaryField)
 
 
@@ -68,6 +73,8 @@ def _plain(value: Any) -> Any:
     match value:
         case None | bool() | int() | float() | str() | list() | dict():
             return value
+        case models.Manager():
+            return sorted(map(str, value.all()))
         case timedelta():
             return value.total_seconds()
         case datetime() | date():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from apps.accounts.rights import (
     rights_of_scopes,
     scope_of_teams,
 )
+from apps.core.registry import extensions
 
 COARSE = timedelta(minutes=1)
 """How exact `Token.last_used_at` is: a write per request would cost more than the request."""
@@ -53,7 +54,7 @@ class User(AbstractUser):
 
     objects: ClassVar[People] = People()
 
-    _standing: tuple[frozenset[str], Scope] | None = None
+    _standing: tuple[frozenset[str], Scope, frozenset[int]] | None = None
 
     @property
     def roles(self) -> frozenset[str]:
@@ -69,26 +70,31 @@ class User(AbstractUser):
         """What this person's teams let them see; administrators, who could change that, see everything."""
         if not self.is_active or self.is_superuser:
             return EVERYTHING
-        roles, scope = self._looked_up()
+        roles, scope, _ = self._looked_up()
         return EVERYTHING if "administrator" in roles else scope
 
-    def _looked_up(self) -> tuple[frozenset[str], Scope]:
+    @property
+    def member_of(self) -> frozenset[int]:
+        """The keys of this person's teams; none of whom no team lets see more or less."""
+        return frozenset() if not self.is_active or self.is_superuser else self._looked_up()[2]
+
+    def _looked_up(self) -> tuple[frozenset[str], Scope, frozenset[int]]:
         """Roles and teams, remembered on the instance: one query a request."""
         if self._standing is None:
             nothing = models.Value(None, output_field=models.JSONField())
-            roles = self.groups.annotate(narrows=nothing).values_list("name", "narrows")
-            teams = Team.objects.filter(members=self).exclude(matchers=[]).order_by()
-            found = roles.union(teams.annotate(role=models.Value("")).values_list("role", "matchers"), all=True)
-            names, narrowing = [], []
-            for name, matchers in found:
-                names.append(name)
-                narrowing.append(matchers or ())
-            return self.remember(names, narrowing)
+            none = models.Value(None, output_field=models.BigIntegerField())
+            roles = self.groups.annotate(narrows=nothing, team=none).values_list("name", "narrows", "team")
+            teams = Team.objects.filter(members=self).order_by().annotate(role=models.Value(""))
+            found = list(roles.union(teams.values_list("role", "matchers", "pk"), all=True))
+            return self.remember(
+                (name for name, _, team in found if team is None),
+                {team: matchers for _, matchers, team in found if team is not None},
+            )
         return self._standing
 
-    def remember(self, groups: Iterable[str], teams: Iterable[Any]) -> tuple[frozenset[str], Scope]:
-        """Take these as the names of this person's groups and the matchers of their teams, read for many at once."""
-        self._standing = frozenset(groups).intersection(ROLES), scope_of_teams(teams)
+    def remember(self, groups: Iterable[str], teams: Mapping[int, Any]) -> tuple[frozenset[str], Scope, frozenset[int]]:
+        """Take these as the names of this person's groups and their teams' matchers by key, read for many at once."""
+        self._standing = frozenset(groups).intersection(ROLES), scope_of_teams(teams.values()), frozenset(teams)
         return self._standing
 
     @property
@@ -164,8 +170,12 @@ class Calendar(models.Model):
         return Hours(parse_zone(self.zone), parse_week(self.hours), parse_dates(self.holidays), self.country)
 
     def clean(self) -> None:
-        """Refuse, by field, what does not mean anything."""
+        """Refuse, by field, what does not mean anything, and another name while something goes by this one."""
         problems: dict[str, str] = {}
+        renamed = Calendar.objects.filter(pk=self.pk).exclude(name=self.name).first() if self.pk else None
+        named = [] if renamed is None else [ask(renamed) for ask in extensions(Calendar, "refusal")]
+        if users := " ".join(filter(None, named)):
+            problems["name"] = f"{users} Change that first."
         for name, read in (("zone", parse_zone), ("hours", parse_week), ("holidays", parse_dates)):
             try:
                 read(getattr(self, name))

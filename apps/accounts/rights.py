@@ -125,7 +125,7 @@ class Principal:
     """Who acts, from where, with which rights, seeing what. `id` is empty for system and anonymous;
     a contact is whoever reads a team's messages and answers them by their link.
 
-    `roles` are a person's; a token has scopes instead, a quota, and none of its owner's roles.
+    `roles` and `teams` (their keys) are a person's; a token has scopes instead, a quota, and none of its owner's roles.
     """
 
     kind: ActorKind
@@ -137,6 +137,7 @@ class Principal:
     via: Via = "page"
     roles: frozenset[str] = frozenset()
     quota: Quota = UNLIMITED
+    teams: frozenset[int] = frozenset()
 
     def can(self, right: Right) -> bool:
         """Tell whether this principal has the right."""
@@ -160,12 +161,13 @@ class Principal:
 
     @staticmethod
     def of_user(user: User | AnonymousUser, address: str = "", via: Via = "page") -> Principal:
-        """Return the person as a principal; their roles are read once per instance (one query a request)."""
+        """Return the person as a principal; roles and teams are read once per instance (one query a request)."""
         if not user.is_authenticated:
             return Principal.anonymous(address=address, via=via)
         scope = user.scope
         rights = user.rights & NARROWED if scope.matchers else user.rights
-        return Principal("user", str(user.pk), user.get_username(), rights, scope, address, via, user.roles)
+        name = user.get_username()
+        return Principal("user", str(user.pk), name, rights, scope, address, via, user.roles, teams=user.member_of)
 
 
 class Forbidden(PermissionDenied):

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -259,6 +259,17 @@ def export_rows(
         by=by, verb="accounts.export_rows", target=(meta.label_lower, "", str(meta.verbose_name_plural)), after=after
     )
     return count
+
+
+@verb("accounts.import_rows")
+def import_rows(*, by: Principal, model: type[models.Model], write: Callable[[], Mapping[str, int]]) -> None:
+    """Have `write` bring in the rows of a file, all of them or, where it raises, none; record how many of each action.
+
+    Whoever calls has asked whether the person may add and change them; each row leaves an entry of its own.
+    """
+    meta = model._meta
+    target = (meta.label_lower, "", str(meta.verbose_name_plural))
+    record(by=by, verb="accounts.import_rows", target=target, after=dict(write()))
 
 
 # --- Any room's admin --------------------------------------------------------------------------------------------

@@ -35,16 +35,16 @@ def _person(held: Held) -> int:
 
 
 def _people(keys: Iterable[int]) -> dict[int, User]:
-    """The active people of these keys, with their roles and what their teams narrow."""
+    """The active people of these keys, with their roles and teams."""
     people = {user.pk: user for user in User.objects.filter(pk__in=set(keys), is_active=True)}
     names: dict[int, list[str]] = {key: [] for key in people}
     for key, name in User.groups.through.objects.filter(user_id__in=people).values_list("user_id", "group__name"):
         names[key].append(name)
-    teams: dict[int, list[Any]] = {key: [] for key in people}
-    narrowing = Team.objects.filter(members__in=people).exclude(matchers=[]).order_by()
-    for key, matchers in narrowing.values_list("members", "matchers"):
+    teams: dict[int, dict[int, Any]] = {key: {} for key in people}
+    theirs = Team.objects.filter(members__in=people).order_by()
+    for key, team, matchers in theirs.values_list("members", "pk", "matchers"):
         if key in teams:
-            teams[key].append(matchers)
+            teams[key][team] = matchers
     for key, user in people.items():
         user.remember(names[key], teams[key])
     return people

@@ -98,6 +98,7 @@ class WindowForm(Judged):
 class MaintenanceWindowAdmin(AuditedAdmin[MaintenanceWindow]):
     """Planned work: nobody is paged for it."""
 
+    imported = "name"
     form = WindowForm
     list_display = (
         "name",
@@ -155,6 +156,7 @@ class InhibitionForm(Judged):
 class InhibitionAdmin(AuditedAdmin[Inhibition]):
     """Which alerts explain which others."""
 
+    imported = "name"
     switched = "What they mute is told."
     form = InhibitionForm
     list_display = ("name", "source", "target", "equal", "enabled")
@@ -201,6 +203,7 @@ class ServiceForm(Judged):
 class ServiceAdmin(AuditedAdmin[Service]):
     """What runs, who looks after it and what it cannot work without."""
 
+    imported = "name"
     assigned = ("team",)
     form = ServiceForm
     list_display = ("name", "team", "needs", "fails_at", "description")

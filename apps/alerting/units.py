@@ -10,7 +10,7 @@ UNITS: Final = (
         "percent",
     ),
     (re.compile(r"throughput"), "req/s"),
-    (re.compile(r"^(?!.*\brate\().*_bytes\b"), "bytes"),
+    (re.compile(r"^(?!.*(\brate\(|/ ?(3600|86400)\b)).*_bytes\b"), "bytes"),
     (re.compile(r"\brate\(.*_bytes(_total)?\b"), "bytes/s"),
     (re.compile(r"^(?!.*(\brate\(|/ ?(3600|86400)\b)).*_seconds\b"), "seconds"),
 )

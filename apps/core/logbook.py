@@ -47,9 +47,11 @@ class Logbook(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record; whatever happens, the application goes on."""
-        if getattr(self.quiet, "is_on", False) or record.name.startswith(self.avoid or ("\0",)):
+        if getattr(self.quiet, "is_on", False):
             return
         try:
+            if record.name.startswith(self.avoid):
+                return
             if len(self.waiting) >= self.most:
                 DROPPED.inc()
                 return

@@ -9,9 +9,11 @@ said once in the log, and once when it is well again.
 
 import atexit
 import gzip
+import io
 import logging
 import os
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -20,14 +22,15 @@ import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from email.message import Message
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0
-"""Seconds for which one read or write of the thread may hang."""
+"""Seconds for which a connect or a write of the thread may hang, and in which an answer must be there as a whole."""
 FAREWELL: Final = 2.0
 """Seconds that an ending process waits for what it holds to be sent."""
 FIRST: Final = 2.0
@@ -85,6 +88,58 @@ class Trouble:
 
 class Opener(urllib.request.OpenerDirector):
     """Follows no redirect, for the token must not go elsewhere, and is not counted as a call of the application."""
+
+
+class _Until(io.RawIOBase):
+    """What a socket says until a time (monotonic seconds): however it drips, it ends then with a TimeoutError."""
+
+    def __init__(self, sock: socket.socket, ends: float) -> None:
+        self._sock, self._ends = sock, ends
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("its answer did not end in time")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(HTTPResponse):
+    """An answer with a deadline for all of it, status and headers too; the standard library has one for each read."""
+
+    def __init__(self, sock: socket.socket, *args: Any, seconds: float, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Until(sock, time.monotonic() + seconds))
+
+
+def _waiting(kind: type[HTTPConnection]) -> Any:
+    """A connection of that kind whose answers have as long as its timeout says."""
+
+    def make(host: str, timeout: float = TIMEOUT, **more: Any) -> HTTPConnection:
+        connection = kind(host, timeout=timeout, **more)
+        connection.response_class = partial(_Answer, seconds=timeout)  # type: ignore[assignment]
+        return connection
+
+    return make
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_waiting(HTTPConnection), req)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_waiting(HTTPSConnection), req)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -284,8 +339,8 @@ def _opener() -> Opener:
     opener = Opener()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _Plain(),
+        _Secure(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Stay(),

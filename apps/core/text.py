@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 _META: Final = re.compile(r"[.+*?()|\[\]{}^$\\]")
 
 
@@ -12,8 +13,17 @@ def storable(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Return a text that a spreadsheet does not take for a formula; what is no text stays."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """Return a text that a spreadsheet does not take for a formula; what is no text stays.
+
+    >>> csv_cell("=1+1"), csv_cell("'=1+1"), csv_cell("'tis"), csv_cell(-1)
+    ("'=1+1", "''=1+1", "'tis", -1)
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def of_csv_cell(text: str) -> str:
+    """Return the text that `csv_cell` was given."""
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
 def exactly(text: str) -> str:

@@ -41,6 +41,7 @@ class FolderForm(forms.ModelForm[Folder]):
 class FolderAdmin(AuditedAdmin[Folder]):
     """Folders of dashboards."""
 
+    imported = "name"
     form = FolderForm
     list_display = ("name", "shown_roles", "count")
     search_fields = ("name",)

@@ -4,8 +4,9 @@ Reads series only through `metrics.query`; a panel that cannot be answered is an
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from apps.metrics import budgets, query
 from apps.promql.errors import PromQLError
 from apps.promql.limits import Limits
 from apps.promql.parser import parse_matchers
+from apps.promql.source import compiled
 
 MOST_ROWS: Final = 200
 MOST_COLUMNS: Final = 24
@@ -30,6 +32,9 @@ MOST_BUCKETS: Final = 60
 MOST_OPTIONS: Final = 500
 LONGEST_NAME: Final = plots.LONGEST_NAME + 20
 """Characters; series of one name carry a number behind it."""
+PATIENCE: Final = 2.0
+"""Seconds that one variable is waited for while its page is made."""
+QUERY_RESULT: Final = re.compile(r"\s*query_result\((.+)\)\s*", re.S)
 LABEL_VALUES: Final = re.compile(r"\s*label_values\(\s*(?:(.+?)\s*,\s*)?([A-Za-z_][A-Za-z0-9_]*)\s*\)\s*", re.S)
 SOURCES: Final = ("*",)
 
@@ -198,16 +203,22 @@ def _alerts(panel: document.Panel, *, who: Principal) -> Row:
     return {"alerts": [snapshots.alert_row(alert) for alert in rows[: snapshots.ROWS]]}
 
 
-def options_of(given: Document, values: Mapping[str, tuple[str, ...]], *, who: Principal) -> dict[str, Row]:
+def options_of(given: Document, values: Values, span: Span, *, who: Principal) -> dict[str, Row]:
     """Return what can be chosen for each variable: {name: {"options": […], "error": ""}}; at most 500 each."""
-    return {each.name: _options(each, values, who=who) for each in given.variables if each.kind != "constant"}
+    filled = variables.built_in(span) | dict(values)
+    return {each.name: _options(each, filled, span, who=who) for each in given.variables if each.kind != "constant"}
 
 
-def _options(variable: Variable, values: Values, *, who: Principal) -> Row:
+def _options(variable: Variable, values: Values, span: Span, *, who: Principal) -> Row:
     if variable.kind != "query":
         return {"options": list(variable.options), "error": ""}
     try:
-        found = label_values(variables.fill(variable.query, values), who=who)
+        text = variables.fill(variable.query, values)
+        if (asked := QUERY_RESULT.fullmatch(text)) is not None:
+            found = _results(asked[1], span, who=who)
+        else:
+            found = label_values(text, who=who)
+        found = picked(found, variable.regex)
     except (PromQLError, BadVariable, query.Outrun) as error:
         return {"options": [], "error": str(error)[:500]}
     return {"options": [text[: variables.LONGEST_VALUE] for text in found[:MOST_OPTIONS]], "error": ""}
@@ -220,3 +231,35 @@ def label_values(text: str, *, who: Principal) -> list[str]:
         raise BadVariable(f"{text[:100]} is no question for values: label_values(up, instance)")
     matchers = parse_matchers(found[1]) if found[1] else ()
     return query.label_values(found[2], matchers, scope=who.scope)
+
+
+def _results(expression: str, span: Span, *, who: Principal) -> list[str]:
+    """Answer `query_result(expression)`: each series as Grafana writes it, name{label="value"} value time."""
+    limits = budgets.limits_for(who)
+    limits = replace(limits, seconds=min(limits.seconds or PATIENCE, PATIENCE))
+    found = query.instant(expression, at=span.end, scope=who.scope, limits=limits)
+    at = int(span.end.timestamp() * 1000)
+    texts = []
+    for labels, row, has in zip(found.labels.dicts(), found.v.tolist(), found.ok.tolist(), strict=True):
+        if has[0]:
+            name = labels.pop("__name__", "")
+            inner = ",".join(f'{key}="{value}"' for key, value in labels.items())
+            texts.append(f"{name}{{{inner}}} {row[0]:g} {at}")
+    return sorted(texts)
+
+
+def picked(texts: Iterable[str], regex: str) -> list[str]:
+    """Return of the texts in which the regular expression is found what its group holds, each once. Raises QueryError.
+
+    >>> picked(["mon.a", "mon.b", "osd.1"], "^mon.(.*)$")
+    ['a', 'b']
+    """
+    if not regex:
+        return list(texts)
+    program = compiled(regex)
+    found: dict[str, None] = {}
+    for text in texts:
+        if (match := program.search(text)) is not None:
+            groups = match.groups()
+            found[match.groupdict().get("value") or (groups[0] or "" if groups else text)] = None
+    return [text for text in found if text]

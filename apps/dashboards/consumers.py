@@ -8,14 +8,15 @@ nothing happened for a while. Of a part that the page has already, only what cha
 (see `watching`); frames {"of": number, "panels": {…}} bring their new steps. A page that does not read gets no frames
 until it does, and then what is so by then. After a lost connection it says again what it has, and is brought up to
 date.
-Closes with 4400 on what is no request, 4401 when nobody is logged in (any more) and 4403 when the role may not read
-(any more).
+Closes with 4400 on what is no request, 4401 when nobody is logged in (any more), 4403 when the role may not read
+(any more) and 4429 when the person has as many pages open as one may have (LIVE_PAGES_PER_PERSON); such a page polls.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter as Tally
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,13 +47,16 @@ OF_PANELS = ("series", "changes", "accounts")
 MEASURED = {"business": "businessmetric", "databases": "datasource"}
 FRAME = 0.25
 BEAT = 15.0
-NOBODY, FORBIDDEN = 4401, 4403
+BROKEN, NO_REQUEST, NOBODY, FORBIDDEN, MANY = 1011, 4400, 4401, 4403, 4429
+REASONS: Final = {BROKEN: "error", NO_REQUEST: "request", NOBODY: "login", FORBIDDEN: "right", MANY: "many"}
+"""What a connection is closed for, by its code."""
 HEALTH_AGE = 5.0
 KEPT: Final = 256
 """States of parts that are remembered, so that pages which were sent the same one are sent the same change."""
 
 PAGES = Gauge("portal_live_pages", "Pages with an open live connection.")
 FRAMES = Counter("portal_live_frames_total", "Frames sent to open pages.", ("kind",))
+CLOSED = Counter("portal_live_closed_total", "Live connections that the portal refused or ended, by why.", ("reason",))
 BYTES = Counter("portal_live_bytes_total", "Bytes of frames sent to open pages, before compression.")
 
 _health: tuple[float, Health] | None = None
@@ -122,10 +126,14 @@ class Question:
 
 @dataclass
 class Desk:
-    """Where the pages of one event loop ask: one row of rounds for what they show, one for each place of panels."""
+    """Where the pages of one event loop ask: one row of rounds for what they show, one for each place of panels.
+
+    `pages` counts the open pages of each person.
+    """
 
     hub: Hub
     states: Rounds[Question, Reply[Parts]]
+    pages: Tally[str] = field(default_factory=Tally)
     numbers: dict[str, Rounds[following.Question, Reply[following.News]]] = field(default_factory=dict)
 
     def of(self, place: str) -> Rounds[following.Question, Reply[following.News]]:
@@ -155,21 +163,39 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     session = ""
     view = ""
+    person = ""
     is_open = False
+    is_ended = False
     watch: watching.Watch | None = None
     inbox: Inbox | None = None
     tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def connect(self) -> None:
         if not self._is_own_origin():
-            await self.close(FORBIDDEN)
+            await self._end(FORBIDDEN)
             return
         session = self.scope.get("session")
         self.session = str(getattr(session, "session_key", "") or "")
         await self.accept()
         self.is_open = True
         PAGES.inc()
-        await self._welcome((await self._ask(frozenset(), is_due=False)).who)
+        who = (await self._ask(frozenset(), is_due=False)).who
+        if not await self._welcome(who):
+            return
+        pages = desk().pages
+        most = settings.LIVE_PAGES_PER_PERSON
+        if pages[who.id] >= most:
+            await self._end(MANY, f"You have {most} pages open, as many as may be live. Close one: this one follows.")
+            return
+        self.person = who.id
+        pages[self.person] += 1
+
+    async def _end(self, code: int, why: str = "") -> None:
+        if self.is_ended:
+            return
+        self.is_ended = True
+        CLOSED.inc(reason=REASONS[code])
+        await self.close(code, why or None)
 
     def _is_own_origin(self) -> bool:
         """Another site's page must not read with this person's cookie."""
@@ -182,6 +208,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
         return parts.netloc == host and validate_host(parts.hostname or "", settings.ALLOWED_HOSTS)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.is_ended:
+            return  # what was under way when it was closed
         try:
             given = orjson.loads(text_data or "")
             if "watch" in given:
@@ -189,7 +217,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
                 return
             wanted = str(given["view"])[:100]
         except (ValueError, KeyError, TypeError):
-            await self.close(4400)
+            await self._end(NO_REQUEST)
             return
         if not self.view:
             self.view = wanted
@@ -207,6 +235,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def disconnect(self, code: int) -> None:
         if self.is_open:
             PAGES.dec()
+        if self.person:
+            pages = desk().pages
+            pages[self.person] -= 1
+            if pages[self.person] <= 0:
+                del pages[self.person]
         for task in self.tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -220,7 +253,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
         """Tell whether they may read; closes the socket where not."""
         if principal.can(Right.READ):
             return True
-        await self.close(NOBODY if principal.kind == "anonymous" else FORBIDDEN)
+        await self._end(NOBODY if principal.kind == "anonymous" else FORBIDDEN)
         return False
 
     async def _pump(self, work: Callable[[Inbox], Awaitable[None]], topics: tuple[str, ...]) -> None:
@@ -233,7 +266,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             pass  # the page has gone in the middle of a frame
         except Exception:
             log.exception("A live page broke off; it connects again by itself.")
-            await self.close(1011)
+            await self._end(BROKEN)
 
     async def _push(self, kind: str, frame: Mapping[str, Any]) -> None:
         """Send a frame; waits while the page does not read, so that it gets fewer of them and none piles up here."""

@@ -116,7 +116,7 @@ def dashboard(request: HttpRequest, slug: str) -> HttpResponse:
     values = variables.chosen(read.variables, dict(request.GET.lists()))
     state = _state(request, who) | {
         "data_url": reverse("dashboard-data", args=[slug]),
-        "dashboard": _shown(row, read, values, answers.options_of(read, values, who=who))
+        "dashboard": _shown(row, read, values, answers.options_of(read, values, _span(request), who=who))
         | {"links": _links(row, who) if may_edit else None},
     }
     return views.shell(
@@ -124,6 +124,14 @@ def dashboard(request: HttpRequest, slug: str) -> HttpResponse:
         lasts=LASTS, tv="tv" in request.GET,
         shared=list(row.links.usable(timezone.now())) if may_edit else (),
     )  # fmt: skip
+
+
+def _span(request: HttpRequest) -> Span:
+    """The time that the page shows at first; the usual one where its address names none that can be."""
+    try:
+        return span_of(request.GET, now=timezone.now())
+    except BadSpan:
+        return span_of({}, now=timezone.now())
 
 
 def _shown(row: Dashboard, read: Document, values: variables.Values, options: Row) -> Row:

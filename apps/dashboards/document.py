@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Final
 
+from apps.promql.errors import QueryError
+from apps.promql.source import compiled
+
 COLUMNS: Final = 24
 MOST_PANELS: Final = 250
 MOST_QUERIES: Final = 12
@@ -100,14 +103,16 @@ class Panel:
 class Variable:
     """A word that expressions and titles leave open: `$name` or `${name}`.
 
-    `query`: `label_values(metric, label)` or `label_values(label)`. `values`: what is chosen unless the address says
-    otherwise. `multi`: several at once; `all`: all of them, too.
+    `query`: `label_values(metric, label)`, `label_values(label)` or `query_result(expression)`. `regex` (RE2): answers
+    that it is found in, of them what its first group or the one called `value` holds. `values`: what is chosen unless
+    the address says otherwise. `multi`: several at once; `all`: all of them, too.
     """
 
     name: str
     kind: str
     label: str = ""
     query: str = ""
+    regex: str = ""
     options: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     multi: bool = False
@@ -298,6 +303,7 @@ def _variable(given: _Given) -> Variable:
         kind=given.one_of("kind", VARIABLE_KINDS, ""),
         label=given.text("label"),
         query=given.text("query", 1_000),
+        regex=given.text("regex", 500),
         options=given.texts("options", MOST_OPTIONS),
         values=given.texts("values", MOST_OPTIONS),
         multi=given.flag("multi"),
@@ -305,6 +311,11 @@ def _variable(given: _Given) -> Variable:
     )
     if variable.kind == "query" and not variable.query.strip():
         raise BadDocument(f"{given.place}: which label's values? label_values(up, instance)")
+    if variable.regex:
+        try:
+            compiled(variable.regex)
+        except QueryError as error:
+            raise BadDocument(f"{given.place}: {error}") from None
     if variable.kind in ("custom", "interval") and not variable.options:
         raise BadDocument(f"{given.place}: its options are missing.")
     if variable.kind == "interval" and not all(INTERVAL.fullmatch(option) for option in variable.options):

@@ -60,9 +60,8 @@ def answer(questions: Sequence[Question]) -> list[Reply[News] | Exception]:
 
 
 def _same(question: Question, who: Principal) -> Hashable:
-    """Pages show the same to all with the same rights and budgets; a dashboard may be closed to a person."""
-    person = "" if question.place == "page" else who.id
-    return (question.place, question.query, question.panels, person, who.rights, who.scope, who.roles)
+    """What is shown depends on rights, scope and budgets (of roles), and folders are open to roles and teams."""
+    return (question.place, question.query, question.panels, who.rights, who.scope, who.roles, who.teams)
 
 
 def _news(question: Question, who: Principal) -> News:

@@ -16,6 +16,8 @@ import orjson
 from apps.dashboards import document
 from apps.dashboards.document import COLUMNS, Ask, BadDocument, Document, Panel, Threshold, Variable
 from apps.dashboards.variables import ALL
+from apps.promql.errors import QueryError
+from apps.promql.source import compiled
 
 LARGEST: Final = 2_000_000
 DEEPEST: Final = 40
@@ -36,10 +38,11 @@ CHANGED: Final = {
     "state-timeline": "states become lines", "status-history": "states become lines",
 }  # fmt: skip
 UNITS: Final = {
-    "none": "plain", "short": "count", "percent": "percent", "percentunit": "share", "ms": "ms", "s": "seconds",
-    "dtdurations": "seconds", "bytes": "bytes", "decbytes": "bytes", "Bps": "bytes/s", "binBps": "bytes/s",
-    "bps": "count", "binbps": "count", "bits": "count", "hertz": "count", "locale": "count",
-    "reqps": "req/s", "ops": "/s", "cps": "/s", "rps": "/s", "wps": "/s", "iops": "/s", "pps": "/s", "": "plain",
+    "none": "plain", "short": "count", "percent": "percent", "%": "percent", "percentunit": "share",
+    "ms": "ms", "s": "seconds", "seconds": "seconds", "dtdurations": "seconds", "bytes": "bytes", "decbytes": "bytes",
+    "Bps": "bytes/s", "binBps": "bytes/s", "bps": "count", "binbps": "count", "bits": "count", "hertz": "count",
+    "locale": "count", "reqps": "req/s", "qps": "req/s", "ops": "/s", "cps": "/s", "rps": "/s", "wps": "/s",
+    "iops": "/s", "pps": "/s", "": "plain",
 }  # fmt: skip
 UNITS_BACK: Final = {
     "plain": "none", "count": "short", "percent": "percent", "share": "percentunit", "ms": "ms", "seconds": "s",
@@ -64,6 +67,9 @@ OLD_COLOURS: Final = {
     "green": ("#299c46", "rgba(50,172,45,0.97)", "rgba(50,172,45,0.9)", "#73bf69"),
 }
 SEVERITY_OF: Final = (("red", "critical"), ("orange", "error"), ("yellow", "warning"), ("blue", "info"))
+SLASHED: Final = re.compile(r"/(.*)/([a-z]*)", re.S)
+NAMED_GROUP: Final = re.compile(r"\(\?<(?![=!])")
+PER_SECOND: Final = re.compile(r"[A-Za-z ]{1,30}/s(?:ec)?")
 LEGEND: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 LEGEND_BACK: Final = re.compile(r"\{(\w+)\}")
 OLD_REFERENCE: Final = re.compile(r"\[\[(\w+)(?::\w+)?\]\]")
@@ -71,10 +77,14 @@ DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 
 DROPPED: Final = {
-    "transformations": "transformations are not taken over", "alert": "alert is not taken over: make a rule of it",
+    "seriesOverrides": "overrides of single series are not taken over",
+    "styles": "styles of columns are not taken over",
+    "transformations": "transformations are not taken over",
+    "alert": "alert is not taken over: make a rule of it",
     "links": "links are not taken over",
-    "timeFrom": "own time range is not taken over", "timeShift": "shift in time is not taken over",
-}  # fmt: skip
+    "timeFrom": "own time range is not taken over",
+    "timeShift": "shift in time is not taken over",
+}
 
 
 class BadGrafana(ValueError):
@@ -290,6 +300,8 @@ class _Reader:
         if _list(config.get("overrides")):
             self.tell("overrides of single fields are not taken over.", place)
         unit = str(defaults.get("unit", axis.get("format", raw.get("format"))) or "")[:40]
+        if unit not in UNITS and PER_SECOND.fullmatch(unit):
+            unit = "ops"  # any text is a unit of Grafana's, written behind the number
         if unit not in UNITS or unit in NAMELESS:
             self.tell(f"the unit {unit} is shown as a plain number.", place)
         edges = (("min", "minValue"), ("max", "maxValue"))
@@ -406,12 +418,17 @@ class _Reader:
             "all": given.get("includeAll") is True,
         }
         if kind == "query":
-            if not query.strip().startswith("label_values("):
-                return self.stands_still(name, common, values, f"{place}: only label_values(…) is understood")
-            if given.get("regex"):
-                self.tell("its regex is not applied.", place)
-            return Variable(kind="query", query=query, values=values if multi else values[:1], **common)
+            if not query.strip().startswith(("label_values(", "query_result(")):
+                words = f"{place}: only label_values(…) and query_result(…) are understood"
+                return self.stands_still(name, common, values, words)
+            regex = self.regex(given.get("regex"), place)
+            return Variable(kind="query", query=query, regex=regex, values=values if multi else values[:1], **common)
         options = tuple(dict.fromkeys(_text(part, 200).strip() for part in query.split(",") if part.strip()))
+        options = options or tuple(
+            text
+            for one in _list(given.get("options"))
+            if (text := _text(_mapping(one).get("value"), 200)) and text != ALL
+        )
         if kind in ("custom", "constant") and given.get("hide") == HIDDEN and (options or values):
             # Never chosen: there it may hold a regular expression, which a variable's value here never is.
             self.inlined[name] = values[0] if values and values != (ALL,) else query or ".*"
@@ -430,9 +447,24 @@ class _Reader:
             return Variable(name, "constant", common["label"], values=((values[0] if values else query)[:200],))
         return self.stands_still(name, common, values, f"{place}: variables of the kind {kind} are not understood")
 
+    def regex(self, raw: Any, place: str) -> str:
+        """Return a regular expression of JavaScript's as RE2 has it: /…/ is looked for, else it is the whole value."""
+        text = _text(raw, 450)
+        if text in ("", "(.*)", "/.*/", "/(.*)/", ".*"):
+            return ""
+        whole = SLASHED.fullmatch(text)
+        found = f"{'(?i)' if 'i' in whole[2] else ''}{whole[1]}" if whole else f"^(?:{text})$"
+        found = NAMED_GROUP.sub("(?P<", found)
+        try:
+            compiled(found)
+        except QueryError:
+            self.tell("its regex is not applied: it is none of RE2's.", place)
+            return ""
+        return found
+
     def stands_still(self, name: str, common: Mapping[str, Any], values: tuple[str, ...], why: str) -> Variable | None:
         """A variable that cannot be asked for keeps the one value that the file has for it, where it has one."""
-        if values[:1] == (ALL,):
+        if values[:1] == (ALL,) or (not values and common["all"]):
             self.inlined[name] = ".*"
             self.tell(f"{why}; it stands for all, always.")
         elif len(values) == 1:
@@ -565,5 +597,15 @@ def _variable_of(variable: Variable) -> dict[str, Any]:
     return {
         "name": variable.name, "label": variable.label, "type": variable.kind, "query": query, "multi": variable.multi,
         "includeAll": variable.all, "current": {"text": text if variable.multi else "".join(text[:1]), "value": values},
-        **({"datasource": DATASOURCE, "refresh": 2, "definition": query} if variable.kind == "query" else {}),
+        **({"datasource": DATASOURCE, "refresh": 2, "definition": query, "regex": _regex_of(variable.regex)}
+           if variable.kind == "query" else {}),
     }  # fmt: skip
+
+
+def _regex_of(pattern: str) -> str:
+    """Return RE2's regular expression as JavaScript has it, between slashes."""
+    if not pattern:
+        return ""
+    is_small = pattern.startswith("(?i)")
+    inner = pattern.removeprefix("(?i)").replace("(?P<", "(?<")
+    return f"/{inner}/{'i' if is_small else ''}"

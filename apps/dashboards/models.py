@@ -26,10 +26,10 @@ def _allowed(who: Principal, prefix: str) -> Q | None:
     roles = Q(**{f"{prefix}roles": []})
     for role in who.roles:
         roles |= Q(**{f"{prefix}roles__contains": [role]})
-    mine = Folder.teams.through.objects.filter(team__members=int(who.id)) if who.kind == "user" else None
     closed = Folder.teams.through.objects.values("folder_id")
     teams = ~Q(**{f"{prefix}pk__in": closed})
-    if mine is not None:
+    if who.teams:
+        mine = Folder.teams.through.objects.filter(team__in=who.teams)
         teams |= Q(**{f"{prefix}pk__in": mine.values("folder_id")})
     return roles & teams
 

@@ -333,7 +333,7 @@ SYSTEM = (
                 "pg-connections",
                 "PostgreSQL connections",
                 "count",
-                (Query("sum by (state) (pg_stat_activity_count > 0)", "{state}"),),
+                (Query('sum by (state) (pg_stat_activity_count{job="portal"} > 0)', "{state}"),),
                 ("portal", "host"),
                 stacked=True,
             ),
@@ -342,8 +342,8 @@ SYSTEM = (
                 "PostgreSQL transactions",
                 "/s",
                 (
-                    Query("sum(rate(pg_stat_database_xact_commit[$window]))", "committed"),
-                    Query("sum(rate(pg_stat_database_xact_rollback[$window]))", "rolled back"),
+                    Query('sum(rate(pg_stat_database_xact_commit{job="portal"}[$window]))', "committed"),
+                    Query('sum(rate(pg_stat_database_xact_rollback{job="portal"}[$window]))', "rolled back"),
                 ),
                 ("portal", "host"),
             ),
@@ -353,9 +353,9 @@ SYSTEM = (
                 "percent",
                 (
                     Query(
-                        "100 * sum(rate(pg_stat_database_blks_hit[$window]))"
-                        " / (sum(rate(pg_stat_database_blks_hit[$window]))"
-                        " + sum(rate(pg_stat_database_blks_read[$window])))",
+                        '100 * sum(rate(pg_stat_database_blks_hit{job="portal"}[$window]))'
+                        ' / (sum(rate(pg_stat_database_blks_hit{job="portal"}[$window]))'
+                        ' + sum(rate(pg_stat_database_blks_read{job="portal"}[$window])))',
                         "hit ratio",
                     ),
                 ),
@@ -367,7 +367,7 @@ SYSTEM = (
                 "redis-commands",
                 "Valkey commands",
                 "/s",
-                (Query("sum(rate(redis_commands_processed_total[$window]))", "commands"),),
+                (Query('sum(rate(redis_commands_processed_total{job="portal"}[$window]))', "commands"),),
                 ("portal", "host"),
             ),
             Panel(
@@ -375,8 +375,8 @@ SYSTEM = (
                 "Valkey memory",
                 "bytes",
                 (
-                    Query("redis_memory_used_bytes", "used"),
-                    Query("redis_memory_used_rss_bytes", "resident"),
+                    Query('redis_memory_used_bytes{job="portal"}', "used"),
+                    Query('redis_memory_used_rss_bytes{job="portal"}', "resident"),
                 ),
                 ("portal", "host"),
             ),

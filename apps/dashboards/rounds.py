@@ -115,4 +115,4 @@ def through_readers(
 
 
 def _may(who: Principal) -> Hashable:
-    return (who.id, who.rights, who.scope, who.roles)
+    return (who.id, who.rights, who.scope, who.roles, who.teams)

@@ -82,7 +82,12 @@ def verdict(health: Health, active: Row) -> Row:
 
     Alerts speak first, because they say what to do; a portal that cannot be trusted speaks before them.
     """
-    facts = [{"name": "Checks", "value": f"{len(health.checks) - len(health.problems)} of {len(health.checks)} pass"}]
+    facts = [
+        {
+            "name": "Portal's own checks",
+            "value": f"{len(health.checks) - len(health.problems)} of {len(health.checks)} pass",
+        }
+    ]
     facts.append({"name": "Portal up for", "at": _iso_ms(health.timestamp - 1000 * health.uptime)})
     answer: Row = {"status": health.status, "since": None, "facts": facts}
     # That nobody can be told stands on every page already, with what to do about it.

@@ -24,7 +24,7 @@ from apps.metrics.models import Tombstone
 from apps.notifications.models import Delivery, MessageTemplate
 from apps.oncall import coverage
 from apps.oncall.reachability import Reachability
-from apps.sources.models import Check, ScrapeJob
+from apps.sources.models import Check, LogDeletion, ScrapeJob
 
 SOON: Final = timedelta(days=14)
 """How long before its end a token or a certificate is named."""
@@ -155,6 +155,13 @@ def _deletions(who: Principal, now: datetime) -> Iterator[Row]:
         words = _counted(late, "deletion of series is", "deletions of series are")
         text = f"{words} not out of the stored rows after a day."
         yield {"text": text, "url": _list("metrics_tombstone", "applied_at__isempty=1")}
+    late = LogDeletion.objects.filter(applied_at=None, created_at__lt=now - LATELY).count()
+    if late:
+        words = _counted(late, "deletion of log records is", "deletions of log records are")
+        yield {
+            "text": f"{words} not done after a day, and no log record is packed until then.",
+            "url": _list("sources_logdeletion", "applied_at__isempty=1"),
+        }
 
 
 def _defaults(who: Principal, now: datetime) -> Iterator[Row]:

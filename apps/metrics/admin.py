@@ -61,6 +61,7 @@ def _deleted(ms: int | None) -> str:
 class RetentionPolicyAdmin(AuditedAdmin[RetentionPolicy]):
     """How long samples are kept."""
 
+    imported = "category"
     edit_right = Right.ADMINISTER
     list_display = ("category", "raw", "rollup_5m", "rollup_1h", "samples_from", "description", "metric_count")
     search_fields = ("category", "description")
@@ -99,6 +100,7 @@ class RetentionPolicyAdmin(AuditedAdmin[RetentionPolicy]):
 class MetricAdmin(AuditedAdmin[Metric]):
     """What a metric is, how long it is kept, how many series it has, may have, gets and loses; counted each minute."""
 
+    imported = "name"
     list_display = ("name", "type", "unit", "retention", "live", "active", "new_day", "ended_day", "series_limit")
     list_filter = ("type", "retention")
     search_fields = ("name", "help")
@@ -380,6 +382,7 @@ class CollectorForm(forms.ModelForm[CollectorSetting]):
 class CollectorSettingAdmin(AuditedAdmin[CollectorSetting]):
     """Which collectors run, how often, and how their last run went."""
 
+    imported = "kind"
     form = CollectorForm
     switched = "Their series end."
     list_display = ("kind", "enabled", "every", "last_at", "duration", "short_error")
@@ -418,6 +421,7 @@ class PushGroupAdmin(AuditedAdmin[PushGroup]):
 class QueryBudgetAdmin(AuditedAdmin[QueryBudget]):
     """What a query of each role may cost; a row for each is shipped."""
 
+    imported = "role"
     edit_right = Right.ADMINISTER
     list_display = ("role", "series", "samples", "points", "seconds")
     readonly_fields = ("role",)

@@ -54,6 +54,7 @@ REASONS: Final[Mapping[str, str]] = {
     "service_limit": "logs come from as many services as they may",
     "out_of_scope": "the token may not speak of that service or level",
     "log_budget": "as many log records came today as may (each refused request counts once)",
+    "log_share": "the token brought as many log records today as it may (each refused request counts once)",
     "rate_limit": "the token sends more samples a second than it may (each refused request counts once)",
 }
 """Why a sample can be refused: the word that counters carry, and the sentence for people."""

@@ -23,6 +23,7 @@ from unfold.widgets import (
 )
 
 from apps.accounts.admin import AuditedAdmin, Link, among, to_list, to_row
+from apps.accounts.exports import SETTING as PREFIX
 from apps.accounts.models import User
 from apps.accounts.permissions import Principal, Right, principal_of
 from apps.core.registry import UnknownKind, extend
@@ -31,7 +32,6 @@ from apps.notifications import configuration, personal, services, trying, wordin
 from apps.notifications.channels import Channel, channels
 from apps.notifications.models import Contact, Delivery, MessageTemplate, QuietHours, Reply
 
-PREFIX = "setting_"
 WIDGETS: dict[type[forms.Widget], type[forms.Widget]] = {
     forms.PasswordInput: UnfoldAdminPasswordWidget,
     forms.Textarea: UnfoldAdminTextareaWidget,
@@ -46,6 +46,7 @@ class SettingsForm(forms.ModelForm[Contact]):
     """A contact with the fields of its channel; a secret is never put into the page, and left blank it stays."""
 
     channel: ClassVar[type[Channel]] = Channel
+    write_only: ClassVar[frozenset[str]] = frozenset()
 
     class Meta:
         model = Contact
@@ -83,7 +84,7 @@ class SettingsForm(forms.ModelForm[Contact]):
 
 def settings_form(channel: type[Channel], contact: Contact) -> type[SettingsForm]:
     """Return the form of a contact of that channel: one admin field for each of its settings."""
-    fields: dict[str, Any] = {"channel": channel}
+    fields: dict[str, Any] = {"channel": channel, "write_only": frozenset(PREFIX + name for name in channel.secrets())}
     for name, field in channel.Config().fields.items():
         secret = name in channel.secrets()
         widget = WIDGETS.get(type(field.widget))
@@ -102,6 +103,8 @@ def settings_form(channel: type[Channel], contact: Contact) -> type[SettingsForm
 class ContactAdmin(AuditedAdmin[Contact]):
     """Contacts, their problems, and a button that sends a test."""
 
+    imported = "name"
+    formed_by = "kind"
     edit_right = Right.ADMINISTER
     switched = "What waits for them is dropped."
     assigned = ("owner",)
@@ -262,6 +265,7 @@ class ContactAdmin(AuditedAdmin[Contact]):
 class MessageTemplateAdmin(AuditedAdmin[MessageTemplate]):
     """People's own words, with a preview of a past alert beneath the form."""
 
+    imported = "name"
     switched = "The next less specific template counts, or the portal's own words."
     list_display = ("name", "shown_kind", "shown_severity", "state", "enabled")
     list_filter = ("enabled", "kind", "severity", ("problem", admin.EmptyFieldListFilter))

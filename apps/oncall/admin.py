@@ -426,6 +426,7 @@ class RouteForm(forms.ModelForm[Route]):
 class RouteAdmin(AuditedAdmin[Route]):
     """Routes in the order in which they are tried; the root takes the rest and stays."""
 
+    imported = "name"
     form = RouteForm
     switched = "What they would take goes on to the next route, at last to the root."
     actions_detail = ("test_now",)

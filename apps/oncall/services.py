@@ -227,7 +227,7 @@ def take_notifications(*, rule: AlertRule, names: Sequence[str], by: Principal, 
 
 # --- Contacts in use -------------------------------------------------------------------------------------------------
 def refusal_of_calendar(calendar: Calendar) -> str:
-    """Return why a calendar cannot be deleted, or nothing: policies name it and would not know the hours."""
+    """Return why a calendar cannot be deleted or renamed, or nothing: policies name it and would not know the hours."""
     names = Policy.objects.filter(steps__config__calendar=calendar.name).distinct().values_list("name", flat=True)
     if not names:
         return ""

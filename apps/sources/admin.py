@@ -163,6 +163,7 @@ class ImportForm(forms.Form):
 class ScrapeJobAdmin(AuditedAdmin[ScrapeJob]):
     """Scrape jobs."""
 
+    imported = "name"
     switched = "Their targets are asked no more, and their series end."
     form = JobForm
     list_display = ("name", "state", "interval", "address", "trusted", "enabled")

@@ -23,13 +23,13 @@ from unfold.widgets import (
 )
 
 from apps.accounts.admin import AuditedAdmin
+from apps.accounts.exports import SETTING as PREFIX
 from apps.accounts.permissions import principal_of
 from apps.accounts.rights import Forbidden
 from apps.sources import checks, heartbeats, sites
 from apps.sources.models import Check, CheckChange, Heartbeat, Ping, Site
 from apps.sources.probes import Probe, probes
 
-PREFIX = "setting_"
 WIDGETS: tuple[tuple[type[forms.Field], type[forms.Widget]], ...] = (
     (forms.BooleanField, UnfoldBooleanSwitchWidget),
     (forms.ChoiceField, UnfoldAdminSelectWidget),
@@ -43,6 +43,7 @@ class CheckForm(forms.ModelForm[Check]):
 
     probe: ClassVar[type[Probe]] = Probe
     who: ClassVar[Any] = None
+    write_only: ClassVar[frozenset[str]] = frozenset()
 
     class Meta:
         model = Check
@@ -80,7 +81,8 @@ class CheckForm(forms.ModelForm[Check]):
 
 def form_of(probe: type[Probe], check: Check, who: Any) -> type[CheckForm]:
     """Return the form of a check of that kind: the probe's own fields, in the admin's clothes."""
-    fields: dict[str, Any] = {"probe": probe, "who": who}
+    hidden = frozenset(PREFIX + name for name in probe.secrets)
+    fields: dict[str, Any] = {"probe": probe, "who": who, "write_only": hidden}
     for name, given in probe.Config().fields.items():
         field = copy.deepcopy(given)
         secret = name in probe.secrets
@@ -103,6 +105,8 @@ def form_of(probe: type[Probe], check: Check, who: Any) -> type[CheckForm]:
 class CheckAdmin(AuditedAdmin[Check]):
     """Checks, how they stand, and a button that asks at once."""
 
+    imported = "name"
+    formed_by = "kind"
     switched = "They are asked no more, and their series end."
     list_display = ("name", "kind", "address", "state", "last_at", "certificate_ends", "interval", "enabled")
     list_filter = ("kind", "health", "enabled")
@@ -240,6 +244,7 @@ class HeartbeatForm(forms.ModelForm[Heartbeat]):
 class HeartbeatAdmin(AuditedAdmin[Heartbeat]):
     """Heartbeats, how they stand, and the addresses that their jobs call."""
 
+    imported = "slug"
     switched = "Nobody is told when they are late, and their series end."
     form = HeartbeatForm
     list_display = ("name", "slug", "state", "last_ping_at", "expected_at", "duration", "enabled")
@@ -325,6 +330,7 @@ class SiteForm(forms.ModelForm[Site]):
 class SiteAdmin(AuditedAdmin[Site]):
     """Front ends whose pages report how they do."""
 
+    imported = "name"
     switched = "What their pages report is refused."
     form = SiteForm
     list_display = ("name", "shown_origins", "rate", "enabled")

@@ -107,6 +107,7 @@ class MeasuredAdmin(AuditedAdmin[Any]):
 class DataSourceAdmin(MeasuredAdmin):
     """Databases and caches other than the portal's own."""
 
+    imported = "name"
     form = DataSourceForm
     list_display = ("name", "kind", "address", "state", "last_at", "duration", "interval", "enabled")
     list_filter = ("kind", "health", "enabled")
@@ -146,6 +147,7 @@ class DataSourceAdmin(MeasuredAdmin):
 class BusinessMetricAdmin(MeasuredAdmin):
     """Figures that queries give."""
 
+    imported = "name"
     form = BusinessMetricForm
     list_display = ("name", "source", "state", "rows", "omitted", "last_good_at", "interval", "enabled")
     list_filter = ("enabled", "type", "source", ("error", admin.EmptyFieldListFilter))

@@ -766,6 +766,12 @@ class LogIntake(models.Model):
         validators=[MinValueValidator(1_000)],
         help_text="Beyond it senders are answered 429 until the day (UTC) is over.",
     )
+    per_token = models.PositiveBigIntegerField(
+        "records of a token a day",
+        default=5_000_000,
+        validators=[MinValueValidator(1_000)],
+        help_text="One sender cannot use up the day of all: beyond it this token is answered 429 until midnight (UTC).",
+    )
     stored_bytes = models.PositiveBigIntegerField(
         "bytes on disk",
         default=5_000_000_000,
@@ -792,3 +798,43 @@ class LogIntake(models.Model):
 
     def __str__(self) -> str:
         return f"{self.records_per_day} records a day"
+
+
+class LogShare(models.Model):
+    """How many log records a sender brought on a day (UTC)."""
+
+    id = models.BigAutoField(primary_key=True)
+    day = models.DateField(editable=False)
+    sender = models.CharField(max_length=60, editable=False, help_text="Its kind and id.")
+    name = models.CharField(max_length=200, editable=False)
+    records = models.BigIntegerField(editable=False)
+
+    class Meta:
+        verbose_name = "log share"
+        ordering = ("-day", "-records")
+        constraints = (models.UniqueConstraint(fields=("day", "sender"), name="one_log_share_of_a_sender_and_day"),)
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.day}"
+
+
+class LogDeletion(models.Model):
+    """A deletion of log records on request: what it is about, and how far it is."""
+
+    id = models.BigAutoField(primary_key=True)
+    wanted = models.JSONField(editable=False, help_text="Which records: a filter, times in ms since 1970.")
+    by = models.CharField(max_length=200, editable=False)
+    created_at = models.DateTimeField(editable=False)
+    last = models.BigIntegerField(editable=False, help_text="The last run that may hold what was stored before it.")
+    reached = models.BigIntegerField(default=0, editable=False, help_text="The last run that was looked through.")
+    runs = models.IntegerField(default=0, editable=False, help_text="Runs that were rewritten or went as a whole.")
+    records = models.BigIntegerField(default=0, editable=False, help_text="Records that are gone.")
+    applied_at = models.DateTimeField(null=True, editable=False, help_text="When nothing of it was stored any more.")
+
+    class Meta:
+        verbose_name = "log deletion"
+        ordering = ("-id",)
+        indexes = (models.Index(fields=("id",), condition=Q(applied_at=None), name="open_log_deletion"),)
+
+    def __str__(self) -> str:
+        return f"log deletion {self.pk}"

@@ -196,6 +196,44 @@ def _machine(t: Values) -> Iterator[Row]:
     yield "node_filesystem_free_bytes", mount, free
 
 
+TIB: Final = 2**40
+CERTIFICATE: Final = 12.5 * DAY
+"""How long it has left when the demo begins; below 14 days a shipped rule warns."""
+RENEWED: Final = 26 * 3600.0
+"""When there is a new one (s after the demo began)."""
+ARCHIVE_LEFT: Final = 0.9 * TIB
+ARCHIVE_A_DAY: Final = 0.25 * TIB
+"""Bytes of the archive that are free when the demo begins, and how many a day takes."""
+ENOUGH: Final = 4.0
+"""Days until the archive is full, below which its rule warns."""
+NEW_DISKS: Final = 21 * 3600.0
+"""When the archive gets room (s after the demo began)."""
+RESULTS: Final = 3 * 3600.0
+"""When the laboratory's results come again (s after the demo began)."""
+
+
+def standing(t: Values, began: float) -> Iterator[Row]:
+    """Yield what is open when the demo begins (s), and ends in its first day: a certificate, a disk that fills up."""
+    own = {"job": "blackbox", "instance": "https://clinic.example"}
+    ends = began + CERTIFICATE + np.where(t < began + RENEWED, 0.0, 78 * DAY)
+    yield "probe_ssl_earliest_cert_expiry", own, ends
+    yield "probe_success", own, np.ones(len(t))
+    disk = {"device": "/dev/sdb1", "fstype": "ext4", "mountpoint": "/srv/archive"}
+    mount = {"job": "node", "instance": "clinic-1", **disk}
+    size, free = archive(t, began)
+    for name, value in (("size", size), ("avail", free), ("free", free)):
+        yield f"node_filesystem_{name}_bytes", mount, value
+
+
+def archive(t: Values, began: float) -> tuple[Values, Values]:
+    """Return size and free bytes of the archive: new disks come before it is full, and then it grows slowly."""
+    more = t >= began + NEW_DISKS
+    filled = ARCHIVE_A_DAY * np.minimum(t - began, NEW_DISKS) / DAY
+    slowly = 0.05 * ARCHIVE_A_DAY * np.maximum(0.0, t - began - NEW_DISKS) / DAY
+    size = np.where(more, 8.0 * TIB, 4.0 * TIB)
+    return size, np.clip(ARCHIVE_LEFT - filled - slowly + np.where(more, 4.0 * TIB, 0.0), 0.0, size)
+
+
 def _requests(t: Values) -> Iterator[Row]:
     web = {"job": "clinic-web", "instance": "clinic-1:8000"}
     for method, endpoint, pace, usual, service in ENDPOINTS:
@@ -205,14 +243,15 @@ def _requests(t: Values) -> Iterator[Row]:
         failed = failed + (0.05 * pace * LOCKS.area(t) if service == "booking" else 0)
         for code, count in (("200", done * 0.985 - failed), ("404", done * 0.015), ("500", failed)):
             yield "http_requests_total", own | {"code": code}, count
+        slow = min(12 * usual, 1.2)
         slowed = pace * (strained(t) + (0.4 * LOCKS.area(t) if service == "booking" else 0))
         for edge in (*BUCKETS, math.inf):
-            fine, bad = (1.0 if edge == math.inf else 1 - math.exp(-edge / s) for s in (usual, 12 * usual))
+            fine, bad = (1.0 if edge == math.inf else 1 - math.exp(-edge / s) for s in (usual, slow))
             label = "+Inf" if edge == math.inf else f"{edge:g}"
             counted = (done - slowed) * fine + slowed * bad
             yield "http_request_duration_seconds_bucket", own | {"le": label}, counted
         yield "http_request_duration_seconds_count", own, done
-        yield "http_request_duration_seconds_sum", own, (done - slowed) * usual + slowed * 12 * usual
+        yield "http_request_duration_seconds_sum", own, (done - slowed) * usual + slowed * slow
 
 
 def _application(t: Values) -> Iterator[Row]:
@@ -301,7 +340,8 @@ def _database(t: Values) -> Iterator[Row]:
     yield from _statements(t, own)
     yield from _copies(t, own, cache)
     for queue, most in (("mail", 6), ("reports", 3), ("lab", 14)):
-        yield "celery_queue_length", {"job": "clinic-web", "queue": queue}, np.round(most * busy(t) * wave(t, most))
+        waiting = {"job": "clinic-web", "instance": "clinic-1:8000", "queue": queue}
+        yield "celery_queue_length", waiting, np.round(most * busy(t) * wave(t, most))
 
 
 def _statements(t: Values, own: Mapping[str, str]) -> Iterator[Row]:
@@ -356,7 +396,7 @@ def _copies(t: Values, own: dict[str, str], cache: dict[str, str]) -> Iterator[R
 def _pages(t: Values) -> Iterator[Row]:
     for route, weight in ROUTES:
         for device, part in (("desktop", 0.6), ("phone", 0.4)):
-            own = {"job": "frontend", "site": "clinic", "route": route, "device": device}
+            own = {"job": "frontend", "instance": "clinic-1:8000", "site": "clinic", "route": route, "device": device}
             views = 0.4 * part * worked(t)
             yield "frontend_page_views_total", own, views
             yield "frontend_errors_total", own, 0.004 * views + 0.05 * part * LOCKS.area(t) * (route == "/book")
@@ -402,22 +442,21 @@ def _vital(
         yield f"{name}_bucket", {**labels, "le": label}, (views - slowed) * fine + slowed * bad
 
 
-def recorded(t: Values) -> Iterator[Row]:
+def recorded(t: Values, began: float) -> Iterator[Row]:
     """Yield what the shipped recording rules would have written in the past: the portal did not run then."""
     buckets, codes = _a_minute(t)
     paced = sum(codes.values(), np.zeros(len(t)))
     cpu = 100 * (0.112 + 0.478 * busy(t))
-    disk = 100 * (150 + 14 * ((t - BORN) % WEEK) / WEEK) / 240
+    size, free = archive(t, began)
+    disk = 100 * np.maximum((150 + 14 * ((t - BORN) % WEEK) / WEEK) / 240, 1 - free / size)
     for name, value in (
         ("throughput", paced / 60), ("errorRate", 100 * codes["500"] / paced),
         ("responseTime", 1000 * _quantile(0.95, buckets)), ("cpuUsage", cpu),
         ("memoryUsage", memory(t)), ("memoryPercentage", memory(t)), ("diskUsage", disk),
-        ("dbConnections", 18 + 3 * wave(t, 4)), ("activeUsers", np.round(40 * busy(t))),
-        ("bookings", np.round(22 * busy(t) * (1 - 0.7 * LOCKS.share(t)))),
-        ("treatmentSuccess", 93 + 3 * wave(t, 6)), ("satisfaction", 4.1 + 0.4 * wave(t, 7) - 0.6 * LOCKS.share(t)),
-        ("revenue", 1450 * busy(t) * (1 - 0.4 * PAYMENTS.share(t))),
+        ("dbConnections", 18 + 3 * wave(t, 4)),
     ):  # fmt: skip
         yield name, {}, value
+    yield from _told(t)
     for band, usual, spread in (
         ("unusual-user-behaviour", 40 * busy(t), 9.0), ("revenue-drop", 1450 * busy(t), 330.0)
     ):  # fmt: skip
@@ -451,6 +490,30 @@ def _quantile(share: float, buckets: Mapping[float, Values]) -> Values:
     return found
 
 
+def _told(t: Values) -> Iterator[Row]:
+    """What the recording rules of events make of what the application told."""
+    happened: dict[str, list[tuple[float, float, bool]]] = {}
+    for name, labels, at, value in events(float(t[0]) - DAY, float(t[-1])):
+        happened.setdefault(name, []).append((at, value, labels.get("outcome") == "success"))
+
+    def within(name: str, seconds: float) -> tuple[Values, Values, Values]:
+        """Return how many there were in the seconds before each time, their sum, and how many succeeded."""
+        columns = np.array(sorted(happened.get(name, []))).reshape(-1, 3)
+        upto = np.vstack([np.zeros((1, 3)), np.cumsum(np.column_stack([columns[:, 1] * 0 + 1, columns[:, 1:]]), 0)])
+        last, first = (np.searchsorted(columns[:, 0], at, side="right") for at in (t, t - seconds))
+        count, total, good = (upto[last] - upto[first]).T
+        return count, total, good
+
+    yield "activeUsers", {}, within("user_active", 300)[0]
+    yield "bookings", {}, within("booking_made", 3600)[0]
+    yield "revenue", {}, within("payment", 3600)[1]
+    for recorded_name, name, of in (("treatmentSuccess", "treatment_completed", 2), ("satisfaction", "survey", 1)):
+        found = within(name, DAY)
+        yield recorded_name, {}, found[of] / np.maximum(found[0], 1) * (100 if of == 2 else 1)
+
+
+LOST: Final = {"payment": (PAYMENTS, 0.3), "booking_made": (LOCKS, 0.6)}
+"""What happens less often in a trouble, and by how many at full load there are fewer."""
 EVENTS: Final[tuple[tuple[str, dict[str, str], float, float, float], ...]] = (
     # name, labels, events an hour at full load, value at its least and at its most
     ("user_active", {}, 480, 1, 1),
@@ -467,13 +530,19 @@ EVENTS: Final[tuple[tuple[str, dict[str, str], float, float, float], ...]] = (
 
 def events(begin: float, end: float) -> Iterator[tuple[str, dict[str, str], float, float]]:
     """Yield what happened after `begin` up to `end` (s): name, labels, time (s), value. Each at its own, fixed time."""
+    grid = np.arange(begin // GRID * GRID, end + 2 * GRID, GRID)
     for number, (name, labels, pace, low, high) in enumerate(EVENTS):
-        from_, to = (math.floor(float(worked(np.full(1, at))[0]) * pace / 3600) for at in (begin, end))
+        from_, to = (math.floor(float(_done(name, np.full(1, at))[0]) * pace / 3600) for at in (begin, end))
         if to <= from_:
             continue
-        grid = np.arange(begin // GRID * GRID, end + 2 * GRID, GRID)
-        done = worked(grid) * pace / 3600
-        for count in range(from_ + 1, to + 1):
-            at = float(np.interp(count, done, grid))
+        counts = np.arange(from_ + 1, to + 1)
+        times = np.interp(counts, _done(name, grid) * pace / 3600, grid)
+        for count, at in zip(counts.tolist(), times.tolist(), strict=True):
             spread = (count * 0.618034 + number * 0.31) % 1.0
             yield name, labels, at, round(low + (high - low) * spread)
+
+
+def _done(name: str, t: Values) -> Values:
+    """Return the integral of how busy the clinic is with it (s)."""
+    trouble, less = LOST.get(name, (LOCKS, 0.0))
+    return worked(t) - less * trouble.area(t)

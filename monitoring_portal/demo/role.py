@@ -11,30 +11,35 @@ import threading
 import time
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import numpy as np
-from django.db import close_old_connections
+from django.conf import settings
+from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from apps.sources import heartbeats
 from apps.sources.models import Heartbeat
-from monitoring_portal.demo import clinic, story
+from monitoring_portal import embedded
+from monitoring_portal.demo import clinic, desk, gate, story
 
 log = logging.getLogger(__name__)
 EVERY: Final = 15.0
-CALLS: Final = (("Nightly backup", 86_400), ("Insurance export", 3600))
-"""Heartbeats and how often they call (s). The laboratory's import is late: that is the story."""
 
 
 class Clinic(BaseHTTPRequestHandler):
-    """Its metrics, and pages that checks ask; payments fail while the provider refuses them."""
+    """The clinic's metrics, and pages that checks ask; payments fail while the provider refuses them."""
+
+    began = 0.0
+    """When the demo was first written (s)."""
 
     def do_GET(self) -> None:
         """Answer."""
         now = np.full(1, time.time())
         if self.path == "/metrics":
-            self._answer(200, story.exposition(float(now[0])))
+            self._answer(200, story.exposition(float(now[0]), self.began))
         elif self.path == "/payments" and clinic.PAYMENTS.share(now)[0]:
             self._answer(503, "The payment provider refuses payments.")
         else:
@@ -53,10 +58,22 @@ class Clinic(BaseHTTPRequestHandler):
 
 
 def listen() -> ThreadingHTTPServer:
-    """Listen at the demo's port, or at any where that is taken."""
+    """Listen where the portal asks, or at any port where that is taken."""
     with contextlib.suppress(OSError):
-        return ThreadingHTTPServer(("127.0.0.1", story.PORT), Clinic)
+        return ThreadingHTTPServer(("127.0.0.1", story.port()), Clinic)
     return ThreadingHTTPServer(("127.0.0.1", 0), Clinic)
+
+
+def open_gates() -> dict[str, gate.Gate]:
+    """Let the demo's PostgreSQL and Valkey be reached by who measures them; gates by kind of server."""
+    places = {
+        "postgres": (Path(connection.get_connection_params()["host"]) / embedded.POSTGRES_SOCKET, gate.postgres),
+        "redis": (Path(urlsplit(settings.REDIS_URL).path), gate.valkey),
+    }
+    return {
+        kind: gate.Gate(port, place, user=desk.READER, password=desk.password(), keeper=keeper).opened()
+        for port, (kind, (place, keeper)) in enumerate(places.items(), story.PORT + 1)
+    }
 
 
 def live_on(*, since: float, now: datetime, told: float = 0.0) -> None:
@@ -64,8 +81,10 @@ def live_on(*, since: float, now: datetime, told: float = 0.0) -> None:
     until = now.timestamp()
     if told < until:
         story.push_events(since=max(since, told), until=until, now=now)
-    for name, every in CALLS:
-        if since // every < until // every:
+    for name, minutes in story.BEATS:
+        every = 60 * minutes
+        is_late = name == story.LATE and until < story.began() + clinic.RESULTS  # that is the story
+        if since // every < until // every and not is_late:
             beat = Heartbeat.objects.filter(name=name, enabled=True).first()
             if beat is not None:
                 heartbeats.ping(beat=beat, call=heartbeats.Call("success", agent="curl/8.5.0"), now=now)
@@ -79,9 +98,14 @@ def live_on(*, since: float, now: datetime, told: float = 0.0) -> None:
 def run(stopping: threading.Event) -> None:
     """Serve and live until told to stop; a round that fails is logged and the next one goes on from where it was."""
     told = story.catch_up(now=timezone.now())
+    Clinic.began = story.began()
     server = listen()
     threading.Thread(target=server.serve_forever, name="clinic", daemon=True).start()
     story.point_at(server.server_address[1], now=timezone.now())
+    desk.make()
+    desk.live_on(now=timezone.now())
+    gates = open_gates()
+    story.measured({kind: made.address for kind, made in gates.items()}, now=timezone.now())
     since = time.time()
     while not stopping.wait(EVERY - time.time() % EVERY):
         now = timezone.now()
@@ -90,10 +114,12 @@ def run(stopping: threading.Event) -> None:
         try:
             close_old_connections()
             live_on(since=since, now=now, told=told)
+            desk.live_on(now=now)
             since = now.timestamp()
         except Exception:
             log.exception("The demo's clinic could not tell what happened; it tries again in %.0f s.", EVERY)
-    server.shutdown()
+    for one in (server, *gates.values()):
+        one.shutdown()
 
 
 def main() -> None:

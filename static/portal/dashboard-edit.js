@@ -324,13 +324,14 @@ class Editor {
 
   editVariables() {
     const rows = h("div", { class: "stack" });
-    const add = (variable = { name: "", kind: "query", label: "", query: "", options: [], values: [], multi: false, all: false }) => {
+    const add = (variable = { name: "", kind: "query", label: "", query: "", regex: "", options: [], values: [], multi: false, all: false }) => {
       const box = (name, value, more = {}) => { const input = h("input", { "data-name": name, value, ...more }); return input; };
       const kind = choose(Object.entries(this.dashboard.links.variables), variable.kind);
       kind.dataset.name = "kind";
       const row = h("fieldset", { class: "variable-row" }, h("legend", {}, variable.name || "New variable"),
         field("Name", box("name", variable.name, { maxlength: 50, pattern: "[A-Za-z_][A-Za-z0-9_]*", required: true })), field("Kind", kind), field("Label", box("label", variable.label, { maxlength: 200 })),
-        field("Question", box("query", variable.query, { maxlength: 1000, placeholder: "label_values(up, instance)" }), "for values of a label"),
+        field("Question", box("query", variable.query, { maxlength: 1000, placeholder: "label_values(up, instance)" }), "for values of a label, or query_result(…)"),
+        field("Pattern", box("regex", variable.regex ?? "", { maxlength: 500, placeholder: "^mon\\.(.*)$" }), "of the values that it fits, what its group holds"),
         field("Options", box("options", variable.options.join(", "), { placeholder: "a, b, c or 1m, 5m, 1h" }), "for a list and for intervals, between commas"),
         field("Value at first", box("values", variable.values.map((v) => (v === "$__all" ? "All" : v)).join(", "))),
         h("label", { class: "choice" }, h("input", { type: "checkbox", "data-name": "multi", checked: variable.multi }), " several at once"), h("label", { class: "choice" }, h("input", { type: "checkbox", "data-name": "all", checked: variable.all }), " offers All"));
@@ -341,7 +342,7 @@ class Editor {
     ask("Variables", [h("p", { class: "muted" }, "$name or ${name} in expressions, titles and legends stands for what is chosen; behind =~ several values may be chosen."), rows, h("div", {}, button("Add a variable", "plus", () => add()))], () => {
       this.variables = all(".variable-row", rows).map((row) => {
         const get = (name) => find(`[data-name="${name}"]`, row);
-        return { name: get("name").value, kind: get("kind").value, label: get("label").value, query: get("query").value, options: words(get("options").value), values: words(get("values").value).map((v) => (v === "All" && get("all").checked ? "$__all" : v)), multi: get("multi").checked, all: get("all").checked };
+        return { name: get("name").value, kind: get("kind").value, label: get("label").value, query: get("query").value, regex: get("regex").value, options: words(get("options").value), values: words(get("values").value).map((v) => (v === "All" && get("all").checked ? "$__all" : v)), multi: get("multi").checked, all: get("all").checked };
       });
       this.changed();
       this.board.reload();

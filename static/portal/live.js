@@ -6,6 +6,7 @@ const WORDS = {
   live: ["is-ok", "live"],
   reconnecting: ["is-warning", "reconnecting"],
   stale: ["is-critical", "not live"],
+  many: ["is-critical", "not live: too many pages open"],
 };
 
 const isRow = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -36,7 +37,7 @@ export class Live extends EventTarget {
   }
 
   open() {
-    this.show(this.attempt ? "reconnecting" : "connecting");
+    if (document.documentElement.dataset.live !== "many") this.show(this.attempt ? "reconnecting" : "connecting");
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/live`);
     this.socket = socket;
     socket.addEventListener("open", () => {
@@ -54,7 +55,7 @@ export class Live extends EventTarget {
       this.show("live");
       this.dispatchEvent(new CustomEvent("frame", { detail: this.whole(frame) }));
     });
-    socket.addEventListener("close", (event) => { if (socket === this.socket) this.closed(event.code); });
+    socket.addEventListener("close", (event) => { if (socket === this.socket) this.closed(event); });
   }
 
   /** A frame with the whole of what it brings only changes of. */
@@ -72,7 +73,7 @@ export class Live extends EventTarget {
     if (watch) this.say({ watch });
   }
 
-  closed(code) {
+  closed({ code, reason }) {
     this.isUp = false;
     if (this.ended) return;
     this.dispatchEvent(new Event("down"));
@@ -83,8 +84,9 @@ export class Live extends EventTarget {
       return;
     }
     this.attempt += 1;
-    this.show(this.attempt > 3 ? "stale" : "reconnecting");
-    const wait = Math.min(15000, 300 * 2 ** Math.min(this.attempt, 6)) * (0.6 + 0.8 * Math.random());
+    const isMany = code === 4429;
+    this.show(isMany ? "many" : this.attempt > 3 ? "stale" : "reconnecting", isMany ? reason : "");
+    const wait = (isMany ? 30000 : Math.min(15000, 300 * 2 ** Math.min(this.attempt, 6))) * (0.6 + 0.8 * Math.random());
     clearTimeout(this.timer);
     this.timer = setTimeout(() => { if (!this.ended) this.open(); }, wait);
   }
@@ -101,12 +103,14 @@ export class Live extends EventTarget {
     if (this.isUp && Date.now() - this.heard > 45000) this.socket.close();
   }
 
-  show(name) {
+  /** Tell how live the page is; `why` is shown to who points at it. */
+  show(name, why = "") {
     const [tone, text] = WORDS[name];
     const sign = find("[data-live-sign]");
     if (!sign || sign.dataset.state === name) return;
     sign.dataset.state = name;
     sign.className = `live ${tone}`;
+    sign.title = why;
     find("[data-live-text]", sign).textContent = text;
     document.documentElement.dataset.live = name;
   }

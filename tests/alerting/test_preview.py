@@ -95,7 +95,7 @@ def same_both_ways(world: World, histories: dict[str, str], values: dict[str, An
     return found
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(letters, letters, rules, RECOVERY)
 def test_any_history_and_rule_go_the_same_way_live_and_in_a_preview(
     db: None, forget: Any, one: str, other: str, values: dict[str, Any], recovery: Any

@@ -271,7 +271,7 @@ RULES = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(RULES, min_size=1, max_size=25, unique_by=lambda rule: rule.slug), TEXTS.filter(str.strip))
 def test_whatever_rules_there_are_promtool_takes_them_and_they_come_back(
     tmp_path_factory: pytest.TempPathFactory, rules: list[LevelRule], group: str

@@ -303,3 +303,17 @@ def test_more_rules_than_a_request_can_wait_for_are_refused_but_by_the_command(m
     with pytest.raises(ValidationError, match="2 rules are more than the 1"):
         services.import_rules(by=Principal.system("test", via="api"), files=[("f", text)], now=START)
     services.import_rules(by=Principal.system("test", via="command"), files=[("f", text)], now=START)
+
+
+CEPH = Path("/etc/prometheus/ceph/ceph_default_alerts.yml")
+
+
+@pytest.mark.skipif(not CEPH.exists(), reason="Debian's ceph-prometheus-alerts is not here")
+def test_the_alerts_of_ceph_come_in_whole_and_again_without_a_change():
+    text = CEPH.read_text()
+    rules = text.count("- alert:")
+    report = services.import_rules(by=ALICE, files=[("ceph.yml", text)], now=START)
+    assert rules > 50
+    assert report.counts()["new"] == rules + text.count("- name:")
+    again = services.import_rules(by=ALICE, files=[("ceph.yml", text)], now=START)
+    assert {change.action for change in again.changes} == {"unchanged"}

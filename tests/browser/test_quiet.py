@@ -67,6 +67,8 @@ def pages(incident: Incident) -> dict[str, str]:
 
 def test_the_pages_of_incidents_and_quiet_are_sound(window, stormy):
     assert Inhibition.objects.exists()
+    words = "The archive of letters and pictures of the laboratory is full in four days"
+    services.post_alert(by=BY, type="Archive", severity="warning", message=words, service="archive", now=timezone.now())
     for name, path in pages(stormy).items():
         for look in LOOKS:
             it = window("ada", look)

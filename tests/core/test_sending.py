@@ -3,9 +3,11 @@
 import gzip
 import logging
 import os
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -258,6 +260,32 @@ def test_a_fork_begins_anew_with_a_thread_of_its_own(portal, begin):
     assert os.waitpid(child, 0)[1] == 0
     assert b"1000001" in bodies(portal)
     assert numbers.forks == 0
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX-Drop: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_drips_for_ever_does_not_hold_the_sender(begin, monkeypatch, caplog, said):
+    monkeypatch.setattr(sending, "FIRST", 0.01)
+    monkeypatch.setattr(sending, "TIMEOUT", 0.3)
+    calls, is_over = [], threading.Event()
+
+    class Drip(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            calls.append(self.client_address)
+            with suppress(OSError):
+                self.request.sendall(said)
+                while not is_over.wait(0.02):
+                    self.request.sendall(b"1")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+        thread.start()
+        begin(f"http://127.0.0.1:{server.server_address[1]}", Numbers(keeps=True))
+        until(lambda: len(calls) >= 2)
+        is_over.set()
+        server.shutdown()
+        thread.join()
+    assert "did not end in time" in caplog.text or "timed out" in caplog.text
 
 
 def test_an_address_that_is_none_is_refused():

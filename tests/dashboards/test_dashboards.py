@@ -15,6 +15,7 @@ from apps.accounts.rights import Forbidden
 from apps.alerting import services as alerting
 from apps.alerting.models import AdaptiveBand, AlertRule, RuleGroup, RuleLevel
 from apps.dashboards import answers, dashboard_pages, document, plots, services
+from apps.dashboards.document import BadDocument, Document, Variable
 from apps.dashboards.models import Dashboard, DashboardVersion, Folder, ShareLink
 from apps.dashboards.timespan import span_of
 from apps.metrics import budgets
@@ -198,7 +199,20 @@ def test_a_reader_sees_no_series_beyond_their_scope_in_any_kind_of_panel():
         assert "web-1" in str(found)
         assert "web-2" not in str(found)
     whole = document.read(document_of(stat(), variables=[HOST]))
-    assert answers.options_of(whole, {}, who=narrow)["host"]["options"] == ["web-1"]
+    assert answers.options_of(whole, {}, span_of({}, now=timezone.now()), who=narrow)["host"]["options"] == ["web-1"]
+
+
+def test_values_are_asked_for_by_expression_and_narrowed_by_a_pattern():
+    measure("web-1:80", "web-2:80", "db-1:80")
+    result = Variable("host", "query", query='query_result(up{job="$job"} > 0)', regex='instance="(?P<value>web[^:]*)')
+    values = Variable("any", "query", query="label_values(up, instance)", regex="^db")
+    hidden = Variable("bad", "query", query="query_result(up +)")
+    span = span_of({}, now=timezone.now())
+    found = answers.options_of(Document(variables=(result, values, hidden)), {"job": ("node",)}, span, who=BY)
+    assert (found["host"]["options"], found["any"]["options"]) == (["web-1", "web-2"], ["db-1:80"])
+    assert "parse error" in found["bad"]["error"]
+    with pytest.raises(BadDocument, match="invalid regular expression"):
+        document.read_variables([{"name": "x", "kind": "query", "query": "label_values(a)", "regex": "("}])
 
 
 def test_a_panel_that_cannot_be_answered_says_why_and_the_others_are_answered(client, person):
@@ -229,7 +243,10 @@ def test_many_series_are_bounded_and_counted_in_every_kind_of_panel():
     assert (len((rows := asked(stat("up", kind="table")))["rows"]), rows["more"]) == (200, 400)
     assert (len((heat := asked(stat("up", kind="heatmap")))["rows"]), heat["more"]) == (60, 540)
     whole = document.read(document_of(stat(), variables=[HOST]))
-    assert len(answers.options_of(whole, {}, who=BY)["host"]["options"]) == answers.MOST_OPTIONS
+    assert (
+        len(answers.options_of(whole, {}, span_of({}, now=timezone.now()), who=BY)["host"]["options"])
+        == answers.MOST_OPTIONS
+    )
     year = {"from": f"{int((timezone.now() - timedelta(days=365)).timestamp() * 1000)}", "to": "99999999999999"}
     assert asked(stat("up"), query=year)["count"] <= 301
 

@@ -15,12 +15,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.accounts import services as accounts
+from apps.accounts.models import Team
 from apps.accounts.permissions import Principal
 from apps.alerting import services as alerting
 from apps.core import live
 from apps.core.hub import LIMIT, Inbox, hub
-from apps.dashboards import shared
-from apps.dashboards.consumers import FORBIDDEN, NOBODY, LiveConsumer
+from apps.dashboards import dashboard_pages, following, shared
+from apps.dashboards.consumers import CLOSED, FORBIDDEN, MANY, NOBODY, LiveConsumer, desk
 from apps.dashboards.models import Dashboard, Folder
 from apps.metrics import services as metrics
 from apps.metrics.samples import Samples
@@ -258,6 +259,30 @@ def test_a_role_that_is_taken_away_closes_an_idle_page_at_once(person):
     assert run(scenario()) == FORBIDDEN
 
 
+def test_a_person_has_so_many_live_pages_and_the_next_one_is_told_so(person, settings):
+    settings.LIVE_PAGES_PER_PERSON = 2
+    mara, vic = person("viewer", name="mara"), person("viewer", name="vic")
+    refused = CLOSED.value(reason="many")
+
+    async def scenario():
+        mine = [await sync_to_async(session_of)(mara) for _ in range(2)]
+        other = await sync_to_async(session_of)(vic)
+        async with socket(mine[0]) as first, socket(other) as others:
+            await frame_with(first, "alerts")
+            async with socket(mine[0]) as second, socket(mine[1]) as third:
+                await frame_with(second, "alerts")
+                closed = await third.receive_output(timeout=WAIT)
+                await frame_with(others, "alerts")
+            async with socket(mine[1]) as next_one:
+                await frame_with(next_one, "alerts")
+        return closed, dict(desk().pages)
+
+    closed, left = run(scenario())
+    assert (closed["code"], CLOSED.value(reason="many") - refused) == (MANY, 1)
+    assert closed["reason"] == "You have 2 pages open, as many as may be live. Close one: this one follows."
+    assert left == {}, "who has none is not remembered"
+
+
 def test_what_is_no_request_closes_the_socket(person):
     session = session_of(person("viewer"))
 
@@ -399,6 +424,34 @@ def test_pages_that_follow_the_same_panel_are_answered_by_one_query(person):
 
     queries = 2  # the panel asks two things
     assert run(scenario()) <= 2 * queries, "one round, or two where the first came between the pushes"
+
+
+def test_people_of_the_same_rights_and_teams_are_answered_once_and_a_folder_tells_teams_apart(person, monkeypatch):
+    night = Team.objects.create(name="Night")
+    people = [person("viewer", name=name) for name in ("ann", "ben", "cem", "dan")]
+    night.members.set(people[:2])
+    folder = Folder.objects.create(name="Night")
+    folder.teams.set([night])
+    panel = {"id": "a", "kind": "stat", "queries": [{"expression": "vector(42)"}]}
+    Dashboard.objects.create(
+        slug="night", title="Night", document={"panels": [panel]}, updated_at=timezone.now(), folder=folder
+    )
+    asked, numbers = [], dashboard_pages.numbers
+
+    def noted(slug, given, span, who):
+        asked.append(who.name)
+        return numbers(slug, given, span, who)
+
+    monkeypatch.setattr(dashboard_pages, "numbers", noted)
+    questions = [
+        following.Question(session_of(user).session_key, "dashboard:night", "range=1h", (("a", None),), 0.0)
+        for user in people
+    ]
+    replies: list[Any] = list(following.answer(questions))
+    texts = [orjson.loads(reply.found.panels["a"].text) for reply in replies]
+    assert [last(found) for found in texts] == [42.0, 42.0, None, None]
+    assert texts[2] == {"error": "There is no such dashboard any more."}
+    assert asked == ["ann", "cem"], "the others were given the same"
 
 
 def test_a_page_that_comes_back_is_brought_up_to_date_with_all_it_missed(person):

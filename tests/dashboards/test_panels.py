@@ -130,6 +130,7 @@ def test_a_legend_names_a_series_by_its_labels(text, labels, name):
         ("cpuUsage", "percent"),
         ("100 * (1 - a / b)", "percent"),
         ("node_memory_MemFree_bytes", "bytes"),
+        ("portal_store_room_bytes / clamp_min(-deriv(portal_store_room_bytes[6h]), 1) / 3600", "count"),
         ("rate(node_network_receive_bytes_total[1m])", "bytes/s"),
         ("throughput", "req/s"),
         ("pg_stat_activity_max_tx_duration_seconds", "seconds"),
@@ -176,3 +177,11 @@ def test_charts_of_the_admins_forms_are_closed_to_whom_a_team_narrows():
     for scope, found in ((Scope(), {"contact-sent"}), (Scope((("service", "=", "shop"),)), set())):
         who = Principal("user", "1", "ada", ROLES["viewer"], scope)
         assert set(row_panels.answers(who, ["contact-sent"], asked, span)) == found
+
+
+@pytest.mark.parametrize("key", ["pg-connections", "pg-transactions", "pg-cache", "redis-commands", "redis-memory"])
+def test_a_panel_of_the_portals_own_servers_counts_no_other_server_in(key):
+    for query in PANELS[key].queries:
+        assert query.expression.count('{job="portal"}') == query.expression.count("pg_") + query.expression.count(
+            "redis_"
+        )

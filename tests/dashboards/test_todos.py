@@ -18,7 +18,7 @@ from apps.dashboards.todos import todos
 from apps.metrics.models import Tombstone
 from apps.notifications.models import Contact, Delivery, MessageTemplate
 from apps.oncall.models import CoverageFinding
-from apps.sources.models import Check, ScrapeJob
+from apps.sources.models import Check, LogDeletion, ScrapeJob
 from tests.house.rows import make, many
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +43,8 @@ def trouble() -> None:
     MessageTemplate.objects.filter(pk__in=first).update(problem="no such name", problem_at=NOW, enabled=True)
     many("metrics.tombstone", 3)
     Tombstone.objects.update(created_at=NOW - timedelta(days=3), applied_at=None)
+    many("sources.logdeletion", 3)
+    LogDeletion.objects.update(created_at=NOW - timedelta(days=3), applied_at=None)
     many("oncall.coveragefinding", 3)
     rules = [make("alerting.rulelevel", comparison=">", threshold=5.0).rule for _ in range(3)]
     AlertRule.objects.update(enabled=True, runbook="", review_on=NOW.date())
@@ -64,7 +66,8 @@ def test_each_trouble_is_a_sentence_with_the_page_where_it_is_mended():
     for words in (
         "3 messages of the last day failed for good", "mallory", "3 tokens expire within 14 days",
         "3 certificates end within 14 days", "cannot be found: no such file", "could not be used: no such name",
-        "3 deletions of series are not out", "1 rule could not be evaluated", "1 rule of your own finds no series",
+        "3 deletions of series are not out", "3 deletions of log records are not done",
+        "1 rule could not be evaluated", "1 rule of your own finds no series",
         "3 rules have no runbook", "3 rules are due to be reviewed",
     ):  # fmt: skip
         assert words in found

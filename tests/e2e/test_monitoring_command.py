@@ -1,9 +1,11 @@
 """`manage.py monitoring …` as an operator types it, against a running portal."""
 
 import json
+import re
 import socket
 import subprocess
 
+import httpx
 import pytest
 
 from monitoring_portal.testing import Portal
@@ -81,3 +83,12 @@ def test_without_a_portal_the_commands_say_how_to_run_it(tmp_path, portal):
     done = stranger.manage("monitoring", "status")
     assert done.returncode != 0
     assert "./portal run" in done.stdout + done.stderr
+
+
+def test_no_process_warns_of_itself_in_its_log(portal):
+    page = httpx.get(f"{portal.url}/accounts/login/", timeout=20).text
+    script = re.search(r'src="(/static/[^"]+\.js)"', page)
+    assert script is not None
+    assert httpx.get(portal.url + script[1], timeout=20).status_code == 200
+    for name in ("web", "worker", "slow", "beat"):
+        assert "Warning:" not in portal.log(name).read_text(), name

@@ -87,13 +87,13 @@ class Watch:
             found[alert.type] = max(alert.severity, found.get(alert.type, "info"), key=order.index)
         return found
 
-    def passes(self, seconds: float, each: Callable[[], object] | None = None) -> None:
-        """Let time pass; `each` is done before every round."""
+    def passes(self, seconds: float, each: Callable[[], object] | None = None, *, pace: float = 15) -> None:
+        """Let time pass; `each` is done before every round; `pace` as for `resolves`."""
         end = self.now + timedelta(seconds=seconds)
         while self.now < end:
             if each is not None:
                 each()
-            self.round()
+            self.round(pace)
 
     def fires(
         self, slug: str, severity: str, *, within: float, each: Callable[[], object] | None = None, pace: float = 15

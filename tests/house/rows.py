@@ -6,12 +6,15 @@ Fields without a default are filled by their type; OVERRIDES says what a constra
 import itertools
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth.models import Group
 from django.db import connection, models
+
+from apps.sources.logs.search import Wanted
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -51,6 +54,7 @@ OVERRIDES: dict[str, Callable[[int], dict[str, Any]]] = {
         "timeout": timedelta(seconds=1), "interval": timedelta(seconds=30), "type": "gauge",
     },
     "sources.site": lambda n: {"origins": ["https://shop.example"], "key": f"key-{n}"},
+    "sources.logdeletion": lambda n: {"wanted": asdict(Wanted(0, n))},
     "sources.logrun": lambda n: {"t_min": n, "t_max": n, "templates": [n]},
     "sources.scrapejob": lambda n: {"interval": timedelta(seconds=30), "timeout": timedelta(seconds=10)},
     "dashboards.sharelink": lambda n: {"digest": f"{n:064x}", "created_at": AT, "expires_at": AT + DAY},

@@ -38,6 +38,7 @@ from apps.promql.source import Matcher
 from apps.sources import checks, heartbeats, measured, sites
 from apps.sources import services as sources
 from apps.sources.logs import services as logs
+from apps.sources.logs.search import Wanted
 from apps.sources.models import BusinessMetric, Check, DataSource, Heartbeat, LogIntake, ScrapeJob, Site
 from apps.sources.scrapeconfigs import read as read_config
 from tests.house.routes import walk
@@ -217,6 +218,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "accounts.export_rows": lambda: do(
         accounts.export_rows, rows=AuditEntry.objects.all(), limit=5, write=lambda row: None, kind="csv"
     ),
+    "accounts.import_rows": lambda: do(accounts.import_rows, model=User, write=lambda: {"new": 1}),
     "accounts.issue_token": lambda: do(accounts.issue_token, name="t", scopes=["read"], expires_at=None, now=AT),
     "accounts.revoke_token": lambda: do(accounts.revoke_token, token=make("accounts.token"), now=AT),
     "accounts.save_object": lambda: do(accounts.save_object, obj=User(username="new")),
@@ -363,6 +365,7 @@ EXAMPLES: Mapping[str, Callable[[], Callable[[], Any]]] = {
     "oncall.unsubscribe": lambda: do(subscriptions.unsubscribe, person=user(), now=AT),
     "oncall.delete_override": lambda: do(schedules.delete_override, override=make("oncall.override")),
     "sources.export_logs": lambda: do(logs.export_logs, asked={"service": "web"}, lines=[]),
+    "sources.delete_logs": lambda: do(logs.delete_logs, wanted=Wanted(0, 1), now=AT),
     "sources.save_log_intake": lambda: do(logs.save_log_intake, settings=LogIntake(pk=1, records_per_day=5_000)),
     "sources.check_now": lambda: do(checks.check_now, check=check(), now=AT),
     "sources.delete_check": lambda: do(checks.delete_check, check=check(), now=AT),

@@ -134,6 +134,7 @@ ADMIN: dict[str, dict[str, Need]] = {
     "admin/oncall/route/import/": {"GET": A, "POST": A},
     "admin/metrics/tombstone/delete-series/": {"GET": A, "POST": A},
     "admin/metrics/block/store/": {"GET": R},
+    "admin/sources/logdeletion/delete-logs/": {"GET": A, "POST": A},
     "admin/sources/businessmetric/<path:object_id>/try/": {"GET": A, "POST": A},
     "admin/sources/scrapejob/import/": {"GET": A, "POST": A},
     "admin/notifications/contact/<path:object_id>/send-test/": {"GET": O, "POST": O},
@@ -204,7 +205,9 @@ MODELS: dict[str, tuple[Right, Right | None, Right | None, Right | None]] = {
     "sources.ping": (R, None, None, None),
     "sources.datasource": (R, A, A, A),
     "sources.heartbeat": (R, E, E, E),
+    "sources.logdeletion": (R, None, None, None),
     "sources.logintake": (R, None, A, None),
+    "sources.logshare": (R, None, None, None),
     "sources.logrun": (R, None, None, None),
     "sources.logtemplate": (R, None, None, None),
     "sources.site": (R, E, E, E),
@@ -381,6 +384,7 @@ FAST: dict[str, Need | tuple[Need, Need]] = {
     "/api/v1/portal/changes": (R, O),
     "/api/v1/portal/logs": (R, I),
     "/api/v1/portal/logs/counts": R,
+    "/api/v1/portal/logs/delete": A,
     "/api/v1/portal/logs/templates": R,
     "/loki/api/v1/push": I,
     "/v1/logs": I,
@@ -439,6 +443,15 @@ def expected(caller: Caller, need: Need) -> str:
     return "yes" if caller.may(need) else "no" if caller.is_known else "who are you?"
 
 
+# Lists that take their export back.
+IMPORTED = (
+    "accounts.calendar", "accounts.team", "alerting.inhibition", "alerting.maintenancewindow", "alerting.service",
+    "dashboards.folder", "metrics.collectorsetting", "metrics.metric", "metrics.querybudget", "metrics.retentionpolicy",
+    "notifications.contact", "notifications.messagetemplate", "oncall.route", "sources.businessmetric", "sources.check",
+    "sources.datasource", "sources.heartbeat", "sources.scrapejob", "sources.site",
+)  # fmt: skip
+
+
 def routes_of_models() -> dict[str, dict[str, Need | None]]:
     """Return what MODELS means for the addresses of each model's admin pages; None: nobody."""
     table: dict[str, dict[str, Need | None]] = {}
@@ -453,6 +466,8 @@ def routes_of_models() -> dict[str, dict[str, Need | None]]:
             f"{one}history/": {"GET": frozenset({AUDIT, change or AUDIT})},
             one: {"GET": ANYBODY},
         }
+        if label in IMPORTED:
+            table[f"{base}import-rows/"] = {"GET": change, "POST": change}
     return table
 
 

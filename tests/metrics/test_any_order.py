@@ -125,7 +125,7 @@ steps = st.one_of(
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(steps, st.booleans()), min_size=10, max_size=40))
 def test_any_interleaving_returns_exactly_what_was_acknowledged(moves):
     with pytest.MonkeyPatch.context() as patch:

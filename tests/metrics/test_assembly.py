@@ -53,7 +53,7 @@ WAYS = st.tuples(st.sampled_from([0, codec.FEW]), st.sampled_from([1, assembly.L
     st.integers(0, 300),
     WAYS,
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_sample_once_in_order_and_the_highest_rank_wins(store, order, count, tmin, length, ways):
     tmax = tmin + length
     few, long = ways

@@ -309,7 +309,7 @@ _issued: list[tuple[bytes, bytes]] = []
 """The token of all examples."""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(pieces, max_size=5), st.integers(0, 200), st.integers(0, 255), st.booleans())
 def test_any_body_has_an_answer_of_the_protocol_and_what_it_stores_can_be_read(parts, at, byte, whole):
     body = bytearray(sender.packed(*parts))

@@ -32,7 +32,7 @@ def batches(draw):
 
 
 @given(batches())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_batch_comes_back_sorted_and_bit_for_bit(columns):
     back = decode_batch(encode_batch(columns))
     order = np.lexsort((columns.ts, columns.series))
@@ -42,7 +42,7 @@ def test_a_batch_comes_back_sorted_and_bit_for_bit(columns):
 
 
 @given(batches(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_batch_with_any_flipped_byte_is_refused(columns, data):
     raw = bytearray(encode_batch(columns))
     at = data.draw(st.integers(0, len(raw) - 1))
@@ -98,7 +98,7 @@ def encode(rows, level=0):
 
 
 @given(blocks(), st.sampled_from([0, 1]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_block_comes_back_bit_for_bit(rows, level):
     encoded, series = encode(rows, level)
     view = View(encoded.directory, encoded.payload, encoded.crc)
@@ -138,7 +138,7 @@ def test_chunks_hold_at_most_sixteen_series_and_never_mix_metrics():
 
 
 @given(blocks(), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_block_with_any_flipped_byte_is_refused(rows, data):
     encoded, _ = encode(rows)
     raw = bytearray(encoded.directory + encoded.payload)
@@ -167,7 +167,7 @@ def test_a_vectors_hash_is_the_sum_of_its_parts():
 @given(
     st.lists(st.tuples(st.integers(-5, 5), st.integers(-3, 3)), min_size=1, max_size=80), st.sampled_from([1, 2**40])
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_packed_and_unpacked_sorting_agree(pairs, scale):
     major, minor = (np.array(column, np.int64) * scale for column in zip(*pairs, strict=True))
     assert codec.stable_order(major, minor).tolist() == np.lexsort((minor, major)).tolist()
@@ -197,7 +197,7 @@ def test_blocks_with_equal_timestamps_share_them_and_the_cache_counts_them_once(
 
 
 @given(blocks(), st.integers(0, 2**41), st.integers(0, 2**41))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_vectors_are_cut_as_each_of_their_instants_says(rows, one, other):
     tmin, tmax = sorted((one, other))
     encoded, _ = encode(rows)

@@ -34,7 +34,7 @@ def read(held, batches, visible):
 
 
 @given(st.lists(contents, min_size=1, max_size=10), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_highest_visible_id_wins_in_any_order_of_appearance(listed, data):
     batches = dict(enumerate(listed, 1))
     held = Held()

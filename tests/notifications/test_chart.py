@@ -25,7 +25,7 @@ curves = st.builds(
 
 
 @given(curves)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_curve_is_a_picture_or_says_that_there_is_nothing_to_draw(curve: Curve):
     if not any(value is not None and abs(value) < float("inf") for value in curve.values):
         with pytest.raises(ValueError, match="no values"):

@@ -122,7 +122,7 @@ sources = st.one_of(
 
 
 @given(sources, st.sampled_from([PLAIN, HTML, JSON]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_rendered_within_bounds_or_refused(source: str, kind: str):
     try:
         written = render(source, VALUES, kind)

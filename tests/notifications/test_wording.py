@@ -78,7 +78,7 @@ def test_every_channel_shows_any_message(kind: str, message: Message):
 
 
 @given(sources)
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_no_template_loses_a_message(source: str):
     for own in (Wording(source), Wording(body=source), Wording(document=source)):
         for channel in (Email, Webhook):

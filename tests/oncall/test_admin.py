@@ -1,5 +1,6 @@
 """Policies and routes in the admin."""
 
+import html
 import re
 from typing import Any
 
@@ -177,6 +178,26 @@ def test_a_calendar_that_a_policy_names_is_kept_singly_and_in_bulk_with_a_messag
     Policy.objects.all().delete()
     admin.post("/admin/accounts/calendar/", bulk)
     assert not Calendar.objects.exists()
+
+
+def test_a_calendar_that_a_policy_names_keeps_its_name_and_the_form_says_who_names_it(admin: Client, night: Night):
+    office = Calendar.objects.create(name="Office", zone="UTC", hours="mon-fri 08:00-18:00")
+    night.policy(("only_hours", {"calendar": "Office", "steps": 1}), name="Night")
+    url, form = f"/admin/accounts/calendar/{office.pk}/change/", {"name": "Bureau", "zone": "UTC", "hours": ""}
+    assert "Office is named by the policy Night. Change that first." in html.unescape(admin.post(url, form).text)
+    assert Calendar.objects.get().name == "Office"
+    assert admin.post(url, {**form, "name": "Office"}).status_code == 302
+    Policy.objects.all().delete()
+    assert admin.post(url, form).status_code == 302
+    assert Calendar.objects.get().name == "Bureau"
+
+
+def test_a_calendar_is_not_renamed_through_the_api_under_a_policy_that_names_it(admin: Client, night: Night):
+    office = Calendar.objects.create(name="Office", zone="UTC")
+    night.policy(("only_hours", {"calendar": "Office", "steps": 1}), name="Night")
+    url = f"/api/v1/portal/calendars/{office.pk}/"
+    answer = admin.patch(url, {"name": "Bureau"}, content_type="application/json")
+    assert (answer.status_code, "Office is named by the policy Night" in answer.text) == (400, True)
 
 
 def test_a_policy_that_another_hands_over_to_is_kept_singly_and_in_bulk_with_a_message(admin: Client, night: Night):

@@ -66,7 +66,7 @@ def test_a_layer_that_begins_and_ends_within_a_turn_is_cut_there() -> None:
     assert theirs == [(begin, after) for begin, after, _ in one.turns(MONDAY - DAY, MONDAY + 60 * DAY)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(layers=LAYERS, overrides=OVERRIDES)
 def test_what_is_exported_and_imported_gives_the_same_shifts(layers: list[Layer], overrides: list[Override]) -> None:
     start, end = MONDAY, MONDAY + 14 * DAY
@@ -131,7 +131,7 @@ def test_whose_event_it_is(title: str, attendees: tuple[str, ...], expected: int
     assert Names(people).who(title, attendees) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.integers(0, 20), st.integers(1, 12), st.integers(1, 4)).map(

@@ -387,7 +387,9 @@ EVENTS = st.lists(
 
 @pytest.mark.slow
 @settings(
-    max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(EVENTS, st.booleans())
 def test_nothing_held_is_lost_and_nothing_wrong_is_untold_in_random_nights(

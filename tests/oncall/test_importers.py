@@ -78,7 +78,7 @@ def routes(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(fields)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(routes(2), max_size=4), st.data())
 def test_the_list_tells_whom_the_tree_tells(children: list[dict[str, Any]], data: st.DataObject):
     tree = {"receiver": "root", "routes": children}
@@ -130,7 +130,7 @@ matchers = st.builds(Matcher, NAMES, st.sampled_from(["=", "!="]), texts) | st.b
 spans = st.integers(60, 100_000).map(lambda seconds: timedelta(seconds=seconds))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.lists(matchers, max_size=3, unique=True), st.booleans(), spans), max_size=5), spans)
 def test_our_own_export_comes_back_as_the_same_routes(rows: list[Any], repeat: timedelta):
     root = Branch("root", (), ["alertname"], timedelta(seconds=30), timedelta(minutes=5), repeat)
@@ -336,7 +336,7 @@ WORDS = (
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.sampled_from(["users", "teams", "schedules", "escalations", "teamroutingrules", "rotations", "overrides",

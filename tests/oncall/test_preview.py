@@ -65,7 +65,7 @@ def both_ways(world: World, histories: dict[str, str], rule_values: dict[str, An
 letters = st.text(alphabet="17789-", min_size=14, max_size=14)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(
     letters,
     letters,

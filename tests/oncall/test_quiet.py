@@ -274,7 +274,7 @@ def clear() -> None:
 
 
 @pytest.mark.django_db
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=4, max_size=14))
 def test_whoever_was_told_firing_is_told_resolved_and_nobody_else_is(steps, night: Night):
     """Whatever was silenced, inhibited, muted, moved or restarted in between."""

@@ -53,7 +53,7 @@ def test_hand_overs_stay_at_the_time_on_the_wall(zone: str, hand_over: time, fir
     ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     zone=st.sampled_from(ZONES),
     hand_over=st.times().map(lambda t: t.replace(second=0, microsecond=0)),
@@ -156,7 +156,7 @@ OVERRIDES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(layers=LAYERS, overrides=OVERRIDES, at=MOMENTS)
 def test_shifts_and_gaps_tile_the_span_and_agree_with_the_moment(
     layers: list[Layer], overrides: list[Override], at: datetime

@@ -62,7 +62,7 @@ def assert_same(got: dict[tuple[str, int], float], wanted: dict[tuple[str, int],
 @pytest.mark.parametrize("op", ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"])
 def test_aggregations_agree_with_the_oracle(op: str) -> None:
     @given(rows(), st.sampled_from([1, SMALL]))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def check(data: Rows, repeat: int) -> None:
         data = data * repeat
         got = cells(simple(op, Groups(vector(data), ("g",), without=False)))
@@ -72,7 +72,6 @@ def test_aggregations_agree_with_the_oracle(op: str) -> None:
 
 
 @given(rows(), st.sampled_from([0.7, 0.0, 1.0, -1.0, 2.0, math.nan]))
-@settings(deadline=None)
 def test_quantiles_agree_with_the_oracle(data: Rows, q: float) -> None:
     n = len(data[0][1])
     got = cells(quantile(Groups(vector(data), ("g",), without=False), np.full(n, q)))
@@ -80,7 +79,6 @@ def test_quantiles_agree_with_the_oracle(data: Rows, q: float) -> None:
 
 
 @given(rows(), st.integers(0, 4), st.booleans())
-@settings(deadline=None)
 def test_the_k_best_are_the_k_best(data: Rows, k: int, largest: bool) -> None:
     vec = vector(data)
     best = ranked(Groups(vec, ("g",), without=False), np.full(vec.v.shape[1], float(k)), largest=largest)
@@ -96,7 +94,6 @@ def test_the_k_best_are_the_k_best(data: Rows, k: int, largest: bool) -> None:
 
 
 @given(rows())
-@settings(deadline=None)
 def test_the_best_at_each_step_are_the_best_at_that_step(data: Rows) -> None:
     """Range queries find them by partition, instant ones by sorting: the same series either way, ties included."""
     data = [(group, [*each, each[0]]) for group, each in data]
@@ -113,7 +110,6 @@ def test_the_best_at_each_step_are_the_best_at_that_step(data: Rows) -> None:
 
 
 @given(rows())
-@settings(deadline=None)
 def test_counting_values(data: Rows) -> None:
     got = cells(count_values(Groups(vector(data), ("g",), without=False), "v", lambda series, steps: None))
     wanted: dict[tuple[str, int], float] = defaultdict(float)
@@ -151,7 +147,7 @@ def histograms(draw: st.DrawFn) -> list[tuple[str, list[float], list[Cell]]]:
 
 
 @given(histograms(), st.sampled_from([0.0, 0.3, 0.5, 0.99, 1.0, -1.0, 2.0, math.nan]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_histograms_in_a_matrix_give_what_single_histograms_give(
     data: list[tuple[str, list[float], list[Cell]]], q: float
 ) -> None:

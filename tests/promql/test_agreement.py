@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.promql import evaluator
@@ -121,7 +121,7 @@ def rows(result: Result, step: int) -> dict[tuple[tuple[str, str], ...], float]:
 
 
 @given(QUERIES, st.sampled_from([100_000, 133_337, 301_000]), st.sampled_from([1, 15_000, 7_777]))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_a_step_of_a_range_query_is_the_instant_answer(query: str, at: int, step: int) -> None:
     assert render(parse(render(parse(query)))) == render(parse(query))
     try:
@@ -136,7 +136,7 @@ def test_a_step_of_a_range_query_is_the_instant_answer(query: str, at: int, step
 
 def test_a_query_in_parts_gives_what_it_gives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     @given(QUERIES, st.sampled_from([100_000, 133_337]), st.sampled_from([5_000, 7_777]), st.sampled_from([1, 30, 45]))
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=150)
     def check(query: str, start: int, step: int, cells: int) -> None:
         answers: list[Result | PromQLError] = []
         for limit in (10**9, cells):

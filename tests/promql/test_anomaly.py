@@ -19,7 +19,7 @@ def noise(count: int, seed: int = 1) -> Floats:
     return np.random.default_rng(seed).normal(100.0, 3.0, count)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 700), kind=st.sampled_from(["gauge", "counter", "day", "holes"]))
 def test_what_comes_later_changes_no_score(seed: int, cut: int, kind: str) -> None:
     chance = np.random.default_rng(seed)
@@ -35,7 +35,6 @@ def test_what_comes_later_changes_no_score(seed: int, cut: int, kind: str) -> No
     assert np.array_equal(detect(ts[:cut], v[:cut]), detect(ts, v)[:cut])
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(), min_size=WARM_UP + 20, max_size=WARM_UP + 60))
 def test_whatever_the_numbers_a_score_is_between_0_and_1(values: list[float]) -> None:
     scores = detect(np.arange(len(values)), values)

@@ -189,7 +189,7 @@ def rules(draw: st.DrawFn) -> list[str]:
     return [filled(draw, draw(st.sampled_from(templates))) for _ in range(draw(st.integers(2, 9)))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rules())
 def test_together_is_alone(texts: list[str]) -> None:
     for source in (SOURCE, Store()):

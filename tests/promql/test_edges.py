@@ -81,7 +81,7 @@ def interpolated(near: Samples, time: int, *, counter: bool) -> float:
 
 
 @given(st.lists(SERIES, min_size=1, max_size=3), NAMES, st.sampled_from([10, 35, 120]), st.sampled_from([7, 40]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_edges_are_what_they_are_defined_as(
     series: list[Samples], named: tuple[str, Edges], width: int, step: int
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.promql import evaluator
@@ -94,14 +94,14 @@ def spoken(warning: str) -> str:
 
 
 @given(QUERIES, st.sampled_from([1, 20, 45]), st.sampled_from([0.1, 1.0, 30.0]))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 def test_an_instant_query_in_pieces_gives_what_it_gives_at_once(query: str, held: int, factor: float) -> None:
     assert same(answer(query, 10**9), answer(query, held, factor))
 
 
 def test_a_range_query_in_pieces_gives_what_it_gives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     @given(QUERIES, st.sampled_from([1, 45]), st.sampled_from([7, 10**6]), st.sampled_from([5_000, 7_777]))
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=100)
     def check(query: str, held: int, cells: int, step: int) -> None:
         span = {"start": 100_000, "end": 100_000 + 10 * step, "step": step}
         monkeypatch.setattr(evaluator, "PART_CELLS", 10**9)

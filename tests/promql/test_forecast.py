@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.promql import forecast, windows
@@ -339,7 +339,7 @@ def history(steps: list[tuple[int, int]]) -> Samples:
 
 @pytest.mark.parametrize("expr", CASES)
 @given(st.lists(HISTORIES, min_size=1, max_size=3), st.booleans(), st.integers(1, 60))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 def test_the_engine_agrees_with_plain_python(
     expr: str, steps: list[list[tuple[int, int]]], alike: bool, step: int
 ) -> None:
@@ -384,7 +384,7 @@ def cells(result: Result) -> dict[tuple[str, int], float]:
 
 @pytest.mark.parametrize("expr", CALLS)
 @given(st.lists(st.lists(ANY, max_size=40), min_size=1, max_size=9), st.integers(0, 400))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 def test_no_input_is_an_error_and_the_future_changes_nothing(expr: str, values: list[list[float]], now: int) -> None:
     series = [every(10_000, row) for row in values]
     whole = cells(query_range(expr, memory(*series), 0, 400_000, 50_000))

@@ -22,7 +22,7 @@ from tests.promql.expressions import BASE, END, Expressions, demo
 
 SOURCE = MemorySource(demo())
 LIMITS = Limits(subquery_steps=2_000, cells=200_000, seconds=5.0)
-QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+QUICK = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 TOKENS = st.sampled_from(
     [

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.promql import labels
@@ -19,7 +19,6 @@ def without_empty(sets: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 @given(SETS, st.sampled_from([1, SMALL]))
-@settings(deadline=None)
 def test_grouping_finds_equal_sets_in_order_of_appearance(sets: list[dict[str, str]], repeat: int) -> None:
     sets = sets * repeat
     labels = Labels.from_dicts(sets)
@@ -32,7 +31,6 @@ def test_grouping_finds_equal_sets_in_order_of_appearance(sets: list[dict[str, s
 
 
 @given(SETS, SETS, st.sampled_from([1, SMALL]))
-@settings(deadline=None)
 def test_joining_finds_the_row_with_the_same_set(
     left: list[dict[str, str]], right: list[dict[str, str]], repeat: int
 ) -> None:
@@ -45,7 +43,6 @@ def test_joining_finds_the_row_with_the_same_set(
 
 
 @given(SETS)
-@settings(deadline=None)
 def test_order_is_that_of_sorted_pairs(sets: list[dict[str, str]]) -> None:
     labels = Labels.from_dicts(sets)
     keys = [sorted(each.items()) for each in labels.dicts()]

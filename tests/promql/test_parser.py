@@ -233,7 +233,7 @@ PIECES = st.sampled_from([*WORDS.split(), "\n"])
 
 
 @given(st.lists(PIECES, max_size=25).map(" ".join) | st.text(max_size=30))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_text_gives_a_tree_or_a_parse_error(text: str) -> None:
     with contextlib.suppress(ParseError):
         tree = parse(text)

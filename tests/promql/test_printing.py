@@ -70,7 +70,7 @@ DURATIONS = st.recursive(
 
 
 @given(st.integers(0, 2**32), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_printed_expression_reads_as_the_same(seed: int, on_lines: bool) -> None:
     tree = parse(Expressions(seed).query())
     printed = pretty(tree) if on_lines else render(tree)
@@ -80,7 +80,7 @@ def test_a_printed_expression_reads_as_the_same(seed: int, on_lines: bool) -> No
 
 
 @given(DURATIONS, st.sampled_from(["x[step() + ({})]", "x offset (step() + ({}))", "(x[5m:step() * ({})])"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_printed_duration_reads_as_the_same(duration: str, around: str) -> None:
     try:
         tree = parse(around.format(duration))

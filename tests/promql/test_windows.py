@@ -77,7 +77,7 @@ def test_each_function_agrees_with_the_oracle(name: str, cells: int, monkeypatch
         st.sampled_from([1, 500, 2_000, 7_500, 60_000]),
         st.sampled_from([0, -500, 3_000]),
     )
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def check(
         data: Data,
         start: int,
@@ -107,7 +107,6 @@ def test_each_function_agrees_with_the_oracle(name: str, cells: int, monkeypatch
 @given(
     series(NUMBERS | st.just(STALE)), st.integers(0, 80_000), st.sampled_from([1, 1_000, 15_000]), st.integers(1, 20)
 )
-@settings(deadline=None)
 def test_an_instant_selector_gives_the_newest_sample_that_is_not_stale(
     data: Data, start: int, step: int, n: int
 ) -> None:

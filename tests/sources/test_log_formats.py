@@ -66,6 +66,38 @@ def test_hostile_texts_are_cut_and_cleaned():
     assert len(orjson.loads(made.attributes)) == 50
 
 
+PINO = {"level": 30, "time": NOW, "pid": 9545, "hostname": "vm", "msg": "x"}
+SYSLOG_NG = {"PROGRAM": "su", "PRIORITY": "crit", "PID": "12", "MESSAGE": "failed", "HOST": "db1", "FACILITY": "auth",
+             "ISODATE": "2026-11-01T12:00:00+00:00"}  # fmt: skip
+JOURNALD = {"__REALTIME_TIMESTAMP": str(NOW * 1000), "_HOSTNAME": "vm", "PRIORITY": "3", "MESSAGE": "oops",
+            "SYSLOG_IDENTIFIER": "kernel", "_PID": "1"}  # fmt: skip
+GELF = {"version": "1.1", "host": "vm", "short_message": "oops", "timestamp": NOW / 1000, "level": 4, "_user": "7"}
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        (PINO, ("info", "web", "vm", "x", {"pid": "9545"})),
+        (PINO | {"level": 50}, ("error", "web", "vm", "x", {"pid": "9545"})),
+        (SYSLOG_NG, ("critical", "su", "db1", "failed", {"PID": "12", "FACILITY": "auth"})),
+        (JOURNALD, ("error", "kernel", "vm", "oops", {"_PID": "1"})),
+        (GELF, ("warning", "web", "vm", "oops", {"_user": "7", "version": "1.1"})),
+    ],
+    ids=["pino info", "pino error", "syslog-ng", "journald", "gelf"],
+)
+def test_what_agents_write_is_read_under_their_own_names(told, read):
+    (found,) = formats.read_json(orjson.dumps(told), HERE).records
+    assert (found.level, found.service, found.host, found.message, orjson.loads(found.attributes)) == read
+    assert found.at == NOW
+
+
+def test_a_level_that_a_stream_names_stays_where_its_lines_are_pinos():
+    line = orjson.dumps(PINO | {"level": 40}).decode()
+    body = {"streams": [{"stream": {"application": "shop", "level": "warning"}, "values": [[str(NOW * 10**6), line]]}]}
+    (found,) = formats.read_loki_json(orjson.dumps(body)).records
+    assert (found.level, found.service) == ("warning", "shop")
+
+
 # --- The portal's own ----------------------------------------------------------------------------------------------
 def test_json_is_read_under_the_names_that_libraries_use():
     body = orjson.dumps(

@@ -17,18 +17,20 @@ from apps.accounts.permissions import Principal, Quota, Scope
 from apps.accounts.rights import ROLES, Forbidden, Right
 from apps.core.lanes import Request
 from apps.core.logbook import Logbook
+from apps.metrics.intake import REFUSED
 from apps.metrics.models import RetentionPolicy
 from apps.metrics.services import StoreFull
 from apps.sources.logs import api, columns, learning, own, search, services, upkeep
 from apps.sources.logs.records import Record
 from apps.sources.logs.search import BadSearch, Cursor, Wanted
-from apps.sources.models import LogIntake, LogRun, LogTemplate
+from apps.sources.models import LogIntake, LogRun, LogShare, LogTemplate
 from tests.sources.conftest import ADMIN, NOW
 
 pytestmark = pytest.mark.django_db
 MS = int(NOW.timestamp() * 1000)
 EVERYTHING = Scope()
 AGENT = Principal("token", "7", "agent", frozenset({Right.INGEST}))
+LOKI = orjson.dumps({"streams": [{"stream": {"job": "web"}, "values": [[str(MS * 10**6), line] for line in "ab"]}]})
 ALWAYS = Wanted(MS - 86_400_000, MS + 600_000)
 
 
@@ -43,8 +45,8 @@ def record(
     return Record(MS + at, level, service, host, message, attributes)
 
 
-def put(*records: Record, by: Principal = AGENT, **more: Any) -> services.Written:
-    return services.ingest(records=records, by=by, now=NOW, **more)
+def put(*records: Record, by: Principal = AGENT, now: datetime = NOW, **more: Any) -> services.Written:
+    return services.ingest(records=records, by=by, now=now, **more)
 
 
 def messages(wanted: Wanted = ALWAYS, scope: Scope = EVERYTHING, **more: Any) -> list[str]:
@@ -135,6 +137,29 @@ def test_a_full_day_is_over_until_midnight():
     status, said = post([{"message": "one more"}])
     assert status == 429
     assert "1000 log records came today" in said["error"]
+
+
+def test_a_token_that_has_brought_its_share_leaves_the_rest_of_the_day_to_others():
+    LogIntake.objects.create(pk=1, records_per_day=10_000, per_token=1_000)
+    services.forget()
+    put(*(record(f"n {n}") for n in range(999)))
+    services.forget()
+    before = REFUSED.value(protocol="loki", token="agent", reason="log_share")
+    said = api.LANES["/loki/api/v1/push"].serve(
+        AGENT, Request("POST", "/loki/api/v1/push", b"", LOKI, [(b"content-type", b"application/json")])
+    )
+    assert (said.status, b"as many as a token may" in said.body) == (429, True)
+    assert dict(said.headers)[b"retry-after"] == b"3600"
+    assert REFUSED.value(protocol="loki", token="agent", reason="log_share") == before + 1
+    assert put(record("the last")).accepted == 1
+    assert put(record("another's"), by=Principal("token", "9", "other", AGENT.rights)).accepted == 1
+    assert put(record("of a person"), by=Principal("user", "9", "ann", AGENT.rights)).accepted == 1
+    shares = LogShare.objects.values_list("sender", "records")
+    assert dict(shares) == {"token 7": 1_000, "token 9": 1, "user 9": 1}
+    services.forget()
+    assert put(record("a day later"), now=NOW + timedelta(days=1)).accepted == 1
+    upkeep.expire(now=NOW + timedelta(days=40))
+    assert not LogShare.objects.filter(day=NOW.date()).exists()
 
 
 def test_a_full_disk_is_said(monkeypatch):
@@ -397,7 +422,9 @@ def test_the_portals_own_warnings_are_kept_and_storing_them_makes_no_more(monkey
 def test_what_json_cannot_hold_does_not_take_its_other_records_with_it(monkeypatch):
     book = Logbook("portal")
     for text, size in (("no file caf\udce9", 10**30), ("the next one", 1)):
-        book.emit(logging.makeLogRecord({"msg": text, "levelno": 40, "levelname": "ERROR", "size": size}))
+        book.emit(
+            logging.makeLogRecord({"name": "shop", "msg": text, "levelno": 40, "levelname": "ERROR", "size": size})
+        )
     monkeypatch.setattr("django.db.connections.close_all", lambda: None)
     monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.now(UTC))
     own._Thread(book).store()

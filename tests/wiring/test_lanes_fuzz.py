@@ -103,7 +103,7 @@ def check(said: Any, path: str) -> None:
 def test_no_request_makes_a_lane_fail(anybody, path):
     lane = LANES[path]
 
-    @settings(max_examples=60 if lane.parameters else 2, deadline=None, database=None,
+    @settings(max_examples=60 if lane.parameters else 2, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(parameters_of(lane), st.sampled_from(sorted(lane.methods)), junk)
     def ask(parameters: dict[str, list[str]], method: str, name: str) -> None:

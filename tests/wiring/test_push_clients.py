@@ -1,13 +1,6 @@
 """Real clients push over real HTTP: OpenTelemetry's Python SDK, and prometheus_client by the gateway's paths."""
 
-import socket
-import threading
-import time
-from collections.abc import Iterator
-
 import pytest
-import uvicorn
-from django.db import connections
 from django.utils import timezone
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -19,38 +12,11 @@ from prometheus_client import Counter as ClientCounter
 from prometheus_client import Gauge as ClientGauge
 from prometheus_client.exposition import basic_auth_handler
 
-from apps.accounts import services
 from apps.accounts.permissions import EVERYTHING
-from apps.accounts.rights import Principal
 from apps.dashboards.snippets import snippets
 from apps.metrics import query
-from monitoring_portal import celery
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def server(transactional_db) -> Iterator[str]:
-    """The portal's own ASGI application on a free port; gives its address."""
-    from monitoring_portal.asgi import application
-
-    celery.configure()
-    listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="warning"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    running.should_exit = running.force_exit = True
-    thread.join(10)
-    connections.close_all()
-
-
-@pytest.fixture
-def secret(transactional_db):
-    by = Principal.system("test")
-    return services.issue_token(by=by, name="agent", scopes=["ingest"], expires_at=None, now=timezone.now())[1]
 
 
 def value(text):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
+from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from apps.accounts.permissions import Principal, Right
@@ -20,7 +21,7 @@ from apps.metrics.intake import RETRY_AFTER, Push, Refused, pushed, turn
 from apps.metrics.otlp_api import PROTOBUF, answered, body_of, is_json, refused_in_kind, refused_unread
 from apps.metrics.protocols.unpacking import unpacked, unsnapped
 from apps.metrics.samples import REASONS
-from apps.sources.logs import formats, search, services
+from apps.sources.logs import deletion, formats, search, services
 from apps.sources.logs.formats import SHOWN, Defaults, Found
 from apps.sources.logs.records import level_of, moment_of
 from apps.sources.logs.search import BadSearch, Cursor, Wanted
@@ -28,6 +29,9 @@ from apps.sources.logs.search import BadSearch, Cursor, Wanted
 NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/stream+json")
 LONGEST_KEY: Final = 200
 DAY: Final = timedelta(days=1)
+PATIENCE: Final = 3.0
+"""Seconds that a deletion is waited for; it goes on by itself."""
+FOREVER: Final = "9999-12-31T00:00:00Z"
 MOST_LISTED: Final = search.MOST_ROWS
 
 
@@ -114,7 +118,7 @@ def _stored(push: Push, found: Found, key: str = "") -> tuple[list[tuple[int, st
     except services.StoreFull as error:
         raise Refused(503, str(error), wait=RETRY_AFTER) from None
     except services.OverBudget as error:
-        raise Refused(429, str(error), reason="log_budget", wait=error.wait) from None
+        raise Refused(429, str(error), reason=error.reason, wait=error.wait) from None
     lost = sorted(found.refused + [(found.places[index], reason) for index, reason in written.rejected])
     push.accepted(written.accepted)
     for reason, count in Tally(reason for _, reason in lost).items():
@@ -217,6 +221,30 @@ def _templated(by: Principal, request: Request, wanted: Wanted) -> dict[str, Any
     return {"templates": [template_as_dict(seen) for seen in found], "total": total}
 
 
+def _deleted(by: Principal, request: Request) -> Answer:
+    """Delete the records that the address names, or say how many there are (`dry_run`)."""
+    try:
+        wanted = doomed_of(request.one, request.every)
+        if request.one("dry_run") in ("1", "true"):
+            found = deletion.preview(wanted)
+            counted = sum(int(each.sum()) for each in found.levels.values())
+            return Answer(200, orjson.dumps({"records": counted, "partial": bool(found.reached)}), JSON)
+        row = services.delete_logs(by=by, wanted=wanted, now=timezone.now())
+    except BadSearch as error:
+        raise BadRequest(str(error)) from None
+    except ValidationError as error:
+        raise BadRequest(" ".join(error.messages)) from None
+    is_open = bool(deletion.carry_out(now=timezone.now(), seconds=PATIENCE))
+    row.refresh_from_db()
+    return Answer(202 if is_open else 200, orjson.dumps({"deletion": row.pk, "records": row.records}), JSON)
+
+
+def doomed_of(one: Callable[[str], str], every: Callable[[str], list[str]]) -> Wanted:
+    """What a deletion is about: without since and until, whenever it was logged. Raises BadSearch."""
+    open_ends = {"since": "0", "until": FOREVER}
+    return wanted_of(lambda name: one(name) or open_ends.get(name, ""), every, now=timezone.now())
+
+
 def template_as_dict(seen: search.Seen) -> dict[str, Any]:
     """Return a template as JSON has it."""
     row = seen.template
@@ -239,6 +267,11 @@ _WHICH: Final = (
     Parameter("template", "Of this template only.", "integer"),
     Parameter("host", "Of this host only."),
     Parameter("text", "Those that hold this text in message or attributes, in upper or lower case."),
+)
+_DOOMED: Final = (
+    Parameter("since", "From: RFC 3339 or milliseconds; all that is older, too, if absent."),
+    Parameter("until", "To, not included; all that is newer, too, if absent."),
+    *_WHICH[2:],
 )
 _LOKI: Final = Lane(frozenset({"POST"}), Right.INGEST, _take_loki, summary="Takes log records by Loki's push API.")
 _OTLP: Final = Lane(
@@ -269,6 +302,11 @@ LANES: Final[dict[str, Lane]] = {
     "/api/v1/portal/logs/templates": Lane(
         GET, Right.READ, _templated, summary="The templates of log records, most first; new ones are marked.",
         parameters=_WHICH,
+    ),
+    "/api/v1/portal/logs/delete": Lane(
+        frozenset({"POST"}), Right.ADMINISTER, _deleted,
+        summary="Deletes the log records that are stored now and fit; 202 where it goes on for a while.",
+        parameters=(*_DOOMED, Parameter("dry_run", "true: only say how many there are.")),
     ),
     "/loki/api/v1/push": _LOKI,
     "/v1/logs": _OTLP,

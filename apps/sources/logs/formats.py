@@ -16,6 +16,7 @@ from apps.metrics.protocols.otlp_attributes import value_of
 from apps.metrics.protocols.protobuf import BYTES, VARINT, Malformed, fields, signed
 from apps.metrics.protocols.unpacking import MOST_BYTES
 from apps.sources.logs.records import (
+    LEAST_OF_PINO,
     LONGEST_HOST,
     LONGEST_SERVICE,
     LONGEST_VALUE,
@@ -27,6 +28,7 @@ from apps.sources.logs.records import (
     level_of,
     moment_of,
     of_otlp,
+    of_pino,
     record_of,
 )
 
@@ -36,12 +38,14 @@ MOST_CHARACTERS: Final = 2 * MOST_BYTES
 """Characters of all records of one request: what they share (labels, a resource) stands in each of them."""
 SHOWN: Final = 100
 """Refused records that an answer names."""
-_TIME: Final = ("time", "timestamp", "@timestamp", "ts", "datetime", "date")
-_LEVEL: Final = ("level", "severity", "levelname", "log.level", "lvl", "loglevel", "severity_text")
+_TIME: Final = ("time", "timestamp", "@timestamp", "ts", "datetime", "date", "isodate", "@t",
+                "_source_realtime_timestamp", "__realtime_timestamp")  # fmt: skip
+_LEVEL: Final = ("level", "severity", "levelname", "log.level", "lvl", "loglevel", "severity_text", "priority", "@l")
 _SERVICE: Final = ("service", "source", "service.name", "service_name", "app", "application", "job", "unit",
-                   "container_name", "container", "program", "appname")  # fmt: skip
-_HOST: Final = ("host", "hostname", "host.name", "instance", "node", "node_name", "pod")
-_MESSAGE: Final = ("message", "msg", "log", "line", "event", "body", "MESSAGE")
+                   "container_name", "container", "program", "programname", "appname", "syslog_identifier",
+                   "_systemd_unit")  # fmt: skip
+_HOST: Final = ("host", "hostname", "host.name", "instance", "node", "node_name", "pod", "_hostname")
+_MESSAGE: Final = ("message", "msg", "log", "line", "event", "body", "short_message", "@m")
 _ATTRIBUTES: Final = ("attributes", "attrs", "fields", "extra", "labels")
 _LINE_TIME: Final = re.compile(
     r"[\[<(]?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)[\])>]?[\s,:|-]{0,3}"
@@ -170,20 +174,22 @@ def of_object(told: Any, defaults: Defaults) -> Record | str:
     if not isinstance(told, dict):
         return "no_object"
     rest = dict(told)
-    message = _taken(rest, _MESSAGE)
+    names = _spellings(rest)
+    is_msg = "msg" in rest
+    message = _taken(rest, _MESSAGE, names)
     if message is None or message == "":
         return "no_message"
-    when = _taken(rest, _TIME)
+    when = _taken(rest, _TIME, names)
     at = defaults.at if when is None else moment_of(when)
     if at is None:
         return "invalid_time"
-    said = _taken(rest, _LEVEL)
-    level = level_of(said)
+    said = _taken(rest, _LEVEL, names)
+    level = of_pino(said) if is_msg and isinstance(said, int) and said >= LEAST_OF_PINO else level_of(said)
     if level is None and said is not None:
         rest["level"] = said
     pairs: list[tuple[str, Any]] = []
-    service = as_text(_taken(rest, _SERVICE)) or defaults.service
-    host = as_text(_taken(rest, _HOST)) or defaults.host
+    service = as_text(_taken(rest, _SERVICE, names)) or defaults.service
+    host = as_text(_taken(rest, _HOST, names)) or defaults.host
     for name in _ATTRIBUTES:
         if isinstance(inner := rest.get(name), dict):
             pairs += inner.items()
@@ -198,11 +204,17 @@ def of_object(told: Any, defaults: Defaults) -> Record | str:
     )
 
 
-def _taken(told: dict[str, Any], names: Iterable[str]) -> Any:
+def _spellings(told: Mapping[str, Any]) -> dict[str, str]:
+    """{name in small letters: as it is written} of those written otherwise: syslog-ng and journald shout."""
+    return {small: name for name in told if (small := name.lower()) != name and small not in told}
+
+
+def _taken(told: dict[str, Any], names: Iterable[str], spelt: Mapping[str, str]) -> Any:
     """Take the first of these that is there out of the object."""
     for name in names:
-        if told.get(name) is not None:
-            return told.pop(name)
+        own = spelt.get(name, name)
+        if told.get(own) is not None:
+            return told.pop(own)
     return None
 
 
@@ -234,7 +246,7 @@ def _of_embedded(text: str, defaults: Defaults, attributes: Iterable[tuple[str, 
     except orjson.JSONDecodeError:
         return None
     if dated and isinstance(told, dict):
-        told = {name: value for name, value in told.items() if name not in _TIME}
+        told = {name: value for name, value in told.items() if name.lower() not in _TIME}
     found = of_object({**dict(attributes), **told} if isinstance(told, dict) else told, defaults)
     return None if isinstance(found, str) else found
 
@@ -341,8 +353,9 @@ def labels_in(text: str) -> dict[str, str]:
 def _of_labels(labels: Mapping[str, str]) -> tuple[Defaults, dict[str, str]]:
     """(service, host and level of a stream, its other labels)."""
     rest = dict(labels)
-    level = level_of(_taken(rest, _LEVEL))
-    service, host = _taken(rest, _SERVICE) or "", _taken(rest, _HOST) or ""
+    names = _spellings(rest)
+    level = level_of(_taken(rest, _LEVEL, names))
+    service, host = _taken(rest, _SERVICE, names) or "", _taken(rest, _HOST, names) or ""
     return Defaults(0, service[:LONGEST_SERVICE], host[:LONGEST_HOST], level or Level.INFO), flat(rest.items())
 
 

@@ -57,7 +57,7 @@ class Record:
 
 
 def level_of(value: Any) -> Level | None:
-    """Read a level: a word of any logging library, Python's number (10 to 50), pino's, or syslog's (0 to 7).
+    """Read a level: a word of any logging library, Python's number (10 to 50), or syslog's (0 to 7).
 
     None where it cannot be read.
 
@@ -78,6 +78,21 @@ def level_of(value: Any) -> Level | None:
         if number >= least:
             return level
     return Level.DEBUG if number > 7 else None
+
+
+LEAST_OF_PINO: Final = 10
+
+
+def of_pino(number: int) -> Level:
+    """Read the number of pino and bunyan, ten more than Python's: 10 trace, 20 debug, 30 info, 40 warn, 50 error.
+
+    >>> of_pino(30), of_pino(60)
+    (<Level.INFO: 'info'>, <Level.CRITICAL: 'critical'>)
+    """
+    for least, level in ((60, Level.CRITICAL), (50, Level.ERROR), (40, Level.WARNING), (30, Level.INFO)):
+        if number >= least:
+            return level
+    return Level.DEBUG
 
 
 def of_otlp(number: int) -> Level:

@@ -155,13 +155,13 @@ def templates_for(wanted: Wanted, scope: Scope) -> "QuerySet[LogTemplate]":
     return found
 
 
-def _chosen(wanted: Wanted, scope: Scope) -> Int64 | None:
+def chosen(wanted: Wanted, scope: Scope, most: int | None = MOST_TEMPLATES) -> Int64 | None:
     """Return the ids of the templates that are wanted, ascending; None where they are all. Raises BadSearch."""
     if not (wanted.service or wanted.levels or wanted.template is not None or scope.matchers):
         return None
-    ids = templates_for(wanted, scope).order_by("pk").values_list("pk", flat=True)[: MOST_TEMPLATES + 1]
-    if len(ids) > MOST_TEMPLATES:
-        raise BadSearch(f"More than {MOST_TEMPLATES} templates fit: choose a service or a level.")
+    ids = templates_for(wanted, scope).order_by("pk").values_list("pk", flat=True)[: None if most is None else most + 1]
+    if most is not None and len(ids) > most:
+        raise BadSearch(f"More than {most} templates fit: choose a service or a level.")
     return np.fromiter(ids, dtype=np.int64, count=len(ids))
 
 
@@ -176,7 +176,7 @@ def _names(ids: Iterable[int]) -> dict[int, tuple[str, str]]:
 def page(wanted: Wanted, *, scope: Scope, limit: int = 100, cursor: Cursor | None = None) -> Page:
     """Return the newest records that are wanted, at most `limit`, from the cursor backwards. Raises BadSearch."""
     wanted.checked()
-    ids = _chosen(wanted, scope)
+    ids = chosen(wanted, scope)
     if ids is not None and not len(ids):
         return Page(reached=wanted.start)
     for _ in range(ATTEMPTS - 1):
@@ -276,6 +276,15 @@ def _holds(run: Run, wanted: Wanted, text: str, place: int) -> bool:
     return not text or text in run.message[place].lower() or text in run.attributes[place].lower()
 
 
+def matching(run: Run, wanted: Wanted, ids: Int64 | None) -> Int64:
+    """Return the places of the records of a run that are wanted, newest first; `ids`: those of `chosen`."""
+    places = _places(run, wanted, ids, wanted.end)
+    if not wanted.is_by_content:
+        return places
+    text = wanted.text.lower()
+    return places[[_holds(run, wanted, text, place) for place in places.tolist()]] if len(places) else places
+
+
 def _matching(run: Run, wanted: Wanted, ids: Int64 | None, end: int, limit: int, cursor: Cursor | None) -> list[Row]:
     text, most = wanted.text.lower(), limit
     rows: list[Row] = []
@@ -303,7 +312,7 @@ def counts(wanted: Wanted, *, scope: Scope, step: timedelta) -> Counts:
     wanted.checked()
     step_ms = max(1, int(step.total_seconds() * 1000))
     size = max(1, -(-(wanted.end - wanted.start) // step_ms))
-    ids = _chosen(wanted, scope)
+    ids = chosen(wanted, scope)
     found = {level: np.zeros(size, dtype=np.int64) for level in LEVELS}
     if ids is not None and not len(ids):
         return Counts(found)
@@ -325,7 +334,7 @@ def counts(wanted: Wanted, *, scope: Scope, step: timedelta) -> Counts:
 
 def _looked_through(wanted: Wanted, ids: Int64 | None, step_ms: int) -> tuple[Int64, Int64, Int64, int]:
     """(step, template, 1) of each record that is wanted, as far back as a search may look; how far that was."""
-    deadline, looked, text = monotonic() + PATIENCE, Page(), wanted.text.lower()
+    deadline, looked = monotonic() + PATIENCE, Page()
     steps: list[int] = []
     found: list[int] = []
     reached = 0
@@ -337,10 +346,9 @@ def _looked_through(wanted: Wanted, ids: Int64 | None, step_ms: int) -> tuple[In
             looked.looked += row.records
             if run is None:
                 continue
-            for place in _places(run, wanted, ids, wanted.end).tolist():
-                if _holds(run, wanted, text, place):
-                    steps.append((int(run.at[place]) - wanted.start) // step_ms)
-                    found.append(int(run.template[place]))
+            places = matching(run, wanted, ids)
+            steps += ((run.at[places] - wanted.start) // step_ms).tolist()
+            found += run.template[places].tolist()
     except _Gone:
         reached = wanted.end  # packing was quicker; the next look counts all
     return (

@@ -4,14 +4,13 @@ import threading
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from time import monotonic
 from typing import Any, Final
 
 import numpy as np
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Sum
 
 from apps.accounts import audit
 from apps.accounts import services as accounts
@@ -25,11 +24,12 @@ from apps.metrics.services import StoreFull as StoreFull  # noqa: PLC0414  raise
 from apps.metrics.services import ensure_space
 from apps.metrics.storage import cursor, database
 from apps.promql.source import accept, of_scope
-from apps.sources.logs import learning, store
+from apps.sources.logs import deletion, learning, store
 from apps.sources.logs.columns import Run, part
 from apps.sources.logs.masking import masked, masked_attributes
 from apps.sources.logs.records import LEVELS, Record
-from apps.sources.models import LogIntake, LogRun
+from apps.sources.logs.search import Wanted
+from apps.sources.models import LogDeletion, LogIntake, LogShare
 
 AHEAD: Final = timedelta(minutes=10)
 RECENT: Final = timedelta(minutes=10)
@@ -50,16 +50,18 @@ COUNTED_LEVELS: Final = frozenset({"warning", "error", "critical"})
 LOST: Final = Counter("portal_log_records_refused_total", "Log records that were refused.", ("reason",))
 
 _RECEIVE: Final = "INSERT INTO metrics_eventreceipt (digest, at) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+_SHARE: Final = """
+INSERT INTO sources_logshare AS share (day, sender, name, records) VALUES (%s, %s, %s, %s)
+ON CONFLICT (day, sender) DO UPDATE SET records = share.records + excluded.records, name = excluded.name
+"""
 
 
 class OverBudget(Exception):
-    """So many records came today that no more are taken; `wait`: seconds until they are."""
+    """So many records came today that no more are taken; `wait`: seconds until they are; `reason`: a key of REASONS."""
 
-    def __init__(self, most: int, wait: float) -> None:
-        super().__init__(
-            f"{most} log records came today, as many as may; an administrator can allow more (log intake)."
-        )
-        self.wait = wait
+    def __init__(self, sentence: str, reason: str, wait: float) -> None:
+        super().__init__(sentence)
+        self.reason, self.wait = reason, wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,25 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for records now: settings, how long they are kept, how many came today."""
+    """What holds for records now: settings, how long they are kept, how many came today by sender."""
 
     intake: LogIntake
     kept: timedelta
-    today: int
+    shares: Mapping[str, int]
+
+    def check(self, records: int, by: Principal, now: datetime) -> None:
+        """Raise OverBudget where so many more would be too many, of all or of a token."""
+        tomorrow = (now.astimezone(UTC) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        wait = min(3_600.0, (tomorrow - now).total_seconds())
+        if sum(self.shares.values()) + records > (most := self.intake.records_per_day):
+            sentence = f"{most} log records came today, as many as may; an administrator can allow more (log intake)."
+            raise OverBudget(sentence, "log_budget", wait)
+        if by.kind == "token" and self.shares.get(sender_of(by), 0) + records > (most := self.intake.per_token):
+            sentence = (
+                f"{by.name} brought {most} log records today, as many as a token may; an administrator can allow more "
+                "(log intake)."
+            )
+            raise OverBudget(sentence, "log_share", wait)
 
 
 _terms: dict[str, tuple[float, Terms]] = {}
@@ -99,7 +115,7 @@ def terms(now: datetime) -> Terms:
         found = _terms.get(name)
     if found is not None and clock - found[0] < REMEMBERED:
         return found[1]
-    made = Terms(intake(), kept(), _today(now))
+    made = Terms(intake(), kept(), dict(LogShare.objects.filter(day=_day(now)).values_list("sender", "records")))
     with _lock:
         _terms[name] = clock, made
     return made
@@ -116,9 +132,13 @@ def kept() -> timedelta:
     return policy.raw if policy is not None else KEPT
 
 
-def _today(now: datetime) -> int:
-    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return LogRun.objects.filter(received_at__gte=midnight).aggregate(n=Sum("records"))["n"] or 0
+def sender_of(by: Principal) -> str:
+    """Return under what a sender's records are counted."""
+    return f"{by.kind} {by.id}".strip()
+
+
+def _day(now: datetime) -> date:
+    return now.astimezone(UTC).date()
 
 
 def ingest(*, records: Sequence[Record], by: Principal, now: datetime, key: str = "") -> Written:
@@ -132,9 +152,7 @@ def ingest(*, records: Sequence[Record], by: Principal, now: datetime, key: str 
     require(by, Right.INGEST)
     ensure_space()
     holding = terms(now)
-    if holding.today + len(records) > holding.intake.records_per_day:
-        tomorrow = (now.astimezone(UTC) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-        raise OverBudget(holding.intake.records_per_day, min(3_600.0, (tomorrow - now).total_seconds()))
+    holding.check(len(records), by, now)
     places, rejected = _good(records, by, now, holding.kept)
     kept_records = [records[place] for place in places]
     if holding.intake.masks:
@@ -153,7 +171,9 @@ def ingest(*, records: Sequence[Record], by: Principal, now: datetime, key: str 
             for some in _split(run):
                 store.insert(some, now=now)
             live.publish("logs")
-            transaction.on_commit(lambda: _count(run, kept_records, good.tolist(), now), robust=True)
+            with cursor() as cur:  # last, for others of this sender wait for it until the commit
+                cur.execute(_SHARE, [_day(now), sender_of(by), by.name[:200], len(run)])
+            transaction.on_commit(lambda: _count(run, kept_records, good.tolist(), by, now), robust=True)
     for reason, count in Tally(reason for _, reason in rejected).items():
         LOST.inc(count, reason=reason)
     return Written(len(records) - len(rejected), tuple(sorted(rejected)), not is_new)
@@ -209,7 +229,7 @@ def _split(run: Run) -> list[Run]:
     return runs
 
 
-def _count(run: Run, records: Sequence[Record], places: Sequence[int], now: datetime) -> None:
+def _count(run: Run, records: Sequence[Record], places: Sequence[int], by: Principal, now: datetime) -> None:
     """Let the series count what was stored, after the commit."""
     since = int((now - RECENT).timestamp() * 1000)
     recent = [
@@ -225,7 +245,9 @@ def _count(run: Run, records: Sequence[Record], places: Sequence[int], now: date
         TEMPLATES.inc(count, service=place[0], level=place[1], template=str(ident))
     with _lock:
         if (found := _terms.get(database())) is not None:
-            _terms[database()] = found[0], replace(found[1], today=found[1].today + len(run))
+            terms_now, sender = found[1], sender_of(by)
+            shares = {**terms_now.shares, sender: terms_now.shares.get(sender, 0) + len(run)}
+            _terms[database()] = found[0], replace(terms_now, shares=shares)
 
 
 def _sorted(records: Sequence[Record], recent: Sequence[tuple[int, int]]) -> list[tuple[tuple[str, str], int]]:
@@ -251,6 +273,23 @@ def save_log_intake(*, by: Principal, settings: LogIntake) -> LogIntake:
         raise ValidationError({"records_per_day": "At least 1,000."})
     if settings.stored_bytes < 10_000_000:
         raise ValidationError({"stored_bytes": "At least 10,000,000."})
+    if settings.per_token < 1_000:
+        raise ValidationError({"per_token": "At least 1,000."})
     accounts.save_object(by=by, obj=settings)
     transaction.on_commit(forget)
     return settings
+
+
+@verb("sources.delete_logs", right=Right.ADMINISTER)
+def delete_logs(*, by: Principal, wanted: Wanted, now: datetime) -> LogDeletion:
+    """Have the log records deleted that are stored now and wanted; `deletion.carry_out` does it, and proves it.
+
+    What comes afterwards stays, whatever its time. Raises BadSearch, ValidationError.
+    """
+    wanted.checked()
+    if not deletion.names_something(wanted):
+        raise ValidationError("Say which: a service, levels, a template, a host, a text, or from when or to when.")
+    row = deletion.begin(wanted, by=by.name, now=now)
+    asked = {name: value for name, value in row.wanted.items() if value}
+    audit.record(by=by, verb="sources.delete_logs", target=row, after=asked)
+    return row

@@ -17,6 +17,11 @@ _INSERT: Final = """
 INSERT INTO sources_logrun (received_at, is_young, t_min, t_max, records, size, stored, templates, tally, payload)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b, %b)
 """
+_REWRITE: Final = """
+UPDATE sources_logrun SET t_min = %s, t_max = %s, records = %s, size = %s, stored = %s, templates = %s, tally = %b,
+       payload = %b
+ WHERE id = %s
+"""
 _LIST: Final = """
 SELECT id, t_max, records FROM sources_logrun
  WHERE t_max >= %(start)s AND t_min < %(end)s AND bad_at IS NULL
@@ -29,6 +34,8 @@ SELECT tally FROM sources_logrun
    AND (%(templates)s::bigint[] IS NULL OR templates && %(templates)s::bigint[])
  ORDER BY t_max DESC LIMIT %(limit)s
 """
+LOCK: Final = 0x6C6F6773
+"""Key of the advisory lock ("logs") under which runs are packed or rewritten."""
 MOST_RUNS: Final = 50_000
 FEW: Final = 2_000
 """Beyond so many templates the rows are not chosen by them, only what is in them."""
@@ -50,12 +57,30 @@ def size_of(run: Run) -> int:
 
 def insert(run: Run, *, now: datetime, is_young: bool = True) -> None:
     """Write a run; acknowledged once the transaction around it has committed."""
+    with cursor() as cur:
+        cur.execute(_INSERT, (now, is_young, *_row(run, is_young)))
+
+
+def rewrite(ident: int, run: Run, *, is_young: bool) -> bool:
+    """Put what is left of a run in its place; tell whether it was there."""
+    with cursor() as cur:
+        cur.execute(_REWRITE, (*_row(run, is_young), ident))
+        return bool(cur.rowcount)
+
+
+def delete(ident: int) -> bool:
+    """Delete a run; tell whether it was there."""
+    with cursor() as cur:
+        cur.execute("DELETE FROM sources_logrun WHERE id = %s", [ident])
+        return bool(cur.rowcount)
+
+
+def _row(run: Run, is_young: bool) -> tuple[Any, ...]:
     payload = columns.encode(run, columns.QUICK if is_young else columns.THOROUGH)
     tally = columns.encode_tally(columns.tally_of(run))
     ids = np.unique(run.template).tolist()
-    row = (now, is_young, int(run.at.min()), int(run.at.max()), len(run), size_of(run))
-    with cursor() as cur:
-        cur.execute(_INSERT, (*row, len(payload) + len(tally), ids, tally, payload))
+    span = (int(run.at.min()), int(run.at.max()))
+    return (*span, len(run), size_of(run), len(payload) + len(tally), ids, tally, payload)
 
 
 def listed(start: int, end: int, templates: Sequence[int] | None) -> list[Listed]:

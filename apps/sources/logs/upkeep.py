@@ -21,16 +21,14 @@ from apps.accounts.permissions import Principal
 from apps.core.telemetry import Gauge
 from apps.metrics.codec import Corrupt
 from apps.metrics.storage import cursor
-from apps.sources.logs import columns, services, store
+from apps.sources.logs import columns, deletion, services, store
 from apps.sources.logs.columns import Run, joined, part
 from apps.sources.logs.records import datetime_of
-from apps.sources.models import LogTemplate
+from apps.sources.models import LogDeletion, LogShare, LogTemplate
 
 log = logging.getLogger(__name__)
 
 BY: Final = Principal.system("sources.logs")
-LOCK: Final = 0x6C6F6773
-"""Key of the advisory lock ("logs")."""
 PACK_AFTER: Final = timedelta(minutes=5)
 PACK_RECORDS: Final = 20_000
 READ_RECORDS: Final = 60_000
@@ -40,6 +38,8 @@ ROWS: Final = 500
 ROOM: Final = 0.95
 """Share of the bytes that is left where there were too many."""
 GRACE: Final = timedelta(days=1)
+SHARES: Final = timedelta(days=31)
+"""How long it is kept who brought how much."""
 SECONDS: Final = 20.0
 """For which one tick packs: what is left waits for the next."""
 
@@ -73,7 +73,8 @@ RETURNING records, stored, t_min, t_max
 
 
 def tend(*, now: datetime) -> None:
-    """Pack what is due, delete what has to go, and say how much there is."""
+    """Go on with deletions, pack what is due, delete what has to go, and say how much there is."""
+    deletion.carry_out(now=now)
     until = monotonic() + SECONDS
     while pack(now=now) and monotonic() < until:
         pass
@@ -89,9 +90,11 @@ def tend(*, now: datetime) -> None:
 def pack(*, now: datetime) -> int:
     """Make few large runs of the young ones of one hour; return how many it took (0: nothing is due)."""
     with transaction.atomic(), cursor() as cur:
-        cur.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [LOCK])
+        cur.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [store.LOCK])
         if not (cur.fetchone() or (False,))[0]:
             return 0
+        if LogDeletion.objects.filter(applied_at=None).exists():
+            return 0  # what it is about lies where it lay when it was asked for
         cur.execute(_DUE, [now - PACK_AFTER, PACK_RECORDS])
         due = cur.fetchone()
         if due is None:
@@ -137,6 +140,7 @@ def expire(*, now: datetime) -> int:
     total += _over_budget()
     # A day longer than their records: a process may still put one under a template that it remembers.
     LogTemplate.objects.filter(last_at__lt=oldest - GRACE).delete()
+    LogShare.objects.filter(day__lt=(now - SHARES).date()).delete()
     return total
 
 

@@ -284,7 +284,7 @@ STORAGES = {
         else "apps.dashboards.static_storage.PortalStaticFiles"
     },
 }
-WHITENOISE_USE_FINDERS = "pytest" in sys.modules
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = "pytest" in sys.modules
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -208,10 +208,14 @@ def principal_of(request: Any) -> Principal:
     if isinstance(by_token := getattr(request, "auth", None), Principal):
         return by_token
     user = getattr(request, "user", None)
+    # A page of the admin asks six hundred times; the answer changes with a login on the way, or with roles read again.
+    asked, standing, found = getattr(request, "portal_principal", (None, None, None))
+    if isinstance(found, Principal) and asked is user and standing is getattr(user, "_standing", None):
+        return found
     address, via = str(request.META.get("REMOTE_ADDR") or ""), via_of(request.path)
-    if user is None:
-        return Principal.anonymous(address=address, via=via)
-    return Principal.of_user(user, address, via)
+    who = Principal.anonymous(address=address, via=via) if user is None else Principal.of_user(user, address, via)
+    request.portal_principal = user, getattr(user, "_standing", None), who
+    return who
 
 
 View = Callable[..., Any]

@@ -209,3 +209,15 @@ def test_a_session_counts_on_the_fast_lane_for_reading_only(client, person):
     assert refused(lane("POST", cookie=cookie), Right.OPERATE).status == 401
     SessionStore(client.cookies["sessionid"].value).flush()
     assert refused(lane(cookie=cookie)).status == 401
+
+
+def test_who_asks_is_found_once_a_request_and_again_after_a_login_or_with_roles_read_anew(person, rf):
+    request = rf.get("/admin/")
+    request.user = person("viewer")
+    who = permissions.principal_of(request)
+    assert permissions.principal_of(request) is who
+    request.user.groups.clear()
+    request.user.forget_rights()
+    assert permissions.principal_of(request).rights == frozenset()
+    request.user = person("editor")
+    assert permissions.principal_of(request).can(Right.EDIT)

@@ -10,6 +10,13 @@ from tests.e2e.receivers import Hooks, Mailbox
 TOKEN = "story-token-0123456789-abcdef"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One portal for everything in this folder, and so one worker."""
+    for item in items:
+        if "tests/e2e/" in str(item.path):
+            item.add_marker(pytest.mark.xdist_group("portal-e2e"))
+
+
 @pytest.fixture(scope="session")
 def mailbox() -> Iterator[Mailbox]:
     running = Mailbox()
@@ -26,7 +33,7 @@ def hooks() -> Iterator[Hooks]:
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def portal(tmp_path_factory: pytest.TempPathFactory, mailbox: Mailbox, hooks: Hooks) -> Iterator[Portal]:
     environment = {
         "ALERT_EMAIL_FROM": "alerts@portal.example",

@@ -12,7 +12,7 @@ from monitoring_portal.testing import Portal
 from tests.e2e.conftest import TOKEN
 from tests.e2e.receivers import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -169,6 +169,7 @@ def test_a_dogstatsd_client_is_understood(server):
     client.event("deployed", "version 2")
     client.service_check("up", 0)
     received(server, 9)
+    client.close_socket()
     server.flush(now=timezone.now())
     assert value('shop_orders{kind="new", env="test", job="statsd"}') == [4.0]
     assert (value("shop_stock"), value("shop_users")) == ([17.5], [1.0])

@@ -65,8 +65,10 @@ def portal(settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Portal]:
 
 
 @pytest.fixture
-def handler() -> Iterator[PortalHandler]:
+def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[PortalHandler]:
     made = PortalHandler("INFO")
+    # What pytest keeps of a log goes from worker to runner, which cannot be told what no UTF-8 can hold.
+    monkeypatch.setattr(log, "propagate", False)
     log.addHandler(made)
     yield made
     log.removeHandler(made)

@@ -19,6 +19,7 @@ from apps.metrics.models import Batch, Block
 from apps.metrics.samples import Samples
 from apps.promql.series import stale_mask
 from apps.promql.source import Matcher
+from tests.conftest import emptied
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SINCE = 1_700_000_000_000
@@ -265,7 +266,7 @@ def test_what_is_exported_can_be_imported_to_the_bit(tmp_path, monkeypatch, kind
     text = gzip.decompress(path.read_bytes()) if suffix else path.read_bytes()
     assert b"other" not in text
     assert text.endswith(b"# EOF\n") is (kind == "openmetrics")
-    call_command("flush", interactive=False, verbosity=0)
+    emptied()
     from apps.metrics import catalog, registry, storage, young
     from monitoring_portal.setup import load_defaults
 

@@ -18,7 +18,8 @@ from apps.metrics.client import reporting
 from apps.metrics.client.logs import PortalHandler
 from apps.sources.logs.formats import Defaults, read_json
 
-log = logging.getLogger("shop.views")
+log = logging.Logger("shop.views")
+"""Without a parent: what pytest keeps of a log goes from worker to runner, which takes nothing but UTF-8."""
 
 
 class Portal(ThreadingHTTPServer):
@@ -65,10 +66,8 @@ def portal(settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Portal]:
 
 
 @pytest.fixture
-def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[PortalHandler]:
+def handler() -> Iterator[PortalHandler]:
     made = PortalHandler("INFO")
-    # What pytest keeps of a log goes from worker to runner, which cannot be told what no UTF-8 can hold.
-    monkeypatch.setattr(log, "propagate", False)
     log.addHandler(made)
     yield made
     log.removeHandler(made)

@@ -41,8 +41,8 @@ MOST_SECONDS: Final = 30.0
 SHOWN: Final = 300
 """Characters of a value in a report."""
 SHOWN_ROWS: Final = 300
-YES: Final = {"true", "yes", "on", "1", "wahr", "ja"}
-NO: Final = {"false", "no", "off", "0", "falsch", "nein", ""}
+YES: Final = {"true", "yes", "on", "1"}
+NO: Final = {"false", "no", "off", "0", ""}
 
 
 # --- What a file says -----------------------------------------------------------------------------------------------

@@ -1,15 +1,11 @@
 """A real Chromium looks at the real application: uvicorn in a thread, the test database, Valkey of the run."""
 
 import os
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from django.contrib.auth.models import Group
@@ -20,8 +16,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from apps.accounts.models import User
 from apps.accounts.permissions import Principal
 from apps.alerting.models import Alert
-from monitoring_portal import celery
 from tests.browser import scene
+from tests.serving import serving
 
 # Playwright keeps an event loop in this thread; Django would refuse the database in it.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
@@ -51,19 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(django_db_setup: None) -> Iterator[str]:
     """Serve the portal's own ASGI application on a free port; gives its address."""
-    from monitoring_portal.asgi import application
-
-    celery.configure()
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application, lifespan="off", log_level="warning", ws_ping_interval=None)
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    running.should_exit = running.force_exit = True
-    thread.join(10)
+    with serving() as (_, place):
+        yield f"http://{place}"
 
 
 @pytest.fixture

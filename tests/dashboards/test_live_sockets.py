@@ -2,12 +2,10 @@
 
 import contextlib
 import socket
-import threading
 import time
 
 import orjson
 import pytest
-import uvicorn
 from django.utils import timezone
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -16,6 +14,7 @@ from apps.alerting.models import Alert
 from apps.core import live
 from tests.dashboards.test_delta import patched
 from tests.dashboards.test_live import post, session_of
+from tests.serving import serving
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 ROUNDS = 10
@@ -26,18 +25,8 @@ HIGH_WATER = 65_536
 @pytest.fixture
 def server(transactional_db):
     """The portal's own ASGI application on a free port; the system keeps little of what a socket does not read."""
-    from monitoring_portal.asgi import application
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-    running = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="warning", ws_ping_interval=None))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    yield running, listener.getsockname()
-    running.should_exit = running.force_exit = True
-    thread.join(10)
+    with serving((socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)) as served:
+        yield served
 
 
 @contextlib.contextmanager
@@ -45,12 +34,12 @@ def page(server, session):
     """A page's socket; little is kept of what it does not read."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-    host, port = server[1]
-    raw.connect((host, port))
+    host, port = server[1].split(":")
+    raw.connect((host, int(port)))
     with connect(
-        f"ws://{host}:{port}/ws/live",
+        f"ws://{server[1]}/ws/live",
         sock=raw,
-        origin=Origin(f"http://{host}:{port}"),
+        origin=Origin(f"http://{server[1]}"),
         additional_headers={"Cookie": f"sessionid={session.session_key}"},
         compression=None,
         max_queue=(2, 0),  # then the client stops to take from the network

@@ -18,7 +18,7 @@ from apps.metrics.client import reporting
 from apps.metrics.client.logs import PortalHandler
 from apps.sources.logs.formats import Defaults, read_json
 
-log = logging.Logger("shop.views")
+log = logging.Logger("shop.views")  # noqa: LOG001
 """Without a parent: what pytest keeps of a log goes from worker to runner, which takes nothing but UTF-8."""
 
 

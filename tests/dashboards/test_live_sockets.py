@@ -92,7 +92,7 @@ def test_a_page_that_does_not_read_gets_fewer_frames_holds_nobody_up_and_ends_wi
         kept = 0
         for turn in range(ROUNDS):
             for key in keys:
-                Alert.objects.filter(pk=key).update(message=f"Turn {turn}. " + f"{key}" * 500)
+                Alert.objects.filter(pk=key).update(message=f"Turn {turn}. " + f"{key:07}" * 500)
             live.send({("alerts", None): None})
             fast.until(f"Turn {turn}.")
             kept = max(kept, waiting(server))

@@ -150,7 +150,7 @@ def test_rows_that_only_the_portal_adds_are_changed_but_not_made(client):
 def test_cells_are_read_as_the_export_writes_them_and_as_people_type_them(client):
     beat = make("sources.heartbeat", slug="backup", name="Backup")
     site = make("sources.site", name="shop")
-    csv = 'slug,period,enabled,labels\nbackup,7200.0,FALSCH,"{""team"": ""db""}"\n'
+    csv = 'slug,period,enabled,labels\nbackup,7200.0,FALSE,"{""team"": ""db""}"\n'
     confirmed(page_of(Heartbeat), client, seen(client, Heartbeat, csv))
     beat.refresh_from_db()
     assert (beat.period, beat.enabled, beat.labels) == (timedelta(hours=2), False, {"team": "db"})

@@ -823,6 +823,7 @@ class LogDeletion(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     wanted = models.JSONField(editable=False, help_text="Which records: a filter, times in ms since 1970.")
+    scope = models.JSONField(default=list, editable=False, help_text="The matchers of whoever asked: no other went.")
     by = models.CharField(max_length=200, editable=False)
     created_at = models.DateTimeField(editable=False)
     last = models.BigIntegerField(editable=False, help_text="The last run that may hold what was stored before it.")

@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from apps.accounts.models import AuditEntry
 from apps.accounts.permissions import Principal
-from apps.accounts.rights import ROLES, Forbidden
+from apps.accounts.rights import ROLES, Forbidden, Scope
 from apps.sources.logs import deletion, search, services, upkeep
 from apps.sources.logs.search import Line, Wanted
 from apps.sources.models import LogDeletion, LogRun, LogTemplate
@@ -88,6 +89,17 @@ def test_it_is_said_by_filter_and_time(which, left):
     put(record("a", -9), record("b", -8, service="pay"), record("c", -7, level="error", host="h2"))
     delete(**which)
     assert messages() == left
+
+
+def test_nobody_deletes_or_counts_what_they_may_not_see():
+    put(record("a", -9), record("b", -8, service="pay"), record("c", -7, level="error"))
+    narrow = replace(ADMIN, scope=Scope((("service", "=", "pay"),)))
+    counted = deletion.preview(ALL, scope=narrow.scope)
+    assert sum(int(each.sum()) for each in counted.levels.values()) == 1
+    services.delete_logs(by=narrow, wanted=replace(ALL, end=MS), now=NOW)
+    upkeep.tend(now=NOW)
+    assert messages() == ["c", "a"]
+    assert AuditEntry.objects.filter(verb="sources.delete_logs", after__scope=[["service", "=", "pay"]]).exists()
 
 
 TOLD = st.tuples(

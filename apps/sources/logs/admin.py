@@ -158,7 +158,7 @@ class LogDeletionAdmin(AuditedAdmin[LogDeletion]):
                     rest = ", and more go within minutes" if is_open else ""
                     self.message_user(request, f"{row.records} log records are deleted{rest}.")
                     return HttpResponseRedirect(back)
-                counted = deletion.preview(wanted)
+                counted = deletion.preview(wanted, scope=by.scope)
             except BadSearch as problem:
                 form.add_error(None, str(problem))
             except ValidationError as problems:

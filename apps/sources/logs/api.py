@@ -226,7 +226,7 @@ def _deleted(by: Principal, request: Request) -> Answer:
     try:
         wanted = doomed_of(request.one, request.every)
         if request.one("dry_run") in ("1", "true"):
-            found = deletion.preview(wanted)
+            found = deletion.preview(wanted, scope=by.scope)
             counted = sum(int(each.sum()) for each in found.levels.values())
             return Answer(200, orjson.dumps({"records": counted, "partial": bool(found.reached)}), JSON)
         row = services.delete_logs(by=by, wanted=wanted, now=timezone.now())

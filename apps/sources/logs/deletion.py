@@ -19,7 +19,7 @@ import numpy as np
 from django.db import transaction
 
 from apps.accounts import audit
-from apps.accounts.permissions import EVERYTHING, Principal
+from apps.accounts.permissions import Principal, Scope
 from apps.metrics.codec import Corrupt, Int64
 from apps.metrics.storage import cursor
 from apps.sources.logs import columns, search, store
@@ -54,18 +54,19 @@ def names_something(wanted: Wanted) -> bool:
     return wanted != Wanted(FIRST_MS, LAST_MS)
 
 
-def preview(wanted: Wanted) -> search.Counts:
+def preview(wanted: Wanted, *, scope: Scope) -> search.Counts:
     """Count by level what would go, as far as a search may look. Raises BadSearch."""
-    return search.counts(wanted, scope=EVERYTHING, step=timedelta(milliseconds=wanted.end - wanted.start))
+    return search.counts(wanted, scope=scope, step=timedelta(milliseconds=wanted.end - wanted.start))
 
 
-def begin(wanted: Wanted, *, by: str, now: datetime) -> LogDeletion:
-    """Write down what is to go, in the caller's transaction; waits for a running round of packing."""
+def begin(wanted: Wanted, *, by: Principal, now: datetime) -> LogDeletion:
+    """Write down what is to go, of what they may see, in the caller's transaction; waits for a round of packing."""
     with cursor() as cur:
         cur.execute("SELECT pg_advisory_xact_lock(%s, 0)", [store.LOCK])
         cur.execute("SELECT nextval(pg_get_serial_sequence('sources_logrun', 'id'))")
         (last,) = cur.fetchone() or (0,)
-    return LogDeletion.objects.create(wanted=asdict(wanted), by=by[:200], created_at=now, last=last)
+    scope = [list(matcher) for matcher in by.scope.matchers]
+    return LogDeletion.objects.create(wanted=asdict(wanted), scope=scope, by=by.name[:200], created_at=now, last=last)
 
 
 def carry_out(*, now: datetime, seconds: float = SECONDS) -> int:
@@ -92,7 +93,8 @@ def _go_on(ident: int, now: datetime) -> bool:
         if row is None:
             return True
         wanted = wanted_of(row)
-        ids = search.chosen(wanted, EVERYTHING, most=None)
+        scope = Scope(tuple((name, operator, value) for name, operator, value in row.scope))
+        ids = search.chosen(wanted, scope, most=None)
         few = None if ids is None or len(ids) > store.FEW else ids.tolist()
         asked = {"reached": row.reached, "last": row.last, "start": wanted.start, "end": wanted.end, "templates": few}
         cur.execute(_NEXT, {**asked, "most": AT_ONCE, "characters": CHARACTERS}, binary=True)

@@ -289,7 +289,7 @@ def delete_logs(*, by: Principal, wanted: Wanted, now: datetime) -> LogDeletion:
     wanted.checked()
     if not deletion.names_something(wanted):
         raise ValidationError("Say which: a service, levels, a template, a host, a text, or from when or to when.")
-    row = deletion.begin(wanted, by=by.name, now=now)
-    asked = {name: value for name, value in row.wanted.items() if value}
+    row = deletion.begin(wanted, by=by, now=now)
+    asked = {name: value for name, value in {**row.wanted, "scope": row.scope}.items() if value}
     audit.record(by=by, verb="sources.delete_logs", target=row, after=asked)
     return row

@@ -28,6 +28,12 @@ class Migration(migrations.Migration):
                     "wanted",
                     models.JSONField(editable=False, help_text="Which records: a filter, times in ms since 1970."),
                 ),
+                (
+                    "scope",
+                    models.JSONField(
+                        default=list, editable=False, help_text="The matchers of whoever asked: no other went."
+                    ),
+                ),
                 ("by", models.CharField(editable=False, max_length=200)),
                 ("created_at", models.DateTimeField(editable=False)),
                 (

@@ -89,7 +89,7 @@ def test_every_chart_has_its_controls_and_they_work(window, full_scene):
         until = int(timezone.now().timestamp()) // 60 * 60_000
         chosen = f"from={until - 1_800_000}&to={until}"
         page = it.go(f"{path.format(**ids)}{'&' if '?' in path else '?'}{chosen}")
-        page.wait_for_function("!document.querySelector('.panel-state.loading')")
+        expect(page.locator(".panel-state.loading")).to_have_count(0, timeout=30_000)
         found = page.locator("[data-panel]:has([data-menu])").evaluate_all(OPENED)
         assert found, name
         for one in found:

@@ -57,9 +57,15 @@ def running(folder: Path, *command: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(portal: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "rules.yml").write_text(RULES)
+def prometheus(portal: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with sending(portal, tmp_path_factory.mktemp("prometheus"), RULES) as port:
+        yield port
+
+
+@contextmanager
+def sending(portal: Portal, folder: Path, rules: str) -> Iterator[int]:
+    """A Prometheus that sends the alerts of these rules (rules.yml) to the portal; gives its port."""
+    (folder / "rules.yml").write_text(rules)
     where = portal.url.removeprefix("http://")
     (folder / "prometheus.yml").write_text(
         "global: {evaluation_interval: 1s}\n"
@@ -79,7 +85,7 @@ def prometheus(portal: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "--web.enable-lifecycle",
     ]
     with running(folder, str(PROGRAMS["prometheus"]), *options):
-        yield str(folder)
+        yield port
 
 
 class Amtool:
@@ -134,16 +140,13 @@ def test_amtool_reads_the_configuration_and_tests_routes(portal, amtool):
     assert "portal" in amtool("cluster", "show")
 
 
-def test_an_alert_that_prometheus_sees_end_ends_here(portal, prometheus, amtool):
-    until(lambda: amtool.alerts("alertname=FromPrometheus"), PATIENCE, "the alert of Prometheus")
-    (Path(prometheus) / "rules.yml").write_text(RULES.replace("vector(1)", "vector(1) < 0"))
-    port = next(
-        line.rpartition(":")[2].split()[0]
-        for line in (Path(prometheus) / "log.txt").read_text().splitlines()
-        if "Listening on" in line
-    )
-    httpx.post(f"http://127.0.0.1:{port}/-/reload").raise_for_status()
-    until(lambda: not amtool.alerts("alertname=FromPrometheus"), PATIENCE, "the end of the alert")
+def test_an_alert_that_prometheus_sees_end_ends_here(portal, amtool, tmp_path):
+    rules = RULES.replace("FromPrometheus", "EndsSoon")
+    with sending(portal, tmp_path, rules) as port:
+        until(lambda: amtool.alerts("alertname=EndsSoon"), PATIENCE, "the alert of Prometheus")
+        (tmp_path / "rules.yml").write_text(rules.replace("vector(1)", "vector(1) < 0"))
+        httpx.post(f"http://127.0.0.1:{port}/-/reload").raise_for_status()
+        until(lambda: not amtool.alerts("alertname=EndsSoon"), PATIENCE, "the end of the alert")
 
 
 def test_the_portal_tells_a_real_alertmanager(portal, tmp_path):

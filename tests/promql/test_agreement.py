@@ -1,10 +1,11 @@
 """Random queries: an instant answer equals that step of a range query, and only the engine's own errors leave it."""
 
 import math
+import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apps.promql import evaluator
@@ -120,6 +121,11 @@ def rows(result: Result, step: int) -> dict[tuple[tuple[str, str], ...], float]:
     }
 
 
+def said(result: Result) -> set[str]:
+    """The warnings; a value that stands in one may differ in its last digits, as values may."""
+    return {re.sub(r"\d+\.\d+(e[+-]\d+)?", lambda found: f"{float(found[0]):.9g}", text) for text in result.warnings}
+
+
 @given(QUERIES, st.sampled_from([100_000, 133_337, 301_000]), st.sampled_from([1, 15_000, 7_777]))
 @settings(max_examples=150)
 def test_a_step_of_a_range_query_is_the_instant_answer(query: str, at: int, step: int) -> None:
@@ -136,6 +142,7 @@ def test_a_step_of_a_range_query_is_the_instant_answer(query: str, at: int, step
 
 def test_a_query_in_parts_gives_what_it_gives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     @given(QUERIES, st.sampled_from([100_000, 133_337]), st.sampled_from([5_000, 7_777]), st.sampled_from([1, 30, 45]))
+    @example("histogram_quantile(scalar(stddev by () (a)), a)", 100_000, 5_000, 1)
     @settings(max_examples=150)
     def check(query: str, start: int, step: int, cells: int) -> None:
         answers: list[Result | PromQLError] = []
@@ -152,6 +159,6 @@ def test_a_query_in_parts_gives_what_it_gives_at_once(monkeypatch: pytest.Monkey
         assert in_parts.labels.dicts() == at_once.labels.dicts()
         assert in_parts.ok.tolist() == at_once.ok.tolist()
         np.testing.assert_allclose(in_parts.v[at_once.ok], at_once.v[at_once.ok], rtol=1e-6, atol=1e-9)
-        assert set(in_parts.warnings) == set(at_once.warnings)
+        assert said(in_parts) == said(at_once)
 
     check()
